@@ -1,0 +1,30 @@
+"""Any application as a `SyncApp`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loopless.worker import SyncApp, app_kind
+
+from .wsgi import WSGIApp
+
+
+def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
+    """`app` as a `SyncApp`: a WSGI application wrapped, a `SyncApp` as it is.
+
+    `interface` is `wsgi` or `sync`, or `auto` to look (see `app_kind`). Raises `TypeError`
+    for an ASGI application, which needs an event loop, and for what is no application.
+    """
+    kind = app_kind(app)
+    if interface != "auto":
+        kind = interface
+    if kind == "sync":
+        return app  # type: ignore[no-any-return]
+    if kind == "wsgi":
+        return WSGIApp(app)
+    if kind == "asgi":
+        raise TypeError(
+            f"{app!r} is an ASGI application, and this server runs without an event loop;"
+            " a2wsgi.ASGIMiddleware(app) makes it a WSGI application"
+        )
+    raise TypeError(f"the interface {interface!r} is none of auto, wsgi, sync")

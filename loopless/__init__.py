@@ -1,0 +1,33 @@
+"""loopless: sync Python web applications on threads, without an event loop."""
+
+from __future__ import annotations
+
+from .api import ThreadedServer, make_server, serve
+from .version import __version__
+from .worker import (
+    ConfigError,
+    FileBody,
+    HijackedSocket,
+    Request,
+    Response,
+    Server,
+    ServerConfig,
+    SyncApp,
+    SyncWorker,
+)
+
+__all__ = [
+    "ConfigError",
+    "FileBody",
+    "HijackedSocket",
+    "Request",
+    "Response",
+    "Server",
+    "ServerConfig",
+    "SyncApp",
+    "SyncWorker",
+    "ThreadedServer",
+    "__version__",
+    "make_server",
+    "serve",
+]

@@ -1,0 +1,83 @@
+"""The generic API: any WSGI application or `SyncApp`, in a line or two of Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .adapters import as_sync_app
+from .worker import ConfigError, LifecycleCollector, Server, ServerConfig
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class ThreadedServer(Server):
+    """A `Server` for any application, with the names that `wsgiref` and Werkzeug users know.
+
+    `app` is a WSGI application or a `SyncApp`; `interface` says which where inspection does not
+    tell. The keyword arguments are the options of `ServerConfig.from_options`.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        interface: str = "auto",
+        ssl_context: ssl.SSLContext | None = None,
+        lifecycle_collector: LifecycleCollector | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            as_sync_app(app, interface),
+            ServerConfig.from_options(**options),
+            ssl_context=ssl_context,
+            lifecycle_collector=lifecycle_collector,
+        )
+
+    @property
+    def server_port(self) -> int:
+        """As `port`."""
+        return self.port
+
+    @property
+    def server_address(self) -> tuple[str, int]:
+        """Host and port of the first socket."""
+        name = self.addresses[0] if self.addresses else ("", 0)
+        return (str(name[0]), int(name[1])) if isinstance(name, tuple) else (str(name), 0)
+
+    def shutdown(self) -> None:
+        """As `stop`."""
+        self.stop()
+
+    def server_close(self) -> None:
+        """Close the sockets: `stop`, if it was not called."""
+        self.stop()
+
+
+def serve(app: Any, **options: Any) -> None:
+    """Serve `app`, a WSGI application or a `SyncApp`, until SIGINT or SIGTERM (blocking).
+
+    `options` are those of `ThreadedServer`, such as `bind="0.0.0.0:8000"` and `threads=8`. Raises
+    `ConfigError` for an option that cannot be used, `TypeError` for what is no application, and
+    `OSError` when an address cannot be bound.
+    """
+    ThreadedServer(app, **options).serve_forever()
+
+
+def make_server(host: str, port: int, app: Any, **options: Any) -> ThreadedServer:
+    """A server for `app`, bound but not started: call `serve_forever`, or use it with `with`.
+
+    As `wsgiref.simple_server.make_server`; `port` 0 takes a free one, see `server_port`.
+    """
+    if "bind" in options:
+        raise ConfigError("bind: make_server takes the host and the port as arguments")
+    bind = (
+        host
+        if host.startswith("unix:")
+        else f"[{host}]:{port}"
+        if ":" in host
+        else f"{host}:{port}"
+    )
+    server = ThreadedServer(app, bind=bind, **options)
+    server.bind()
+    return server

@@ -1,0 +1,405 @@
+"""Which application a command line names: finds it, imports it, and says what is wrong if not."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .worker import MARKER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+#: What is looked for where no application is named, in this order.
+DEFAULT_FILES = ("wsgi.py", "app.py")
+APP_NAMES = ("application", "app")
+FACTORY_NAMES = ("create_app", "make_app")
+
+_FILE = re.compile(r"(.+?\.py)(?::(.*))?", re.DOTALL)
+
+_Arguments = tuple[list[Any], dict[str, Any]]
+
+
+class AppError(Exception):
+    """There is no application to serve. The message says why, and what would do.
+
+    `trace` is the traceback of the user's own code where that is what failed, else empty.
+    """
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
+class LoadedApp(NamedTuple):
+    """An application, and how it is named: `module:attribute`."""
+
+    app: Any
+    name: str
+
+
+def load_app(
+    spec: str | None = None, directory: str | os.PathLike[str] = ".", *, factory: bool = False
+) -> LoadedApp:
+    """The application that `spec` names, seen from `directory`, which goes first on `sys.path`.
+
+    `spec` is `module:attribute`, `module:create_app("x", debug=False)` with literal arguments,
+    either with the path of a file or a folder for the module, or with the module alone; or it is
+    None, for `wsgi.py` or `app.py` in `directory`. With `factory` the attribute is called.
+
+    Raises `AppError`.
+    """
+    home = _absolute(Path(directory))
+    _put_first(home)
+    name, expression = _locate(spec, home)
+    module = _import(name, home)
+    if expression is None:
+        found, label = _discover(module, factory)
+    else:
+        found, label = _named(module, expression, factory)
+    _check(found, label)
+    return LoadedApp(found, label)
+
+
+# ---- Where the module is ------------------------------------------------------------------
+
+
+def _locate(spec: str | None, home: Path) -> tuple[str, str | None]:
+    """The module's name, importable from now on, and the expression behind the colon."""
+    if not spec:
+        return _module_of(_default_file(home, "no application was named, and "), home), None
+    if match := _FILE.fullmatch(spec):
+        path, expression = match[1], match[2]
+    else:
+        drive, rest = os.path.splitdrive(spec)
+        path, colon, after = rest.partition(":")
+        path, expression = drive + path, after if colon else None
+    if expression is not None and not expression.strip():
+        raise AppError(f"{spec!r} names nothing behind the colon; write {path}:app, or {path}")
+    if match or _is_path(path, home):
+        return _module_of(_existing(path, home), home), expression
+    if not all(path.split(".")):
+        raise AppError(f"{spec!r} does not name a module; write module:app, or the path of a file")
+    return path, expression
+
+
+def _is_path(text: str, home: Path) -> bool:
+    if "/" in text or os.sep in text or text in (".", ".."):
+        return True
+    folder = home / text
+    # as a module, a folder without __init__.py would be an empty one
+    is_module = (folder / "__init__.py").exists() or folder.with_name(text + ".py").exists()
+    return bool(text) and folder.is_dir() and not is_module
+
+
+def _existing(text: str, home: Path) -> Path:
+    for base in (Path.cwd(), home):
+        path = _absolute(base / text)
+        for candidate in (path, path.with_name(path.name + ".py")):
+            if candidate.exists():
+                return candidate
+    siblings = [entry.name for entry in path.parent.glob("*.py")]
+    hint = _did_you_mean(path.name, siblings, lambda name: str(Path(text).with_name(name)))
+    raise AppError(f"there is no file {text}{hint or '; check the path'}")
+
+
+def _default_file(folder: Path, reason: str = "") -> Path:
+    for name in DEFAULT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    hint = "name the application, such as module:app"
+    inner = sorted(folder.glob("*/wsgi.py"))
+    if len(inner) == 1:  # a Django project, seen from manage.py
+        hint = f"did you mean {inner[0].parent.name}.wsgi?"
+    raise AppError(f"{reason}there is no {' or '.join(DEFAULT_FILES)} in {folder}; {hint}")
+
+
+def _module_of(path: Path, home: Path) -> str:
+    """The name that `path` is imported by; the folder above its packages goes on `sys.path`."""
+    if path.is_dir() and not (path / "__init__.py").exists():
+        path = _default_file(path)
+    place = path.parent if path.name == "__init__.py" else path.with_suffix("")
+    names = [place.name]
+    while (place.parent / "__init__.py").exists() and place.parent != place:
+        place = place.parent
+        names.insert(0, place.name)
+    if any("." in name for name in names):
+        raise AppError(f"{path} cannot be imported with a dot in its name; rename it")
+    if place.parent != home:
+        _put_first(place.parent)
+    name = ".".join(names)
+    _check_not_taken(name, path)
+    return name
+
+
+def _check_not_taken(name: str, path: Path) -> None:
+    module = sys.modules.get(name)
+    if module is None:
+        return
+    file = path / "__init__.py" if path.is_dir() else path
+    taken_by = getattr(module, "__file__", None)
+    if taken_by is None or not file.samefile(taken_by):
+        raise AppError(f"{path} has the name of the module {name!r} of Python's; rename the file")
+
+
+def _absolute(path: Path) -> Path:
+    # without following links: the folder is the one that the user named
+    return Path(os.path.abspath(path))
+
+
+def _put_first(folder: Path) -> None:
+    entry = str(folder)
+    if not sys.path or sys.path[0] != entry:
+        sys.path.insert(0, entry)
+    importlib.invalidate_caches()
+
+
+# ---- The user's code ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _user_code(failed: str) -> Iterator[None]:
+    """What the user's code raises becomes an `AppError` with the traceback of that code alone."""
+    try:
+        yield
+    except AppError:
+        raise
+    except (Exception, SystemExit) as error:
+        cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+        if isinstance(error, ModuleNotFoundError):
+            cause += "; install what is missing, in the environment that loopless runs in"
+        error.__traceback__ = _without_machinery(error.__traceback__)
+        trace = "".join(traceback.format_exception(error))
+        raise AppError(f"{failed}: {cause}", trace) from None
+
+
+def _without_machinery(trace: TracebackType | None) -> TracebackType | None:
+    """`trace` from the first frame on that is neither the import system's nor this module's."""
+    machinery = (load_app.__code__.co_filename, importlib.import_module.__code__.co_filename)
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file not in machinery and not file.startswith("<frozen importlib"):
+            break
+        trace = trace.tb_next
+    return trace
+
+
+def _import(name: str, home: Path) -> ModuleType:
+    with _user_code(f"{name} failed while it was imported"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if _without_machinery(error.__traceback__) is not None:
+                raise  # an import inside the module, not that of the module
+            missing = error.name or name
+    raise AppError(
+        f"there is no module {missing!r} in {home} nor on the path{_module_hint(missing, home)}"
+    )
+
+
+def _module_hint(missing: str, home: Path) -> str:
+    parent, _, last = missing.rpartition(".")
+    package = sys.modules.get(parent)
+    if package is not None and hasattr(package, last):
+        return f"; did you mean {parent}:{last}?"
+    places = getattr(package, "__path__", None) if parent else [str(home)]
+    names = [module.name for module in pkgutil.iter_modules(places)] if places else []
+    spelled = _did_you_mean(last, names, lambda name: f"{parent}.{name}" if parent else name)
+    return spelled or "; --app-dir says where to look"
+
+
+# ---- What in the module -------------------------------------------------------------------
+
+
+def _named(module: ModuleType, expression: str, factory: bool) -> tuple[Any, str]:
+    names, arguments = _parse(expression)
+    dotted = ".".join(names)
+    found: Any = module
+    for at, name in enumerate(names):
+        found = _attribute(found, name, ":".join((module.__name__, ".".join(names[:at]))))
+    label = f"{module.__name__}:{dotted}"
+    if arguments is not None:
+        return _call(found, label, *arguments), f"{module.__name__}:{expression.strip()}"
+    if factory or _is_factory(found, names[-1]):
+        return _call(found, label), f"{label}()"
+    return found, label
+
+
+def _parse(expression: str) -> tuple[list[str], _Arguments | None]:
+    """The dotted name, and the arguments of the call if there is one. Nothing is evaluated."""
+    problem = f"{expression!r} is neither a name nor a call such as create_app(debug=True)"
+    try:
+        node = ast.parse(expression.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise AppError(problem) from None
+    arguments: _Arguments | None = None
+    if isinstance(node, ast.Call):
+        arguments = _literals(node, expression)
+        node = node.func
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        raise AppError(problem)
+    return [node.id, *names], arguments
+
+
+def _literals(call: ast.Call, expression: str) -> _Arguments:
+    try:
+        if any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError(expression)
+        return (
+            [ast.literal_eval(value) for value in call.args],
+            {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords},
+        )
+    except (ValueError, TypeError):
+        raise AppError(
+            f"the arguments in {expression!r} must be literals: texts in quotes, numbers, True,"
+            " None, lists and dicts of them"
+        ) from None
+
+
+def _attribute(target: Any, name: str, label: str) -> Any:
+    with _user_code(f"{label.rstrip(':')} failed when it was asked for {name!r}"):
+        try:
+            return getattr(target, name)
+        except AttributeError:
+            pass
+    prefix = label if label.endswith(":") else label + "."
+    names = [other for other in dir(target) if not other.startswith("_")]
+    hint = _did_you_mean(name, names, lambda other: prefix + other)
+    raise AppError(
+        f"{label.rstrip(':')} has no attribute {name!r}"
+        f"{hint or '; name the application that it has'}"
+    )
+
+
+def _discover(module: ModuleType, factory: bool) -> tuple[Any, str]:
+    """The application of a module that was named alone: what Flask and gunicorn look for."""
+    name = module.__name__
+    for attribute in () if factory else APP_NAMES:
+        found = getattr(module, attribute, None)
+        if callable(found):
+            return found, f"{name}:{attribute}"
+    for attribute in FACTORY_NAMES:
+        found = getattr(module, attribute, None)
+        if callable(found):
+            return _call(found, f"{name}:{attribute}"), f"{name}:{attribute}()"
+    looking = {} if factory else _lookalikes(module)
+    if len(looking) == 1:
+        ((attribute, found),) = looking.items()
+        return found, f"{name}:{attribute}"
+    if looking:
+        several = ", ".join(looking)
+        raise AppError(
+            f"{name} has several applications, {several}; name one, such as"
+            f" {name}:{next(iter(looking))}"
+        )
+    wanted = ", ".join(FACTORY_NAMES if factory else APP_NAMES + FACTORY_NAMES)
+    raise AppError(f"{name} has none of {wanted}; name its application, such as {name}:my_app")
+
+
+def _lookalikes(module: ModuleType) -> dict[str, Any]:
+    """What calls itself an application, or is called as WSGI is: each object once."""
+    found: dict[str, Any] = {}
+    for name, value in vars(module).items():
+        if name.startswith("_") or any(value is other for other in found.values()):
+            continue
+        if _looks_like_an_app(value, module):
+            found[name] = value
+    return found
+
+
+def _looks_like_an_app(value: Any, module: ModuleType) -> bool:
+    is_code = inspect.isclass(value) or inspect.isroutine(value)
+    if is_code and getattr(value, "__module__", None) != module.__name__:
+        return False  # imported, to be used
+    # Statically: a proxy such as Flask's `request` has no attributes outside of a request.
+    if inspect.getattr_static(value, MARKER, None) is not None:
+        return not inspect.isclass(value)
+    names = _parameters(value if is_code else inspect.getattr_static(type(value), "__call__", None))
+    return (names if is_code else names[1:])[:2] == ["environ", "start_response"]
+
+
+def _parameters(function: Any) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+# ---- Factories, and what they give --------------------------------------------------------
+
+
+def _is_factory(found: Any, name: str) -> bool:
+    """Whether a function that was named without parentheses can only be meant to be called."""
+    if not inspect.isfunction(found) or hasattr(found, MARKER):
+        return False
+    return name in FACTORY_NAMES or not inspect.signature(found).parameters
+
+
+def _call(
+    factory: Any, label: str, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None
+) -> Any:
+    if not callable(factory):
+        raise AppError(f"{label} is {_kind(factory)} and cannot be called; leave out the call")
+    if inspect.iscoroutinefunction(factory):
+        raise AppError(f"{label} is a coroutine function; a factory must be an ordinary one")
+    keywords = kwargs or {}
+    with contextlib.suppress(ValueError):  # no signature is known, as of a type written in C
+        try:
+            inspect.signature(factory).bind(*args, **keywords)
+        except TypeError as error:
+            raise AppError(
+                f"{label} cannot be called so: {error}; give its arguments, such as {label}('x')"
+            ) from None
+    with _user_code(f"{label}() failed"):
+        app = factory(*args, **keywords)
+    if app is None:
+        raise AppError(f"{label}() returned None; it must return the application")
+    return app
+
+
+def _check(app: Any, label: str) -> None:
+    if app is None:
+        raise AppError(f"{label} is None; it must be the application when the module is imported")
+    if not callable(app):
+        raise AppError(
+            f"{label} is {_kind(app)} and cannot be called; an application is a WSGI"
+            " callable or a SyncApp"
+        )
+    if inspect.isclass(app) and not hasattr(app, MARKER) and not _takes_arguments(app):
+        raise AppError(
+            f"{label} is a class that takes no arguments; write {label}() for an instance"
+        )
+
+
+def _takes_arguments(app: Any) -> bool:
+    try:
+        return bool(inspect.signature(app).parameters)
+    except (TypeError, ValueError):
+        return True
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, ModuleType):
+        return f"the module {value.__name__}"
+    return f"of type {type(value).__name__}"
+
+
+def _did_you_mean(name: str, names: Iterable[str], spell: Callable[[str], str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {spell(close[0])}?" if close else ""

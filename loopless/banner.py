@@ -1,0 +1,60 @@
+"""What is said at the start: where, what, how many threads, the GIL, and how to stop."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import sysconfig
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+from .worker import Server, gil_enabled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+def start_message(server: Server, name: str, kind: str) -> str:
+    """The lines that the command prints once `server`, which has sockets, accepts connections.
+
+    `name` is how the application was named, `kind` is `wsgi` or `sync`.
+    """
+    threads = server.config.threads()
+    lines = [f"loopless {__version__} serves {name} ({kind})"]
+    lines += _places(server.urls, server.addresses)
+    crew = "1 thread" if threads == 1 else f"{threads} threads"
+    lines.append(f"{crew}, Python {platform.python_version()}, {gil_state()}")
+    lines += gil_advice()
+    lines.append("Ctrl-C stops it")
+    return "\n  ".join(lines)
+
+
+def gil_state() -> str:
+    """`GIL on`, or `GIL off`."""
+    return "GIL on" if gil_enabled() else "GIL off"
+
+
+def gil_advice() -> list[str]:
+    """How to get rid of a GIL that a free-threaded Python has switched on again; else nothing."""
+    # sys.flags does not tell before Python 3.14
+    chosen = "1" in (os.environ.get("PYTHON_GIL"), getattr(sys, "_xoptions", {}).get("gil"))
+    if chosen or not gil_enabled() or not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return []
+    return [
+        "This Python can do without the GIL, but a module that was imported switched it on:",
+        "the RuntimeWarning above names the module, and PYTHON_GIL=0 keeps the GIL off",
+    ]
+
+
+def _places(urls: Sequence[str], addresses: Sequence[Any]) -> list[str]:
+    return [
+        f"{url} (and on every other address of this machine)" if _everywhere(name) else url
+        for url, name in zip(urls, addresses, strict=True)
+    ]
+
+
+def _everywhere(name: Any) -> bool:
+    return isinstance(name, tuple) and name[0] in _EVERYWHERE

@@ -1,0 +1,389 @@
+"""The command `loopless`: serves the application that it is given the name of.
+
+The options are those of the option table, so that none is written twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from .adapters import as_sync_app
+from .apps import AppError, LoadedApp, load_app
+from .banner import start_message
+from .version import __version__
+from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, app_kind
+from .worker.access_log import compile_format
+from .worker.listener import BindAddress, open_socket, parse_bind
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # not generic before click 8.4
+
+USAGE_ERROR = 2
+_INTERRUPTED = 128 + signal.SIGINT
+
+_GROUPS = {
+    "app": "Application",
+    "bind": "Where",
+    "workers": "Threads",
+    "log": "Logs",
+    "limits": "Limits",
+    "timeouts": "Timeouts",
+}
+_METAVARS = {"bytes": "SIZE", "seconds": "SECONDS", "bytes per second": "BYTES"}
+# How many ports above a busy one are tried, to name one that is free.
+_PORTS_TRIED = 20
+
+_HELP = """Serve a WSGI application or a SyncApp on threads, without an event loop.
+
+APP is module:app, module:create_app("x", debug=False), or the path of a file, with or without
+:app behind it. Left out, wsgi.py or app.py of the current directory is served.
+"""
+_EPILOG = (
+    "A SIZE may end in K, M or G. Every option can be set in the environment too, such as"
+    " LOOPLESS_THREADS for --threads."
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command with `args`, or those of the process, and return its exit code.
+
+    0 when it was told to stop; 2, after a line on standard error, for a mistake of the user's.
+    """
+    try:
+        code = _command().main(
+            args=None if args is None else list(args), prog_name="loopless", standalone_mode=False
+        )
+    except click.Abort:
+        return _INTERRUPTED
+    except AppError as error:
+        sys.stderr.write(error.trace)
+        return _fail(str(error))
+    except click.ClickException as error:
+        return _fail(f"{error.format_message().rstrip('.')}; see loopless --help")
+    except ConfigError as error:
+        return _fail(_spelled_as_flag(str(error)))
+    return int(code or 0)
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"loopless: {' '.join(message.split())}\n")
+    return USAGE_ERROR
+
+
+# ---- The command and its options ----------------------------------------------------------
+
+
+class _Value(_ParamType):
+    """The value of an option of the table."""
+
+    def __init__(self, option: Option) -> None:
+        self.option = option
+        self.name = option.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        del param
+        try:
+            converted = self.option.convert(value)
+        except ConfigError as error:
+            raise click.UsageError(_spelled_as_flag(str(error)), ctx) from None
+        return converted[0] if self.option.multiple else converted
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        del ctx, param
+        return [CompletionItem(c) for c in self.option.choices if c.startswith(incomplete)]
+
+
+class _GroupedOption(click.Option):
+    """An option that stands under the heading `group` in the help."""
+
+    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class _GroupedCommand(click.Command):
+    """A command whose help has a section for each group of options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in _GROUPS.values()}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                title = _GROUPS[getattr(param, "group", "app")]
+                sections[title].append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _command() -> click.Command:
+    return _GroupedCommand(
+        name="loopless",
+        params=[*_app_options(), *map(_from_table, OPTIONS), _version_option()],
+        callback=_run,
+        help=_HELP,
+        epilog=_EPILOG,
+        context_settings={
+            "auto_envvar_prefix": "LOOPLESS",
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": 100,
+        },
+    )
+
+
+def _app_options() -> list[click.Parameter]:
+    return [
+        click.Argument(["app"], required=False, envvar="LOOPLESS_APP"),
+        _GroupedOption(
+            ["--interface"],
+            type=click.Choice(["auto", "wsgi", "sync"]),
+            default="auto",
+            help="What the application is, where looking at it does not tell.  [default: auto]",
+            group="app",
+        ),
+        _GroupedOption(
+            ["--app-dir"],
+            type=click.Path(exists=True, file_okay=False),
+            default=".",
+            help="Where modules are looked for first.  [default: the current directory]",
+            group="app",
+        ),
+        _GroupedOption(
+            ["--factory"],
+            is_flag=True,
+            help="APP is a function that returns the application.",
+            group="app",
+        ),
+    ]
+
+
+def _version_option() -> click.Option:
+    def show(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+        if wanted and not ctx.resilient_parsing:
+            click.echo(f"loopless {__version__}")
+            ctx.exit()
+
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        allow_from_autoenv=False,
+        callback=show,
+        help="Show the version and exit.",
+    )
+
+
+def _from_table(option: Option) -> click.Option:
+    facts = [option.unit] if option.unit else []
+    if shown := _shown(option):
+        facts.append(f"default: {shown}")
+    return _GroupedOption(
+        [option.flag, option.name],
+        type=_Value(option),
+        multiple=option.multiple,
+        default=option.default,
+        metavar=_metavar(option),
+        help=option.help + (f"  [{', '.join(facts)}]" if facts else ""),
+        group=option.group,
+    )
+
+
+def _metavar(option: Option) -> str:
+    if option.choices:
+        return f"[{'|'.join(option.choices)}]"
+    if option.unit:
+        return _METAVARS[option.unit]
+    return {int: "NUMBER", float: "NUMBER"}.get(option.type, "TEXT")
+
+
+def _shown(option: Option) -> str:
+    """The default as one would type it."""
+    default = option.default
+    if option.multiple:
+        return " ".join(default)
+    if option.unit == "bytes":
+        for letter, size in (("M", 1024**2), ("K", 1024)):
+            if default and default % size == 0:
+                return f"{default // size}{letter}"
+    return f"{default:g}" if option.type is float else str(default)
+
+
+def _spelled_as_flag(message: str) -> str:
+    """`message` of a `ConfigError`, which begins with the option's name, as of the command line."""
+    name, colon, rest = message.partition(":")
+    flags = {option.name: option.flag for option in OPTIONS}
+    return flags.get(name, name) + colon + rest
+
+
+# ---- Serving ------------------------------------------------------------------------------
+
+
+class _CommandServer(Server):
+    """A server that says when it begins to stop."""
+
+    announced = False
+
+    def stop(self, timeout: float | None = None) -> None:
+        if not self.announced:
+            self.announced = True
+            _say("stopping")
+        super().stop(timeout)
+
+
+def _run(app: str | None, interface: str, app_dir: str, factory: bool, **options: Any) -> int:
+    config = ServerConfig.from_options(**options)
+    compile_format(config.log.format)  # now, and not first when a log is asked for
+    loaded = load_app(app, app_dir, factory=factory)
+    kind, sync_app = _as_sync_app(loaded, interface)
+    _configure_logging(config.log.level)
+    _raise_descriptor_limit()
+    server = _CommandServer(sync_app, config, sockets=_open_sockets(config))
+    # Until `serve_forever` handles them, both signals end the start.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _start(server)
+        _say(start_message(server, loaded.name, kind))
+        server.serve_forever()
+    except KeyboardInterrupt:
+        with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
+            server.stop()
+    return 0
+
+
+def _start(server: _CommandServer) -> None:
+    try:
+        server.start()
+    except (ConfigError, OSError) as error:
+        server.announced = True  # there is nothing to stop but the sockets
+        server.stop()
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the server cannot start: {error}") from None
+
+
+def _as_sync_app(loaded: LoadedApp, interface: str) -> tuple[str, Any]:
+    try:
+        kind = app_kind(loaded.app) if interface == "auto" else interface
+        return kind, as_sync_app(loaded.app, interface)
+    except TypeError as error:
+        raise AppError(f"{loaded.name}: {error}") from None
+
+
+def _configure_logging(level: str) -> None:
+    """Show the server's messages on standard error, unless the application sees to them."""
+    logger = logging.getLogger("loopless")
+    if logger.handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    logger.propagate = False
+    # Django's logging configuration disables the loggers that were there before it
+    logger.disabled = False
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open connections as the system does; shells start with a low limit."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # macOS calls the limit infinite, and then takes no such number
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _say(text: str) -> None:
+    """Print `text` at once, also into a pipe. Nobody may be listening any more."""
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except OSError:
+        # what is left in the buffer would fail once more at the end of the process
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+# ---- Sockets, and why there is none -------------------------------------------------------
+
+
+def _open_sockets(config: ServerConfig) -> list[socket.socket]:
+    """A socket for every address. Raises `ConfigError`, in words, for what the system refuses."""
+    with contextlib.ExitStack() as opened:
+        sockets = []
+        for text in config.bind.addresses:
+            address = parse_bind(text)
+            try:
+                sock = open_socket(address, config.bind.backlog)
+            except OSError as error:
+                raise ConfigError(_bind_problem(text, address, error)) from None
+            sockets.append(opened.enter_context(sock))
+        opened.pop_all()
+    return sockets
+
+
+def _bind_problem(text: str, address: BindAddress, error: OSError) -> str:
+    """What went wrong, and what to do about it."""
+    unix = address.kind == "unix"
+    place = address.host if unix else _spell(address.host, address.port)
+    if address.kind == "fd":
+        return f"bind: {text}: {error.strerror or error}; give a socket that can listen"
+    match error.errno:
+        case errno.EADDRINUSE if unix:
+            return f"bind: another server listens on {place}; stop it, or give another path"
+        case errno.EADDRINUSE:
+            free = _free_port(address)
+            return f"bind: {place} is in use; stop what listens there, or try --bind {free}"
+        case errno.EACCES | errno.EPERM if unix:
+            return (
+                f"bind: {place} may not be created by this user; give a path in a folder of its own"
+            )
+        case errno.EACCES | errno.EPERM:
+            higher = _spell(address.host, 8000 + address.port % 1000)
+            return f"bind: this user may not listen on {place}; try --bind {higher}"
+        case errno.EADDRNOTAVAIL:
+            everywhere = _spell("0.0.0.0", address.port)
+            return (
+                f"bind: {address.host} is no address of this machine; try --bind {everywhere},"
+                " which is all of them"
+            )
+        case errno.EAFNOSUPPORT:
+            local = _spell("127.0.0.1", address.port)
+            return f"bind: this machine has no addresses like {address.host}; try --bind {local}"
+        case errno.ENOENT if unix:
+            return f"bind: there is no folder for {place}; make it first"
+        case _:
+            return f"bind: cannot listen on {place}: {error.strerror or error}"
+
+
+def _free_port(address: BindAddress) -> str:
+    """The next port, free if one near it is; only a proposal, so nothing is held."""
+    first = min(address.port + 1, 65535)
+    for port in range(first, min(first + _PORTS_TRIED, 65536)):
+        with contextlib.suppress(OSError), open_socket(BindAddress("tcp", address.host, port), 1):
+            return _spell(address.host, port)
+    return _spell(address.host, first)
+
+
+def _spell(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

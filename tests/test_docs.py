@@ -1,0 +1,180 @@
+"""The documentation: what is generated is current, and what it says can be found in the code."""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from loopless.cli import main
+from loopless.worker import OPTIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
+PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+pages = pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
+
+
+def scripts_docs() -> ModuleType:
+    """scripts/docs as a module; its name has no suffix to know it by."""
+    path = str(ROOT / "scripts" / "docs")
+    loader = importlib.machinery.SourceFileLoader("scripts_docs", path)
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_what_is_generated_is_current() -> None:
+    stale = [str(path.relative_to(ROOT)) for path in scripts_docs().stale()]
+    assert not stale, "run scripts/docs"
+
+
+def test_check_says_what_is_stale(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = scripts_docs()
+    assert script.main(["--check"]) == 0
+    monkeypatch.setattr(script, "settings_page", lambda: "another")
+    assert script.main(["--check"]) == 1
+    assert "settings.md is not current" in capsys.readouterr().err
+    assert script.main(["--nonsense"]) == 2
+
+
+@pages
+def test_python_compiles(page: Path) -> None:
+    for language, code in _FENCE.findall(page.read_text("utf-8")):
+        if language == "python":
+            compile(code, str(page), "exec")
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The lines of `page` that run loopless, from its name on, in words."""
+    text = _FENCE.sub("", page.read_text("utf-8"))
+    for line in re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE):
+        for command in line.removesuffix("&").split("&&"):
+            words = shlex.split(command)
+            names = [word.rpartition("/")[2] for word in words]
+            if "loopless" in names:
+                yield words[names.index("loopless") + 1 :]
+
+
+@pages
+def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    for words in commands(page):
+        flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert flags <= known
+    # in the running text too
+    mentioned = set(re.findall(r"`(--[a-z-]+)[ `]", page.read_text("utf-8")))
+    assert mentioned - {"--check"} <= known
+
+
+def test_there_are_commands_to_check() -> None:
+    assert sum(len(list(commands(page))) for page in PAGES) > 20
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in _LINK.findall(page.read_text("utf-8")):
+        if "://" not in target and not target.startswith("#"):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    names = {page.name for page in ROOT.glob("docs/*.md")}
+    assert names - {"index.md"} == set(_LINK.findall(index))
+
+
+def test_the_table_of_modules_is_complete() -> None:
+    table = re.findall(
+        r"^\| `((?:worker|adapters|loopless)/\w+\.py)` \|",
+        ARCHITECTURE.read_text("utf-8"),
+        re.MULTILINE,
+    )
+    files = [
+        f"{folder}/{path.name}"
+        for folder in ("worker", "adapters", "loopless")
+        for path in (ROOT / folder).glob("*.py")
+        if not path.name.startswith("__")
+    ]
+    assert sorted(table) == sorted(files)
+
+
+def test_the_tests_that_are_named_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", ARCHITECTURE.read_text("utf-8")))
+    there = set()
+    for path in (ROOT / "tests").glob("test_*.py"):
+        there |= set(re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE))
+    assert named <= there
+    promised = {int(n) for n in re.findall(r"^\| (\d+)\. ", ARCHITECTURE.read_text(), re.MULTILINE)}
+    assert promised == set(range(1, 13))
+
+
+def test_every_option_is_on_the_settings_page() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    for option in OPTIONS:
+        assert f"| `{option.flag}` | `{option.name}` |" in page
+
+
+# ---- What docs/architecture.md says of imports ------------------------------------------------
+
+
+def imports(path: Path) -> set[str]:
+    """What `path` imports when it runs, by the name's first part; not for types alone."""
+    tree = ast.parse(path.read_text("utf-8"))
+    found: set[str] = set()
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            pending.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+        pending.extend(ast.iter_child_nodes(node))
+    return found
+
+
+MODULES = {
+    f"{folder}/{path.name}": imports(path)
+    for folder in ("worker", "adapters", "loopless")
+    for path in (ROOT / folder).glob("*.py")
+}
+
+
+def test_h11_has_one_importer() -> None:
+    assert [name for name, found in MODULES.items() if "h11" in found] == ["worker/http1.py"]
+
+
+def test_nothing_imports_asyncio() -> None:
+    assert [name for name, found in MODULES.items() if "asyncio" in found] == []
+
+
+def test_click_is_the_commands() -> None:
+    assert [name for name, found in MODULES.items() if "click" in found] == ["loopless/cli.py"]
+
+
+def test_the_worker_knows_no_framework() -> None:
+    for name, found in MODULES.items():
+        if name.startswith(("worker/", "adapters/")):
+            assert not found & {"django", "flask", "werkzeug"}, name
+        if name.startswith("worker/"):
+            assert "loopless" not in found, name

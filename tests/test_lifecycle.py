@@ -1,0 +1,330 @@
+"""What a lifecycle collector is told, and when."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from loopless import Request, Response, ThreadedServer
+from loopless.worker import endings, sync_worker
+from loopless.worker.lifecycle import (
+    ClientGone,
+    Collectors,
+    ConnectionClosed,
+    ConnectionOpened,
+    LifecycleEvent,
+    RequestStarted,
+    ResponseCompleted,
+    StreamClosed,
+    StreamOpened,
+)
+
+from .wire_client import Client
+
+Serve = Callable[..., ThreadedServer]
+Connect = Callable[..., Client]
+
+
+class Recorder:
+    """Remembers the events, and lets a test wait for the end of connections."""
+
+    def __init__(self) -> None:
+        self.events: list[LifecycleEvent] = []
+        self._changed = threading.Condition()
+
+    def record(self, event: LifecycleEvent) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def until_closed(self, number: int = 1) -> list[LifecycleEvent]:
+        """The events, once `number` connections have ended."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.of(ConnectionClosed)) >= number, 6)
+            return list(self.events)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
+
+    @property
+    def kinds(self) -> list[type]:
+        return [type(event) for event in self.events]
+
+
+class App:
+    """A `SyncApp` that answers in the way the path names."""
+
+    loopless_interface = "sync"
+
+    def __call__(self, request: Request) -> Response:
+        if request.path == "/stream":
+            return Response(200, [], iter([b"one", b"three"]))
+        if request.path == "/hijack":
+            request.hijack().sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nmine")
+        if request.path == "/fail":
+            raise ValueError("fail")
+        if request.path == "/endless":
+            return Response(200, [], iter(lambda: time.sleep(0.01) or b"x" * 1000, b""))
+        if request.path == "/large":
+            return Response(200, [], bytes(32 * 1024 * 1024))
+        return Response(201, [], b"hello")
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def client(serve: Serve, connect: Connect, recorder: Recorder) -> Client:
+    return connect(serve(App(), threads=2, lifecycle_collector=recorder, linger_timeout=0.5))
+
+
+def test_two_requests_on_a_connection(client: Client, recorder: Recorder) -> None:
+    assert client.get("/a?b").status == 201
+    assert client.get("/c", headers="Connection: close\r\n").status == 201
+    events = recorder.until_closed()
+    assert recorder.kinds == [
+        ConnectionOpened,
+        RequestStarted,
+        ResponseCompleted,
+        RequestStarted,
+        ResponseCompleted,
+        ConnectionClosed,
+    ]
+    peer = client.sock.getsockname()
+    opened, started, completed, _, _, closed = events
+    assert isinstance(opened, ConnectionOpened)
+    assert opened.client == peer
+    assert isinstance(started, RequestStarted)
+    assert started.request.target == "/a?b"
+    assert isinstance(completed, ResponseCompleted)
+    assert completed.request is started.request
+    assert (completed.client, completed.status, completed.body_bytes) == (peer, 201, 5)
+    assert completed.complete
+    assert 0 <= completed.seconds < 5
+    assert closed == ConnectionClosed(peer, "answered the last request", 2)
+
+
+def test_a_refused_request(client: Client, recorder: Recorder) -> None:
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\nBad Field: x\r\n\r\n")
+    assert client.answer().status == 400
+    assert client.closed()
+    client.close()
+    recorder.until_closed()
+    assert recorder.kinds == [ConnectionOpened, ResponseCompleted, ConnectionClosed]
+    completed = recorder.of(ResponseCompleted)[0]
+    assert (completed.request, completed.status, completed.complete) == (None, 400, True)
+    assert recorder.of(ConnectionClosed)[0].requests == 0
+
+
+def test_a_stream(client: Client, recorder: Recorder) -> None:
+    assert client.get("/stream", headers="Connection: close\r\n").body == b"onethree"
+    recorder.until_closed()
+    kinds = recorder.kinds
+    assert kinds[:3] == [ConnectionOpened, RequestStarted, StreamOpened]
+    assert sorted(kind.__name__ for kind in kinds[3:5]) == ["ResponseCompleted", "StreamClosed"]
+    assert kinds[5:] == [ConnectionClosed]
+    completed = recorder.of(ResponseCompleted)[0]
+    assert (completed.status, completed.body_bytes, completed.complete) == (200, 8, True)
+    request = recorder.of(RequestStarted)[0].request
+    assert recorder.of(StreamOpened) == [StreamOpened(request)]
+    assert recorder.of(StreamClosed) == [StreamClosed(request)]
+
+
+def test_a_failure(client: Client, recorder: Recorder) -> None:
+    assert client.get("/fail", headers="Connection: close\r\n").status == 500
+    recorder.until_closed()
+    completed = recorder.of(ResponseCompleted)
+    assert [(event.status, event.complete) for event in completed] == [(500, True)]
+
+
+@pytest.mark.parametrize("path", ["/endless", "/large"])
+def test_a_client_that_leaves(client: Client, recorder: Recorder, path: str) -> None:
+    client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert client.sock.recv(10)
+    client.close()
+    recorder.until_closed()
+    deadline = time.monotonic() + 3
+    while path == "/endless" and StreamClosed not in recorder.kinds:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    request = recorder.of(RequestStarted)[0].request
+    assert recorder.of(ClientGone) == [ClientGone(request)]
+    completed = recorder.of(ResponseCompleted)
+    assert [(event.status, event.complete) for event in completed] == [(200, False)]
+    assert len(recorder.of(StreamOpened)) == len(recorder.of(StreamClosed))
+    assert recorder.of(ConnectionClosed)[0].reason.startswith("client gone: ")
+    order = [kind for kind in recorder.kinds if kind not in (StreamOpened, StreamClosed)]
+    assert order == [
+        ConnectionOpened,
+        RequestStarted,
+        ClientGone,
+        ResponseCompleted,
+        ConnectionClosed,
+    ]
+
+
+def test_a_hijacked_connection(client: Client, recorder: Recorder) -> None:
+    assert client.get("/hijack").body == b"mine"
+    recorder.until_closed()
+    assert sorted(kind.__name__ for kind in recorder.kinds) == [
+        "ConnectionClosed",
+        "ConnectionOpened",
+        "RequestStarted",
+        "StreamClosed",
+        "StreamOpened",
+    ]
+    assert recorder.of(ConnectionClosed)[0].reason == "hijacked"
+
+
+# ---- Why connections end -------------------------------------------------------------------
+
+
+def _leaves_at_once(client: Client) -> None:
+    client.close()
+
+
+def _leaves_idle(client: Client) -> None:
+    assert client.get().status == 201
+    client.close()
+
+
+def _leaves_in_head(client: Client) -> None:
+    client.send(b"GET / HT")
+    client.close()
+
+
+def _leaves_in_body(client: Client) -> None:
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+    client.close()
+
+
+def _is_silent(client: Client) -> None:
+    assert client.closed()
+
+
+def _stays_idle(client: Client) -> None:
+    assert client.get().status == 201
+    assert client.closed()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (_leaves_at_once, "closed by the client"),
+        (_leaves_idle, "closed by the client"),
+        (_leaves_in_head, "closed by the client within a head"),
+        (_leaves_in_body, "closed by the client within a body"),
+        (_is_silent, "no request came"),
+        (_stays_idle, "keep-alive timeout"),
+    ],
+)
+def test_the_reason_of_an_end(
+    serve: Serve,
+    connect: Connect,
+    recorder: Recorder,
+    behaviour: Callable[[Client], None],
+    reason: str,
+) -> None:
+    server = serve(App(), keep_alive=0.3, head_timeout=0.3, lifecycle_collector=recorder)
+    behaviour(connect(server))
+    recorder.until_closed()
+    assert [event.reason for event in recorder.of(ConnectionClosed)] == [reason]
+
+
+def test_the_reason_when_the_server_stops(
+    serve: Serve, connect: Connect, recorder: Recorder
+) -> None:
+    server = serve(App(), lifecycle_collector=recorder)
+    client = connect(server)
+    assert client.get().status == 201
+    server.stop()
+    assert client.closed()
+    assert [event.reason for event in recorder.of(ConnectionClosed)] == ["the server stops"]
+
+
+def test_an_evicted_connection_is_reported(
+    serve: Serve, connect: Connect, recorder: Recorder
+) -> None:
+    server = serve(App(), limit_connections=1, lifecycle_collector=recorder)
+    first = connect(server)
+    assert first.get().status == 201
+    assert connect(server).get().status == 201
+    assert first.closed()
+    recorder.until_closed()
+    assert recorder.of(ConnectionClosed)[0].client == first.sock.getsockname()
+
+
+def test_whatever_was_opened_is_closed_also_at_the_end(
+    serve: Serve, connect: Connect, recorder: Recorder
+) -> None:
+    server = serve(App(), threads=2, lifecycle_collector=recorder, graceful_timeout=0.3)
+    clients = [connect(server) for _ in range(6)]
+    clients[0].get()
+    clients[1].send(b"GET / HT")
+    clients[2].send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+    clients[3].send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+    clients[4].send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+    deadline = time.monotonic() + 5
+    while len(recorder.of(ConnectionOpened)) < 6 or len(recorder.of(RequestStarted)) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    server.stop()
+    opened = {event.client for event in recorder.of(ConnectionOpened)}
+    closed = [event.client for event in recorder.of(ConnectionClosed)]
+    assert len(closed) == len(set(closed))
+    assert set(closed) == opened
+    assert len(recorder.of(StreamOpened)) == len(recorder.of(StreamClosed)) == 1
+
+
+# ---- What a collector may do ----------------------------------------------------------------
+
+
+def test_without_a_collector_no_record_is_made(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+
+    class Spy(sync_worker.Record):
+        def __init__(self, *arguments: Any) -> None:
+            made.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(sync_worker, "Record", Spy)
+    monkeypatch.setattr(endings, "Record", Spy)
+    server = serve(App())
+    client = connect(server)
+    assert client.get().status == 201
+    assert client.get("/stream").body == b"onethree"
+    client.send(b"bad\r\n\r\n")
+    assert client.answer().status == 400
+    assert made == []
+
+
+def test_a_collector_that_raises_costs_a_connection_and_no_thread(
+    serve: Serve, connect: Connect
+) -> None:
+    class Broken:
+        def record(self, event: LifecycleEvent) -> None:
+            if isinstance(event, RequestStarted) and event.request.path == "/bad":
+                raise ValueError("a broken collector")
+
+    server = serve(App(), threads=1, lifecycle_collector=Broken())
+    for _ in range(3):
+        bad = connect(server)
+        bad.send(b"GET /bad HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        bad.rest()
+        assert connect(server).get().status == 201
+
+
+def test_several_collectors_are_told_in_order() -> None:
+    first, second = Recorder(), Recorder()
+    both = Collectors(first, second)
+    event = ConnectionOpened(("", 0))
+    both.record(event)
+    assert first.events == second.events == [event]

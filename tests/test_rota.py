@@ -1,0 +1,449 @@
+"""Who serves: the rota by itself, with seats that pretend, and the promise it keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from loopless import ThreadedServer
+from loopless.worker.rota import Rota
+
+Serve = Callable[..., ThreadedServer]
+
+
+def until(condition: Callable[[], object], seconds: float = 5) -> None:
+    """Return when `condition` holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.0005)
+
+
+def running_has(running: list[threading.Event], gate: threading.Event) -> bool:
+    return gate in running
+
+
+class Seat:
+    """A thread that takes turns, and does in them what the test says."""
+
+    def __init__(self, rota: Rota, work: Callable[[Seat], object]) -> None:
+        self.turn = 0
+        self.serving: object = None
+        self.seated = False
+        self.permanent = False
+        self.turns_taken = 0
+        self.ended = False
+        self._rota = rota
+        self._work = work
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while self._rota.take_turn(self):
+            self.turns_taken += 1
+            try:
+                self._work(self)
+            finally:
+                self._rota.leave(self)
+        self.ended = True
+
+
+class Crew:
+    """A rota, its seats, and a gate at which their work waits."""
+
+    def __init__(self, threads: int, *, gil: bool, max_streams: int = 10) -> None:
+        self.gate = threading.Event()
+        self.seats: list[Seat] = []
+        self.spawned = 0
+        self.rota = Rota(threads, max_streams, self._spawn, gil=gil)
+        self.work: Callable[[Seat], object] = self.stick
+
+    def _spawn(self) -> None:
+        self.spawned += 1
+        self._add()
+
+    def _add(self) -> Seat:
+        seat = Seat(self.rota, self._do)
+        self.seats.append(seat)
+        seat.thread.start()
+        return seat
+
+    def _do(self, seat: Seat) -> None:
+        self.work(seat)
+
+    def hire(self, number: int) -> None:
+        for _ in range(number):
+            self.rota.joined()
+            self._add()
+
+    # ---- What a seat may do in its turn ----
+
+    def stick(self, seat: Seat) -> None:
+        """One call that lasts until the gate opens."""
+        seat.turn += 1
+        seat.serving = "a call"
+        if self.rota.asleep:
+            self.rota.wake()
+        self.gate.wait(20)
+        seat.serving = None
+
+    def poll(self, seat: Seat) -> None:
+        """Wait for events that do not come, as a leader does."""
+        while (self.rota.leader is seat or self.rota.eager) and not self.rota.stopping:
+            if self.gate.wait(0.002):
+                return
+
+    def busy(self) -> int:
+        return sum(seat.serving is not None for seat in self.seats)
+
+    def seated(self) -> int:
+        return sum(seat.seated for seat in self.seats)
+
+    def stop(self) -> None:
+        self.gate.set()
+        self.rota.stop()
+        for seat in list(self.seats):
+            seat.thread.join(5)
+        assert not any(seat.thread.is_alive() for seat in self.seats)
+
+
+@pytest.fixture
+def crew() -> Iterator[Callable[..., Crew]]:
+    with contextlib.ExitStack() as stack:
+
+        def make(threads: int, *, gil: bool = True, **options: Any) -> Crew:
+            made = Crew(threads, gil=gil, **options)
+            stack.callback(made.stop)
+            return made
+
+        yield make
+
+
+class TestReluctant:
+    """With the GIL: one leader, and a deputy that steps in."""
+
+    def test_one_thread_leads_and_the_others_wait(self, crew: Callable[..., Crew]) -> None:
+        made = crew(4)
+        made.work = made.poll
+        made.hire(4)
+        until(lambda: made.seated() == 1)
+        until(lambda: made.rota.asleep)
+        assert made.seated() == 1
+        assert isinstance(made.rota.leader, Seat)
+        assert made.rota.leader.seated
+
+    def test_the_deputy_takes_over_from_a_stuck_leader(self, crew: Callable[..., Crew]) -> None:
+        made = crew(2)
+        made.hire(1)
+        until(lambda: made.busy() == 1)
+        started = time.monotonic()
+        made.hire(1)
+        until(lambda: made.busy() == 2)
+        # a tick is a millisecond; the rest is for a machine that has other things to do
+        assert time.monotonic() - started < 0.5
+
+    def test_a_sleeping_deputy_wakes_when_work_begins(self, crew: Callable[..., Crew]) -> None:
+        made = crew(2)
+        begin = threading.Event()
+
+        def first_polls_then_sticks(seat: Seat) -> None:
+            if begin.wait(10):
+                made.stick(seat)
+
+        made.work = first_polls_then_sticks
+        made.hire(2)
+        until(lambda: made.rota.asleep)
+        assert made.seated() == 1
+        started = time.monotonic()
+        begin.set()
+        until(lambda: made.busy() == 2)
+        assert time.monotonic() - started < 0.5
+
+    def test_never_more_seats_than_threads(self, crew: Callable[..., Crew]) -> None:
+        made = crew(3)
+        made.hire(6)
+        until(lambda: made.busy() == 3)
+        time.sleep(0.05)  # time enough for a fourth to be let in
+        assert made.busy() == 3
+        assert made.seated() == 3
+        made.gate.set()
+        until(lambda: made.busy() == 0)
+
+    def test_a_deputy_without_a_seat_to_take_sleeps(self, crew: Callable[..., Crew]) -> None:
+        """All stuck: nobody ticks, so it costs nothing."""
+        made = crew(2)
+        made.hire(3)
+        until(lambda: made.busy() == 2 and made.rota.asleep)
+        before = time.process_time()
+        time.sleep(0.2)
+        assert time.process_time() - before < 0.1
+
+    def test_a_seat_that_comes_free_is_taken(self, crew: Callable[..., Crew]) -> None:
+        made = crew(2)
+        gates = [threading.Event() for _ in range(20)]
+        calls = iter(gates)
+        lock = threading.Lock()
+        running: list[threading.Event] = []
+
+        def work(seat: Seat) -> None:
+            with lock:
+                gate = next(calls, None)
+            if gate is None or made.gate.is_set():
+                made.gate.wait(10)
+                return
+            seat.turn += 1
+            seat.serving = gate
+            made.rota.wake()
+            running.append(gate)
+            while not gate.wait(0.01) and not made.gate.is_set():
+                pass
+            running.remove(gate)
+            seat.serving = None
+
+        made.work = work
+        made.hire(4)
+        for number in range(10):
+            until(lambda: len(running) == 2)
+            running[number % 2].set()
+            until(partial(running_has, running, gates[number + 2]))
+
+
+class TestEager:
+    """Without the GIL all seated threads poll."""
+
+    def test_all_sit_at_once(self, crew: Callable[..., Crew]) -> None:
+        made = crew(4, gil=False)
+        made.work = made.poll
+        made.hire(4)
+        until(lambda: made.seated() == 4)
+        assert made.rota.always_eager
+
+    def test_never_more_seats_than_threads(self, crew: Callable[..., Crew]) -> None:
+        made = crew(3, gil=False)
+        made.hire(6)
+        until(lambda: made.busy() == 3)
+        time.sleep(0.05)  # time enough for a fourth to be let in
+        assert made.seated() == 3
+
+    def test_turns_eager_when_long_calls_are_the_rule_and_back_when_not(
+        self, crew: Callable[..., Crew]
+    ) -> None:
+        made = crew(2)
+        rota = made.rota
+        quick = threading.Event()
+
+        def work(seat: Seat) -> None:
+            while (rota.leader is seat or (rota.eager and seat.seated)) and not rota.stopping:
+                seat.turn += 1
+                seat.serving = "a call"
+                if rota.asleep:
+                    rota.wake()
+                started = time.monotonic()
+                if not quick.is_set():
+                    time.sleep(0.02)
+                seat.serving = None
+                if rota.eager:
+                    # as the worker measures, but no scheduler can make a quick call long
+                    spent = 0.0 if quick.is_set() else time.monotonic() - started
+                    rota.observe(seat, spent)
+                elif quick.is_set():
+                    return
+
+        made.work = work
+        made.hire(3)
+        assert not rota.eager
+        until(lambda: rota.eager)
+        until(lambda: made.seated() == 2)
+        quick.set()
+        until(lambda: not rota.eager)
+        assert not rota.always_eager
+
+
+class TestLending:
+    def test_lending_frees_the_seat_for_another(self, crew: Callable[..., Crew]) -> None:
+        made = crew(1)
+        lent = threading.Event()
+        back: list[bool] = []
+
+        def work(seat: Seat) -> None:
+            if not lent.is_set():
+                lent.set()
+                seat.serving = "a stream"
+                assert made.rota.lend(seat)
+                made.gate.wait(10)
+                back.append(made.rota.give_back(seat))
+                seat.serving = None
+            else:
+                made.stick(seat)
+
+        made.work = work
+        made.hire(1)
+        until(lambda: len(made.seats) == 2 and made.seats[1].serving == "a call")
+        assert made.spawned == 1
+        assert made.rota.lent == 1
+        assert not made.seats[0].seated
+        assert made.seats[1].seated
+        made.gate.set()
+        until(lambda: made.rota.lent == 0)
+
+    def test_the_cap_refuses_and_counts_nothing(self) -> None:
+        rota = Rota(2, 1, lambda: None, gil=False)
+        first, second = (Seat(rota, lambda seat: None) for _ in range(2))
+        for seat in (first, second):
+            rota.joined()
+            assert rota.take_turn(seat)
+        assert rota.lend(first)
+        assert not rota.lend(second)
+        assert second.seated
+        assert rota.lent == 1
+        assert rota.give_back(first)
+        assert rota.lend(second)
+        assert rota.lent == 1
+
+    def test_a_thread_that_cannot_be_started_costs_no_place(self) -> None:
+        def spawn() -> None:
+            raise RuntimeError("can't start new thread")
+
+        rota = Rota(1, 1, spawn, gil=True)
+        seat = Seat(rota, lambda seat: None)
+        rota.joined()
+        assert rota.take_turn(seat)
+        for _ in range(3):
+            with contextlib.suppress(RuntimeError):
+                assert not rota.lend(seat), "the second one would go over the cap"
+            assert rota.lent == 0
+            assert seat.seated
+
+    def test_spare_threads_end(self, crew: Callable[..., Crew]) -> None:
+        made = crew(2, max_streams=20)
+        streams = threading.Semaphore(20)
+
+        def work(seat: Seat) -> None:
+            if streams.acquire(blocking=False):
+                seat.turn += 1
+                seat.serving = "a stream"
+                assert made.rota.lend(seat)
+                made.gate.wait(10)
+                made.rota.give_back(seat)
+                seat.serving = None
+            else:
+                while made.rota.leader is seat and not made.rota.stopping:
+                    time.sleep(0.002)
+
+        made.work = work
+        made.hire(2)
+        until(lambda: made.rota.lent == 20)
+        # two seats beside the twenty
+        until(lambda: len(made.seats) >= 21)
+        made.gate.set()
+        until(lambda: made.rota.lent == 0)
+        until(lambda: sum(not seat.ended for seat in made.seats) <= 2 + 4)
+        assert sum(not seat.ended for seat in made.seats) >= 2
+
+    def test_no_lending_while_stopping(self) -> None:
+        rota = Rota(1, 5, lambda: None, gil=True)
+        seat = Seat(rota, lambda seat: None)
+        rota.joined()
+        assert rota.take_turn(seat)
+        rota.stop()
+        assert not rota.lend(seat)
+
+
+@pytest.mark.parametrize("gil", [True, False])
+def test_stop_wakes_everybody(gil: bool) -> None:
+    made = Crew(3, gil=gil)
+    made.work = made.poll
+    made.hire(6)
+    until(lambda: made.seated() >= 1)
+    time.sleep(0.02)
+    started = time.monotonic()
+    made.rota.stop()
+    for seat in made.seats:
+        seat.thread.join(5)
+    assert all(seat.ended for seat in made.seats)
+    assert time.monotonic() - started < 2
+
+
+# ---- With a server ------------------------------------------------------------------------
+
+
+class Gauge:
+    """An application that counts how many of its calls run at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.now = 0
+        self.most = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/stream":
+            start_response("200 OK", [])
+            return (b"block" for _ in range(3) if not time.sleep(0.02))
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(self.seconds)
+        with self._lock:
+            self.now -= 1
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done"]
+
+
+def fetch(server: ThreadedServer, path: str, times: int, answers: list[bytes]) -> None:
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    for _ in range(times):
+        client.request("GET", path)
+        answers.append(client.getresponse().read())
+    client.close()
+
+
+def crowd(server: ThreadedServer, path: str, clients: int, times: int) -> list[bytes]:
+    answers: list[bytes] = []
+    threads = [
+        threading.Thread(target=fetch, args=(server, path, times, answers)) for _ in range(clients)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+@pytest.mark.parametrize("poller", ["auto", "queue"])
+def test_three_threads_run_three_calls_and_never_more(serve: Serve, poller: str) -> None:
+    gauge = Gauge(0.02)
+    server = serve(gauge, threads=3, poller=poller)
+    assert crowd(server, "/", 20, 3) == [b"done"] * 60
+    assert gauge.most == 3
+
+
+@pytest.mark.parametrize("poller", ["auto", "queue"])
+def test_the_limit_holds_after_streams_came_and_went(serve: Serve, poller: str) -> None:
+    gauge = Gauge(0.02)
+    server = serve(gauge, threads=3, poller=poller)
+    assert crowd(server, "/stream", 20, 2) == [b"block" * 3] * 40
+    assert crowd(server, "/", 20, 3) == [b"done"] * 60
+    assert gauge.most == 3
+
+
+def test_the_limit_holds_while_streams_come_and_go(serve: Serve) -> None:
+    gauge = Gauge(0.01)
+    server = serve(gauge, threads=3)
+    streams: list[bytes] = []
+    threads = [
+        threading.Thread(target=fetch, args=(server, "/stream", 5, streams)) for _ in range(10)
+    ]
+    for thread in threads:
+        thread.start()
+    assert crowd(server, "/", 20, 5) == [b"done"] * 100
+    for thread in threads:
+        thread.join()
+    assert streams == [b"block" * 3] * 50
+    assert gauge.most == 3

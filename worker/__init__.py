@@ -1,0 +1,68 @@
+"""HTTP over threads. Knows no framework; see docs/architecture.md."""
+
+from .app_kind import MARKER, app_kind, is_asgi
+from .config import (
+    OPTIONS,
+    Bind,
+    ConfigError,
+    Limits,
+    Log,
+    Option,
+    ServerConfig,
+    Timeouts,
+    Workers,
+    gil_enabled,
+)
+from .errors import (
+    ClientDisconnected,
+    InvalidResponseError,
+    NeedsAsyncError,
+    ProtocolError,
+    StreamLimitError,
+)
+from .hijack import HijackedSocket
+from .lifecycle import LifecycleCollector, LifecycleEvent
+from .messages import (
+    ASGIApp,
+    FileBody,
+    Request,
+    RequestReceived,
+    Response,
+    ResponseStream,
+    SyncApp,
+)
+from .server import Server
+from .sync_worker import SyncWorker
+
+__all__ = [
+    "MARKER",
+    "OPTIONS",
+    "ASGIApp",
+    "Bind",
+    "ClientDisconnected",
+    "ConfigError",
+    "FileBody",
+    "HijackedSocket",
+    "InvalidResponseError",
+    "LifecycleCollector",
+    "LifecycleEvent",
+    "Limits",
+    "Log",
+    "NeedsAsyncError",
+    "Option",
+    "ProtocolError",
+    "Request",
+    "RequestReceived",
+    "Response",
+    "ResponseStream",
+    "ServerConfig",
+    "Server",
+    "StreamLimitError",
+    "SyncApp",
+    "SyncWorker",
+    "Timeouts",
+    "Workers",
+    "app_kind",
+    "gil_enabled",
+    "is_asgi",
+]

@@ -1,0 +1,19 @@
+"""The border to the asyncio side: what a `SyncWorker` needs of it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .connection import Connection
+from .messages import Request
+
+
+class AsyncPool(Protocol):
+    """Takes over connections whose request wants an event loop."""
+
+    def adopt(self, connection: Connection, request: Request, state: dict[str, Any]) -> None:
+        """Own `connection` from now on, which is ADOPTED, and answer `request`.
+
+        The request is whole, with its body; what came behind it is in `connection.buffer`. `state`
+        is the lifespan's. Called on a worker's thread; must not block.
+        """

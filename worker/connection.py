@@ -1,0 +1,265 @@
+"""One connection: its state, its buffers, its deadline.
+
+Rule: whatever decides who may touch a connection lives here, in `State` and `TRANSITIONS`. A
+connection has one owner at a time. In the states of `WAITING` the poller owns it; in `SERVING`
+and `STREAMING` the thread that took it; in `HIJACKED` the application; in `ADOPTED` the asyncio
+side. `Poller.park` gives ownership away and `Poller.wait` receives it: nothing else does.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from enum import Enum
+from typing import TYPE_CHECKING, Any, final
+
+from .errors import ClientDisconnected
+from .messages import Address
+
+if TYPE_CHECKING:
+    from .body import BodyReceiver
+    from .hijack import HijackedSocket
+    from .messages import HeaderList, Request, RequestReceived, Response
+    from .outgoing import Outgoing
+    from .response import StreamWriter
+    from .sync_worker import SyncWorker
+    from .tls import TLSSocket
+
+
+class State(Enum):
+    """Where a connection stands between being accepted and being closed."""
+
+    __hash__ = object.__hash__  # Enum hashes the name, in Python code; members are unique anyway
+
+    HANDSHAKE = "handshake"  # the TLS handshake waits for the client
+    IDLE = "idle"  # no octet of the next request is here
+    HEAD = "head"  # a part of a head is here
+    BODY = "body"  # the head and a part of the body are here
+    SERVING = "serving"  # a thread reads, runs the application, or sends
+    STREAMING = "streaming"  # a lent thread runs a long response
+    WRITING = "writing"  # the rest of an answer waits for the client to read
+    YIELDED = "yielded"  # whole requests are here; others go first
+    LINGERING = "lingering"  # the last answer is sent; what still comes is thrown away
+    HIJACKED = "hijacked"  # the application has the socket
+    ADOPTED = "adopted"  # the asyncio side has it
+    CLOSED = "closed"
+
+
+_WAITING = (
+    State.HANDSHAKE,
+    State.IDLE,
+    State.HEAD,
+    State.BODY,
+    State.WRITING,
+    State.YIELDED,
+    State.LINGERING,
+)
+
+#: From each state, the states that may follow. docs/architecture.md draws this table.
+TRANSITIONS: dict[State, frozenset[State]] = {
+    **{state: frozenset({State.SERVING, State.CLOSED}) for state in _WAITING},
+    State.SERVING: frozenset(
+        {*_WAITING, State.STREAMING, State.HIJACKED, State.ADOPTED, State.CLOSED}
+    ),
+    State.STREAMING: frozenset({State.SERVING, State.CLOSED}),
+    State.HIJACKED: frozenset({State.CLOSED}),
+    State.ADOPTED: frozenset({State.IDLE, State.YIELDED, State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+
+# Until a thread serves the connection, and lends it its own.
+_NO_NOTES: dict[Any, Any] = {}
+
+#: The states in which the poller owns a connection.
+WAITING = frozenset(_WAITING)
+
+#: The waiting states in which the poller looks for room to send; in the others, for input.
+FOR_OUTPUT = frozenset({State.WRITING, State.YIELDED})
+
+
+class Record:
+    """What is known of an answer before it is out; see `lifecycle.ResponseCompleted`."""
+
+    __slots__ = ("body_bytes", "request", "started", "status")
+
+    def __init__(self, request: Request | None, started: float) -> None:
+        self.request = request
+        self.started = started
+        self.status = 0
+        self.body_bytes = 0
+
+
+class IllegalTransition(RuntimeError):
+    """A connection was moved to a state that cannot follow its own: a bug of loopless."""
+
+
+@final
+class Connection:
+    """A client's connection. Only its owner touches it; so there is no lock."""
+
+    __slots__ = (
+        # of the connection
+        "blocking",
+        "client",
+        "client_port",
+        "deadline",
+        "fd",
+        "linger",
+        "recv",
+        "registered",
+        "requests",
+        "scheme",
+        "send",
+        "server",
+        "sock",
+        "state",
+        "usual",
+        "wants_write",
+        # of the input
+        "body",
+        "buffer",
+        "continued",
+        "head",
+        "head_deadline",
+        "pieces",
+        "repeated",
+        "repeated_head",
+        "scanned",
+        "skipped",
+        # of the answer
+        "outgoing",
+        "persistent",
+        "record",
+        "stream_writer",
+        "hijacked",
+        "notes",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket | TLSSocket,
+        client: Address,
+        server: Address,
+        *,
+        scheme: str = "http",
+        state: State = State.SERVING,
+    ) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.recv = sock.recv
+        self.send = sock.send
+        self.client = client
+        self.client_port = str(client[1])
+        self.server = server
+        self.scheme = scheme
+        self.state = state
+        #: When the wait ends, in the seconds of `time.monotonic`.
+        self.deadline = 0.0
+        #: The poller's own mark: whether the kernel knows the descriptor.
+        self.registered = False
+        #: TLS may have to write in order to read; the poller then looks for room to send.
+        self.wants_write = False
+        self.requests = 0
+        #: The socket blocks: whoever serves it reads on instead of parking it.
+        self.blocking = False
+        #: What the client still sends must be read before the connection is closed.
+        self.linger = False
+        #: What has come and is not looked at yet.
+        self.buffer = b""
+        #: A head that arrives in pieces, and how much of it was searched for its end.
+        self.pieces: bytearray | None = None
+        self.scanned = 0
+        self.skipped = 0
+        #: The octets of the last request, if it had no body, and what they say.
+        self.repeated: bytes | None = None
+        self.repeated_head: RequestReceived | None = None
+        #: For the head that has begun to arrive; 0 when none has.
+        self.head_deadline = 0.0
+        self.head: RequestReceived | None = None
+        self.body: BodyReceiver | None = None
+        self.continued = False
+        #: What the kernel has not taken of an answer.
+        self.outgoing: Outgoing | None = None
+        #: Nothing has happened to the answer that is under way but that it was sent.
+        self.usual = True
+        #: Whether the connection may carry another request after this answer.
+        self.persistent = False
+        #: The thread that runs the request, for what the application asks of it.
+        self.worker: SyncWorker | None = None
+        self.notes: dict[Any, Any] = _NO_NOTES
+        self.stream_writer: StreamWriter | None = None
+        self.hijacked: HijackedSocket | None = None
+        #: What a lifecycle collector will be told when the answer is out; else None.
+        self.record: Record | None = None
+
+    def become(self, state: State) -> None:
+        """Move to `state`. Raises `IllegalTransition` where the table has no such step."""
+        if state not in TRANSITIONS[self.state]:
+            raise IllegalTransition(f"{self.state.value} -> {state.value}")
+        self.state = state
+
+    def close(self) -> None:
+        """End the connection and let go of all that belongs to it. The owner calls it, once."""
+        self.become(State.CLOSED)
+        self.buffer = b""
+        if self.body is not None:
+            self.body.close()
+            self.body = None
+        if self.outgoing is not None:
+            self.outgoing.close()
+            self.outgoing = None
+        try:
+            self.sock.close()
+        except OSError:  # a reset that came in meanwhile; the descriptor is gone either way
+            pass
+
+    # ---- `messages.Channel`: what the application asks of its connection -------------------
+
+    @property
+    def begun(self) -> bool:
+        return self.stream_writer is not None and self.stream_writer.begun
+
+    def stream(self, request: Request, response: Response) -> StreamWriter:
+        return self._server().open_stream(self, request, response)
+
+    def inform(self, request: Request, status: int, headers: HeaderList) -> None:
+        self._server().inform(self, request, status, headers)
+
+    def hijack(self, request: Request) -> HijackedSocket:
+        return self._server().hijack(self, request)
+
+    def _server(self) -> SyncWorker:
+        if self.worker is None:
+            raise RuntimeError("the request is over")
+        return self.worker
+
+    # ---- Sending and ending ----------------------------------------------------------------
+
+    def spoil(self) -> None:
+        """Make the coming `close` a visible failure to a client that reads to the end."""
+        if isinstance(self.sock, socket.socket):
+            reset = struct.pack("ii", 1, 0)  # on, and no time for it: see socket(7) on SO_LINGER
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        else:
+            self.sock.truncated = True
+
+    def abandon(self) -> None:
+        """Let go of a socket that is somebody else's now, so that `close` leaves it open."""
+        self.sock = socket.socket()
+
+    def disconnect(self) -> None:
+        """Cut the line from another thread: the owner sees an end of input or a broken pipe."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def send_from(self, view: memoryview) -> int:
+        """How much of `view` the kernel took: 0 when it is full. Raises `ClientDisconnected`."""
+        try:
+            return self.send(view)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ClientDisconnected(str(error)) from error

@@ -1,0 +1,143 @@
+"""`Crew`: what the workers of one `run` share, and the threads they are on."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import endings
+from .connection import State
+from .rota import Rota
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .config import ServerConfig
+    from .poller import Poller
+    from .sync_worker import SyncWorker
+
+log = logging.getLogger("loopless")
+
+# Seconds for threads whose connection was cut to notice it.
+_LAST_MOMENT = 1.0
+
+
+class Crew:
+    """A poller, a rota, and the workers that use them. All of it may be called from any thread.
+
+    `lock` guards `workers`, `threads` and the numbers. `hire` makes and starts another worker.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        poller: Poller,
+        shutdown_event: threading.Event,
+        hire: Callable[[], None],
+        *,
+        gil: bool,
+    ) -> None:
+        self.config = config
+        self.poller = poller
+        self.rota = Rota(config.threads(), config.workers.max_streams, hire, gil=gil)
+        self.shutdown_event = shutdown_event
+        self.lifespan_state: dict[str, Any] = {}
+        self.workers: set[SyncWorker] = set()
+        self._threads: set[threading.Thread] = set()
+        self._hired = 0
+        self._stop_at = 0.0
+        self.lock = threading.Lock()
+        poller.every_second = self._look
+
+    # ---- Threads --------------------------------------------------------------------------
+
+    def number(self) -> int:
+        """A new number for a worker."""
+        with self.lock:
+            self._hired += 1
+            return self._hired
+
+    def start(self, target: Callable[[], None], name: str) -> None:
+        """Run `target` on a new thread. Raises `RuntimeError` when there can be none."""
+        # An empty context: free-threaded builds would hand this thread's down, request and all
+        kwargs: dict[str, Any] = {}
+        if sys.version_info >= (3, 14):
+            kwargs["context"] = contextvars.Context()
+        thread = threading.Thread(target=target, name=name, daemon=True, **kwargs)
+        with self.lock:
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            self.ended(thread)
+            raise
+
+    def ended(self, thread: threading.Thread) -> None:
+        """`thread` runs no more."""
+        with self.lock:
+            self._threads.discard(thread)
+
+    # ---- The end --------------------------------------------------------------------------
+
+    def is_idle(self) -> bool:
+        """Whether nothing is being read, served, streamed or written."""
+        with self.lock:
+            if any(worker.serving is not None for worker in self.workers):
+                return False
+        idle = (State.IDLE, State.LINGERING, State.CLOSED, State.ADOPTED)
+        return all(connection.state in idle for connection in self.poller.connections.copy())
+
+    def shutdown(self, timeout: float) -> None:
+        """Drain, for `timeout` seconds at most; then cut what is left, and stop."""
+        self.poller.drain()
+        if not self.poller.drained.wait(timeout):
+            left = len(self.poller.connections)
+            log.warning("%d connections were cut after %g seconds of grace", left, timeout)
+            self.cut()
+        self.stop()
+
+    def _look(self) -> None:
+        """Once a second: has somebody set `shutdown_event`? Then `shutdown`, without waiting."""
+        if not self.shutdown_event.is_set():
+            return
+        with self.lock:
+            if not self._stop_at:
+                self._stop_at = time.monotonic() + self.config.timeouts.graceful
+        self.poller.drain()
+        if self.poller.drained.is_set() or time.monotonic() >= self._stop_at:
+            self.stop()
+
+    def cut(self) -> None:
+        """End every connection now, whatever it is at."""
+        for connection in self.poller.connections.copy():
+            connection.disconnect()
+        self.poller.drained.set()
+
+    def stop(self) -> None:
+        """Let the threads end when they are done with what they are at."""
+        self.rota.stop()
+        self.poller.wake()
+
+    def disband(self, worker: SyncWorker) -> None:
+        """Cut, and wait for the threads; those in the application's code for a moment only.
+
+        `worker` is the caller's: it closes what no thread has closed.
+        """
+        self.stop()
+        self.poller.drain()
+        self.cut()
+        until = time.monotonic() + _LAST_MOMENT
+        with self.lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0))
+        stuck = sum(thread.is_alive() for thread in threads)
+        if stuck:
+            log.warning("%d threads were left in the application's code", stuck)
+        for connection in self.poller.close():
+            if connection.state is not State.CLOSED:
+                endings.close(worker, connection, "cut at shutdown")

@@ -1,0 +1,277 @@
+"""How a turn with a connection ends: it waits for something, it lingers, or it is closed.
+
+Functions of the thread that owns the connection; `worker` is its `SyncWorker`. After `park` the
+connection is another's.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING, cast
+
+from .connection import Connection, Record, State
+from .errors import ClientDisconnected
+from .lifecycle import ClientGone, ConnectionClosed, ConnectionOpened, ResponseCompleted
+from .messages import FileBody, Response
+from .poller import has_input
+
+if TYPE_CHECKING:
+    from .sync_worker import SyncWorker
+    from .tls import TLSSocket
+
+log = logging.getLogger("loopless")
+
+# What is read of a lingering connection in one turn.
+_RECEIVES_A_TURN = 16
+_RECEIVED_AT_ONCE = 65536
+
+
+# ---- Waiting -------------------------------------------------------------------------------
+
+
+def park(worker: SyncWorker, conn: Connection, state: State, seconds: float) -> None:
+    """Give `conn` to the poller, for `seconds` at most."""
+    now = time.monotonic()
+    conn.become(state)
+    conn.deadline = now + seconds
+    worker.poller.park(conn, now)
+
+
+def park_unfinished(worker: SyncWorker, conn: Connection) -> None:
+    """A request is not whole: wait for the rest of it, unless its time is up."""
+    now = time.monotonic()
+    if conn.head is not None:
+        state = State.BODY
+        assert conn.body is not None
+        conn.deadline = conn.body.deadline
+    elif conn.pieces:
+        state = State.HEAD
+        if not conn.head_deadline:
+            conn.head_deadline = now + worker.config.timeouts.head
+        conn.deadline = conn.head_deadline
+    else:
+        state = State.IDLE
+        if worker.poller.draining:
+            close(worker, conn, "the server stops")
+            return
+    if now >= conn.deadline:
+        _overdue(worker, conn, state)
+        return
+    if conn.scheme == "https":
+        conn.wants_write = cast("TLSSocket", conn.sock).wants_write
+    conn.become(state)
+    worker.poller.park(conn, now)
+
+
+def _overdue(worker: SyncWorker, conn: Connection, state: State) -> None:
+    if state is State.IDLE:
+        close(worker, conn, "keep-alive timeout" if conn.requests else "no request came")
+    else:
+        refuse(worker, conn, 408, "The request did not arrive in time")
+
+
+def resume(worker: SyncWorker, conn: Connection, before: State) -> bool:
+    """Go on where `conn` waited; whether its input is to be read now.
+
+    Raises `ClientDisconnected`.
+    """
+    if before is State.SERVING:
+        _opened(worker, conn)
+        return conn.scheme == "http" or _shake_hands(worker, conn)
+    if before is State.HANDSHAKE:
+        return _shake_hands(worker, conn)
+    if before is State.WRITING:
+        outgoing = conn.outgoing
+        assert outgoing is not None
+        if not outgoing.flush(conn):
+            _park_writing(worker, conn)
+            return False
+        conn.outgoing = None
+        return finished(worker, conn)
+    if before is State.LINGERING:
+        _drain_input(worker, conn)
+        return False
+    return True
+
+
+def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
+    """Go on with the TLS handshake; whether it is done. It waits without a thread."""
+    sock = cast("TLSSocket", conn.sock)
+    try:
+        done = sock.handshake()
+    except OSError as error:
+        close(worker, conn, f"TLS handshake failed: {error}")
+        return False
+    now = time.monotonic()
+    conn.wants_write = sock.wants_write
+    if done:
+        conn.deadline = now + worker.config.timeouts.head
+    elif now >= conn.deadline:
+        close(worker, conn, "TLS handshake timeout")
+    else:
+        conn.become(State.HANDSHAKE)
+        worker.poller.park(conn, now)
+    return done
+
+
+def _opened(worker: SyncWorker, conn: Connection) -> None:
+    """A new connection. Until its first octet it is idle, but not for as long as a known one."""
+    timeouts = worker.config.timeouts
+    conn.deadline = time.monotonic() + (
+        timeouts.head if conn.scheme == "http" else timeouts.handshake
+    )
+    if worker.collector is not None:
+        worker.collector.record(ConnectionOpened(conn.client))
+
+
+def _park_writing(worker: SyncWorker, conn: Connection) -> None:
+    assert conn.outgoing is not None
+    now = time.monotonic()
+    # what the client sends until it has read all this would reset the rest away
+    conn.linger = conn.linger or not conn.outgoing.persistent
+    conn.deadline = conn.outgoing.deadline
+    if now >= conn.deadline:
+        raise ClientDisconnected("the client did not read its response in time")
+    conn.become(State.WRITING)
+    worker.poller.park(conn, now)
+
+
+# ---- After an answer -----------------------------------------------------------------------
+
+
+def after_answer(worker: SyncWorker, conn: Connection) -> bool:
+    """An answer was given to the kernel, or a part of it. Whether `conn` can go on at once."""
+    if conn.outgoing is not None:
+        if not conn.blocking:
+            _park_writing(worker, conn)
+            return False
+        while not conn.outgoing.flush(conn):
+            pass
+        conn.outgoing = None
+    if conn.persistent and conn.record is None and not worker.lost_seat:
+        return True
+    return finished(worker, conn)
+
+
+def finished(worker: SyncWorker, conn: Connection) -> bool:
+    """An answer is out. Whether `conn` can go on at once; else it was parked or closed."""
+    if conn.record is not None:
+        _completed(worker, conn, complete=True)
+    if not conn.persistent:
+        if conn.linger or conn.buffer or has_input(conn.fd):
+            _linger(worker, conn)
+        else:
+            close(worker, conn, "answered the last request")
+        return False
+    if worker.lost_seat:
+        # other threads have all the seats: whoever polls next goes on with this connection
+        worker.lost_seat = False
+        timeouts = worker.config.timeouts
+        if conn.buffer:
+            park(worker, conn, State.YIELDED, timeouts.head)
+        else:
+            park(worker, conn, State.IDLE, timeouts.keep_alive)
+        return False
+    conn.deadline = time.monotonic() + worker.config.timeouts.keep_alive
+    return True
+
+
+def refuse(worker: SyncWorker, conn: Connection, status: int, message: str) -> None:
+    """Answer `status` and end the connection; nothing more of it is executed (RFC 9112, 2.2)."""
+    if worker.collector is not None:
+        conn.record = Record(None, time.monotonic())
+    headers = [("Content-Type", "text/plain; charset=utf-8")]
+    response = Response(status, headers, message.encode("latin-1", "replace") + b"\n")
+    conn.buffer = b""
+    conn.pieces = None
+    conn.linger = True
+    worker.refused = True
+    try:
+        conn.persistent = worker.writer.answer(conn, None, response, False)
+        if conn.record is not None:
+            note_answer(conn, response)
+        after_answer(worker, conn)
+    except ClientDisconnected as error:
+        close(worker, conn, str(error))
+
+
+def note_answer(conn: Connection, response: Response) -> None:
+    """Remember for the collector what is being sent."""
+    assert conn.record is not None
+    conn.record.status = response.code
+    body = response.body
+    if isinstance(body, bytes):
+        conn.record.body_bytes = len(body)
+    elif isinstance(body, list):
+        conn.record.body_bytes = sum(map(len, body))
+    elif isinstance(body, FileBody):
+        conn.record.body_bytes = body.count
+
+
+def _completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:
+    record, conn.record = conn.record, None
+    if record is not None and worker.collector is not None:
+        seconds = time.monotonic() - record.started
+        worker.collector.record(
+            ResponseCompleted(
+                record.request, conn.client, record.status, record.body_bytes, seconds, complete
+            )
+        )
+
+
+# ---- Closing -------------------------------------------------------------------------------
+
+
+def _linger(worker: SyncWorker, conn: Connection) -> None:
+    """Say that this was all, and read on for a while: closing now would reset the answer away.
+
+    RFC 9112, 9.6.
+    """
+    conn.buffer = b""
+    if not worker.config.timeouts.linger:
+        close(worker, conn, "refused")
+        return
+    try:
+        conn.sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        close(worker, conn, "reset by the client")
+        return
+    park(worker, conn, State.LINGERING, worker.config.timeouts.linger)
+
+
+def _drain_input(worker: SyncWorker, conn: Connection) -> None:
+    try:
+        for _ in range(_RECEIVES_A_TURN):
+            if not conn.recv(_RECEIVED_AT_ONCE):
+                close(worker, conn, "refused")
+                return
+    except BlockingIOError:
+        pass
+    except OSError:
+        close(worker, conn, "refused")
+        return
+    now = time.monotonic()
+    if now >= conn.deadline:
+        close(worker, conn, "refused")
+        return
+    conn.become(State.LINGERING)
+    worker.poller.park(conn, now)
+
+
+def client_gone(worker: SyncWorker, conn: Connection, why: str) -> None:
+    """The client left before it had its answer."""
+    if worker.collector is not None and conn.record is not None and conn.record.request:
+        worker.collector.record(ClientGone(conn.record.request))
+    close(worker, conn, f"client gone: {why}")
+
+
+def close(worker: SyncWorker, conn: Connection, reason: str) -> None:
+    """End the connection."""
+    if conn.record is not None:
+        _completed(worker, conn, complete=False)
+    conn.close()
+    worker.poller.forget(conn)
+    if worker.collector is not None:
+        worker.collector.record(ConnectionClosed(conn.client, reason, conn.requests))

@@ -1,0 +1,31 @@
+"""The exceptions that cross a module's border, each with what its catcher needs to know."""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """A client broke HTTP, or went over a limit: one answer with `status`, and close.
+
+    Whoever raises it knows the status, so nobody matches texts (as h11's `error_status_hint`).
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class ClientDisconnected(OSError):
+    """The client closed its connection, or did not take its response within the deadline."""
+
+
+class InvalidResponseError(ValueError):
+    """An application's status or header that must not go on the wire (RFC 9110, 5.5)."""
+
+
+class StreamLimitError(RuntimeError):
+    """As many long responses are open as `max_streams` allows: answer 503."""
+
+
+class NeedsAsyncError(Exception):
+    """The request wants the asyncio side: an upgrade, or the sync application returned None."""

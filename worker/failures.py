@@ -1,0 +1,81 @@
+"""What becomes of a request when something is raised.
+
+Functions of the thread that owns the connection; `worker` is its `SyncWorker`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from . import endings, streaming
+from .connection import Connection, State
+from .errors import ClientDisconnected, NeedsAsyncError, StreamLimitError
+from .messages import Request, Response
+
+if TYPE_CHECKING:
+    from .sync_worker import SyncWorker
+
+log = logging.getLogger("loopless")
+
+_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+
+
+def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseException) -> None:
+    """Something was raised while a request was answered: answer that, if it is possible."""
+    conn.usual = False
+    if isinstance(error, KeyboardInterrupt) and _in_main_thread():
+        worker.shutdown_event.set()
+    if conn.hijacked is not None:
+        if not isinstance(error, ClientDisconnected):
+            _log_failure(request, error)
+    elif streaming.abort(worker, conn, request, error):
+        pass
+    elif isinstance(error, NeedsAsyncError):
+        _hand_off(worker, conn, request, str(error))
+    elif isinstance(error, ClientDisconnected):
+        endings.client_gone(worker, conn, str(error))
+    else:
+        _answer_failure(worker, conn, request, error)
+
+
+def _answer_failure(
+    worker: SyncWorker, conn: Connection, request: Request, error: BaseException
+) -> None:
+    answer = failed(request, error)
+    try:
+        conn.persistent = worker.writer.answer(conn, request.head, answer, conn.persistent)
+    except ClientDisconnected as gone:
+        endings.client_gone(worker, conn, str(gone))
+        return
+    if conn.record is not None:
+        endings.note_answer(conn, answer)
+
+
+def failed(request: Request, error: BaseException) -> Response:
+    """The answer for an application that raised: no word of why, but in the log."""
+    if isinstance(error, StreamLimitError):
+        log.warning("%s %s was refused: %s", request.method, request.path, error)
+        return Response(503, [("Retry-After", "5"), _TEXT], b"Too many streams are open\n")
+    _log_failure(request, error)
+    return Response(500, [_TEXT], b"Internal Server Error\n")
+
+
+def _log_failure(request: Request, error: BaseException) -> None:
+    log.error("The application failed on %s %s", request.method, request.path, exc_info=error)
+
+
+def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) -> None:
+    """Let the asyncio side adopt the connection; without one, say that there is none."""
+    if worker.async_pool is None:
+        log.error("%s %s needs the asyncio side: %s", request.method, request.path, why)
+        endings.refuse(worker, conn, 501, "Not Implemented")
+        return
+    worker.poller.release(conn)
+    conn.become(State.ADOPTED)
+    worker.poller.forget(conn)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,101 @@
+"""What happens to connections and requests, as typed events for whoever watches.
+
+A `LifecycleCollector` is called on the thread where the event happens, in the middle of serving:
+it must be quick, must not raise, and is called from several threads at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from .messages import Address, Request
+
+
+@dataclass(slots=True, frozen=True)
+class ConnectionOpened:
+    """A connection was accepted."""
+
+    client: Address
+
+
+@dataclass(slots=True, frozen=True)
+class ConnectionClosed:
+    """A connection has ended. `reason` is a word or two, such as `keep-alive timeout`."""
+
+    client: Address
+    reason: str
+    requests: int
+
+
+@dataclass(slots=True, frozen=True)
+class RequestStarted:
+    """A request is wholly there and goes to the application."""
+
+    request: Request
+
+
+@dataclass(slots=True, frozen=True)
+class ResponseCompleted:
+    """The last byte of an answer went to the kernel, or the answer was given up (`complete`).
+
+    `request` is None when what came was no request. `body_bytes` counts what the application
+    sent, without framing. `seconds` is the time since the request was wholly there.
+    """
+
+    request: Request | None
+    client: Address
+    status: int
+    body_bytes: int
+    seconds: float
+    complete: bool
+
+
+@dataclass(slots=True, frozen=True)
+class StreamOpened:
+    """A long response, or a hijacked socket, took a thread for itself."""
+
+    request: Request
+
+
+@dataclass(slots=True, frozen=True)
+class StreamClosed:
+    """A long response ended, whatever the way, and its thread is free."""
+
+    request: Request
+
+
+@dataclass(slots=True, frozen=True)
+class ClientGone:
+    """The client left, or stopped reading, before it had its whole answer."""
+
+    request: Request
+
+
+LifecycleEvent = (
+    ConnectionOpened
+    | ConnectionClosed
+    | RequestStarted
+    | ResponseCompleted
+    | StreamOpened
+    | StreamClosed
+    | ClientGone
+)
+
+
+class LifecycleCollector(Protocol):
+    """Anything with a `record` method."""
+
+    def record(self, event: LifecycleEvent) -> None:
+        """Take note of `event`."""
+
+
+class Collectors:
+    """Several collectors as one."""
+
+    def __init__(self, *collectors: LifecycleCollector) -> None:
+        self._collectors = collectors
+
+    def record(self, event: LifecycleEvent) -> None:
+        for collector in self._collectors:
+            collector.record(event)

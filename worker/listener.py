@@ -1,0 +1,222 @@
+"""Sockets that are listened on: where they come from, and how connections come out of them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .config import ConfigError, ServerConfig
+from .connection import Connection
+from .messages import Address
+
+if TYPE_CHECKING:
+    import ssl
+
+_SPELLINGS = "PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH and fd://N are understood"
+
+
+_MOST_BACKLOG = 2**31 - 1
+_PORT = re.compile(r"(?P<port>[0-9]{1,9})")
+_IPV6 = re.compile(r"\[(?P<host>[0-9A-Fa-f:.%\w]+)\]:(?P<port>[0-9]{1,9})")
+_HOST = re.compile(r"(?P<host>[^\[\]:/\s]*):(?P<port>[0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class BindAddress:
+    """One `bind` in parts. `port` is -1 for a unix socket's `host` path and for a descriptor."""
+
+    kind: str  # "tcp", "unix" or "fd"
+    host: str
+    port: int = -1
+
+
+def parse_bind(text: str) -> BindAddress:
+    """What `text` says to listen on, in any of the spellings that people type.
+
+    `8000`, `:8000`, `0:8000` (all IPv4), `host:8000`, `[::]:8000`, `unix:/path`, `unix:///path`,
+    `fd://3`, and each with `http://` before it. Raises `ConfigError`.
+    """
+    spelled = text.strip()
+    if match := re.fullmatch(r"unix:(?://)?(/?.+)", spelled):
+        return BindAddress("unix", match[1])
+    if match := re.fullmatch(r"fd:(?://)?([0-9]+)", spelled):
+        return BindAddress("fd", match[1])
+    spelled = re.sub(r"^https?://(.*?)/?$", r"\1", spelled)
+    match = _PORT.fullmatch(spelled) or _IPV6.fullmatch(spelled) or _HOST.fullmatch(spelled)
+    if match is None:
+        raise ConfigError(f"bind: {text!r} is no address; {_SPELLINGS}")
+    host, port = match.groupdict().get("host"), match["port"]
+    if host is None:
+        host = "127.0.0.1"
+    if int(port) > 65535:
+        raise ConfigError(f"bind: {text!r}: a port is at most 65535")
+    return BindAddress("tcp", {"": "0.0.0.0", "0": "0.0.0.0", "*": "::"}.get(host, host), int(port))
+
+
+def open_socket(address: BindAddress, backlog: int) -> socket.socket:
+    """A listening socket. Raises `OSError` where the system refuses, `ConfigError` for nonsense."""
+    if backlog > _MOST_BACKLOG:
+        raise ConfigError(f"backlog: {backlog} is more than any system allows")
+    if address.kind == "unix":
+        return _open_unix(address.host, backlog)
+    if address.kind == "fd":
+        return _open_inherited(int(address.host), backlog)
+    family = _family(address)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name != "nt":  # there it would let two servers have one port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and address.host == "::":
+            with contextlib.suppress(OSError):  # both families, where the system has both
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((address.host, address.port))
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _family(address: BindAddress) -> socket.AddressFamily:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"bind: no address is known for the host {address.host!r}") from error
+    families = [entry[0] for entry in found]
+    # localhost is IPv4 to most who type it
+    return socket.AF_INET if socket.AF_INET in families else families[0]
+
+
+def _open_unix(path: str, backlog: int) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigError("bind: this system has no unix sockets; bind a port")
+    sock = _UnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        sock.bind(path)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class _UnixSocket(socket.socket):
+    """A unix socket that was bound here: its file goes when it is closed."""
+
+    def close(self) -> None:
+        path = self.getsockname() if self.fileno() >= 0 else ""
+        # while it listens nobody else takes the path
+        if path and isinstance(path, str):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        super().close()
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket file that a server left behind; one that answers is left alone."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "the path exists and is no socket", path)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        else:
+            raise OSError(errno.EADDRINUSE, "another server listens there", path)
+
+
+def _open_inherited(fd: int, backlog: int) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+    except OSError as error:
+        raise ConfigError(f"bind: file descriptor {fd} is not an open socket") from error
+    if sock.type != socket.SOCK_STREAM:
+        sock.close()
+        raise ConfigError(f"bind: file descriptor {fd} is not a stream socket")
+    try:
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """A listening socket, made ready for accepting. Any thread may accept."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        config: ServerConfig,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._sock = sock
+        self._ssl_context = ssl_context
+        #: Seconds for the first thing that a client must do.
+        self.first_timeout = (
+            config.timeouts.head if ssl_context is None else config.timeouts.handshake
+        )
+        self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)
+        sock.setblocking(False)
+        if not self.is_unix:
+            # accepted connections inherit it; an answer is one segment, and must not wait
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.address = address_of(sock.getsockname())
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def accept(self) -> Connection | None:
+        """A new connection, non-blocking and SERVING; None when none is there.
+
+        Raises `OSError` when the process has no means for one: no descriptor, no memory.
+        """
+        try:
+            sock, peer = self._sock.accept()
+        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            return None
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            return None  # the client's doing: see accept(2) on pending network errors
+        client = ("", 0) if self.is_unix else address_of(peer)
+        try:
+            return connect(sock, client, self.address, self._ssl_context)
+        except OSError:  # TLS on a connection that was reset meanwhile
+            sock.close()
+            return None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._sock.close()
+
+
+def connect(
+    sock: socket.socket, client: Address, server: Address, ssl_context: ssl.SSLContext | None
+) -> Connection:
+    """A connection on an accepted socket, which is made non-blocking."""
+    sock.setblocking(False)
+    if ssl_context is None:
+        return Connection(sock, client, server)
+    from .tls import TLSSocket
+
+    return Connection(TLSSocket(sock, ssl_context), client, server, scheme="https")
+
+
+def address_of(name: object) -> Address:
+    """What the socket module says of a peer or a socket, as an address."""
+    if isinstance(name, tuple):
+        return str(name[0]), int(name[1])
+    return str(name or ""), 0

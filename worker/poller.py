@@ -1,0 +1,424 @@
+"""Where connections wait: one poller a process, shared by all its threads.
+
+    park(connection, now)   gives a connection to the poller
+    wait(seconds)           takes one that is ready, new or overdue, for the calling thread alone
+
+These two are where ownership passes, and the only place. A connection waits in `_parked`, by its
+descriptor, and whoever pops it owns it: an event and the sweep for deadlines cannot both have it.
+Events are one-shot, so the kernel tells one thread, once. The listeners wait in the same poller,
+level-triggered and exclusive, so that a connection wakes one thread of one process.
+
+`EpollPoller` and `KqueuePoller` share all but the system calls. `distributor.QueuePoller` is the
+portable way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import select
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .connection import FOR_OUTPUT, Connection, State
+from .listener import Listener
+
+log = logging.getLogger("loopless")
+
+# Seconds between two looks at the deadlines: how much later than its deadline a wait may end.
+SWEEP = 1.0
+
+if TYPE_CHECKING:
+    import ssl
+
+ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
+
+
+class Poller(ABC):
+    """What all pollers share: the parked connections, the open ones, the listeners.
+
+    `_parked` and `connections` are changed by single operations on a dict and a set, which are
+    atomic on every CPython. `_lock` guards the pausing of the listeners, which is rare.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.draining = False
+        #: Set when nothing is listened on and the last connection is gone.
+        self.drained = threading.Event()
+        self.listeners: dict[int, Listener] = {}
+        #: Every open connection, whoever owns it.
+        self.connections: set[Connection] = set()
+        self._parked: dict[int, Connection] = {}
+        self._next_sweep = time.monotonic() + SWEEP
+        self._overdue: deque[Connection] = deque()
+        self._paused = False
+        self._lock = threading.Lock()
+        #: Called about once a second, by whichever thread comes by.
+        self.every_second: Callable[[], None] | None = None
+
+    # ---- Called by serving threads --------------------------------------------------------
+
+    @abstractmethod
+    def wait(self, seconds: float) -> Connection | None:
+        """The next connection that can go on, now the caller's; None when there was none.
+
+        New ones are SERVING; the others are in the state they were parked in.
+        """
+
+    @abstractmethod
+    def park(self, connection: Connection, now: float) -> None:
+        """Take `connection`, which is in a waiting state, until it can go on or its time is up.
+
+        `now` is the time of `time.monotonic`. The caller must not touch the connection
+        afterwards: another thread may have it already.
+        """
+
+    def forget(self, connection: Connection) -> None:
+        """`connection` is closed, or another's for good; its place is free."""
+        self.connections.discard(connection)
+        if self.draining and self._is_empty():
+            self.drained.set()
+        if self._paused and not self.draining and len(self.connections) < self.limit:
+            self._resume()
+
+    def release(self, connection: Connection) -> None:
+        """Make the kernel forget a connection that stays open elsewhere."""
+        if connection.registered:
+            connection.registered = False
+            with contextlib.suppress(OSError):
+                self._unregister(connection.fd)
+
+    # ---- Called by whoever starts and stops -----------------------------------------------
+
+    def listen(self, listener: Listener) -> None:
+        """Accept from `listener` too."""
+        with self._lock:
+            self.listeners[listener.fileno()] = listener
+            if not self._paused:
+                self._register_listener(listener.fileno())
+
+    def drain(self) -> None:
+        """Stop listening, and let every idle connection become ready so that it can be closed.
+
+        Connections that the kernel has accepted already are served: nobody else will.
+        """
+        with self._lock:
+            if self.draining:
+                return
+            self.draining = True
+            adopted = self._close_listeners()
+        # not under the lock: parking may look at the deadlines, and that at the listeners
+        for connection in adopted:
+            self.park(connection, time.monotonic())
+        if self._is_empty():
+            self.drained.set()
+        self.nudge_idle()
+
+    def _is_empty(self) -> bool:
+        """Whether no connection is open, or about to come."""
+        return not self.connections
+
+    @abstractmethod
+    def nudge_idle(self) -> None:
+        """Make the idle connections ready."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Make every `wait` return, now and from now on."""
+
+    @abstractmethod
+    def close(self) -> list[Connection]:
+        """Free what the poller holds. No thread may wait any more.
+
+        The connections that were still parked are the caller's, to be closed.
+        """
+
+    # ---- Accepting ------------------------------------------------------------------------
+
+    def _accept(self, listener: Listener) -> Connection | None:
+        if len(self.connections) >= self.limit:
+            return self._make_room("as many connections are open as limit_connections allows")
+        try:
+            connection = listener.accept()
+        except OSError as error:
+            return self._make_room(str(error))
+        if connection is not None:
+            self.connections.add(connection)
+        return connection
+
+    def _make_room(self, why: str) -> Connection | None:
+        """The connection that has been idle the longest, for the caller to close, or to serve.
+
+        When none is idle the listeners pause: new connections stay in the backlog, unasked.
+        """
+        for fd, connection in self._parked.copy().items():
+            if connection.state is State.IDLE and self._parked.pop(fd, None) is connection:
+                if not has_input(fd):  # else its next request has just come
+                    self.connections.discard(connection)
+                    connection.deadline = 0.0
+                return connection
+        self._pause(why)
+        return None
+
+    def _pause(self, why: str) -> None:
+        with self._lock:
+            if self._paused or self.draining:
+                return
+            self._paused = True
+            log.warning("No new connections are accepted for now: %s", why)
+            for fd in self.listeners:
+                self._unregister(fd)
+
+    def _resume(self) -> None:
+        with self._lock:
+            if self._paused and not self.draining:
+                self._paused = False
+                for fd in self.listeners:
+                    self._register_listener(fd)
+
+    def _close_listeners(self) -> list[Connection]:
+        adopted: list[Connection] = []
+        for fd, listener in self.listeners.items():
+            if not self._paused:
+                with contextlib.suppress(OSError):
+                    self._unregister(fd)
+            adopted += self._adopt_backlog(listener)
+            listener.close()
+        self.listeners.clear()
+        return adopted
+
+    def _adopt_backlog(self, listener: Listener) -> list[Connection]:
+        """Take what the kernel has accepted: closing the listener would reset it."""
+        adopted: list[Connection] = []
+        while True:
+            try:
+                connection = listener.accept()
+            except OSError:
+                return adopted
+            if connection is None:
+                return adopted
+            self.connections.add(connection)
+            tls = connection.scheme == "https"
+            connection.become(State.HANDSHAKE if tls else State.IDLE)
+            connection.deadline = time.monotonic() + listener.first_timeout
+            adopted.append(connection)
+
+    # ---- Deadlines ------------------------------------------------------------------------
+
+    def _sweep(self, now: float) -> None:
+        """Collect the connections whose time is up; `wait` gives them out."""
+        self._next_sweep = now + SWEEP
+        if self._paused and not self.draining:
+            self._resume()
+        if self.every_second is not None:
+            self.every_second()
+        for fd, connection in self._parked.copy().items():
+            if connection.deadline <= now and self._parked.pop(fd, None) is connection:
+                self._overdue.append(connection)
+
+    def _take_overdue(self) -> Connection | None:
+        try:
+            return self._overdue.popleft()
+        except IndexError:
+            return None
+
+    # ---- System calls ---------------------------------------------------------------------
+
+    @abstractmethod
+    def _register_listener(self, fd: int) -> None: ...
+
+    @abstractmethod
+    def _unregister(self, fd: int) -> None: ...
+
+
+class _KernelPoller(Poller):
+    """A poller on a kernel queue that many threads can wait on."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._waker, self._woken = socket.socketpair()
+
+    def _ready(self, fd: int) -> Connection | None:
+        """What the event on `fd` gives the calling thread."""
+        connection = self._parked.pop(fd, None)
+        if connection is None:
+            listener = self.listeners.get(fd)
+            if listener is not None:
+                return self._accept(listener)
+        return connection
+
+    def _nothing_ready(self) -> Connection | None:
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._sweep(now)
+        return self._take_overdue()
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._waker.send(b"!")
+
+    def close(self) -> list[Connection]:
+        self._waker.close()
+        self._woken.close()
+        return [*self._overdue, *self._parked.values()]
+
+
+class EpollPoller(_KernelPoller):
+    """Linux. See epoll(7) for EPOLLONESHOT and EPOLLEXCLUSIVE."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._epoll = select.epoll()
+        self._poll = self._epoll.poll
+        self._modify = self._epoll.modify
+        self._epoll.register(self._woken, select.EPOLLIN)
+        self._for_input = select.EPOLLIN | select.EPOLLONESHOT
+        self._for_output = select.EPOLLOUT | select.EPOLLONESHOT
+
+    def wait(self, seconds: float) -> Connection | None:
+        if self._overdue:
+            return self._take_overdue()
+        for fd, _ in self._poll(seconds, 1):
+            connection = self._parked.pop(fd, None)
+            return self._ready(fd) if connection is None else connection
+        return self._nothing_ready()
+
+    def park(self, connection: Connection, now: float) -> None:
+        fd = connection.fd
+        events = self._for_input
+        if (
+            connection.state is not State.IDLE and connection.state in FOR_OUTPUT
+        ) or connection.wants_write:
+            events = self._for_output
+        registered = connection.registered
+        connection.registered = True
+        self._parked[fd] = connection
+        if registered:
+            self._modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        if now >= self._next_sweep:
+            self._sweep(now)
+        if self.draining:
+            self.nudge_idle()
+
+    def nudge_idle(self) -> None:
+        # ready for output is what an idle connection always is
+        for fd, connection in self._parked.copy().items():
+            if connection.state is State.IDLE:
+                with contextlib.suppress(OSError):
+                    self._modify(fd, self._for_input | select.EPOLLOUT)
+
+    def close(self) -> list[Connection]:
+        self._epoll.close()
+        return super().close()
+
+    def _register_listener(self, fd: int) -> None:
+        self._epoll.register(fd, select.EPOLLIN | getattr(select, "EPOLLEXCLUSIVE", 0))
+
+    def _unregister(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+
+
+class KqueuePoller(_KernelPoller):
+    """macOS and the BSDs. See kqueue(2) for EV_ONESHOT, which also deletes the event."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._kqueue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
+        self._change(self._woken.fileno(), "EVFILT_READ", "EV_ADD")
+
+    def wait(self, seconds: float) -> Connection | None:
+        if self._overdue:
+            return self._take_overdue()
+        for event in self._kqueue.control(None, 1, seconds):
+            return self._ready(event.ident)
+        return self._nothing_ready()
+
+    def park(self, connection: Connection, now: float) -> None:
+        fd = connection.fd
+        output = connection.state in FOR_OUTPUT or connection.wants_write
+        self._parked[fd] = connection
+        self._change(fd, "EVFILT_WRITE" if output else "EVFILT_READ", "EV_ADD", "EV_ONESHOT")
+        if now >= self._next_sweep:
+            self._sweep(now)
+        if self.draining:
+            self.nudge_idle()
+
+    def nudge_idle(self) -> None:
+        for fd, connection in self._parked.copy().items():
+            if connection.state is State.IDLE:
+                with contextlib.suppress(OSError):
+                    self._change(fd, "EVFILT_WRITE", "EV_ADD", "EV_ONESHOT")
+
+    def close(self) -> list[Connection]:
+        self._kqueue.close()
+        return super().close()
+
+    def _register_listener(self, fd: int) -> None:
+        self._change(fd, "EVFILT_READ", "EV_ADD")
+
+    def _unregister(self, fd: int) -> None:
+        for kind in ("EVFILT_READ", "EVFILT_WRITE"):
+            with contextlib.suppress(OSError):
+                self._change(fd, kind, "EV_DELETE")
+
+    def _change(self, fd: int, kind: str, *flags: str) -> None:
+        bits = sum(getattr(select, "KQ_" + flag) for flag in flags)
+        event = select.kevent(fd, getattr(select, "KQ_" + kind), bits)  # type: ignore[attr-defined,unused-ignore]
+        self._kqueue.control([event], 0)
+
+
+def has_input(fd: int) -> bool:
+    """Whether something can be read of `fd` now, an end of input included."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([fd], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def make_poller(
+    kind: str,
+    limit: int,
+    conn_queue: ConnectionQueue | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+) -> Poller:
+    """The poller `kind` says; `auto` is the best that this system has. `OSError` if it has none."""
+    from .distributor import QueuePoller
+
+    if conn_queue is not None:
+        return QueuePoller(limit, conn_queue, ssl_context)
+    has_epoll, has_kqueue = hasattr(select, "epoll"), hasattr(select, "kqueue")
+    if kind == "epoll" or (kind == "auto" and has_epoll):
+        if not has_epoll:
+            raise OSError("this system has no epoll; leave the poller at auto")
+        return EpollPoller(limit)
+    if kind == "kqueue" or (kind == "auto" and has_kqueue):
+        if not has_kqueue:
+            raise OSError("this system has no kqueue; leave the poller at auto")
+        return KqueuePoller(limit)
+    return QueuePoller(limit)
+
+
+def connection_limit(asked: int) -> int:
+    """How many connections may be open: as asked, or what the file descriptors allow."""
+    if asked:
+        return asked
+    try:
+        import resource
+
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    except (ImportError, OSError):
+        return 500  # Windows' select takes 512
+    if allowed < 0:  # no limit
+        return 2**20
+    # the application needs some: a quarter, up to 256
+    return max(allowed - min(256, allowed // 4), 1)

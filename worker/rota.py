@@ -1,0 +1,248 @@
+"""Which threads serve: who polls, who steps in, and who is lent to a long response.
+
+`threads` seats; a thread needs one to poll and to run requests. A long response gives its seat up
+(`lend`), and another thread, started if there is none, takes it.
+
+* Eager: every seated thread waits on the poller. Always right on free-threaded Python.
+* Reluctant: with the GIL, each event would wake a thread to fight for it. So one leader polls and
+  serves in a tight loop, and a deputy looks at it about once a millisecond while there is work,
+  and steps in when the leader has been inside one call for a whole tick: blocked on a database,
+  computing, or streaming. The others wait in line behind the deputy and cost nothing.
+
+Where such calls are the rule, the rota turns eager, and back when they are not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+# Seconds. The first tick after a change is short; while all goes well they grow longer.
+_SHORTEST_TICK = 0.001
+_LONGEST_TICK = 0.004
+#: A call that takes longer is one that others should not wait for.
+LONG_CALL = _SHORTEST_TICK
+
+# Of the last 32 ticks, how many must have found the leader stuck before all threads wait eagerly;
+# and of a batch of calls timed in eager mode, how few may be long before one thread will do.
+_ALL_TICKS = (1 << 32) - 1
+_STUCK_TICKS = 8
+_CALLS_OBSERVED = 256
+_LONG_CALLS = 16
+
+# Threads kept for the next long responses when the last have ended.
+_SPARE_THREADS = 4
+
+
+class Seat(Protocol):
+    """What the rota knows of a serving thread. Written by that thread, read by the deputy."""
+
+    turn: int  # counts the events it has taken
+
+    @property
+    def serving(self) -> object: ...  # what it is at; None while it waits for an event
+
+    seated: bool  # it holds a seat; False while it is lent, or waits for its turn
+
+
+class Rota:
+    """Shared by the threads of a process. `_lock` guards the counters, `leader` and `asleep`.
+
+    `spawn` starts one more thread that will call `take_turn`.
+    """
+
+    def __init__(
+        self, threads: int, max_streams: int, spawn: Callable[[], None], *, gil: bool
+    ) -> None:
+        self.threads = threads
+        self._max_streams = max_streams
+        self._spawn = spawn
+        #: Eager for good, so that nobody need time anything.
+        self.always_eager = not gil
+        self.eager = not gil
+        self.leader: Seat | None = None
+        #: The deputy sleeps: whoever begins to work wakes it.
+        self.asleep = False
+        self.lent = 0
+        self._lock = threading.Lock()
+        self._line = threading.Lock()  # held by the deputy; the others wait for it
+        self._alarm = threading.Lock()  # held, but for the moment in which the deputy is woken
+        self._alarm.acquire()
+        self._total = 0
+        self._taken = 0
+        self._stopping = False
+        self._tick = _SHORTEST_TICK
+        self._ticks = 0  # a bit a tick, 1 for a stuck leader
+        self._calls = 0
+        self._long_calls = 0
+
+    # ---- Called by serving threads --------------------------------------------------------
+
+    def joined(self) -> None:
+        """A thread that was not spawned by the rota is about to call `take_turn`."""
+        with self._lock:
+            self._total += 1
+
+    def take_turn(self, seat: Seat, *, permanent: bool = False) -> bool:
+        """Block until the calling thread has a seat and may poll; False: it must end.
+
+        Threads that were started for long responses end when they are too many, but for those that
+        are `permanent`.
+        """
+        if not permanent and self._superfluous():
+            return False
+        with self._line:
+            while not self._stopping:
+                if self._sit_down(seat):
+                    return True
+                self._watch()
+        with self._lock:
+            self._total -= 1
+        return False
+
+    def leave(self, seat: Seat) -> None:
+        """The calling thread has ended its turn: it was deposed, or must end."""
+        with self._lock:
+            if self.leader is seat:
+                self.leader = None
+            if seat.seated:
+                seat.seated = False
+                self._taken -= 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Let a sleeping deputy look again."""
+        with self._lock:
+            if self.asleep:
+                self.asleep = False
+                self._alarm.release()
+
+    def lend(self, seat: Seat) -> bool:
+        """The calling thread begins a long response; False: there are too many of them."""
+        with self._lock:
+            if self.lent >= self._max_streams or self._stopping:
+                return False
+            self.lent += 1
+            self._taken -= 1
+            seat.seated = False
+            short = self._total - self.lent < self.threads
+            if short:
+                self._total += 1
+        if short:
+            try:
+                self._spawn()
+            except RuntimeError:  # the system has no more threads
+                with self._lock:
+                    self._total -= 1
+                self.give_back(seat)
+                return False
+        if self.asleep:
+            self.wake()
+        return True
+
+    def give_back(self, seat: Seat) -> bool:
+        """The long response is over; whether the calling thread may serve on, or ends its turn."""
+        with self._lock:
+            self.lent -= 1
+            if self._taken < self.threads and (self.eager or self.leader is seat):
+                self._taken += 1
+                seat.seated = True
+            return seat.seated
+
+    def observe(self, seat: Seat, seconds: float) -> None:
+        """In eager mode with a GIL: a call took so long. Long ones rare, one leader will do."""
+        if seconds > LONG_CALL:
+            self._long_calls += 1
+        self._calls += 1
+        if self._calls < _CALLS_OBSERVED:
+            return
+        with self._lock:
+            if self._long_calls <= _LONG_CALLS and seat.seated and self.eager:
+                self.eager = False
+                self.leader = seat
+                self._ticks = 0
+            self._calls = self._long_calls = 0
+
+    # ---- Called by whoever stops the server -----------------------------------------------
+
+    def stop(self) -> None:
+        """Let every thread end that comes to `take_turn`, or waits there."""
+        with self._lock:
+            self._stopping = True
+            self.leader = None
+            self.eager = False
+        self.wake()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    # ---- The head of the line: the deputy -------------------------------------------------
+
+    def _sit_down(self, seat: Seat) -> bool:
+        with self._lock:
+            if self._taken >= self.threads or not (self.eager or self.leader is None):
+                return False
+            if not self.eager:
+                self.leader = seat
+            self._taken += 1
+            seat.seated = True
+            return True
+
+    def _superfluous(self) -> bool:
+        with self._lock:
+            if self._total - self.lent <= self.threads + _SPARE_THREADS:
+                return False
+            self._total -= 1
+            return True
+
+    def _watch(self) -> None:
+        """Watch the leader while it gets on. May free its place, or make the rota eager."""
+        leader = self.leader
+        if leader is None or self._taken >= self.threads:
+            self._sleep(leader, -1)
+            return
+        while True:
+            turn = leader.turn
+            self._alarm.acquire(timeout=self._tick)
+            if self.leader is not leader:
+                return
+            if leader.turn == turn:
+                break
+            if self._tick < _LONGEST_TICK:
+                self._tick *= 2
+            self._ticks = self._ticks << 1 & _ALL_TICKS
+        if leader.serving is None:
+            self._sleep(leader, turn)
+        else:
+            self._depose(leader)
+
+    def _depose(self, leader: Seat) -> None:
+        """The leader is stuck: free its place at the poller, which the deputy then takes."""
+        with self._lock:
+            if self.leader is not leader or self._taken >= self.threads:
+                return
+            self.leader = None
+            self._tick = _SHORTEST_TICK
+            # a lent thread is meant to be away, and says nothing about the calls of the others
+            self._ticks = (self._ticks << 1 | leader.seated) & _ALL_TICKS
+            if self._ticks.bit_count() >= _STUCK_TICKS:
+                self.eager = True
+                self._calls = self._long_calls = 0
+
+    def _sleep(self, leader: Seat | None, turn: int) -> None:
+        """Until `wake`: there is no work to watch over, or no seat to take."""
+        with self._lock:
+            if self._stopping:
+                return
+            self.asleep = True
+        # whatever happened before `asleep` was set did not wake anybody: look again
+        if leader is None or turn < 0:
+            missed = self._taken < self.threads
+        else:
+            missed = self.leader is not leader or leader.turn != turn or leader.serving is not None
+        if missed:
+            self.wake()
+        self._alarm.acquire()

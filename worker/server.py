@@ -1,0 +1,254 @@
+"""`Server`: sockets, a crew of workers on threads, and an orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .access_log import AccessLog
+from .config import ServerConfig
+from .lifecycle import Collectors, LifecycleCollector
+from .listener import open_socket, parse_bind
+from .messages import SyncApp
+from .sync_worker import SyncWorker
+
+if TYPE_CHECKING:
+    import ssl
+
+# Seconds for the threads to end once their connections were cut.
+_LAST_MOMENT = 2.0
+
+log = logging.getLogger("loopless")
+
+
+class Server:
+    """Serves one `SyncApp` from threads of this process.
+
+    `start` returns when connections are accepted; `stop` when the last request is answered, or
+    the time for that is over. As a context manager it is started and stopped. `sockets`, which
+    listen already, take the place of `config.bind`. `start` and `stop` may be called from any
+    thread; a second `stop` waits for the first.
+
+    `start` raises `OSError` when an address cannot be bound, and `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        app: SyncApp,
+        config: ServerConfig | None = None,
+        *,
+        sockets: Sequence[socket.socket] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        lifecycle_collector: LifecycleCollector | None = None,
+    ) -> None:
+        self.app = app
+        self.config = config or ServerConfig()
+        self._sockets = list(sockets or ())
+        self._ssl_context = ssl_context
+        self._collector = lifecycle_collector
+        self._access_log: AccessLog | None = None
+        self._worker: SyncWorker | None = None
+        self._thread: threading.Thread | None = None
+        self.addresses: list[Any] = []
+        self._lock = threading.Lock()  # guards `_stopping`, and the start
+        self._stopping = False
+        self._stop_asked = threading.Event()
+        self._stopped = threading.Event()
+        self._waking: socket.socket | None = None
+
+    # ---- Where ----------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Open the sockets, so that `port` is known; clients wait until `start`."""
+        if self.addresses:
+            return
+        try:
+            if not self._sockets:
+                for text in self.config.bind.addresses:
+                    sock = open_socket(parse_bind(text), self.config.bind.backlog)
+                    self._sockets.append(sock)
+        except BaseException:
+            self._close_sockets()
+            raise
+        self.addresses = [sock.getsockname() for sock in self._sockets]
+
+    @property
+    def port(self) -> int:
+        """The first TCP port that is listened on; 0 when there is none. Known after `bind`."""
+        return next((name[1] for name in self.addresses if isinstance(name, tuple)), 0)
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the server is reached: an URL each for TCP sockets, `unix:/PATH` for the others."""
+        scheme = "https" if self._ssl_context else "http"
+        return [_url(scheme, name) for name in self.addresses]
+
+    # ---- When -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Accept connections, on threads of the server's own. Nothing after a `stop`."""
+        with self._lock:  # a `stop` meanwhile waits until there is something to stop
+            if self._stopping:
+                return
+            self.bind()
+            try:
+                self._hire()
+            except BaseException:
+                self._close_sockets()
+                self._close_log()
+                raise
+            thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _hire(self) -> None:
+        collector = self._collector
+        if self.config.log.access_log:
+            self._access_log = AccessLog.open(self.config.log)
+            collector = self._access_log
+            if self._collector is not None:
+                collector = Collectors(self._collector, self._access_log)
+        self._worker = SyncWorker(
+            self.config,
+            self.app,
+            self._sockets[0],
+            ssl_context=self._ssl_context,
+            lifecycle_collector=collector,
+        )
+        for sock in self._sockets[1:]:
+            self._worker.listen(sock)
+
+    def _close_sockets(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
+
+    def _close_log(self) -> None:
+        if self._access_log is not None:
+            self._access_log.close()
+            self._access_log = None
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop listening at once, finish the requests in flight, then end the threads.
+
+        After `timeout` seconds (`graceful_timeout` if None) what is left is cut.
+        """
+        self._stop_asked.set()
+        self._nudge()
+        with self._lock:
+            begun, self._stopping = self._stopping, True
+        if begun:
+            self._stopped.wait()
+            return
+        worker, thread = self._worker, self._thread
+        if worker is None or thread is None:
+            self._close_sockets()
+            self._stopped.set()
+            self._nudge()
+            return
+        try:
+            worker.shutdown(self.config.timeouts.graceful if timeout is None else timeout)
+            if thread is not threading.current_thread():  # else the application stops its server
+                thread.join(_LAST_MOMENT)
+                if thread.is_alive():
+                    log.warning("A thread was left in the application's code")
+        finally:
+            self._close_log()
+            self._stopped.set()
+            self._nudge()
+
+    def serve_forever(self) -> None:
+        """Serve until `stop` is called, or SIGINT or SIGTERM comes; a second one is not patient.
+
+        Signals are heeded in the main thread only; their handlers are put back afterwards.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            self._start_once()
+            self._stop_asked.wait()
+            self.stop()
+            return
+        with self._signals() as heard:
+            self._start_once()
+            while not self._stop_asked.is_set() and not heard():
+                pass
+            stopper = threading.Thread(target=self.stop, name="loopless-stop", daemon=True)
+            stopper.start()
+            while not self._stopped.is_set():
+                if heard() > 1 and self._worker is not None:
+                    self._worker.cut()
+            stopper.join()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # ---- Inside ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        assert self._worker is not None
+        self._worker.run()
+
+    def _start_once(self) -> None:
+        if self._thread is None and not self._stopping:
+            self.start()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[Callable[[], int]]:
+        """Gives a function that waits for a signal, or for `_nudge`, and says how many came.
+
+        The handlers only count: what they interrupt may hold the lock that they would take. The
+        interpreter itself writes to the wake-up descriptor, so that no signal is slept over.
+        """
+        came = 0
+
+        def count(_number: int, _frame: object) -> None:
+            nonlocal came
+            came += 1
+
+        def heard() -> int:
+            waiting.recv(4096)
+            return came
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        waiting, waking = socket.socketpair()
+        with waiting, waking:
+            waking.setblocking(False)
+            self._waking = waking
+            descriptor = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
+            before = [signal.signal(number, count) for number in numbers]
+            try:
+                yield heard
+            finally:
+                for number, handler in zip(numbers, before, strict=True):
+                    signal.signal(number, handler)
+                signal.set_wakeup_fd(descriptor)
+                self._waking = None
+
+    def _nudge(self) -> None:
+        """Let `serve_forever` look what has changed."""
+        waking = self._waking
+        if waking is not None:
+            with contextlib.suppress(OSError):
+                waking.send(b"!")
+
+
+def _url(scheme: str, name: Any) -> str:
+    if not isinstance(name, tuple):
+        return f"unix:{name}"
+    host, port = str(name[0]), name[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host) or host
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,561 @@
+"""`SyncWorker`: a thread that serves requests, and the work it shares with its siblings.
+
+    run
+      _run_accept_loop | _run_from_queue      Poller.wait: an event becomes this thread's connection
+        _handle_connection                    whatever happens in there costs one connection
+          _handle_connection_impl             goes on where the connection stood
+            _recv_request_fast                recv, RequestParser.parse, BodyReceiver
+            _classify_request                 one look at the fields that steer the connection
+            _exchange                         one request, one answer
+              sync_app(request)               once
+              ResponseWriter.answer           one send; the rest waits in the poller
+              streaming.stream_body           a body that is being made: the thread is lent
+            endings.park ...                  Poller.park: the connection is nobody's here any more
+
+Threads: `run` makes a crew. All its workers share a poller, a rota and the configuration; parser,
+writer and their caches belong to one worker, which is used by its own thread only. What is under
+"Any thread" may be called from any thread, and speaks for the whole crew.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import endings, failures, receiving, streaming
+from .app_kind import is_asgi
+from .config import ServerConfig, gil_enabled
+from .connection import Connection, Record, State
+from .crew import Crew
+from .distributor import QueuePoller
+from .errors import (
+    ClientDisconnected,
+    NeedsAsyncError,
+    ProtocolError,
+)
+from .http1 import RequestParser
+from .lifecycle import LifecycleCollector, RequestStarted
+from .listener import Listener, address_of
+from .messages import (
+    ASGIApp,
+    FileBody,
+    HeaderList,
+    Request,
+    RequestReceived,
+    Response,
+    SyncApp,
+)
+from .poller import ConnectionQueue, connection_limit, make_poller
+from .response import ResponseWriter, StreamWriter
+
+if TYPE_CHECKING:
+    import asyncio
+    import ssl
+    from typing import BinaryIO
+
+    from .async_pool import AsyncPool
+    from .hijack import HijackedSocket
+
+log = logging.getLogger("loopless")
+
+# Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
+_PLAIN = RequestReceived._fields.index("plain")
+# A head up to this size is remembered with its connection, in case it comes again.
+_LONGEST_REPEATED = 1024
+# How many requests a connection may have pipelined before others get a turn.
+_REQUESTS_A_TURN = 16
+# Seconds between two looks at `shutdown_event`, which cannot wake a poller.
+_POLL_INTERVAL = 1.0
+
+_new_context = contextvars.Context
+# The constructor of a named tuple, without the Python function around it.
+_new = tuple.__new__
+
+_SERVING, _IDLE, _CLOSED = State.SERVING, State.IDLE, State.CLOSED
+
+
+class _RequestMeta:
+    """The fields of a request that steer its connection, looked up once."""
+
+    __slots__ = ("accept_encoding", "close", "upgrade", "websocket")
+
+    def __init__(self) -> None:
+        #: The client wants the connection closed after the answer (RFC 9112, 9.3).
+        self.close = False
+        #: The protocol that an upgrade asks for, lower-case; empty without one.
+        self.upgrade = ""
+        self.websocket = False
+        self.accept_encoding = ""
+
+
+def _classify_request(request: RequestReceived) -> _RequestMeta:
+    """What `request` says about its connection; its fields are joined already."""
+    meta = _RequestMeta()
+    variables = request.variables
+    if request.version == "1.0":
+        meta.close = True
+    if "HTTP_CONNECTION" in variables:
+        options = [option.strip() for option in variables["HTTP_CONNECTION"].lower().split(",")]
+        if "close" in options:
+            meta.close = True
+        elif "keep-alive" in options:
+            meta.close = False
+        # RFC 9110, 7.8: not from HTTP/1.0, and only with the connection option
+        if "upgrade" in options and "HTTP_UPGRADE" in variables and request.version == "1.1":
+            meta.upgrade = variables["HTTP_UPGRADE"].lower()
+            meta.websocket = meta.upgrade == "websocket" and request.method == "GET"
+    meta.accept_encoding = variables.get("HTTP_ACCEPT_ENCODING", "")
+    return meta
+
+
+class SyncWorker:
+    """Serves HTTP/1.1 on a thread, without an event loop; `run` hires siblings on more threads.
+
+    `app` is a `SyncApp`, or an ASGI application, told apart by inspection (`loopless_interface` on
+    it decides); `sync_app` beside an ASGI `app` takes the requests first, and what it answers with
+    None, and upgrades, go to `async_pool`. `sock` is a listening socket, or None with `conn_queue`,
+    which somebody fills with (socket, address) pairs. Setting `shutdown_event` stops `run` within a
+    second. `lifecycle_collector` is told what happens, see `lifecycle`.
+
+    Raises `TypeError` for an ASGI `app` without `sync_app`, and `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        app: ASGIApp | SyncApp,
+        sock: socket.socket | None,
+        *,
+        worker_id: int = 0,
+        shutdown_event: threading.Event | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        lifecycle_collector: LifecycleCollector | None = None,
+        async_pool: AsyncPool | None = None,
+        conn_queue: ConnectionQueue | None = None,
+        sync_app: SyncApp | None = None,
+    ) -> None:
+        if sync_app is None:
+            if is_asgi(app):
+                raise TypeError("an ASGI app needs a sync_app beside it, and an async_pool")
+            sync_app = app  # type: ignore[assignment]
+        assert sync_app is not None
+        self.worker_id = worker_id
+        # Of the server
+        self.config = config
+        self._app = app
+        self._sync_app: SyncApp = sync_app
+        self.collector = lifecycle_collector
+        self.async_pool = async_pool
+        self._ssl_context = ssl_context
+        limit = connection_limit(config.limits.connections)
+        poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
+        gil = gil_enabled() and not isinstance(poller, QueuePoller)
+        event = shutdown_event or threading.Event()
+        self._crew = Crew(config, poller, event, self._hire, gil=gil)
+        if sock is not None:
+            poller.listen(Listener(sock, config, ssl_context))
+        self._settle()
+
+    def _settle(self) -> None:
+        """What belongs to this worker's thread alone."""
+        config = self.config
+        self.poller = self._crew.poller
+        self.rota = self._crew.rota
+        self.parser = RequestParser(config.limits)
+        self.writer = ResponseWriter(config.timeouts)
+        self._keep_alive = config.timeouts.keep_alive
+        self._persistent = self._keep_alive > 0
+        self._notes: dict[Any, Any] = {}
+        # `rota.Seat`
+        self.turn = 0
+        self.serving: Connection | None = None
+        self.seated = False
+        #: A long response has taken this thread's seat, and somebody else sits there.
+        self.lost_seat = False
+        #: This thread runs a long response, and has given its seat up for it.
+        self.lent = False
+        self._handed_off = False
+        #: The connection was refused, and the poller may have given it to another thread.
+        self.refused = False
+        with self._crew.lock:
+            self._crew.workers.add(self)
+
+    # ---- Any thread -----------------------------------------------------------------------
+
+    def set_lifespan_state(self, state: dict[str, Any]) -> None:
+        """Set the lifespan's state, shared with all requests that go to the asyncio side."""
+        self._crew.lifespan_state = state
+
+    @property
+    def lifespan_state(self) -> dict[str, Any]:
+        """What `set_lifespan_state` was given."""
+        return self._crew.lifespan_state
+
+    @property
+    def shutdown_event(self) -> threading.Event:
+        """Setting it stops `run`."""
+        return self._crew.shutdown_event
+
+    def start_draining(self) -> None:
+        """Stop listening, now. Requests in flight finish and close; idle connections close."""
+        self.poller.drain()
+
+    def is_idle(self) -> bool:
+        """Whether no connection is being handled: none is read, served, streamed or written to."""
+        return self._crew.is_idle()
+
+    def listen(self, sock: socket.socket) -> None:
+        """Accept connections from `sock`, which listens, too."""
+        self.poller.listen(Listener(sock, self.config, self._ssl_context))
+
+    def shutdown(self, timeout: float) -> None:
+        """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return."""
+        self._crew.shutdown(timeout)
+
+    def cut(self) -> None:
+        """End every connection now, whatever it is at."""
+        self._crew.cut()
+
+    def stop(self) -> None:
+        """Make `run` return when the threads are done with what they are at."""
+        self._crew.stop()
+
+    def run(self) -> None:
+        """Serve until `stop` is called or `shutdown_event` is set (blocking).
+
+        The calling thread serves, and hires the other threads of the configuration. Afterwards
+        the poller is closed, and with it the listening socket.
+        """
+        try:
+            for _ in range(self.config.threads() - 1):
+                self._hire()
+                self.rota.joined()
+            self.rota.joined()
+            self._serve(permanent=True)
+        finally:
+            self._crew.disband(self)
+
+    # ---- The crew -------------------------------------------------------------------------
+
+    def _hire(self) -> None:
+        """Start a thread with a worker of its own, which shares this one's crew."""
+        sibling = object.__new__(SyncWorker)
+        for name in ("config", "_app", "_sync_app", "collector", "async_pool", "_ssl_context"):
+            setattr(sibling, name, getattr(self, name))
+        sibling._crew = self._crew
+        sibling.worker_id = self.worker_id + self._crew.number()
+        sibling._settle()
+        try:
+            self._crew.start(sibling._serve, f"loopless-{sibling.worker_id}")
+        except RuntimeError:
+            with self._crew.lock:
+                self._crew.workers.discard(sibling)
+            raise
+
+    def _serve(self, *, permanent: bool = False) -> None:
+        """The life of a thread of the crew."""
+        crew = self._crew
+        try:
+            while self.rota.take_turn(self, permanent=permanent):
+                try:
+                    if isinstance(self.poller, QueuePoller):
+                        self._run_from_queue(_POLL_INTERVAL, None)
+                    else:
+                        self._run_accept_loop(_POLL_INTERVAL, None)
+                except Exception:
+                    # a bug of loopless, or a kernel without means: the thread goes on
+                    log.exception("A thread met an internal error while it polled")
+                finally:
+                    self.rota.leave(self)
+        finally:
+            with crew.lock:
+                crew.workers.discard(self)
+            crew.ended(threading.current_thread())
+
+    def _run_accept_loop(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
+        """Poll and serve until this thread's turn ends. `runner` is None where all is sync."""
+        rota, wait = self.rota, self.poller.wait
+        while rota.leader is self:
+            connection = wait(poll_interval)
+            self.turn += 1
+            if rota.asleep:
+                rota.wake()
+            if connection is not None:
+                self._handle_connection(connection, connection.client, runner)
+        while rota.eager and self.seated:
+            connection = wait(poll_interval)
+            started = time.monotonic()
+            if connection is not None:
+                self._handle_connection(connection, connection.client, runner)
+                if not rota.always_eager:
+                    rota.observe(self, time.monotonic() - started)
+
+    def _run_from_queue(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
+        """The same, with connections that a distributor puts into `conn_queue`."""
+        self._run_accept_loop(poll_interval, runner)
+
+    # ---- One connection -------------------------------------------------------------------
+
+    def _handle_connection(
+        self,
+        conn: Connection | socket.socket,
+        addr: tuple[str, int],
+        runner: asyncio.Runner | None,
+    ) -> None:
+        """Serve `conn` until it must wait or is closed. Nothing that happens in there escapes.
+
+        A bare socket is made a connection; a blocking one is served to its end.
+        """
+        if type(conn) is not Connection:
+            conn = self._introduce(conn, addr)
+        self.serving = conn
+        try:
+            self._handle_connection_impl(conn, addr, runner)
+        except ClientDisconnected as error:
+            endings.client_gone(self, conn, str(error))
+        except Exception:
+            # A bug of loopless, or of a collector: this connection pays, the thread goes on.
+            log.exception("A connection was dropped for an internal error")
+            if conn.state is not _CLOSED:
+                endings.close(self, conn, "internal error")
+        finally:
+            self.serving = None
+
+    def _handle_connection_impl(
+        self,
+        conn: Connection | socket.socket,
+        addr: tuple[str, int],
+        runner: asyncio.Runner | None,  # noqa: ARG002
+    ) -> bool:
+        """Read, answer, and read on, while there is something to read.
+
+        Whether the connection was handed off to the asyncio side. Raises `ClientDisconnected`.
+        """
+        if type(conn) is not Connection:
+            conn = self._introduce(conn, addr)
+        before = conn.state
+        if before is _IDLE:
+            conn.state = _SERVING  # as `become` would, which need not be asked every time
+        else:
+            if before is not _SERVING:
+                conn.become(_SERVING)
+            if not endings.resume(self, conn, before):
+                return False
+        answered = 0
+        while True:
+            head, body = self._recv_request_fast(conn)
+            if head is None:
+                if self.refused:  # and given away: not even its state may be looked at
+                    self.refused = False
+                    return False
+                if conn.state is _SERVING:
+                    if conn.blocking:
+                        continue
+                    endings.park_unfinished(self, conn)
+                return False
+            # a context of its own, so that nothing a request sets is there for the next
+            if not _new_context().run(self._exchange, conn, head, body):
+                handed_off, self._handed_off = self._handed_off, False
+                return handed_off
+            if not conn.buffer:
+                if conn.blocking:
+                    continue
+                now = self.writer.now
+                conn.state = _IDLE
+                conn.deadline = now + self._keep_alive
+                self.poller.park(conn, now)
+                return False
+            conn.deadline = self.writer.now + self._keep_alive
+            answered += 1
+            if answered == _REQUESTS_A_TURN and not conn.blocking:
+                endings.park(self, conn, State.YIELDED, self.config.timeouts.head)
+                return False
+
+    def _introduce(self, sock: socket.socket, client: tuple[str, int]) -> Connection:
+        connection = Connection(sock, client, address_of(sock.getsockname()))
+        connection.blocking = sock.getblocking()
+        self.poller.connections.add(connection)
+        return connection
+
+    # ---- In -------------------------------------------------------------------------------
+
+    def _recv_request_fast(
+        self, conn: Connection | socket.socket
+    ) -> tuple[RequestReceived | None, bytes | BinaryIO]:
+        """The next whole request of `conn`, its head and its body.
+
+        (None, b"") when it is not whole yet, and after an end of input or an error, which were
+        dealt with. What is buffered is parsed before more is received; a blocking socket is read
+        until the request is whole.
+        """
+        if type(conn) is not Connection:
+            conn = self._introduce(conn, ("", 0))
+        try:
+            data = conn.buffer
+            if not data:
+                if conn.head is not None:
+                    return receiving.recv_body(self, conn)
+                if conn.pieces is not None:
+                    return receiving.recv_head(self, conn)
+                data = conn.recv(receiving.RECEIVED_AT_ONCE)
+                if data == conn.repeated:
+                    # a client that polls sends the same octets each time
+                    return conn.repeated_head, b""
+                if not data:
+                    endings.close(self, conn, "closed by the client")
+                    return None, b""
+            raw_head, end, conn.buffer = data.partition(b"\r\n\r\n")
+            if not end or not raw_head:
+                conn.buffer = b""
+                conn.pieces = bytearray(data)
+                return receiving.recv_head(self, conn)
+            head = self.parser.parse(raw_head)
+            if not head[_PLAIN]:
+                return receiving.recv_behind(self, conn, head)
+            if not conn.buffer and len(data) <= _LONGEST_REPEATED:
+                conn.repeated = data
+                conn.repeated_head = head
+            return head, b""
+        except BlockingIOError:
+            return None, b""
+        except ProtocolError as error:
+            self._send_error(conn, error.status, error.message)
+            return None, b""
+        except OSError as error:
+            endings.close(self, conn, f"lost: {error.strerror or error}")
+            return None, b""
+
+    # ---- One request ----------------------------------------------------------------------
+
+    def _exchange(self, conn: Connection, head: RequestReceived, body: bytes | BinaryIO) -> bool:
+        """Run the application once, and answer. Whether the connection can go on at once.
+
+        If not it is parked, closed, hijacked or handed off. Raises `ClientDisconnected`.
+        """
+        conn.requests += 1
+        conn.usual = True
+        conn.worker = self
+        conn.notes = self._notes
+        request = _new(Request, (head, body, conn))
+        close = response = None
+        try:
+            conn.persistent = persistent = self._persistent
+            if not head[_PLAIN]:
+                conn.persistent = persistent = self._steer(head) and persistent
+            if self.collector is not None:
+                self._started(conn, request)
+            response = self._sync_app(request)
+            if self.poller.draining:
+                conn.persistent = persistent = False
+            if response is None:
+                self._no_response(conn)
+            else:
+                content, close = response[2:4]  # unpacks faster than the named tuple
+                if type(content) is bytes and conn.usual:
+                    conn.persistent = persistent = self.writer.answer(
+                        conn, head, response, persistent
+                    )
+                else:
+                    close = close or getattr(content, "close", None)
+                    self._respond(conn, request, response)
+        except BaseException as error:
+            # an exception of any kind, SystemExit too, costs a request and not a thread
+            failures.trouble(self, conn, request, error)
+        finally:
+            conn.worker = None
+            if close is not None:
+                _close_response(close)
+            if type(body) is not bytes and conn.state is not State.ADOPTED:
+                body.close()  # type: ignore[union-attr]
+        return (conn.usual and persistent) or self._settled(conn, request)
+
+    def _settled(self, conn: Connection, request: Request) -> bool:
+        """The end of an exchange that is not the usual one. Whether `conn` can go on at once."""
+        if self.refused:
+            self.refused = False
+            return False
+        if conn.state is State.ADOPTED:
+            assert self.async_pool is not None
+            self._handed_off = True
+            self.async_pool.adopt(conn, request, self._crew.lifespan_state)
+            return False
+        if conn.hijacked is not None:
+            streaming.end_hijack(self, conn)
+        if self.lent:
+            streaming.give_back(self, conn, request)
+        if conn.state is not _SERVING:
+            return False
+        return endings.after_answer(self, conn)
+
+    def _steer(self, head: RequestReceived) -> bool:
+        """Whether the client leaves the connection open. Raises `NeedsAsyncError`."""
+        meta = _classify_request(head)
+        if meta.websocket and self.async_pool is not None:
+            raise NeedsAsyncError("a WebSocket")
+        return not meta.close
+
+    def _no_response(self, conn: Connection) -> None:
+        if conn.hijacked is None:
+            raise NeedsAsyncError("the application has no answer without an event loop")
+
+    def _respond(self, conn: Connection, request: Request, response: Response) -> None:
+        """Send a body that is not plain bytes, or follows what was pushed."""
+        conn.usual = False
+        if conn.record is not None:
+            endings.note_answer(conn, response)
+        if conn.hijacked is not None:
+            if isinstance(response.body, FileBody):
+                os.close(response.body.fd)
+        elif conn.stream_writer is None and isinstance(response.body, (bytes, list, FileBody)):
+            conn.persistent = self.writer.answer(conn, request.head, response, conn.persistent)
+        else:
+            streaming.stream_body(self, conn, request, response)
+
+    def _started(self, conn: Connection, request: Request) -> None:
+        assert self.collector is not None
+        conn.usual = False
+        conn.record = Record(request, time.monotonic())
+        self.collector.record(RequestStarted(request))
+
+    # ---- What the application asks of its connection ----------------------------------------
+
+    def open_stream(self, conn: Connection, request: Request, response: Response) -> StreamWriter:
+        """See `Request.stream`."""
+        return streaming.open_stream(self, conn, request, response)
+
+    def inform(self, conn: Connection, request: Request, status: int, headers: HeaderList) -> None:
+        """See `Request.inform`."""
+        if not 102 <= status <= 199:
+            raise ValueError(f"{status} is not the status of an interim response")
+        if request.version == "1.1" and conn.stream_writer is None and conn.hijacked is None:
+            self.writer.interim(conn, status, headers)
+
+    def hijack(self, conn: Connection, request: Request) -> HijackedSocket:
+        """See `Request.hijack`."""
+        return streaming.hijack(self, conn, request)
+
+    # ---- Out ------------------------------------------------------------------------------
+
+    def _cached_date_header(self) -> bytes | None:
+        """The `Date` line, made anew at most once a second."""
+        return self.writer.date_header()
+
+    def _send_error(self, conn: Connection | socket.socket, status: int, message: str) -> None:
+        """Answer with a line of text, the last answer of this connection, and let it linger."""
+        if not isinstance(conn, Connection):
+            conn = self._introduce(conn, ("", 0))
+        endings.refuse(self, conn, status, message)
+
+
+def _close_response(close: Callable[[], object]) -> None:
+    """Call what the application wants called at the end; an error there is the application's."""
+    try:
+        close()
+    except BaseException:
+        log.exception("The application failed in close()")

@@ -1,0 +1,88 @@
+"""TLS on a non-blocking socket, with the surface that a connection needs.
+
+The `ssl` module raises errors of its own where a plain socket raises `BlockingIOError`; here they
+become one, and `wants_write` says when the poller must look for room to send.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+
+class TLSSocket:
+    """One client's TLS session. Belongs to the connection's owner."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self._ssl = context.wrap_socket(
+            sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
+        )
+        self.wants_write = False
+        #: The answer was cut: no close_notify must say that it was whole.
+        self.truncated = False
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; whether it is done. Raises `OSError` when it failed."""
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            self.wants_write = False
+            return False
+        except ssl.SSLWantWriteError:
+            self.wants_write = True
+            return False
+        self.wants_write = False
+        return True
+
+    def recv(self, size: int) -> bytes:
+        """As `socket.recv`; takes along what is decrypted already, which no poller could see."""
+        self.wants_write = False
+        try:
+            data = self._ssl.recv(size)
+            while data and (pending := self._ssl.pending()):
+                data += self._ssl.recv(pending)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+        except ssl.SSLWantWriteError:
+            self.wants_write = True
+            raise BlockingIOError from None
+        return data
+
+    def send(self, data: bytes | memoryview) -> int:
+        """As `socket.send`."""
+        try:
+            return self._ssl.send(data)
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            raise BlockingIOError from None
+
+    def fileno(self) -> int:
+        return self._ssl.fileno()
+
+    def setblocking(self, flag: bool) -> None:
+        self._ssl.setblocking(flag)
+
+    def shutdown(self, how: int) -> None:
+        """As `socket.shutdown`. With SHUT_RDWR any thread may cut the line, and nothing is said."""
+        if how == socket.SHUT_WR:
+            self._notify()
+            self._ssl.shutdown(how)
+        else:
+            socket.socket.shutdown(self._ssl, how)
+
+    def close(self) -> None:
+        """Say that this was all (RFC 9112, 9.8), and close."""
+        self._notify()
+        self._ssl.close()
+
+    def _notify(self) -> None:
+        if self.truncated:
+            return
+        self.truncated = True  # once is enough
+        try:
+            self._ssl.unwrap()
+        except (OSError, ValueError):
+            pass  # said, and the client's own is not waited for; or there is nobody to say it to
+
+    def plain(self) -> ssl.SSLSocket:
+        """The session as a socket, for an application that hijacks it."""
+        return self._ssl
