@@ -6,7 +6,6 @@ The options are those of the option table, so that none is written twice.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -20,13 +19,12 @@ from click.shell_completion import CompletionItem
 from .adapters import as_sync_app
 from .apps import AppError, LoadedApp, load_app
 from .banner import start_message
+from .binding import open_sockets
 from .version import __version__
 from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, app_kind
 from .worker.access_log import compile_format
-from .worker.listener import BindAddress, open_socket, parse_bind
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
 
     _ParamType = click.ParamType[Any]
@@ -45,8 +43,6 @@ _GROUPS = {
     "timeouts": "Timeouts",
 }
 _METAVARS = {"bytes": "SIZE", "seconds": "SECONDS", "bytes per second": "BYTES"}
-# How many ports above a busy one are tried, to name one that is free.
-_PORTS_TRIED = 20
 
 _HELP = """Serve a WSGI application or a SyncApp on threads, without an event loop.
 
@@ -255,7 +251,7 @@ def _run(app: str | None, interface: str, app_dir: str, factory: bool, **options
     kind, sync_app = _as_sync_app(loaded, interface)
     _configure_logging(config.log.level)
     _raise_descriptor_limit()
-    server = _CommandServer(sync_app, config, sockets=_open_sockets(config))
+    server = _CommandServer(sync_app, config, sockets=open_sockets(config))
     # Until `serve_forever` handles them, both signals end the start.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -322,68 +318,3 @@ def _say(text: str) -> None:
         # what is left in the buffer would fail once more at the end of the process
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
-
-
-# ---- Sockets, and why there is none -------------------------------------------------------
-
-
-def _open_sockets(config: ServerConfig) -> list[socket.socket]:
-    """A socket for every address. Raises `ConfigError`, in words, for what the system refuses."""
-    with contextlib.ExitStack() as opened:
-        sockets = []
-        for text in config.bind.addresses:
-            address = parse_bind(text)
-            try:
-                sock = open_socket(address, config.bind.backlog)
-            except OSError as error:
-                raise ConfigError(_bind_problem(text, address, error)) from None
-            sockets.append(opened.enter_context(sock))
-        opened.pop_all()
-    return sockets
-
-
-def _bind_problem(text: str, address: BindAddress, error: OSError) -> str:
-    """What went wrong, and what to do about it."""
-    unix = address.kind == "unix"
-    place = address.host if unix else _spell(address.host, address.port)
-    if address.kind == "fd":
-        return f"bind: {text}: {error.strerror or error}; give a socket that can listen"
-    match error.errno:
-        case errno.EADDRINUSE if unix:
-            return f"bind: another server listens on {place}; stop it, or give another path"
-        case errno.EADDRINUSE:
-            free = _free_port(address)
-            return f"bind: {place} is in use; stop what listens there, or try --bind {free}"
-        case errno.EACCES | errno.EPERM if unix:
-            return (
-                f"bind: {place} may not be created by this user; give a path in a folder of its own"
-            )
-        case errno.EACCES | errno.EPERM:
-            higher = _spell(address.host, 8000 + address.port % 1000)
-            return f"bind: this user may not listen on {place}; try --bind {higher}"
-        case errno.EADDRNOTAVAIL:
-            everywhere = _spell("0.0.0.0", address.port)
-            return (
-                f"bind: {address.host} is no address of this machine; try --bind {everywhere},"
-                " which is all of them"
-            )
-        case errno.EAFNOSUPPORT:
-            local = _spell("127.0.0.1", address.port)
-            return f"bind: this machine has no addresses like {address.host}; try --bind {local}"
-        case errno.ENOENT if unix:
-            return f"bind: there is no folder for {place}; make it first"
-        case _:
-            return f"bind: cannot listen on {place}: {error.strerror or error}"
-
-
-def _free_port(address: BindAddress) -> str:
-    """The next port, free if one near it is; only a proposal, so nothing is held."""
-    first = min(address.port + 1, 65535)
-    for port in range(first, min(first + _PORTS_TRIED, 65536)):
-        with contextlib.suppress(OSError), open_socket(BindAddress("tcp", address.host, port), 1):
-            return _spell(address.host, port)
-    return _spell(address.host, first)
-
-
-def _spell(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
