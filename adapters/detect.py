@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from loopless.worker import SyncApp, app_kind
@@ -21,10 +22,20 @@ def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
     if kind == "sync":
         return app  # type: ignore[no-any-return]
     if kind == "wsgi":
-        return WSGIApp(app)
+        return _wsgi_app(app)
     if kind == "asgi":
         raise TypeError(
             f"{app!r} is an ASGI application, and this server runs without an event loop;"
             " a2wsgi.ASGIMiddleware(app) makes it a WSGI application"
         )
     raise TypeError(f"the interface {interface!r} is none of auto, wsgi, sync")
+
+
+def _wsgi_app(app: Any) -> SyncApp:
+    """The most direct adapter for a WSGI application; a framework is asked only if it is loaded."""
+    django = sys.modules.get("django.core.handlers.wsgi")
+    if django is not None and isinstance(app, django.WSGIHandler):
+        from .django.handler import django_app
+
+        return django_app(app)
+    return WSGIApp(app)

@@ -100,7 +100,7 @@ class LazySocket:
     served as ever, and one that does gets the connection for itself.
     """
 
-    def __init__(self, call: _Call) -> None:
+    def __init__(self, call: Call) -> None:
         self.__call = call
         self.__socket: HijackedSocket | None = None
 
@@ -115,7 +115,7 @@ class LazySocket:
         return getattr(self.__socket, name)
 
 
-class _Call:
+class Call:
     """One call of the application: its `start_response` and `write`."""
 
     status = ""
@@ -194,7 +194,18 @@ class WSGIApp:
 
     def __call__(self, request: Request) -> Response:
         """Call the application once. Its errors are passed on; `close` is left to the server."""
-        call = _Call(request)
+        call = Call(request)
+        result = self.app(self.environ(request, call), call.start_response)
+        if type(result) is list and len(result) == 1 and call.plain and call.status:
+            return _new(Response, (call.status, call.headers, result[0], None, None))
+        try:
+            return self._response(call, result)
+        except BaseException:
+            _close(result)  # the server has no response to close yet
+            raise
+
+    def environ(self, request: Request, call: Call) -> Environ:
+        """A new environ for `request` (PEP 3333), whose answer `call` makes."""
         # A slice is a plain tuple, which unpacks faster than a named one.
         head, _, channel = request[:3]
         assert channel is not None
@@ -215,14 +226,7 @@ class WSGIApp:
         environ.update(variables)
         if not plain or "HTTP_PROXY" in variables or self._script_name:
             self._amend(environ, call)
-        result = self.app(environ, call.start_response)
-        if type(result) is list and len(result) == 1 and call.plain and call.status:
-            return _new(Response, (call.status, call.headers, result[0], None, None))
-        try:
-            return self._response(call, result)
-        except BaseException:
-            _close(result)  # the server has no response to close yet
-            raise
+        return environ
 
     def _template(self, channel: Channel) -> tuple[Address, Environ]:
         """What is the same in every environ of requests that come in on one address."""
@@ -251,7 +255,7 @@ class WSGIApp:
             template["HTTPS"] = "on"
         return channel.server, template
 
-    def _amend(self, environ: Environ, call: _Call) -> None:
+    def _amend(self, environ: Environ, call: Call) -> None:
         """What only some requests have: a body, HTTP/1.0, an upgrade, a prefix."""
         head, body, _ = call.request
         # many HTTP clients would take it for their proxy setting (httpoxy)
@@ -276,7 +280,7 @@ class WSGIApp:
             environ["SCRIPT_NAME"] = prefix
             environ["PATH_INFO"] = path[len(prefix) :]
 
-    def _response(self, call: _Call, result: Any) -> Response:
+    def _response(self, call: Call, result: Any) -> Response:
         if call.refused is not None:
             raise call.refused
         close = getattr(result, "close", None)
@@ -297,7 +301,7 @@ class WSGIApp:
             elif sum(map(len, body)) <= _JOINED_BODY:
                 body = b"".join(body)
         elif kind is FileWrapper and call.stream is None:
-            body = _file_body(body, call.headers) or body
+            body = file_body(body.filelike, call.headers) or body
         return Response(call.status, call.headers, body, close, call.head)
 
 
@@ -308,17 +312,20 @@ def _close(result: Any) -> None:
 
 
 # What wraps a file and reads from it what is there.
-_TRANSPARENT = ("tempfile._TemporaryFileWrapper", "django.core.files.base.File")
+_TRANSPARENT = (
+    "tempfile._TemporaryFileWrapper",
+    "django.core.files.base.File",
+    "django.db.models.fields.files.FieldFile",
+    "django.db.models.fields.files.ImageFieldFile",
+)
 
 
-def _file_body(wrapper: FileWrapper, headers: list[tuple[str, str]]) -> FileBody | None:
-    """What the kernel can send of the wrapped file, from where it stands; None: iterate instead.
+def file_body(file: Any, headers: list[tuple[str, str]]) -> FileBody | None:
+    """What the kernel can send of `file`, from where it stands; None: iterate instead.
 
     The descriptor is a second one, so that the application's may be closed at once.
     """
-    file = wrapper.filelike
-    kind = type(file)
-    if f"{kind.__module__}.{kind.__qualname__}" in _TRANSPARENT:
+    while f"{type(file).__module__}.{type(file).__qualname__}" in _TRANSPARENT:
         file = file.file
     # exactly these: what is made of one, as GzipFile, has its descriptor too, but other bytes
     if type(file) not in (io.FileIO, io.BufferedReader, io.BufferedRandom):

@@ -118,6 +118,7 @@ class Channel(Protocol):
     #: The port of `client` as text.
     client_port: str
     #: For what an adapter wants to remember: belongs to the serving thread, keyed by the adapter.
+    #: What has a `close` is closed on that thread when it ends.
     notes: dict[Any, Any]
 
     @property

@@ -274,6 +274,9 @@ class SyncWorker:
                 finally:
                     self.rota.leave(self)
         finally:
+            for note in self._notes.values():
+                if hasattr(note, "close"):
+                    _close_response(note.close)
             with crew.lock:
                 crew.workers.discard(self)
             crew.ended(threading.current_thread())
