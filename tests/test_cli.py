@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from loopless import Server, ServerConfig, __version__, cli
+from loopless import Server, ServerConfig, __version__, binding, cli
 from loopless.banner import gil_advice, start_message
 from loopless.worker import OPTIONS
 
@@ -491,7 +491,7 @@ def test_what_the_system_may_say(
     def refuse(*_args: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(cli, "open_socket", refuse)
+    monkeypatch.setattr(binding, "open_socket", refuse)
     assert fails("app", "--bind", text) == f"--bind: {line}"
 
 

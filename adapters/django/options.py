@@ -1,0 +1,74 @@
+"""The option table as arguments of a management command, and as the setting `LOOPLESS`.
+
+What a command is told on its line wins over the environment (`LOOPLESS_THREADS`), and that over
+`LOOPLESS = {"threads": 16}` in the settings.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.conf import settings
+
+from loopless.worker import OPTIONS, ConfigError, Option, ServerConfig
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Give `parser` every option of the table; those that are not typed are None."""
+    group = parser.add_argument_group("options of loopless")
+    for option in OPTIONS:
+        group.add_argument(
+            option.flag,
+            dest=option.name,
+            action="append" if option.multiple else "store",
+            type=_type(option),
+            choices=option.choices or None,
+            metavar=None if option.choices else (option.unit.split(" ")[0] or "value").upper(),
+            help=option.help.replace("%", "%%"),
+        )
+
+
+def _type(option: Option) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            value = option.convert(text)
+        except ConfigError as error:
+            # argparse has the flag in front already
+            raise ArgumentTypeError(str(error).partition(": ")[2]) from None
+        return value[0] if option.multiple else value
+
+    return convert
+
+
+def configure(options: Mapping[str, Any], **fixed: Any) -> ServerConfig:
+    """The configuration that the settings, the environment and a command's `options` make.
+
+    `fixed` wins over the setting and the environment, as what was typed does. Raises
+    `ConfigError`, whose message says where the value stands.
+    """
+    chosen = from_settings()
+    for name, option in _BY_NAME.items():
+        typed = os.environ.get(f"LOOPLESS_{name.upper()}")
+        if typed:
+            chosen[name] = typed.split() if option.multiple else typed
+    chosen.update(fixed)
+    chosen.update((name, options[name]) for name in _BY_NAME if options.get(name) is not None)
+    return ServerConfig.from_options(**chosen)
+
+
+def from_settings() -> dict[str, Any]:
+    """What the setting `LOOPLESS` says, checked. Raises `ConfigError`."""
+    table = getattr(settings, "LOOPLESS", {})
+    if not isinstance(table, Mapping) or not all(isinstance(name, str) for name in table):
+        raise ConfigError("the setting LOOPLESS is not a dictionary from option names to values")
+    chosen = {name.lower(): value for name, value in table.items()}
+    try:
+        ServerConfig.from_options(**chosen)
+    except ConfigError as error:
+        raise ConfigError(f"the setting LOOPLESS: {error}") from None
+    return chosen
