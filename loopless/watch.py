@@ -47,9 +47,9 @@ class Watcher:
     Below a folder it watches what matches one of `include` and none of `exclude`: shell patterns
     for the name, for the path seen from the root, or for the whole path. Folders that match
     `exclude`, hidden ones, `__pycache__`, `node_modules` and virtual environments are left out.
-    Always watched are `extra_files` (of a folder all that is in it), those given to `add`, and
-    the sources of the modules that this process has imported, if they are not of an installed
-    package. None of them need exist.
+    Elsewhere it watches what `add_sources` was given, and the sources of what this process has
+    imported, if not of an installed package, unless they match `exclude`. Always watched are
+    `extra_files`, and of a folder among them all that is in it. None of them need exist.
 
     What happens after the constructor has returned is noticed. `engine` is how: `watchfiles` or
     `stat`; the one named is used if it can be, and for `auto` the best. Every method may be
@@ -74,7 +74,8 @@ class Watcher:
         self._closed = threading.Event()
         self._begun = threading.Event()
         self._modules: tuple[int, frozenset[str]] = (0, frozenset())
-        self.add(*extra_files)
+        self._sources: frozenset[str] = frozenset()
+        self._extra |= {os.path.abspath(file) for file in extra_files}
         self._watchfiles = None if engine == "stat" or not self._roots else _import_watchfiles()
         self.engine = "stat" if self._watchfiles is None else "watchfiles"
         self._thread = threading.Thread(target=self._run, name="loopless-watch", daemon=True)
@@ -97,10 +98,10 @@ class Watcher:
             self._found.put(None)  # for the others who wait
         return path
 
-    def add(self, *files: str | os.PathLike[str]) -> None:
-        """Watch `files` too."""
+    def add_sources(self, files: Iterable[str | os.PathLike[str]]) -> None:
+        """Watch `files` too: what another process, that is to be restarted, has imported."""
         # replaced and not changed: the thread may be going through the old one
-        self._extra = self._extra | {os.path.abspath(file) for file in files}
+        self._sources |= self._elsewhere(os.path.abspath(file) for file in files)
 
     def close(self) -> None:
         """Watch no more; whoever waits gets None. A second call does nothing."""
@@ -124,7 +125,7 @@ class Watcher:
 
     def _listen(self, watchfiles: Any) -> None:
         """Let the system tell of the roots, and look at the few files elsewhere."""
-        before = self._stat(self._other_files())
+        before = self._stat(self._files_elsewhere())
         looked = time.monotonic()
         for changes in watchfiles.watch(
             *self._roots,
@@ -139,7 +140,7 @@ class Watcher:
             self._begun.set()
             found = next((path for _, path in sorted(changes) if self._concerns(path)), None)
             if found is None and time.monotonic() - looked >= _INTERVAL:
-                before, found = self._compare(before, self._other_files())
+                before, found = self._compare(before, self._files_elsewhere())
                 looked = time.monotonic()
             if found is not None:
                 self._found.put(Path(found))
@@ -190,23 +191,36 @@ class Watcher:
             for path in _walk(root, lambda folder, root=root: self._enters(folder, root)):
                 if self._matches(path, root):
                     yield path
-        yield from self._other_files()
+        yield from self._extra_files()
+        yield from self._sources
+        yield from self._module_files()
 
-    def _other_files(self) -> Iterator[str]:
-        """The files that are watched wherever they are."""
+    def _files_elsewhere(self) -> Iterator[str]:
+        """The watched files that are not below a root."""
+        yield from (path for path in self._extra_files() if not self._root_of(path))
+        yield from self._sources
+        yield from self._module_files()
+
+    def _extra_files(self) -> Iterator[str]:
         for path in self._extra:
             if os.path.isdir(path):
                 yield from _walk(path, lambda folder: not _is_ignored(folder))
             else:
                 yield path
-        yield from self._module_files()
 
     def _module_files(self) -> frozenset[str]:
         modules = sys.modules.copy()
         if len(modules) != self._modules[0]:
-            files = frozenset(path for path in module_files(modules) if not self._root_of(path))
-            self._modules = (len(modules), files)
+            self._modules = (len(modules), self._elsewhere(module_files(modules)))
         return self._modules[1]
+
+    def _elsewhere(self, files: Iterable[str]) -> frozenset[str]:
+        """Those of `files` that are not below a root, nor excluded."""
+        return frozenset(
+            path
+            for path in files
+            if not self._root_of(path) and not _matches(path, os.path.dirname(path), self._exclude)
+        )
 
     def _concerns(self, path: str) -> bool:
         """Whether a change of `path`, which is below a root, counts."""
@@ -214,6 +228,8 @@ class Watcher:
         if not root:
             return False
         folder = os.path.dirname(path)
+        if self._extra and not self._extra.isdisjoint((path, *map(str, Path(path).parents))):
+            return True
         while len(folder) > len(root):
             if not self._enters(folder, root):
                 return False

@@ -138,11 +138,22 @@ def test_extra_files_and_folders(watching: Watch, folder: Path) -> None:
     assert watcher.wait(LONG) == text
 
 
-def test_files_that_are_added_later(watching: Watch, folder: Path) -> None:
-    file = folder.parent / "later.txt"
-    file.write_text("1\n")
-    watcher = watching(folder)
-    watcher.add(file)
+def test_extra_file_below_a_root(watching: Watch, folder: Path) -> None:
+    (folder / ".hidden").mkdir()
+    file = folder / ".hidden" / "a.toml"
+    watcher = watching(folder, extra_files=[file])
+    file.write_text("created")
+    assert settled(watcher, watcher.wait(LONG)) == file
+
+
+def test_sources_that_are_added_later(watching: Watch, folder: Path) -> None:
+    file, excluded = folder.parent / "later.py", folder.parent / "generated.py"
+    for source in (file, excluded):
+        source.write_text("1\n")
+    watcher = watching(folder, exclude=("generated.py", "views.py"))
+    watcher.add_sources([file, excluded, folder / "package" / "views.py"])
+    excluded.write_text("22\n")
+    (folder / "package" / "views.py").write_text("22\n")
     assert watcher.wait(0.6) is None  # it is no change that it is watched now
     file.write_text("22\n")
     assert watcher.wait(LONG) == file
