@@ -73,6 +73,28 @@ def load_app(
     return LoadedApp(found, label)
 
 
+def app_folder(spec: str | None, directory: str | os.PathLike[str] = ".") -> list[str]:
+    """The folder of the file or folder that `spec` names; nothing if it names a module.
+
+    Nothing is imported, and it need not exist.
+    """
+    if not spec:
+        return []
+    match = _FILE.fullmatch(spec)
+    path = match[1] if match else spec.partition(":")[0]
+    if not match and not _is_path(path, Path(directory)):
+        return []
+    place = next(
+        (
+            base
+            for base in (_absolute(Path(path)), _absolute(Path(directory, path)))
+            if base.exists()
+        ),
+        _absolute(Path(path)),
+    )
+    return [str(place if place.is_dir() else place.parent)]
+
+
 # ---- Where the module is ------------------------------------------------------------------
 
 

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 _EVERYWHERE = ("0.0.0.0", "::")
 
 
-def start_message(server: Server, name: str, kind: str) -> str:
+def start_message(server: Server, name: str, kind: str, notes: Sequence[str] = ()) -> str:
     """The lines that the command prints once `server`, which has sockets, accepts connections.
 
-    `name` is how the application was named, `kind` is `wsgi` or `sync`.
+    `name` is how the application was named, `kind` is what it is, such as `wsgi` or `sync`; `notes`
+    are lines of their own.
     """
     threads = server.config.threads()
     lines = [f"loopless {__version__} serves {name} ({kind})"]
@@ -28,6 +29,7 @@ def start_message(server: Server, name: str, kind: str) -> str:
     crew = "1 thread" if threads == 1 else f"{threads} threads"
     lines.append(f"{crew}, Python {platform.python_version()}, {gil_state()}")
     lines += gil_advice()
+    lines += notes
     lines.append("Ctrl-C stops it")
     return "\n  ".join(lines)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -17,11 +18,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from .adapters import as_sync_app
-from .apps import AppError, LoadedApp, load_app
+from .apps import AppError, LoadedApp, app_folder, load_app
 from .banner import start_message
 from .binding import open_sockets
+from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .version import __version__
-from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, app_kind
+from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, SyncApp, app_kind
 from .worker.access_log import compile_format
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ _GROUPS = {
     "log": "Logs",
     "limits": "Limits",
     "timeouts": "Timeouts",
+    "reload": "Development",
 }
 _METAVARS = {"bytes": "SIZE", "seconds": "SECONDS", "bytes per second": "BYTES"}
 
@@ -132,7 +135,12 @@ class _GroupedCommand(click.Command):
 def _command() -> click.Command:
     return _GroupedCommand(
         name="loopless",
-        params=[*_app_options(), *map(_from_table, OPTIONS), _version_option()],
+        params=[
+            *_app_options(),
+            *map(_from_table, OPTIONS),
+            *_reload_options(),
+            _version_option(),
+        ],
         callback=_run,
         help=_HELP,
         epilog=_EPILOG,
@@ -167,6 +175,30 @@ def _app_options() -> list[click.Parameter]:
             help="APP is a function that returns the application.",
             group="app",
         ),
+    ]
+
+
+def _reload_options() -> list[click.Parameter]:
+    def several(name: str, text: str, metavar: str) -> click.Option:
+        return _GroupedOption(
+            [f"--reload-{name}"], multiple=True, metavar=metavar, help=text, group="reload"
+        )
+
+    return [
+        _GroupedOption(
+            ["--reload"],
+            is_flag=True,
+            help="Restart when a file changes, and cut what is in flight. For development only.",
+            group="reload",
+        ),
+        several(
+            "dir",
+            "Watch this folder. May be repeated.  [default: --app-dir, and where APP is]",
+            "FOLDER",
+        ),
+        several("include", "Watch what matches, beside *.py. May be repeated.", "PATTERN"),
+        several("exclude", "Do not watch what matches. May be repeated.", "PATTERN"),
+        several("extra", "Watch this file too, wherever it is. May be repeated.", "PATH"),
     ]
 
 
@@ -233,30 +265,98 @@ def _spelled_as_flag(message: str) -> str:
 
 
 class _CommandServer(Server):
-    """A server that says when it begins to stop."""
+    """A server that says when it begins to stop. `grace` is the longest that it then waits."""
 
     announced = False
+    grace = math.inf
 
     def stop(self, timeout: float | None = None) -> None:
         if not self.announced:
             self.announced = True
-            _say("stopping")
-        super().stop(timeout)
+            say("stopping")
+        if timeout is None:
+            timeout = self.config.timeouts.graceful
+        super().stop(min(timeout, self.grace))
 
 
-def _run(app: str | None, interface: str, app_dir: str, factory: bool, **options: Any) -> int:
-    config = ServerConfig.from_options(**options)
-    compile_format(config.log.format)  # now, and not first when a log is asked for
+def _run(
+    app: str | None,
+    interface: str,
+    app_dir: str,
+    factory: bool,
+    reload: bool,
+    reload_dir: tuple[str, ...],
+    reload_include: tuple[str, ...],
+    reload_exclude: tuple[str, ...],
+    reload_extra: tuple[str, ...],
+    **options: Any,
+) -> int:
+    config = checked_config(options)
+    inherited = None
+    if reload:
+        roots = _existing(reload_dir) or [app_dir, *app_folder(app, app_dir)]
+        watched = Watched(roots, ("*.py", *reload_include), reload_exclude, reload_extra)
+        inherited = Inherited.take()
+        if inherited is None:
+            return run_reloader(config, watched)
+    elif given := [*reload_dir, *reload_include, *reload_exclude, *reload_extra]:
+        raise ConfigError(f"{given[0]}: this is for --reload, which was not given; add it")
     loaded = load_app(app, app_dir, factory=factory)
     kind, sync_app = _as_sync_app(loaded, interface)
+    return run_server(sync_app, config, loaded.name, kind, inherited)
+
+
+def _existing(folders: tuple[str, ...]) -> list[str]:
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--reload-dir: there is no folder {folder}; check the path")
+    return list(folders)
+
+
+def checked_config(options: dict[str, Any]) -> ServerConfig:
+    """The configuration that `options` make. Raises `ConfigError`."""
+    config = ServerConfig.from_options(**options)
+    compile_format(config.log.format)  # now, and not first when a log is asked for
+    return config
+
+
+def run_reloader(config: ServerConfig, watched: Watched, command: Sequence[str] = ()) -> int:
+    """Open the sockets, and run `command` (else this one) with them in a child, again and again.
+
+    Returns the exit code. Raises `ConfigError` for an address that cannot be bound.
+    """
+    return Reloader(command or this_command(), open_sockets(config), watched, say).run()
+
+
+def run_server(
+    app: SyncApp,
+    config: ServerConfig,
+    name: str,
+    kind: str,
+    inherited: Inherited | None = None,
+    notes: Sequence[str] = (),
+) -> int:
+    """Serve `app` until a signal comes, and return the exit code.
+
+    `name`, `kind` and `notes` are for the start message. `inherited` is what a reloader has left
+    to this process. Raises `ConfigError` for what cannot be bound or used.
+    """
     _configure_logging(config.log.level)
     _raise_descriptor_limit()
-    server = _CommandServer(sync_app, config, sockets=open_sockets(config))
+    if inherited is None:
+        server = _CommandServer(app, config, sockets=open_sockets(config))
+    else:
+        server = _CommandServer(app, config, sockets=inherited.sockets)
+        server.announced, server.grace = True, GRACE
+        notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
     # Until `serve_forever` handles them, both signals end the start.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _start(server)
-        _say(start_message(server, loaded.name, kind))
+        if inherited is None or inherited.first:
+            say(start_message(server, name, kind, notes))
+        else:
+            say(f"loopless serves {name} again")
         server.serve_forever()
     except KeyboardInterrupt:
         with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
@@ -309,7 +409,7 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print `text` at once, also into a pipe. Nobody may be listening any more."""
     try:
         click.echo(text)

@@ -119,6 +119,10 @@ class _UnixSocket(socket.socket):
         super().close()
 
 
+class SharedSocket(socket.socket):
+    """A listening socket that another process keeps: its backlog is not lost when this closes."""
+
+
 def _remove_stale(path: str) -> None:
     """Remove the socket file that a server left behind; one that answers is left alone."""
     try:
@@ -163,6 +167,8 @@ class Listener:
     ) -> None:
         self._sock = sock
         self._ssl_context = ssl_context
+        #: Whoever else has the socket will accept what waits in its backlog.
+        self.shared = isinstance(sock, SharedSocket)
         #: Seconds for the first thing that a client must do.
         self.first_timeout = (
             config.timeouts.head if ssl_context is None else config.timeouts.handshake

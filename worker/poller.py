@@ -197,7 +197,7 @@ class Poller(ABC):
     def _adopt_backlog(self, listener: Listener) -> list[Connection]:
         """Take what the kernel has accepted: closing the listener would reset it."""
         adopted: list[Connection] = []
-        while True:
+        while not listener.shared:
             try:
                 connection = listener.accept()
             except OSError:
@@ -209,6 +209,7 @@ class Poller(ABC):
             connection.become(State.HANDSHAKE if tls else State.IDLE)
             connection.deadline = time.monotonic() + listener.first_timeout
             adopted.append(connection)
+        return adopted
 
     # ---- Deadlines ------------------------------------------------------------------------
 
