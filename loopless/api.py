@@ -1,10 +1,10 @@
-"""The generic API: any WSGI application or `SyncApp`, in a line or two of Python."""
+"""The generic API: any application, in a line or two of Python."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .adapters import as_sync_app
+from .adapters import as_app, as_sync_app
 from .worker import ConfigError, LifecycleCollector, Server, ServerConfig
 
 if TYPE_CHECKING:
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class ThreadedServer(Server):
     """A `Server` for any application, with the names that `wsgiref` and Werkzeug users know.
 
-    `app` is a WSGI application or a `SyncApp`; `interface` says which where inspection does not
-    tell. The keyword arguments are the options of `ServerConfig.from_options`.
+    `app` is a WSGI application, a `SyncApp` or an ASGI application; `interface` says which where
+    inspection does not tell. `asgi_app` beside one of the first two takes the WebSockets, and the
+    requests that a `SyncApp` answers with None. The keyword arguments are the options of `ServerConfig.from_options`.
     """
 
     def __init__(
@@ -23,13 +24,15 @@ class ThreadedServer(Server):
         app: Any,
         *,
         interface: str = "auto",
+        asgi_app: Any = None,
         ssl_context: ssl.SSLContext | None = None,
         lifecycle_collector: LifecycleCollector | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
-            as_sync_app(app, interface),
+            as_app(app, interface) if asgi_app is None else as_sync_app(app, interface),
             ServerConfig.from_options(**options),
+            asgi_app=None if asgi_app is None else as_app(asgi_app, "asgi"),
             ssl_context=ssl_context,
             lifecycle_collector=lifecycle_collector,
         )
@@ -55,7 +58,7 @@ class ThreadedServer(Server):
 
 
 def serve(app: Any, **options: Any) -> None:
-    """Serve `app`, a WSGI application or a `SyncApp`, until SIGINT or SIGTERM (blocking).
+    """Serve `app`, a WSGI or ASGI application or a `SyncApp`, until SIGINT or SIGTERM (blocking).
 
     `options` are those of `ThreadedServer`, such as `bind="0.0.0.0:8000"` and `threads=8`. Raises
     `ConfigError` for an option that cannot be used, `TypeError` for what is no application, and

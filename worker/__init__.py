@@ -2,6 +2,7 @@
 
 from .app_kind import MARKER, app_kind, is_asgi
 from .config import (
+    ASGI,
     OPTIONS,
     Bind,
     ConfigError,
@@ -18,6 +19,7 @@ from .errors import (
     InvalidResponseError,
     NeedsAsyncError,
     ProtocolError,
+    StartupError,
     StreamLimitError,
 )
 from .hijack import HijackedSocket
@@ -35,6 +37,7 @@ from .server import Server
 from .sync_worker import SyncWorker
 
 __all__ = [
+    "ASGI",
     "MARKER",
     "OPTIONS",
     "ASGIApp",
@@ -57,6 +60,7 @@ __all__ = [
     "ResponseStream",
     "ServerConfig",
     "Server",
+    "StartupError",
     "StreamLimitError",
     "SyncApp",
     "SyncWorker",

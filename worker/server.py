@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,11 +16,13 @@ from .access_log import AccessLog
 from .config import ServerConfig
 from .lifecycle import Collectors, LifecycleCollector
 from .listener import open_socket, parse_bind
-from .messages import SyncApp
+from .messages import ASGIApp, SyncApp
 from .sync_worker import SyncWorker
 
 if TYPE_CHECKING:
     import ssl
+
+    from .asgi.crew import LoopPool
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
@@ -28,32 +31,39 @@ log = logging.getLogger("loopless")
 
 
 class Server:
-    """Serves one `SyncApp` from threads of this process.
+    """Serves one `SyncApp` from threads of this process, or an ASGI application from event loops.
+
+    With `asgi_app` beside a `SyncApp` the server is a hybrid: WebSockets, and the requests that the
+    `SyncApp` answers with None, go to that; everything else never meets an event loop.
 
     `start` returns when connections are accepted; `stop` when the last request is answered, or
     the time for that is over. As a context manager it is started and stopped. `sockets`, which
     listen already, take the place of `config.bind`. `start` and `stop` may be called from any
     thread; a second `stop` waits for the first.
 
-    `start` raises `OSError` when an address cannot be bound, and `ConfigError`.
+    `start` raises `OSError` when an address cannot be bound, `ConfigError`, and `StartupError`
+    when an ASGI application says that it cannot start.
     """
 
     def __init__(
         self,
-        app: SyncApp,
+        app: SyncApp | ASGIApp,
         config: ServerConfig | None = None,
         *,
         sockets: Sequence[socket.socket] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         lifecycle_collector: LifecycleCollector | None = None,
+        asgi_app: ASGIApp | None = None,
     ) -> None:
         self.app = app
+        self.asgi_app = asgi_app
         self.config = config or ServerConfig()
         self._sockets = list(sockets or ())
         self._ssl_context = ssl_context
         self._collector = lifecycle_collector
         self._access_log: AccessLog | None = None
         self._worker: SyncWorker | None = None
+        self._pool: LoopPool | None = None
         self._thread: threading.Thread | None = None
         self.addresses: list[Any] = []
         self._lock = threading.Lock()  # guards `_stopping`, and the start
@@ -92,7 +102,10 @@ class Server:
     # ---- When -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Accept connections, on threads of the server's own. Nothing after a `stop`."""
+        """Accept connections, on threads of the server's own. Nothing after a `stop`.
+
+        An ASGI application's lifespan has started up when it returns.
+        """
         with self._lock:  # a `stop` meanwhile waits until there is something to stop
             if self._stopping:
                 return
@@ -103,9 +116,24 @@ class Server:
                 self._close_sockets()
                 self._close_log()
                 raise
-            thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
-            thread.start()
-            self._thread = thread
+            if self._pool is None:
+                self._begin()
+        try:
+            if self._pool is not None:
+                self._pool.start()
+                with self._lock:
+                    if not self._stopping:
+                        self._begin()
+            assert self._worker is not None
+            self._worker.wait_until_ready()
+        except BaseException:
+            self.stop(0)
+            raise
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _hire(self) -> None:
         collector = self._collector
@@ -114,12 +142,21 @@ class Server:
             collector = self._access_log
             if self._collector is not None:
                 collector = Collectors(self._collector, self._access_log)
+        app: Any = self.app
+        sync_app: Any = None
+        if self.asgi_app is not None:
+            from .asgi.crew import LoopPool
+
+            app, sync_app = self.asgi_app, self.app
+            self._pool = LoopPool(self.asgi_app, self.config, collector=collector)
         self._worker = SyncWorker(
             self.config,
-            self.app,
+            app,
             self._sockets[0],
             ssl_context=self._ssl_context,
             lifecycle_collector=collector,
+            async_pool=self._pool,
+            sync_app=sync_app,
         )
         for sock in self._sockets[1:]:
             self._worker.listen(sock)
@@ -146,14 +183,23 @@ class Server:
         if begun:
             self._stopped.wait()
             return
-        worker, thread = self._worker, self._thread
+        worker, thread, pool = self._worker, self._thread, self._pool
         if worker is None or thread is None:
+            if pool is not None:
+                pool.shutdown(0)
             self._close_sockets()
+            self._close_log()
             self._stopped.set()
             self._nudge()
             return
         try:
-            worker.shutdown(self.config.timeouts.graceful if timeout is None else timeout)
+            seconds = self.config.timeouts.graceful if timeout is None else timeout
+            until = time.monotonic() + seconds
+            if pool is not None:
+                pool.drain(seconds)
+            worker.shutdown(seconds)
+            if pool is not None:
+                pool.shutdown(max(until - time.monotonic(), 0))
             if thread is not threading.current_thread():  # else the application stops its server
                 thread.join(_LAST_MOMENT)
                 if thread.is_alive():
@@ -182,6 +228,8 @@ class Server:
             while not self._stopped.is_set():
                 if heard() > 1 and self._worker is not None:
                     self._worker.cut()
+                    if self._pool is not None:
+                        self._pool.cut()
             stopper.join()
 
     def __enter__(self) -> Self:

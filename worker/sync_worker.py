@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     import ssl
     from typing import BinaryIO
 
+    from .asgi.crew import LoopCrew
     from .async_pool import AsyncPool
     from .hijack import HijackedSocket
 
@@ -123,7 +124,10 @@ class SyncWorker:
     which somebody fills with (socket, address) pairs. Setting `shutdown_event` stops `run` within a
     second. `lifecycle_collector` is told what happens, see `lifecycle`.
 
-    Raises `TypeError` for an ASGI `app` without `sync_app`, and `ConfigError`.
+    An ASGI `app` without `sync_app` is served by event loops (`asgi.crew`): `run` makes its thread
+    the first of them, and only what stands under "Any thread" has a meaning.
+
+    Raises `ConfigError`, and `TypeError` for what is no application.
     """
 
     def __init__(
@@ -140,12 +144,28 @@ class SyncWorker:
         conn_queue: ConnectionQueue | None = None,
         sync_app: SyncApp | None = None,
     ) -> None:
+        self.worker_id = worker_id
+        self._conn_queue = conn_queue
+        self._loops: LoopCrew | None = None
         if sync_app is None:
             if is_asgi(app):
-                raise TypeError("an ASGI app needs a sync_app beside it, and an async_pool")
+                from .asgi.crew import LoopCrew
+
+                self.config = config
+                self._app = app
+                self._ssl_context = ssl_context
+                self._event = shutdown_event or threading.Event()
+                self._loops = LoopCrew(
+                    app,  # type: ignore[arg-type]
+                    config,
+                    collector=lifecycle_collector,
+                    shutdown_event=self._event,
+                )
+                if sock is not None:
+                    self._loops.listen(sock, ssl_context)
+                return
             sync_app = app  # type: ignore[assignment]
         assert sync_app is not None
-        self.worker_id = worker_id
         # Of the server
         self.config = config
         self._app = app
@@ -190,41 +210,79 @@ class SyncWorker:
 
     def set_lifespan_state(self, state: dict[str, Any]) -> None:
         """Set the lifespan's state, shared with all requests that go to the asyncio side."""
-        self._crew.lifespan_state = state
+        if self._loops is not None:
+            self._loops.set_state(state)
+        else:
+            self._crew.lifespan_state = state
 
     @property
     def lifespan_state(self) -> dict[str, Any]:
         """What `set_lifespan_state` was given."""
-        return self._crew.lifespan_state
+        return self._crew.lifespan_state if self._loops is None else self._loops.state
 
     @property
     def shutdown_event(self) -> threading.Event:
         """Setting it stops `run`."""
-        return self._crew.shutdown_event
+        return self._crew.shutdown_event if self._loops is None else self._event
+
+    def wait_until_ready(self) -> None:
+        """Return when `run`, on another thread, serves. An ASGI application starts up first:
+        raises `StartupError` when it says that it cannot."""
+        if self._loops is not None:
+            self._loops.wait_until_ready()
 
     def start_draining(self) -> None:
         """Stop listening, now. Requests in flight finish and close; idle connections close."""
-        self.poller.drain()
+        if self._loops is not None:
+            self._loops.drain()
+        else:
+            self.poller.drain()
 
     def is_idle(self) -> bool:
         """Whether no connection is being handled: none is read, served, streamed or written to."""
-        return self._crew.is_idle()
+        return self._crew.is_idle() if self._loops is None else self._loops.is_idle()
 
     def listen(self, sock: socket.socket) -> None:
         """Accept connections from `sock`, which listens, too."""
-        self.poller.listen(Listener(sock, self.config, self._ssl_context))
+        if self._loops is not None:
+            self._loops.listen(sock, self._ssl_context)
+        else:
+            self.poller.listen(Listener(sock, self.config, self._ssl_context))
+
+    def take_back(self, conn: Connection) -> bool:
+        """Serve the next request of `conn`, which is IDLE or YIELDED and was adopted before.
+
+        False, and nothing happens, where no more are served.
+        """
+        if self.poller.draining:
+            return False
+        now = time.monotonic()
+        conn.deadline = now + self._keep_alive
+        conn.registered = False
+        self.poller.connections.add(conn)
+        self.poller.park(conn, now)
+        return True
 
     def shutdown(self, timeout: float) -> None:
         """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return."""
-        self._crew.shutdown(timeout)
+        if self._loops is not None:
+            self._loops.shutdown(timeout)
+        else:
+            self._crew.shutdown(timeout)
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
-        self._crew.cut()
+        if self._loops is not None:
+            self._loops.cut()
+        else:
+            self._crew.cut()
 
     def stop(self) -> None:
         """Make `run` return when the threads are done with what they are at."""
-        self._crew.stop()
+        if self._loops is not None:
+            self._loops.drain(0)
+        else:
+            self._crew.stop()
 
     def run(self) -> None:
         """Serve until `stop` is called or `shutdown_event` is set (blocking).
@@ -232,6 +290,9 @@ class SyncWorker:
         The calling thread serves, and hires the other threads of the configuration. Afterwards
         the poller is closed, and with it the listening socket.
         """
+        if self._loops is not None:
+            self._loops.run(conn_queue=self._conn_queue, ssl_context=self._ssl_context)
+            return
         try:
             for _ in range(self.config.threads() - 1):
                 self._hire()
@@ -246,6 +307,7 @@ class SyncWorker:
     def _hire(self) -> None:
         """Start a thread with a worker of its own, which shares this one's crew."""
         sibling = object.__new__(SyncWorker)
+        sibling._loops = sibling._conn_queue = None
         for name in ("config", "_app", "_sync_app", "collector", "async_pool", "_ssl_context"):
             setattr(sibling, name, getattr(self, name))
         sibling._crew = self._crew
@@ -283,6 +345,9 @@ class SyncWorker:
 
     def _run_accept_loop(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """Poll and serve until this thread's turn ends. `runner` is None where all is sync."""
+        if self._loops is not None:
+            self._loops.run(runner)
+            return
         rota, wait = self.rota, self.poller.wait
         while rota.leader is self:
             connection = wait(poll_interval)
@@ -301,6 +366,9 @@ class SyncWorker:
 
     def _run_from_queue(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """The same, with connections that a distributor puts into `conn_queue`."""
+        if self._loops is not None:
+            self._loops.run(runner, conn_queue=self._conn_queue, ssl_context=self._ssl_context)
+            return
         self._run_accept_loop(poll_interval, runner)
 
     # ---- One connection -------------------------------------------------------------------
@@ -486,6 +554,7 @@ class SyncWorker:
         if conn.state is State.ADOPTED:
             assert self.async_pool is not None
             self._handed_off = True
+            conn.worker = self
             self.async_pool.adopt(conn, request, self._crew.lifespan_state)
             return False
         if conn.hijacked is not None:
