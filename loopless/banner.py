@@ -20,18 +20,28 @@ _EVERYWHERE = ("0.0.0.0", "::")
 def start_message(server: Server, name: str, kind: str, notes: Sequence[str] = ()) -> str:
     """The lines that the command prints once `server`, which has sockets, accepts connections.
 
-    `name` is how the application was named, `kind` is what it is, such as `wsgi` or `sync`; `notes`
+    `name` is how the application was named, `kind` is what it is, such as `wsgi` or `asgi`; `notes`
     are lines of their own.
     """
-    threads = server.config.threads()
     lines = [f"loopless {__version__} serves {name} ({kind})"]
     lines += _places(server.urls, server.addresses)
-    crew = "1 thread" if threads == 1 else f"{threads} threads"
+    crew = _loops(server) if kind == "asgi" else _several(server.config.threads(), "thread")
     lines.append(f"{crew}, Python {platform.python_version()}, {gil_state()}")
     lines += gil_advice()
     lines += notes
     lines.append("Ctrl-C stops it")
     return "\n  ".join(lines)
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _loops(server: Server) -> str:
+    from .worker.asgi.loops import loop_count, loop_factory
+
+    kind = loop_factory(server.config.asgi.loop).__module__.partition(".")[0]
+    return _several(loop_count(server.config), "event loop") + f" ({kind})"
 
 
 def gil_state() -> str:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from .adapters import as_sync_app
+from .adapters import as_app, as_sync_app
 from .apps import AppError, LoadedApp, app_folder, load_app
 from .banner import start_message
 from .binding import open_sockets
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .version import __version__
-from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, SyncApp, app_kind
+from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, StartupError, app_kind
 from .worker.access_log import compile_format
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ _GROUPS = {
     "app": "Application",
     "bind": "Where",
     "workers": "Threads",
+    "asgi": "ASGI",
     "log": "Logs",
     "limits": "Limits",
     "timeouts": "Timeouts",
@@ -48,6 +49,8 @@ _GROUPS = {
 _METAVARS = {"bytes": "SIZE", "seconds": "SECONDS", "bytes per second": "BYTES"}
 
 _HELP = """Serve a WSGI application or a SyncApp on threads, without an event loop.
+
+An ASGI application is served too, on an event loop.
 
 APP is module:app, module:create_app("x", debug=False), or the path of a file, with or without
 :app behind it. Left out, wsgi.py or app.py of the current directory is served.
@@ -157,9 +160,15 @@ def _app_options() -> list[click.Parameter]:
         click.Argument(["app"], required=False, envvar="LOOPLESS_APP"),
         _GroupedOption(
             ["--interface"],
-            type=click.Choice(["auto", "wsgi", "sync"]),
+            type=click.Choice(["auto", "wsgi", "sync", "asgi"]),
             default="auto",
             help="What the application is, where looking at it does not tell.  [default: auto]",
+            group="app",
+        ),
+        _GroupedOption(
+            ["--asgi", "asgi_app"],
+            metavar="APP",
+            help="An ASGI application beside APP: it gets the WebSockets, and what a SyncApp leaves.",
             group="app",
         ),
         _GroupedOption(
@@ -270,6 +279,11 @@ class _CommandServer(Server):
     announced = False
     grace = math.inf
 
+    def start(self) -> None:
+        announced, self.announced = self.announced, True  # a start that fails needs no end
+        super().start()
+        self.announced = announced
+
     def stop(self, timeout: float | None = None) -> None:
         if not self.announced:
             self.announced = True
@@ -282,6 +296,7 @@ class _CommandServer(Server):
 def _run(
     app: str | None,
     interface: str,
+    asgi_app: str | None,
     app_dir: str,
     factory: bool,
     reload: bool,
@@ -302,8 +317,10 @@ def _run(
     elif given := [*reload_dir, *reload_include, *reload_exclude, *reload_extra]:
         raise ConfigError(f"{given[0]}: this is for --reload, which was not given; add it")
     loaded = load_app(app, app_dir, factory=factory)
-    kind, sync_app = _as_sync_app(loaded, interface)
-    return run_server(sync_app, config, loaded.name, kind, inherited)
+    beside = load_app(asgi_app, app_dir) if asgi_app is not None else None
+    kind, served = _as_app(loaded, interface, beside)
+    second = None if beside is None else as_app(beside.app, "asgi")
+    return run_server(served, config, loaded.name, kind, inherited, asgi_app=second)
 
 
 def _existing(folders: tuple[str, ...]) -> list[str]:
@@ -329,24 +346,27 @@ def run_reloader(config: ServerConfig, watched: Watched, command: Sequence[str] 
 
 
 def run_server(
-    app: SyncApp,
+    app: Any,
     config: ServerConfig,
     name: str,
     kind: str,
     inherited: Inherited | None = None,
     notes: Sequence[str] = (),
+    *,
+    asgi_app: Any = None,
 ) -> int:
     """Serve `app` until a signal comes, and return the exit code.
 
+    `app` is a `SyncApp`, perhaps with an `asgi_app` beside it, or an ASGI application.
     `name`, `kind` and `notes` are for the start message. `inherited` is what a reloader has left
     to this process. Raises `ConfigError` for what cannot be bound or used.
     """
     _configure_logging(config.log.level)
     _raise_descriptor_limit()
     if inherited is None:
-        server = _CommandServer(app, config, sockets=open_sockets(config))
+        server = _CommandServer(app, config, sockets=open_sockets(config), asgi_app=asgi_app)
     else:
-        server = _CommandServer(app, config, sockets=inherited.sockets)
+        server = _CommandServer(app, config, sockets=inherited.sockets, asgi_app=asgi_app)
         server.announced, server.grace = True, GRACE
         notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
     # Until `serve_forever` handles them, both signals end the start.
@@ -367,18 +387,27 @@ def run_server(
 def _start(server: _CommandServer) -> None:
     try:
         server.start()
+    except StartupError as error:
+        text = str(error).strip()
+        trace = text + "\n" if "\n" in text else ""
+        reason = text.rpartition("\n")[2] or "its lifespan said so"
+        raise AppError(f"the application did not start: {reason}", trace) from None
     except (ConfigError, OSError) as error:
-        server.announced = True  # there is nothing to stop but the sockets
         server.stop()
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"the server cannot start: {error}") from None
 
 
-def _as_sync_app(loaded: LoadedApp, interface: str) -> tuple[str, Any]:
+def _as_app(loaded: LoadedApp, interface: str, beside: LoadedApp | None) -> tuple[str, Any]:
+    """What `loaded` is, and as what it is served: as a `SyncApp` if there is another `beside` it."""
     try:
         kind = app_kind(loaded.app) if interface == "auto" else interface
-        return kind, as_sync_app(loaded.app, interface)
+        if beside is None:
+            return kind, as_app(loaded.app, interface)
+        if kind == "asgi":
+            raise TypeError("--asgi stands beside a WSGI application or a SyncApp; leave it out")
+        return f"{kind}, with {beside.name}", as_sync_app(loaded.app, interface)
     except TypeError as error:
         raise AppError(f"{loaded.name}: {error}") from None
 

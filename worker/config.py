@@ -363,9 +363,6 @@ class ServerConfig:
                 raise ConfigError(
                     f"{option.name}: {value!r} is for from_options, which converts it"
                 )
-        root = self.asgi.root_path
-        if root and (not root.startswith("/") or root.endswith("/")):
-            raise ConfigError(f"root_path: {root!r} must begin with a / and not end with one")
 
     @classmethod
     def from_options(cls, **options: Any) -> ServerConfig:

@@ -92,6 +92,8 @@ class Cycle:
         self.disconnected = False
         self.task: asyncio.Task[None] | None = None
         self._stage: Stage = _NEW
+        self._status = 0
+        self._headers: list[Any] = []
         self._stream: LoopStream | None = None
         self._body_given = False
         self._receivers: list[asyncio.Future[None]] | None = None
@@ -142,7 +144,7 @@ class Cycle:
         line = self.line
         if isinstance(error, asyncio.CancelledError) and line.worker.cancelling:
             pass
-        elif _is_about_the_client(error):
+        elif is_about_the_client(error):
             log.debug("%s %s: the client left", *self._named())
         else:
             log.error("The application failed on %s %s", *self._named(), exc_info=error)
@@ -155,9 +157,18 @@ class Cycle:
             self.line.conn.spoil()
             self.line.close("the application failed")
             return
-        self._status = 500
-        self._headers: list[Any] = [_TEXT]
-        self._answer(b"Internal Server Error\n")
+        self.answer_for_the_server(500, b"Internal Server Error\n")
+
+    def answer_for_the_server(self, status: int, body: bytes) -> None:
+        """Give an answer that is not the application's."""
+        self._status = status
+        self._headers = [_TEXT]
+        self._answer(body)
+
+    def returned(self) -> None:
+        """The application has ended that was to give the answer by `send` alone."""
+        if self._stage is not _DONE:
+            self._unfinished()
 
     def _named(self) -> tuple[str, str]:
         return self.head.method, self.head.path
@@ -449,7 +460,7 @@ def _file_body(path: str | os.PathLike[str]) -> FileBody:
     return FileBody(fd, 0, os.fstat(fd).st_size)
 
 
-def _is_about_the_client(error: BaseException | None) -> bool:
+def is_about_the_client(error: BaseException | None) -> bool:
     """Whether `error`, or what it was raised for, is that the client left."""
     for _ in range(20):  # nobody promises that a chain has an end
         if error is None:
@@ -457,6 +468,6 @@ def _is_about_the_client(error: BaseException | None) -> bool:
         if isinstance(error, ClientDisconnected):
             return True
         if isinstance(error, BaseExceptionGroup):
-            return all(_is_about_the_client(each) for each in error.exceptions)
+            return all(is_about_the_client(each) for each in error.exceptions)
         error = error.__cause__ or error.__context__
     return False

@@ -30,6 +30,7 @@ log = logging.getLogger("loopless")
 
 # Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
 _PLAIN = RequestReceived._fields.index("plain")
+_TEXT = ("Content-Type", "text/plain; charset=utf-8")
 # A head up to this size is remembered with its connection, in case it comes again.
 _LONGEST_REPEATED = 1024
 # How many requests a connection may have pipelined before others get a turn.
@@ -343,7 +344,9 @@ class HTTPLine(Line):
         self._next(cycle)
 
     def flushed(self) -> None:
-        if self.cycle is not None and self.cycle.answered:
+        if self.session is not None:
+            self.session.flushed()
+        elif self.cycle is not None and self.cycle.answered:
             self.answered(self.cycle)
 
     def _next(self, cycle: Cycle) -> None:
@@ -382,34 +385,22 @@ class HTTPLine(Line):
         conn = self.conn
         if conn.record is None and self.worker.collector is not None:
             conn.record = Record(None, time.monotonic())
-        headers = [("Content-Type", "text/plain; charset=utf-8")]
-        body = message.encode("latin-1", "replace") + b"\n"
-        self.answer_for_the_server(None, Response(status, headers, body))
+        self._last_answer(Response(status, [_TEXT], message.encode("latin-1", "replace") + b"\n"))
 
-    def answer_for_the_server(
-        self, head: RequestReceived | None, response: Response, *, persistent: bool = False
-    ) -> bool:
-        """Give an answer that is not the application's, the last if not `persistent`.
-
-        Whether the connection goes on.
-        """
+    def _last_answer(self, response: Response) -> None:
         conn = self.conn
         try:
-            persistent = self.worker.writer.answer(conn, head, response, persistent)
+            self.worker.writer.answer(conn, None, response, False)
         except ClientDisconnected as error:
             self.lost(str(error))
-            return False
+            return
         if conn.record is not None:
             conn.record.status = response.code
             conn.record.body_bytes = len(response.body)  # type: ignore[arg-type]
-        if persistent:
-            return True
-        if conn.outgoing is not None:
-            # rare: a client that reads nothing. It may have what the kernel took
-            self.conn.outgoing = None
+        # to a client that reads nothing, what the kernel took of it must do
+        conn.outgoing = None
         self.completed(complete=True)
         self._linger()
-        return False
 
     # ---- WebSockets -----------------------------------------------------------------------
 
@@ -421,6 +412,31 @@ class HTTPLine(Line):
             self.refuse(501, "Not Implemented")
             return
         Session.open(self, head)
+
+    def hold(self, session: Session) -> None:
+        """From now on the octets are those of `session`."""
+        self.session = session
+        self.phase = Phase.SESSION
+
+    def release(self, session: Session) -> None:
+        """`session` is over, and all of it is written."""
+        assert self.session is session
+        self.session = None
+        self.completed(complete=True)
+        self._linger()
+
+    def deny(self, head: RequestReceived) -> Cycle:
+        """Answer a request for a WebSocket with HTTP after all."""
+        self.session = None
+        self.phase = _BUSY
+        self.cycle = cycle = Cycle(self, head)
+        cycle.persistent = False
+        return cycle
+
+    def upgrade_required(self, version: str) -> None:
+        """Say which version of WebSockets is spoken here (RFC 6455, 4.4)."""
+        headers = [("Sec-WebSocket-Version", version), _TEXT]
+        self._last_answer(Response(426, headers, b"This version of WebSockets is not spoken\n"))
 
     # ---- Time -----------------------------------------------------------------------------
 

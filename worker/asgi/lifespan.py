@@ -71,7 +71,7 @@ class Lifespan:
         except BaseException as error:
             if not self._started.done():
                 self._unsupported(error)
-            elif not self._stopped.done():
+            elif self._supported and not self._stopped.done():
                 log.error("The application failed in its lifespan", exc_info=error)
 
     async def _send(self, message: Any) -> None:

@@ -39,7 +39,8 @@ class Scopes:
     """Makes scopes. Belongs to one loop, for its cache of header lines."""
 
     def __init__(self, root_path: str) -> None:
-        self._root_path = root_path
+        root = root_path.strip("/")
+        self._root_path = f"/{root}" if root else ""
         self._lines: dict[bytes, tuple[bytes, bytes]] = {}
 
     def template(self, conn: Connection) -> Scope:

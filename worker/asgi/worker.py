@@ -8,7 +8,7 @@ import contextvars
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import ServerConfig
 from ..connection import Connection, State
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..messages import ASGIApp, Request
     from ..sync_worker import SyncWorker
     from .crew import LoopCrew
-    from .cycle import Cycle
     from .line import Line
 
 log = logging.getLogger("loopless")
@@ -43,6 +42,15 @@ _ACCEPTS_A_TURN = 16
 _LAST_WORDS = 2.0
 _CANCELLED = 1.0
 _LAST_LIFESPAN = 2.0
+
+
+class Call(Protocol):
+    """An application's call that waits for something."""
+
+    task: asyncio.Task[None] | None
+
+    def ask_to_end(self) -> None:
+        """The server's time is almost over."""
 
 
 class LoopWorker:
@@ -73,7 +81,7 @@ class LoopWorker:
         #: What `SyncWorker.set_lifespan_state` was given, for the connections that it hands over.
         self.given: dict[str, Any] = {}
         #: Applications' calls that wait for something.
-        self.calls: set[Cycle] = set()
+        self.calls: set[Call] = set()
         self.draining = False
         #: The calls that are left are being cancelled.
         self.cancelling = False
@@ -248,9 +256,9 @@ class LoopWorker:
         self.lines.discard(line)
         self._look_whether_empty()
 
-    def call_over(self, cycle: Cycle) -> None:
+    def call_over(self, call: Call) -> None:
         """An application's call has ended."""
-        self.calls.discard(cycle)
+        self.calls.discard(call)
         self._look_whether_empty()
 
     def _look_whether_empty(self) -> None:

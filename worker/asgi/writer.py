@@ -78,6 +78,21 @@ class LoopWriter(ResponseWriter):
             self._timeouts,
         )
 
+    def switching(
+        self, fields: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]]
+    ) -> bytes:
+        """The head of a 101 to a WebSocket. Raises `InvalidResponseError`."""
+        date = self.date_header()
+        lines = [b"HTTP/1.1 101 Switching Protocols\r\n", date, self._server_line]
+        lines.append(b"Upgrade: websocket\r\nConnection: Upgrade\r\n")
+        lines += [encode_header(name, value)[0] for name, value in fields]
+        for name, value in headers:
+            line, kind = encode_header(name, value)
+            if not kind:
+                lines.append(line)
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
     def _render(
         self,
         head: RequestReceived | None,
