@@ -16,7 +16,8 @@ class ThreadedServer(Server):
 
     `app` is a WSGI application, a `SyncApp` or an ASGI application; `interface` says which where
     inspection does not tell. `asgi_app` beside one of the first two takes the WebSockets, and the
-    requests that a `SyncApp` answers with None. The keyword arguments are the options of `ServerConfig.from_options`.
+    requests that a `SyncApp` answers with None. The keyword arguments are the options of
+    `ServerConfig.from_options`.
     """
 
     def __init__(

@@ -168,7 +168,7 @@ def _app_options() -> list[click.Parameter]:
         _GroupedOption(
             ["--asgi", "asgi_app"],
             metavar="APP",
-            help="An ASGI application beside APP: it gets the WebSockets, and what a SyncApp leaves.",
+            help="An ASGI application beside APP, for WebSockets and what a SyncApp leaves.",
             group="app",
         ),
         _GroupedOption(
@@ -400,7 +400,7 @@ def _start(server: _CommandServer) -> None:
 
 
 def _as_app(loaded: LoadedApp, interface: str, beside: LoadedApp | None) -> tuple[str, Any]:
-    """What `loaded` is, and as what it is served: as a `SyncApp` if there is another `beside` it."""
+    """What `loaded` is, and as what it is served: a `SyncApp` if there is another `beside` it."""
     try:
         kind = app_kind(loaded.app) if interface == "auto" else interface
         if beside is None:

@@ -259,6 +259,7 @@ class SyncWorker:
         now = time.monotonic()
         conn.deadline = now + self._keep_alive
         conn.registered = False
+        conn.worker = None
         self.poller.connections.add(conn)
         self.poller.park(conn, now)
         return True

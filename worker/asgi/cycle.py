@@ -330,6 +330,8 @@ class Cycle:
             return
         self._stage = _DONE
         self.answered = True
+        if self._receivers:
+            self.wake()
         if conn.record is not None:
             endings.note_answer(conn, response)
         line.answered(self)
@@ -401,6 +403,8 @@ class Cycle:
 
     def _complete(self, stream: LoopStream) -> None:
         self.answered = True
+        if self._receivers:
+            self.wake()
         self.persistent = stream.persistent
         if self.line.conn.record is not None:
             self.line.conn.record.body_bytes = stream.sent

@@ -101,6 +101,11 @@ class HTTPLine(Line):
             self.deadline = time.monotonic() + timeouts.head
             self.resume_reading()
 
+    def idle_since(self) -> float:
+        """When a connection that is READY has become so."""
+        timeouts = self.worker.config.timeouts
+        return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)
+
     # ---- In -------------------------------------------------------------------------------
 
     def on_readable(self) -> None:
@@ -206,9 +211,7 @@ class HTTPLine(Line):
             self.refuse(error.status, error.message)
             return None
         if not conn.head_deadline:
-            conn.head_deadline = self.deadline = (
-                time.monotonic() + self.worker.config.timeouts.head
-            )
+            conn.head_deadline = self.deadline = time.monotonic() + self.worker.config.timeouts.head
         return None
 
     def _begin(self, head: RequestReceived) -> None:
@@ -299,10 +302,11 @@ class HTTPLine(Line):
     def body_wanted(self) -> None:
         """The application has taken what there was of a body."""
         cycle = self.cycle
-        if cycle is not None and isinstance(cycle.incoming, BodyStream) and not self.reading:
-            if not self.eof:
-                cycle.incoming.resume()
-                self.resume_reading()
+        if cycle is None or self.reading or self.eof:
+            return
+        if isinstance(cycle.incoming, BodyStream):
+            cycle.incoming.resume()
+            self.resume_reading()
 
     def _discard(self, cycle: Cycle, incoming: BodyStream) -> None:
         """The answer is out, and its request still comes."""
@@ -380,7 +384,7 @@ class HTTPLine(Line):
             self.throw_away()
 
     def refuse(self, status: int, message: str) -> None:
-        """Answer `status` and end the connection; nothing more of it is executed (RFC 9112, 2.2)."""
+        """Answer `status` and end the connection; no more of it is executed (RFC 9112, 2.2)."""
         self.cycle = None
         conn = self.conn
         if conn.record is None and self.worker.collector is not None:

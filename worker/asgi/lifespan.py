@@ -65,7 +65,7 @@ class Lifespan:
         assert self._started is not None
         assert self._stopped is not None
         try:
-            await self._app(scope, self._to_app.get, self._send)  # type: ignore[arg-type]
+            await self._app(scope, self._to_app.get, self._send)
         except asyncio.CancelledError:
             raise
         except BaseException as error:

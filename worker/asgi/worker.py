@@ -182,7 +182,7 @@ class LoopWorker:
 
     def _accept(self, listener: Listener) -> None:
         for _ in range(_ACCEPTS_A_TURN if self.crew.is_alone else 1):
-            if self.crew.is_full() and not self._make_room():
+            if self.crew.is_full() and (not has_input(listener.fileno()) or not self._make_room()):
                 return
             try:
                 conn = listener.accept()
@@ -223,7 +223,7 @@ class LoopWorker:
         if not idle:
             self._pause("as many connections are open as limit_connections allows")
             return False
-        min(idle, key=lambda line: line.deadline).close("closed for a new connection")
+        min(idle, key=HTTPLine.idle_since).close("closed for a new connection")
         return True
 
     def _pause(self, why: str) -> None:

@@ -56,7 +56,7 @@ class LoopWriter(ResponseWriter):
 
     def __init__(self, timeouts: Timeouts) -> None:
         super().__init__(timeouts)
-        self._line = _LineCache().__getitem__  # type: ignore[assignment]
+        self._line = _LineCache().__getitem__
 
     def stream(
         self,
