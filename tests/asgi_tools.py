@@ -15,6 +15,12 @@ Send = Callable[[Message], Awaitable[None]]
 #: The loops that are here to be tested.
 LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
 
+#: The header lines of a WebSocket handshake.
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
 TEXT = (b"content-type", b"text/plain")
 
 

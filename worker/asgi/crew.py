@@ -68,7 +68,8 @@ class LoopCrew:
         self._open: set[int] = set()
         self._arrived: set[LoopWorker] = set()
         self._serving = False
-        self._stopping = False
+        #: No more is accepted.
+        self.stopping = False
         #: All loops are ready, or one has failed.
         self.ready = threading.Event()
 
@@ -134,13 +135,13 @@ class LoopCrew:
             failed = self._failure() is not None
             if len(self._arrived) < len(self.workers) and not failed:
                 return
-            self._serving = not failed and not self._stopping
+            self._serving = not failed and not self.stopping
             listeners = list(self._listeners) if self._serving else []
         for each in self.workers:
             for listener in listeners:
                 each.call(each.listen, listener)
         self.ready.set()
-        if failed or self._stopping:
+        if failed or self.stopping:
             self._stop(0)
 
     def wait_until_ready(self) -> None:
@@ -160,14 +161,14 @@ class LoopCrew:
 
     def is_full(self) -> bool:
         """Whether as many connections are open as may be."""
-        return sum(len(worker.lines) for worker in self.workers) >= self._limit
+        return sum(worker.load() for worker in self.workers) >= self._limit
 
     def least_busy(self, candidate: LoopWorker) -> LoopWorker:
         """Who takes a new connection: `candidate`, unless another has clearly fewer."""
         if self.is_alone:
             return candidate
-        least = min(self.workers, key=lambda worker: len(worker.lines))
-        return candidate if len(candidate.lines) <= len(least.lines) + 1 else least
+        least = min(self.workers, key=LoopWorker.load)
+        return candidate if candidate.load() <= least.load() + 1 else least
 
     def is_idle(self) -> bool:
         """Whether no request is under way."""
@@ -175,7 +176,7 @@ class LoopCrew:
 
     def _take_from(self, conn_queue: ConnectionQueue, ssl_context: ssl.SSLContext | None) -> None:
         self.ready.wait()
-        while not self.workers[0].ended.is_set() and not self._stopping:
+        while not self.workers[0].ended.is_set() and not self.stopping:
             try:
                 sock, what = conn_queue.get(timeout=_POLL_INTERVAL)
             except queue.Empty:
@@ -187,13 +188,15 @@ class LoopCrew:
                 sock.close()
                 continue
             taker = self.least_busy(self.workers[0])
+            taker.coming.add(conn)
             if not taker.call(taker.take, conn):
+                taker.coming.discard(conn)
                 conn.close()
 
     def every_second(self) -> None:
         """On a loop: has somebody set the event?"""
         event = self._shutdown_event
-        if event is not None and event.is_set() and not self._stopping:
+        if event is not None and event.is_set() and not self.stopping:
             self._stop(self.config.timeouts.graceful)
 
     def close_listener(self, listener: Listener) -> None:
@@ -213,7 +216,7 @@ class LoopCrew:
 
     def _stop(self, timeout: float) -> None:
         with self._lock:
-            self._stopping = True
+            self.stopping = True
         deadline = time.monotonic() + timeout
         for worker in self.workers:
             worker.call(worker.drain, deadline)

@@ -78,6 +78,8 @@ class LoopWorker:
         #: The lifespan's; every scope gets a copy.
         self.state: dict[str, Any] = {}
         self.lines: set[Line] = set()
+        #: Connections that another loop has accepted for this one.
+        self.coming: set[Connection] = set()
         #: What `SyncWorker.set_lifespan_state` was given, for the connections that it hands over.
         self.given: dict[str, Any] = {}
         #: Applications' calls that wait for something.
@@ -139,6 +141,8 @@ class LoopWorker:
         self._timers.append(sweep)
         self.ready.set()
         self.crew.arrived(self)
+        if self.crew.stopping:  # before this loop could be told
+            self.drain(time.monotonic())
         try:
             await self._empty.wait()
         finally:
@@ -193,11 +197,16 @@ class LoopWorker:
             if conn is None:
                 return
             taker = self.crew.least_busy(self)
-            if taker is self or not taker.call(taker.take, conn):
-                self.take(conn)
+            if taker is not self:
+                taker.coming.add(conn)
+                if taker.call(taker.take, conn):
+                    continue
+                taker.coming.discard(conn)
+            self.take(conn)
 
     def take(self, conn: Connection) -> None:
         """Serve a connection that was accepted just now."""
+        self.coming.discard(conn)
         conn.become(State.ADOPTED)
         if self.collector is not None:
             self.collector.record(ConnectionOpened(conn.client))
@@ -255,6 +264,10 @@ class LoopWorker:
         """`line` is closed, or another's."""
         self.lines.discard(line)
         self._look_whether_empty()
+
+    def load(self) -> int:
+        """How many connections there are. Any thread may ask."""
+        return len(self.lines) + len(self.coming)
 
     def call_over(self, call: Call) -> None:
         """An application's call has ended."""
