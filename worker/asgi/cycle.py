@@ -281,7 +281,7 @@ class Cycle:
             self._send_trailers(message)
         elif kind == "http.response.early_hint" and stage is _NEW:
             self._inform(103, [("Link", _text(link)) for link in message["links"]])
-        elif not self.line.closed:
+        else:
             raise RuntimeError(f"{kind!r} cannot be sent when the answer is {stage.name.lower()}")
 
     def _start(self, message: Message) -> None:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsproto import events
 from wsproto.connection import Connection as Frames
-from wsproto.connection import ConnectionType
+from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason
-from wsproto.utilities import RemoteProtocolError
 
 from ..errors import ClientDisconnected, InvalidResponseError
 from .cycle import Cycle, is_about_the_client
@@ -305,11 +304,6 @@ class Session:
                 if self._stage is Stage.OPEN and self._is_full():
                     self.line.pause_reading()
                     return
-        except RemoteProtocolError as error:
-            hint = error.event_hint
-            code = hint.code if isinstance(hint, events.CloseConnection) else 1002
-            self._fail(code, str(error))
-            return
         except ClientDisconnected:
             return
         if not self.line.reading:
@@ -328,7 +322,12 @@ class Session:
         elif isinstance(event, events.Pong):
             self._pong_by = 0.0
         elif isinstance(event, events.CloseConnection):
-            self._closed_by_client(event)
+            assert self._frames is not None
+            if self._frames.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
+                # not the client's: wsproto's own word for frames that are wrong
+                self._fail(int(event.code), event.reason or "")
+            else:
+                self._closed_by_client(event)
 
     def _part(self, event: events.TextMessage | events.BytesMessage) -> None:
         data: Any = event.data
