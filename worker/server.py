@@ -187,6 +187,8 @@ class Server:
         if worker is None or thread is None:
             if pool is not None:
                 pool.shutdown(0)
+            if worker is not None:
+                worker.dismiss()
             self._close_sockets()
             self._close_log()
             self._stopped.set()

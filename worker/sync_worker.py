@@ -249,13 +249,15 @@ class SyncWorker:
         else:
             self.poller.listen(Listener(sock, self.config, self._ssl_context))
 
-    def take_back(self, conn: Connection) -> bool:
-        """Serve the next request of `conn`, which is IDLE or YIELDED and was adopted before.
+    def take_back(self, conn: Connection, let_go: Callable[[], object]) -> bool:
+        """Serve the next request of `conn`, which was adopted before.
 
-        False, and nothing happens, where no more are served.
+        `let_go` is called first, and must leave it IDLE or YIELDED. False, and nothing happens,
+        where no more is served.
         """
         if self.poller.draining:
             return False
+        let_go()
         now = time.monotonic()
         conn.deadline = now + self._keep_alive
         conn.registered = False
@@ -284,6 +286,11 @@ class SyncWorker:
             self._loops.drain(0)
         else:
             self._crew.stop()
+
+    def dismiss(self) -> None:
+        """Close a worker that was never `run`."""
+        if self._loops is None:
+            self._crew.disband(self)
 
     def run(self) -> None:
         """Serve until `stop` is called or `shutdown_event` is set (blocking).

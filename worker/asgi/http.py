@@ -363,7 +363,8 @@ class HTTPLine(Line):
             else:
                 self.close("answered the last request")
             return
-        if self.home is not None and self._go_home(self.home):
+        if self.home is not None:
+            self._go_home(self.home)
             return
         self.phase = _READY
         self.deadline = time.monotonic() + worker.config.timeouts.keep_alive
@@ -372,10 +373,10 @@ class HTTPLine(Line):
         if conn.buffer and not self._advancing:
             worker.loop.call_soon(self.advance)
 
-    def _go_home(self, home: SyncWorker) -> bool:
+    def _go_home(self, home: SyncWorker) -> None:
         """Let the threads have the next request."""
-        state = State.YIELDED if self.conn.buffer else State.IDLE
-        return home.take_back(self.give_back(state))
+        if not home.take_back(self.conn, self.give_back):
+            self.close("the server stops")
 
     def _linger(self) -> None:
         self.cycle = None

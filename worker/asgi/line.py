@@ -232,8 +232,7 @@ class Line:
         except OSError:
             self.close("answered the last request")
 
-    def give_back(self, state: State) -> Connection:
-        """The connection, in `state`, for the poller that it came from."""
+    def give_back(self) -> None:
+        """Let go of the connection, which is another's from now on."""
         self._release()
-        self.conn.become(state)
-        return self.conn
+        self.conn.become(State.YIELDED if self.conn.buffer else State.IDLE)
