@@ -8,7 +8,7 @@ import time
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from ..connection import Record, State
+from ..connection import Record
 from ..errors import ClientDisconnected, ProtocolError
 from ..lifecycle import RequestStarted
 from ..messages import Request, RequestReceived, Response
