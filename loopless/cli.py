@@ -6,7 +6,6 @@ The options are those of the option table, so that none is written twice.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import signal
@@ -21,6 +20,7 @@ from .adapters import as_sync_app
 from .apps import AppError, LoadedApp, app_folder, load_app
 from .banner import start_message
 from .binding import open_sockets
+from .process import configure_logging, raise_descriptor_limit
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .version import __version__
 from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, SyncApp, app_kind
@@ -341,8 +341,8 @@ def run_server(
     `name`, `kind` and `notes` are for the start message. `inherited` is what a reloader has left
     to this process. Raises `ConfigError` for what cannot be bound or used.
     """
-    _configure_logging(config.log.level)
-    _raise_descriptor_limit()
+    configure_logging(config.log.level)
+    raise_descriptor_limit()
     if inherited is None:
         server = _CommandServer(app, config, sockets=open_sockets(config))
     else:
@@ -381,32 +381,6 @@ def _as_sync_app(loaded: LoadedApp, interface: str) -> tuple[str, Any]:
         return kind, as_sync_app(loaded.app, interface)
     except TypeError as error:
         raise AppError(f"{loaded.name}: {error}") from None
-
-
-def _configure_logging(level: str) -> None:
-    """Show the server's messages on standard error, unless the application sees to them."""
-    logger = logging.getLogger("loopless")
-    if logger.handlers:
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(level.upper())
-    logger.propagate = False
-    # Django's logging configuration disables the loggers that were there before it
-    logger.disabled = False
-
-
-def _raise_descriptor_limit() -> None:
-    """Allow as many open connections as the system does; shells start with a low limit."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    # macOS calls the limit infinite, and then takes no such number
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def say(text: str) -> None:

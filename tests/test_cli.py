@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from loopless import Server, ServerConfig, __version__, binding, cli
+from loopless import Server, ServerConfig, __version__, binding, cli, process
 from loopless.banner import gil_advice, start_message
 from loopless.worker import OPTIONS
 
@@ -340,9 +340,9 @@ def test_disabled_logger_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logger, "propagate", True)
     level = logger.level
     try:
-        cli._configure_logging("warning")
+        process.configure_logging("warning")
         assert (logger.disabled, logger.propagate, logger.level) == (False, False, logging.WARNING)
-        cli._configure_logging("debug")  # it has a handler now
+        process.configure_logging("debug")  # it has a handler now
         assert (len(logger.handlers), logger.level) == (1, logging.WARNING)
     finally:
         logger.setLevel(level)
