@@ -53,9 +53,9 @@ class Watcher:
     `extra_files`, and of a folder among them all that is in it. None of them need exist.
 
     What happens after the constructor has returned is noticed; with `since`, in the seconds of
-    `time.time`, also that a file of the roots has changed since then. `engine` is how: `watchfiles` or
-    `stat`; the one named is used if it can be, and for `auto` the best. Every method may be
-    called from any thread. It has a thread of its own until `close`.
+    `time.time`, also that a file has changed since then. `engine` is how: `watchfiles` or `stat`;
+    the one named is used if it can be, and for `auto` the best. Every method may be called from
+    any thread. It has a thread of its own until `close`.
     """
 
     def __init__(

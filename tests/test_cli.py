@@ -101,7 +101,7 @@ def fails(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(cli, "_raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr(cli, "raise_descriptor_limit", lambda: None)
     monkeypatch.setattr(cli, "_configure_logging", lambda level: None)
     before, handler = set(sys.modules), signal.getsignal(signal.SIGTERM)
 
