@@ -102,7 +102,7 @@ def fails(
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(cli, "raise_descriptor_limit", lambda: None)
-    monkeypatch.setattr(cli, "_configure_logging", lambda level: None)
+    monkeypatch.setattr(cli, "configure_logging", lambda level: None)
     before, handler = set(sys.modules), signal.getsignal(signal.SIGTERM)
 
     def run(*args: str) -> str:
