@@ -345,6 +345,23 @@ def test_an_endless_pipeliner_does_not_starve_the_others(
         thread.join()
 
 
+def test_a_request_that_came_too_late_costs_the_next_connection_nothing(
+    serve: Serve, connect: Connect
+) -> None:
+    def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    server = serve(hello, threads=1, head_timeout=0.2)
+    late = connect(server)
+    late.send(b"GET /")
+    assert late.answer().status == 408
+    client = connect(server)
+    client.send(GET[:5])
+    assert client.answer().status == 408
+    assert connect(server).get().body == b"hello"
+
+
 def test_a_pool_that_is_fully_blocked_recovers(serve: Serve, connect: Connect) -> None:
     go_on = threading.Event()
 

@@ -70,6 +70,7 @@ def _overdue(worker: SyncWorker, conn: Connection, state: State) -> None:
         close(worker, conn, "keep-alive timeout" if conn.requests else "no request came")
     else:
         refuse(worker, conn, 408, "The request did not arrive in time")
+        worker.refused = False  # nobody asks, and the next connection is another
 
 
 def resume(worker: SyncWorker, conn: Connection, before: State) -> bool:
