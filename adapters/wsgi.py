@@ -229,7 +229,7 @@ class WSGIApp:
         return environ
 
     def _template(self, channel: Channel) -> tuple[Address, Environ]:
-        """What is the same in every environ of requests that come in on one address."""
+        """What is the same in every environ of requests with one object for an address."""
         host, port = channel.server
         template: Environ = {
             # set for each request; here, so that the copies have room for them
@@ -253,6 +253,9 @@ class WSGIApp:
         }
         if channel.scheme == "https":
             template["HTTPS"] = "on"
+            # of one connection: where clients show certificates, no other has this address object
+            if "SSL_CLIENT_VERIFY" in channel.tls:
+                template.update(channel.tls)
         return channel.server, template
 
     def _amend(self, environ: Environ, call: Call) -> None:

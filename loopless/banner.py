@@ -26,6 +26,8 @@ def start_message(server: Server, name: str, kind: str, notes: Sequence[str] = (
     threads = server.config.threads()
     lines = [f"loopless {__version__} serves {name} ({kind})"]
     lines += _places(server.urls, server.addresses)
+    if server.config.tls.cert:
+        lines += _made_up(server)
     crew = "1 thread" if threads == 1 else f"{threads} threads"
     lines.append(f"{crew}, Python {platform.python_version()}, {gil_state()}")
     lines += gil_advice()
@@ -48,6 +50,16 @@ def gil_advice() -> list[str]:
     return [
         "This Python can do without the GIL, but a module that was imported switched it on:",
         "the RuntimeWarning above names the module, and PYTHON_GIL=0 keeps the GIL off",
+    ]
+
+
+def _made_up(server: Server) -> list[str]:
+    path = server.authority_file
+    if path is None:
+        return ["The certificate is made up for this run, so clients will warn of it"]
+    return [
+        "The certificate is made up, so clients will warn of it unless they trust the one in",
+        str(path),
     ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from .adapters import as_sync_app
@@ -40,6 +41,7 @@ _GROUPS = {
     "app": "Application",
     "bind": "Where",
     "workers": "Threads",
+    "tls": "TLS",
     "log": "Logs",
     "limits": "Limits",
     "timeouts": "Timeouts",
@@ -231,7 +233,20 @@ def _from_table(option: Option) -> click.Option:
         metavar=_metavar(option),
         help=option.help + (f"  [{', '.join(facts)}]" if facts else ""),
         group=option.group,
+        hidden=option.secret,
+        callback=_not_typed if option.secret else None,
     )
+
+
+def _not_typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Refuse a secret on the command line, which every user of the machine may read."""
+    assert param.name is not None
+    if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+        raise ConfigError(
+            f"{param.name}: everybody sees a command line, in ps; set"
+            f" LOOPLESS_{param.name.upper()}, or give --keyfile-password-file"
+        )
+    return value
 
 
 def _metavar(option: Option) -> str:

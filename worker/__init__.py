@@ -10,6 +10,7 @@ from .config import (
     Option,
     ServerConfig,
     Timeouts,
+    Tls,
     Workers,
     gil_enabled,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "SyncApp",
     "SyncWorker",
     "Timeouts",
+    "Tls",
     "Workers",
     "app_kind",
     "gil_enabled",

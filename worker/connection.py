@@ -220,6 +220,11 @@ class Connection:
     def begun(self) -> bool:
         return self.stream_writer is not None and self.stream_writer.begun
 
+    @property
+    def tls(self) -> dict[str, str]:
+        # nothing of TLS is left of a socket that the application has taken away
+        return {} if isinstance(self.sock, socket.socket) else self.sock.facts()
+
     def stream(self, request: Request, response: Response) -> StreamWriter:
         return self._server().open_stream(self, request, response)
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from . import endings
 from .connection import State
 from .rota import Rota
+from .wrong_port import WrongPort
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from .config import ServerConfig
@@ -46,6 +48,8 @@ class Crew:
         self.rota = Rota(config.threads(), config.workers.max_streams, hire, gil=gil)
         self.shutdown_event = shutdown_event
         self.lifespan_state: dict[str, Any] = {}
+        self.ssl_context: ssl.SSLContext | None = None
+        self.wrong_port = WrongPort()
         self.workers: set[SyncWorker] = set()
         self._threads: set[threading.Thread] = set()
         self._hired = 0

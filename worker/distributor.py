@@ -70,6 +70,12 @@ class QueuePoller(Poller):
         self.connections.add(connection)
         return connection
 
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """As `Poller.use_context`; for the pairs in the queue too."""
+        if self._ssl_context is not None:
+            self._ssl_context = ssl_context
+        super().use_context(ssl_context)
+
     def park(self, connection: Connection, now: float) -> None:  # noqa: ARG002
         self._inbox.append(connection)
         self._tell()

@@ -12,10 +12,11 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from .connection import Connection, Record, State
-from .errors import ClientDisconnected
+from .errors import ClientDisconnected, PlainRequest
 from .lifecycle import ClientGone, ConnectionClosed, ConnectionOpened, ResponseCompleted
 from .messages import FileBody, Response
 from .poller import has_input
+from .wrong_port import WITHOUT_TLS
 
 if TYPE_CHECKING:
     from .sync_worker import SyncWorker
@@ -102,8 +103,16 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
     sock = cast("TLSSocket", conn.sock)
     try:
         done = sock.handshake()
+    except PlainRequest:
+        _answer_plainly(worker, conn, sock)
+        return False
     except OSError as error:
-        close(worker, conn, f"TLS handshake failed: {error}")
+        log.debug("The TLS handshake of %s failed: %s", conn.client[0], error)
+        conn.wants_write = False
+        if has_input(conn.fd):  # closing would reset away the alert that says why
+            _linger(worker, conn)
+        else:
+            close(worker, conn, f"TLS handshake failed: {error}")
         return False
     now = time.monotonic()
     conn.wants_write = sock.wants_write
@@ -115,6 +124,16 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
         conn.become(State.HANDSHAKE)
         worker.poller.park(conn, now)
     return done
+
+
+def _answer_plainly(worker: SyncWorker, conn: Connection, sock: TLSSocket) -> None:
+    """A request without TLS, on a port with it: the client can read the answer without, too."""
+    plain = sock.without_tls()
+    conn.sock, conn.recv, conn.send = plain, plain.recv, plain.send
+    conn.scheme = "http"
+    worker.wrong_port.without_tls(conn)
+    refuse(worker, conn, 400, WITHOUT_TLS)
+    worker.refused = False  # nobody asks, and the next connection is another
 
 
 def _opened(worker: SyncWorker, conn: Connection) -> None:

@@ -104,6 +104,13 @@ class Poller(ABC):
             if not self._paused:
                 self._register_listener(listener.fileno())
 
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin handshakes with `ssl_context` from now on; listeners without TLS stay so."""
+        with self._lock:
+            for listener in self.listeners.values():
+                if listener.ssl_context is not None:
+                    listener.ssl_context = ssl_context
+
     def drain(self) -> None:
         """Stop listening, and let every idle connection become ready so that it can be closed.
 

@@ -12,14 +12,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .access_log import AccessLog
-from .config import ServerConfig
+from .config import ConfigError, ServerConfig, changed
 from .lifecycle import Collectors, LifecycleCollector
-from .listener import open_socket, parse_bind
+from .listener import BindAddress, open_socket, parse_bind
 from .messages import SyncApp
 from .sync_worker import SyncWorker
+from .tls_context import make_context
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
@@ -32,10 +34,12 @@ class Server:
 
     `start` returns when connections are accepted; `stop` when the last request is answered, or
     the time for that is over. As a context manager it is started and stopped. `sockets`, which
-    listen already, take the place of `config.bind`. `start` and `stop` may be called from any
-    thread; a second `stop` waits for the first.
+    listen already, take the place of `config.bind`; if they are as many, in the same order, they
+    are with or without TLS as it says. `ssl_context` takes the place of `config.tls`. `start` and
+    `stop` may be called from any thread; a second `stop` waits for the first.
 
-    `start` raises `OSError` when an address cannot be bound, and `ConfigError`.
+    `bind` and `start` raise `OSError` when an address cannot be bound, and `ConfigError`, which
+    the constructor raises too.
     """
 
     def __init__(
@@ -50,7 +54,11 @@ class Server:
         self.app = app
         self.config = config or ServerConfig()
         self._sockets = list(sockets or ())
+        if ssl_context is not None and (given := changed(self.config.tls)):
+            raise ConfigError(f"{given[0]}: ssl_context says it already; leave one of them out")
         self._ssl_context = ssl_context
+        # For each socket, whether it is without TLS.
+        self._plain: list[bool] = []
         self._collector = lifecycle_collector
         self._access_log: AccessLog | None = None
         self._worker: SyncWorker | None = None
@@ -68,15 +76,34 @@ class Server:
         """Open the sockets, so that `port` is known; clients wait until `start`."""
         if self.addresses:
             return
+        addresses = [parse_bind(text) for text in self.config.bind.addresses]
         try:
+            if self._ssl_context is None:
+                self._ssl_context = make_context(self.config.tls, self._hosts())
             if not self._sockets:
-                for text in self.config.bind.addresses:
-                    sock = open_socket(parse_bind(text), self.config.bind.backlog)
-                    self._sockets.append(sock)
+                for address in addresses:
+                    self._sockets.append(open_socket(address, self.config.bind.backlog))
+            self._plain = self._without_tls(addresses)
         except BaseException:
             self._close_sockets()
             raise
         self.addresses = [sock.getsockname() for sock in self._sockets]
+
+    def _without_tls(self, addresses: list[BindAddress]) -> list[bool]:
+        """Which of the sockets speak plain HTTP. Raises `ConfigError`."""
+        if len(addresses) != len(self._sockets):  # they come from somewhere else
+            return [self._ssl_context is None] * len(self._sockets)
+        for text, address in zip(self.config.bind.addresses, addresses, strict=True):
+            if address.scheme == "https" and self._ssl_context is None:
+                raise ConfigError(
+                    f"bind: {text} needs a certificate; give certfile, or adhoc as cert"
+                )
+        return [self._ssl_context is None or each.scheme == "http" for each in addresses]
+
+    def _hosts(self) -> list[str]:
+        """The names and addresses that clients are told to use."""
+        addresses = map(parse_bind, self.config.bind.addresses)
+        return [address.host for address in addresses if address.kind == "tcp"]
 
     @property
     def port(self) -> int:
@@ -86,8 +113,44 @@ class Server:
     @property
     def urls(self) -> list[str]:
         """Where the server is reached: an URL each for TCP sockets, `unix:/PATH` for the others."""
-        scheme = "https" if self._ssl_context else "http"
-        return [_url(scheme, name) for name in self.addresses]
+        return [
+            _url("http" if plain else "https", name)
+            for plain, name in zip(self._plain, self.addresses, strict=True)
+        ]
+
+    @property
+    def authority_file(self) -> Path | None:
+        """Where the certificate is that clients should trust, if `cert` is `adhoc` and it is kept.
+
+        It is made by `bind`.
+        """
+        if not self.config.tls.cert:
+            return None
+        from . import adhoc
+
+        return adhoc.authority_file(self._hosts())
+
+    def reload_certificates(self) -> bool:
+        """Read certificate, key and authorities again, for the handshakes to come; any thread.
+
+        Open connections keep theirs. Returns False, and logs why, if they cannot be used: then all
+        stays as it was. There is nothing to do, and it is True, without TLS, and with an
+        `ssl_context`, which is its maker's to change.
+        """
+        if not self.config.tls.on:
+            return True
+        try:
+            context = make_context(self.config.tls, self._hosts())
+        except ConfigError as error:
+            log.error("The certificate was not reloaded, and the old one stays: %s", error)
+            return False
+        assert context is not None
+        with self._lock:
+            self._ssl_context = context
+            if self._worker is not None:
+                self._worker.use_context(context)
+        log.info("The certificate was reloaded")
+        return True
 
     # ---- When -----------------------------------------------------------------------------
 
@@ -117,12 +180,12 @@ class Server:
         self._worker = SyncWorker(
             self.config,
             self.app,
-            self._sockets[0],
+            None,
             ssl_context=self._ssl_context,
             lifecycle_collector=collector,
         )
-        for sock in self._sockets[1:]:
-            self._worker.listen(sock)
+        for sock, plain in zip(self._sockets, self._plain, strict=True):
+            self._worker.listen(sock, plain=plain)
 
     def _close_sockets(self) -> None:
         for sock in self._sockets:

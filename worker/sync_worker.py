@@ -53,6 +53,7 @@ from .messages import (
 )
 from .poller import ConnectionQueue, connection_limit, make_poller
 from .response import ResponseWriter, StreamWriter
+from .wrong_port import WITH_TLS, began_handshake
 
 if TYPE_CHECKING:
     import asyncio
@@ -152,12 +153,12 @@ class SyncWorker:
         self._sync_app: SyncApp = sync_app
         self.collector = lifecycle_collector
         self.async_pool = async_pool
-        self._ssl_context = ssl_context
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
         gil = gil_enabled() and not isinstance(poller, QueuePoller)
         event = shutdown_event or threading.Event()
         self._crew = Crew(config, poller, event, self._hire, gil=gil)
+        self._crew.ssl_context = ssl_context
         if sock is not None:
             poller.listen(Listener(sock, config, ssl_context))
         self._settle()
@@ -167,6 +168,7 @@ class SyncWorker:
         config = self.config
         self.poller = self._crew.poller
         self.rota = self._crew.rota
+        self.wrong_port = self._crew.wrong_port
         self.parser = RequestParser(config.limits)
         self.writer = ResponseWriter(config.timeouts)
         self._keep_alive = config.timeouts.keep_alive
@@ -210,9 +212,18 @@ class SyncWorker:
         """Whether no connection is being handled: none is read, served, streamed or written to."""
         return self._crew.is_idle()
 
-    def listen(self, sock: socket.socket) -> None:
-        """Accept connections from `sock`, which listens, too."""
-        self.poller.listen(Listener(sock, self.config, self._ssl_context))
+    def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
+        """Accept connections from `sock`, which listens, too; `plain` ones are without TLS."""
+        context = None if plain else self._crew.ssl_context
+        self.poller.listen(Listener(sock, self.config, context))
+
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin the handshakes from now on with `ssl_context`; where there is no TLS none begins.
+
+        Connections that are open keep what they have.
+        """
+        self._crew.ssl_context = ssl_context
+        self.poller.use_context(ssl_context)
 
     def shutdown(self, timeout: float) -> None:
         """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return."""
@@ -246,7 +257,7 @@ class SyncWorker:
     def _hire(self) -> None:
         """Start a thread with a worker of its own, which shares this one's crew."""
         sibling = object.__new__(SyncWorker)
-        for name in ("config", "_app", "_sync_app", "collector", "async_pool", "_ssl_context"):
+        for name in ("config", "_app", "_sync_app", "collector", "async_pool"):
             setattr(sibling, name, getattr(self, name))
         sibling._crew = self._crew
         sibling.worker_id = self.worker_id + self._crew.number()
@@ -428,7 +439,11 @@ class SyncWorker:
         except BlockingIOError:
             return None, b""
         except ProtocolError as error:
-            self._send_error(conn, error.status, error.message)
+            message = error.message
+            if conn.pieces is not None and began_handshake(conn.pieces):
+                self.wrong_port.with_tls(conn)
+                message = WITH_TLS
+            self._send_error(conn, error.status, message)
             return None, b""
         except OSError as error:
             endings.close(self, conn, f"lost: {error.strerror or error}")
