@@ -9,6 +9,7 @@ import platform
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +25,8 @@ import pytest
 from loopless import Server, ServerConfig, __version__, binding, cli, process
 from loopless.banner import gil_advice, start_message
 from loopless.worker import OPTIONS
+
+from .certificates import PASSWORD, Authority
 
 APP = """
 def app(environ, start_response):
@@ -577,6 +580,83 @@ def test_shell_completion_knows_the_choices() -> None:
         check=False,
     )
     assert result.stdout == "plain,epoll\n"
+
+
+# ---- TLS ----------------------------------------------------------------------------------
+
+
+def test_https_from_flags_and_environment(start: Callable[..., Running], tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue("server")
+    server = start(
+        *("--bind", "127.0.0.1:0", "--certfile", str(cert)),
+        env=os.environ
+        | {
+            "LOOPLESS_KEYFILE": str(authority.encrypted(key)),
+            "LOOPLESS_KEYFILE_PASSWORD": PASSWORD,
+        },
+    )
+    assert f"  https://127.0.0.1:{server.port}\n" in server.message
+    url = f"https://127.0.0.1:{server.port}/there"
+    with urllib.request.urlopen(url, timeout=10, context=authority.trusting()) as response:
+        assert response.read() == b"/there"
+    assert server.end() == (0, "stopping\n", "")
+
+
+def test_adhoc_says_whom_to_trust(start: Callable[..., Running], tmp_path: Path) -> None:
+    pytest.importorskip("trustme", reason="trustme has no wheels here", exc_type=ImportError)
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    server = start("--bind", "127.0.0.1:0", "--cert", "adhoc", env=os.environ | home)
+    path = Path(server.message.partition("they trust the one in\n  ")[2].partition("\n")[0])
+    trusting = ssl.create_default_context(cafile=path)
+    url = f"https://127.0.0.1:{server.port}/there"
+    with urllib.request.urlopen(url, timeout=10, context=trusting) as response:
+        assert response.read() == b"/there"
+    assert server.end() == (0, "stopping\n", "")
+    for where in ("XDG_CACHE_HOME", "HOME"):
+        home[where] = os.devnull
+    server = start("--bind", "127.0.0.1:0", "--cert", "adhoc", env=os.environ | home)
+    assert "made up for this run" in server.message
+    assert server.end() == (0, "stopping\n", "")
+
+
+def test_mistakes_with_certificates(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certfile = "--certfile", "none.pem", "--bind", "127.0.0.1:0"
+    assert fails(*certfile) == "--certfile: there is no file none.pem; check the path"
+    assert fails("--keyfile", "x") == "--keyfile: there is no certificate; give certfile too"
+    assert fails(*certfile, "--cert", "adhoc").startswith("--cert: adhoc makes a certificate, and")
+    assert fails("--cert", "xyzzy").startswith("--cert: 'xyzzy' is not one of adhoc")
+    typed = fails(*certfile, "--keyfile-password", PASSWORD)
+    assert typed.startswith("--keyfile-password: everybody sees a command line")
+    assert PASSWORD not in typed
+    assert fails("--bind", "https://127.0.0.1:0").startswith("--bind: https://127.0.0.1:0 needs")
+
+
+def test_no_password_is_asked_for(fails: Callable[..., str], tmp_path: Path) -> None:
+    """OpenSSL would, on the terminal; here there is one, and nobody at it."""
+    pty = pytest.importorskip("pty")
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue("server")
+    terminal, ours = pty.openpty()
+    command = [sys.executable, "-m", "loopless", "--bind", "127.0.0.1:0", "--certfile", str(cert)]
+    try:
+        done = subprocess.run(
+            [*command, "--keyfile", str(authority.encrypted(key))],
+            cwd=tmp_path,
+            stdin=ours,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            timeout=20,
+            check=False,
+        )
+    finally:
+        os.close(terminal)
+        os.close(ours)
+    assert done.returncode == 2
+    assert "is encrypted; give keyfile_password_file" in done.stderr
 
 
 # ---- The start message --------------------------------------------------------------------

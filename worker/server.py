@@ -131,8 +131,9 @@ class Server:
         return adhoc.authority_file(self._hosts())
 
     def reload_certificates(self) -> bool:
-        """Read certificate, key and authorities again, for the handshakes to come; any thread.
+        """Read certificate, key and authorities again, for the handshakes to come.
 
+        Any thread may call it, but no signal handler: what that interrupts may hold the lock.
         Open connections keep theirs. Returns False, and logs why, if they cannot be used: then all
         stays as it was. There is nothing to do, and it is True, without TLS, and with an
         `ssl_context`, which is its maker's to change.

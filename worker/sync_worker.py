@@ -53,6 +53,7 @@ from .messages import (
 )
 from .poller import ConnectionQueue, connection_limit, make_poller
 from .response import ResponseWriter, StreamWriter
+from .tls_context import make_context
 from .wrong_port import WITH_TLS, began_handshake
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class SyncWorker:
     `app` is a `SyncApp`, or an ASGI application, told apart by inspection (`loopless_interface` on
     it decides); `sync_app` beside an ASGI `app` takes the requests first, and what it answers with
     None, and upgrades, go to `async_pool`. `sock` is a listening socket, or None with `conn_queue`,
-    which somebody fills with (socket, address) pairs. Setting `shutdown_event` stops `run` within a
+    which somebody fills with (socket, address) pairs. `ssl_context` takes the place of what
+    `config.tls` says. Setting `shutdown_event` stops `run` within a
     second. `lifecycle_collector` is told what happens, see `lifecycle`.
 
     Raises `TypeError` for an ASGI `app` without `sync_app`, and `ConfigError`.
@@ -153,6 +155,8 @@ class SyncWorker:
         self._sync_app: SyncApp = sync_app
         self.collector = lifecycle_collector
         self.async_pool = async_pool
+        if ssl_context is None:
+            ssl_context = make_context(config.tls)
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
         gil = gil_enabled() and not isinstance(poller, QueuePoller)
