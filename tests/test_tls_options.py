@@ -13,11 +13,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 
-from loopless import ConfigError, Request, Response, ThreadedServer, make_server
+from loopless import (
+    ConfigError,
+    Request,
+    Response,
+    ServerConfig,
+    SyncWorker,
+    ThreadedServer,
+    make_server,
+)
 from loopless.worker.config import Tls
 from loopless.worker.peer import distinguished
 from loopless.worker.tls_context import make_context
@@ -180,6 +189,23 @@ def test_an_old_version_is_refused(
     with pytest.raises(ssl.SSLError, match="alert protocol version"):
         connect_tls(server, context)
     assert session_of(connect_tls(server)).version() == "TLSv1.3"
+
+
+def test_a_worker_without_a_server_has_it_too(connect_tls: Connect, files: Files) -> None:
+    def hello(request: Request) -> Response:
+        return Response(200, [], request.scheme.encode())
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    config = ServerConfig.from_options(certfile=str(files.both), threads=1)
+    worker = SyncWorker(config, hello, sock)
+    server: Any = SimpleNamespace(port=sock.getsockname()[1])
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        assert connect_tls(server).get().body == b"https"
+    finally:
+        worker.stop()
+        thread.join()
 
 
 # ---- What is wrong with it ------------------------------------------------------------------
@@ -613,6 +639,14 @@ def test_adhoc_is_for_the_local_names_and_those_that_are_bound(cache: Path, name
         with trusting(authority).wrap_socket(ours, server_hostname=name) as sock:
             assert sock.recv(1) == b""
         thread.join()
+
+
+def test_adhoc_leaves_out_a_name_that_cannot_be_in_a_certificate(cache: Path) -> None:
+    from loopless.worker import adhoc
+
+    for host in ("ab--cd", "a..b", "x" * 64, "0.0.0.0", ""):
+        adhoc.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), [host])
+        assert adhoc.authority_file([host]) is not None
 
 
 def test_adhoc_makes_another_for_other_names_and_after_a_year(cache: Path) -> None:

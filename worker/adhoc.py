@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config import ConfigError
 
@@ -93,13 +93,16 @@ def _make(names: Sequence[str]) -> bytes:
         ) from None
     now = datetime.datetime.now(datetime.UTC)
     authority = trustme.CA(organization_name="loopless --cert adhoc", path_length=0)
-    leaf = authority.issue_cert(
-        *names,
-        common_name=names[0],
-        organization_name="loopless --cert adhoc",
-        not_before=now - datetime.timedelta(days=1),
-        not_after=now + datetime.timedelta(days=_VALID_DAYS),
-    )
+    facts: dict[str, Any] = {
+        "common_name": names[0],
+        "organization_name": "loopless --cert adhoc",
+        "not_before": now - datetime.timedelta(days=1),
+        "not_after": now + datetime.timedelta(days=_VALID_DAYS),
+    }
+    try:
+        leaf = authority.issue_cert(*names, **facts)
+    except UnicodeError:  # machines have names that no certificate can have
+        leaf = authority.issue_cert(*_NAMES, **facts)
     return leaf.private_key_and_cert_chain_pem.bytes() + authority.cert_pem.bytes()
 
 
