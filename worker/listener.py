@@ -63,6 +63,12 @@ def parse_bind(text: str) -> BindAddress:
     return BindAddress("tcp", host, int(port), scheme)
 
 
+def hosts_of(config: ServerConfig) -> list[str]:
+    """The names and addresses of this machine that `config` binds. Raises `ConfigError`."""
+    addresses = map(parse_bind, config.bind.addresses)
+    return [address.host for address in addresses if address.kind == "tcp"]
+
+
 def open_socket(address: BindAddress, backlog: int) -> socket.socket:
     """A listening socket. Raises `OSError` where the system refuses, `ConfigError` for nonsense."""
     if backlog > _MOST_BACKLOG:

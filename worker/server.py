@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .access_log import AccessLog
 from .config import ConfigError, ServerConfig, changed
 from .lifecycle import Collectors, LifecycleCollector
-from .listener import BindAddress, open_socket, parse_bind
+from .listener import BindAddress, hosts_of, open_socket, parse_bind
 from .messages import SyncApp
 from .sync_worker import SyncWorker
 from .tls_context import make_context
@@ -79,7 +79,7 @@ class Server:
         addresses = [parse_bind(text) for text in self.config.bind.addresses]
         try:
             if self._ssl_context is None:
-                self._ssl_context = make_context(self.config.tls, self._hosts())
+                self._ssl_context = make_context(self.config.tls, hosts_of(self.config))
             if not self._sockets:
                 for address in addresses:
                     self._sockets.append(open_socket(address, self.config.bind.backlog))
@@ -99,11 +99,6 @@ class Server:
                     f"bind: {text} needs a certificate; give certfile, or adhoc as cert"
                 )
         return [self._ssl_context is None or each.scheme == "http" for each in addresses]
-
-    def _hosts(self) -> list[str]:
-        """The names and addresses that clients are told to use."""
-        addresses = map(parse_bind, self.config.bind.addresses)
-        return [address.host for address in addresses if address.kind == "tcp"]
 
     @property
     def port(self) -> int:
@@ -128,7 +123,7 @@ class Server:
             return None
         from . import adhoc
 
-        return adhoc.authority_file(self._hosts())
+        return adhoc.authority_file(hosts_of(self.config))
 
     def reload_certificates(self) -> bool:
         """Read certificate, key and authorities again, for the handshakes to come.
@@ -141,7 +136,7 @@ class Server:
         if not self.config.tls.on:
             return True
         try:
-            context = make_context(self.config.tls, self._hosts())
+            context = make_context(self.config.tls, hosts_of(self.config))
         except ConfigError as error:
             log.error("The certificate was not reloaded, and the old one stays: %s", error)
             return False

@@ -41,7 +41,7 @@ from .errors import (
 )
 from .http1 import RequestParser
 from .lifecycle import LifecycleCollector, RequestStarted
-from .listener import Listener, address_of
+from .listener import Listener, address_of, hosts_of
 from .messages import (
     ASGIApp,
     FileBody,
@@ -156,7 +156,7 @@ class SyncWorker:
         self.collector = lifecycle_collector
         self.async_pool = async_pool
         if ssl_context is None:
-            ssl_context = make_context(config.tls)
+            ssl_context = make_context(config.tls, hosts_of(config))
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
         gil = gil_enabled() and not isinstance(poller, QueuePoller)

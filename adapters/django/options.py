@@ -20,6 +20,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Give `parser` every option of the table; those that are not typed are None."""
     group = parser.add_argument_group("options of loopless")
     for option in OPTIONS:
+        if option.secret:
+            continue  # everybody on the machine may read command lines
         group.add_argument(
             option.flag,
             dest=option.name,
