@@ -26,8 +26,7 @@ def start_message(server: Server, name: str, kind: str, notes: Sequence[str] = (
     threads = server.config.threads()
     lines = [f"loopless {__version__} serves {name} ({kind})"]
     lines += _places(server.urls, server.addresses)
-    if server.config.tls.cert:
-        lines += _made_up(server)
+    lines += made_up_certificate(server)
     crew = "1 thread" if threads == 1 else f"{threads} threads"
     lines.append(f"{crew}, Python {platform.python_version()}, {gil_state()}")
     lines += gil_advice()
@@ -53,7 +52,10 @@ def gil_advice() -> list[str]:
     ]
 
 
-def _made_up(server: Server) -> list[str]:
+def made_up_certificate(server: Server) -> list[str]:
+    """Where the authority behind `--cert adhoc` is found, for who wants to trust it."""
+    if not server.config.tls.cert:
+        return []
     path = server.authority_file
     if path is None:
         return ["The certificate is made up for this run, so clients will warn of it"]

@@ -21,13 +21,10 @@ from .adapters import as_sync_app
 from .apps import AppError, LoadedApp, app_folder, load_app
 from .banner import start_message
 from .binding import open_sockets
-from .process import configure_logging, raise_descriptor_limit
+from .process import check_files, configure_logging, raise_descriptor_limit
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .version import __version__
 from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, SyncApp, app_kind
-from .worker.access_log import compile_format
-from .worker.listener import hosts_of
-from .worker.tls_context import make_context
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -333,9 +330,7 @@ def _existing(folders: tuple[str, ...]) -> list[str]:
 def checked_config(options: dict[str, Any]) -> ServerConfig:
     """The configuration that `options` make. Raises `ConfigError`."""
     config = ServerConfig.from_options(**options)
-    # now, and not first when a log is asked for, or the application is imported
-    compile_format(config.log.format)
-    make_context(config.tls, hosts_of(config))
+    check_files(config)
     return config
 
 

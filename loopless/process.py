@@ -6,6 +6,17 @@ import contextlib
 import logging
 import sys
 
+from .worker import ServerConfig
+from .worker.access_log import compile_format
+from .worker.listener import hosts_of
+from .worker.tls_context import make_context
+
+
+def check_files(config: ServerConfig) -> None:
+    """Look at what `config` names, before an application is imported. Raises `ConfigError`."""
+    compile_format(config.log.format)
+    make_context(config.tls, hosts_of(config))
+
 
 def configure_logging(level: str) -> None:
     """Show the server's messages on standard error, unless the application sees to them."""

@@ -172,6 +172,9 @@ def test_only_its_adapter_knows_a_framework() -> None:
     for name, found in MODULES.items():
         if name.startswith(("worker/", "adapters/")):
             at_home = name.removeprefix("adapters/").partition("/")[0]
-            assert found & {"django", "flask", "werkzeug"} <= {at_home, "werkzeug" if at_home == "flask" else at_home}, name
+            assert found & {"django", "flask", "werkzeug"} <= {
+                at_home,
+                "werkzeug" if at_home == "flask" else at_home,
+            }, name
         if name.startswith("worker/"):
             assert "loopless" not in found, name

@@ -19,12 +19,11 @@ from django.core.management.commands.runserver import Command as DjangoCommand
 from django.db import connections
 from django.utils import autoreload as django_autoreload
 
-from loopless.banner import gil_advice, gil_state
+from loopless.banner import gil_advice, gil_state, made_up_certificate
 from loopless.binding import open_sockets
-from loopless.process import configure_logging, raise_descriptor_limit
+from loopless.process import check_files, configure_logging, raise_descriptor_limit
 from loopless.version import __version__
 from loopless.worker import ConfigError, Server, ServerConfig
-from loopless.worker.access_log import compile_format
 
 from . import autoreload
 from .handler import django_app
@@ -112,7 +111,7 @@ class LooplessCommand(_Command):
             typed["bind"] = self._address(options["addrport"] or "", ipv6=options["use_ipv6"])
         defaults = {"bind": self._address("", ipv6=False)}
         config = configure(options, defaults=defaults, typed=typed)
-        compile_format(config.log.format)  # now, and not first when a log is asked for
+        check_files(config)
         return config
 
     def _address(self, typed: str, *, ipv6: bool) -> str:
@@ -180,6 +179,7 @@ class LooplessCommand(_Command):
             time.strftime("%B %d, %Y - %X"),
             f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}",
             *(f"Starting {kind} at {_with_slash(url)}" for url in server.urls),
+            *made_up_certificate(server),
             f"loopless {__version__}, {threads} thread{'s' if threads > 1 else ''}, {gil_state()}",
             *gil_advice(),
             f"Quit the server with {stop}.",
