@@ -6,23 +6,44 @@ every look at it, as another thread's looks and changes would meet it on a serve
 
 from __future__ import annotations
 
+import gc
+import os
+import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ServerConfig, SyncWorker
+from loopless import (
+    ConfigError,
+    Request,
+    Response,
+    ServerConfig,
+    SyncWorker,
+    ThreadedServer,
+)
 from loopless.worker import poller as pollers
 from loopless.worker.connection import WAITING, Connection, State
 from loopless.worker.errors import ClientDisconnected
+from loopless.worker.listener import BindAddress, open_socket
 from loopless.worker.listener import connect as connection_on
 from loopless.worker.poller import EpollPoller, Poller
 
 from .wire_client import Client
 
 looks: list[str] = []
+
+
+def until(condition: Callable[[], object], seconds: float = 5) -> None:
+    """Return when `condition` holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
 
 
 class GivenAway(Connection):  # type: ignore[misc]
@@ -347,3 +368,150 @@ def test_a_server_is_not_drained_while_a_thread_accepts(epoll: EpollPoller) -> N
         connection.close()
         epoll.forget(connection)
     assert epoll.drained.is_set()
+
+
+# ---- Nothing is left open -------------------------------------------------------------------
+
+
+def queue_worker() -> tuple[SyncWorker, queue.Queue[tuple[socket.socket, object]]]:
+    conn_queue: queue.Queue[tuple[socket.socket, object]] = queue.Queue()
+    return SyncWorker(ServerConfig(), app, None, conn_queue=conn_queue), conn_queue
+
+
+def test_a_worker_that_was_driven_by_hand_closes_what_is_left(
+    drive: Callable[..., Driven],
+) -> None:
+    driven = drive()
+    driven.client.send(b"nonsense\r\n\r\n")
+    assert driven.turn() is State.LINGERING
+    driven.poller.take()
+    driven.worker.poller = driven.own
+    driven.own.park(driven.connection, time.monotonic())
+    driven.worker.close()
+    assert driven.connection.sock.fileno() == -1
+    assert driven.own.connections == set()
+    driven.worker.close()  # once more does no harm
+
+
+def test_what_an_interrupted_thread_had_is_closed(drive: Callable[..., Driven]) -> None:
+    """As Ctrl-C does it in the main thread, between two steps of a connection."""
+    driven = drive()
+
+    def interrupted(conn: Connection) -> Any:
+        raise KeyboardInterrupt
+
+    driven.worker._recv_request_fast = interrupted  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        driven.worker._handle_connection(driven.connection, ("", 0), None)
+    driven.worker.poller = driven.own
+    driven.worker.close()
+    assert driven.connection.state is State.CLOSED
+
+
+def test_a_stuck_thread_keeps_its_connection_until_it_is_back() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def stuck(request: Request) -> Response:
+        begun.set()
+        go_on.wait(10)
+        return Response(200, [], b"late")
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    address = sock.getsockname()
+    worker = SyncWorker(ServerConfig.from_options(threads=2), stuck, sock)
+    running = threading.Thread(target=worker.run)
+    running.start()
+    with socket.create_connection(address, 5) as client:
+        client.sendall(GET)
+        assert begun.wait(5)
+        (connection,) = worker.poller.connections
+        worker.shutdown(0)
+        owner = next(each for each in worker._crew.workers if each.serving is connection)
+        # the thread of `run` gives up waiting for the other; if it is the stuck one it cannot
+        until(lambda: owner is worker or not running.is_alive())
+        assert connection.state is State.SERVING
+        go_on.set()
+        running.join(5)
+        assert not running.is_alive()
+        until(lambda: owner.serving is None)
+        assert connection.state is State.CLOSED
+
+
+def test_pairs_that_nobody_took_from_the_queue_are_closed() -> None:
+    worker, conn_queue = queue_worker()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        conn_queue.put((ours, ("192.0.2.1", 5)))
+        worker.close()
+        assert ours.fileno() == -1
+
+
+def test_a_closed_queue_poller_takes_nothing() -> None:
+    worker, _ = queue_worker()
+    worker.close()
+    connection, client = idle_connection()
+    with client:
+        with pytest.raises(ClientDisconnected, match="stopped"):
+            worker.poller.park(connection, 0.0)
+        connection.close()
+
+
+def test_a_pair_that_is_no_connection_any_more_does_not_delay_the_end() -> None:
+    worker, conn_queue = queue_worker()
+    closed, theirs = socket.socketpair()
+    closed.close()
+    with theirs:
+        conn_queue.put((closed, ("192.0.2.1", 5)))
+        worker.start_draining()
+        assert not worker.poller.drained.is_set()
+        assert worker.poller.wait(1) is None
+        assert worker.poller.drained.is_set()
+        worker.close()
+
+
+def test_letting_go_of_a_socket_needs_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, client = idle_connection()
+
+    def none_left(*arguments: Any) -> socket.socket:
+        raise OSError("too many open files")
+
+    kept = connection.sock
+    monkeypatch.setattr("loopless.worker.connection.socket.socket", none_left)
+    connection.abandon()
+    connection.disconnect()
+    connection.close()
+    monkeypatch.undo()
+    with client:
+        kept.send(b"still open")
+        assert client.recv(100) == b"still open"
+        kept.close()
+
+
+def test_a_server_whose_thread_cannot_start_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    server = ThreadedServer(app, bind="127.0.0.1:0", interface="sync")
+    server.bind()
+    port = server.port
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
+        patch.setattr(threading.Thread, "start", none_left)
+        server.start()
+    with socket.create_server(("127.0.0.1", port)):
+        gc.collect()  # an open socket in there would be a warning, and so an error
+
+
+def test_a_descriptor_that_is_no_socket_is_not_copied_for_good(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="not an open socket"):
+                open_socket(BindAddress("fd", str(file.fileno())), 5)
+        free = os.dup(file.fileno())
+        os.close(free)
+        with pytest.raises(ConfigError):
+            open_socket(BindAddress("fd", str(file.fileno())), 5)
+        again = os.dup(file.fileno())
+        os.close(again)
+        assert again == free
