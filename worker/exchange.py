@@ -75,7 +75,7 @@ def exchange(
     finally:
         conn.worker = None
         if close is not None:
-            _close_response(close)
+            close_response(close)
         if type(body) is not bytes and conn.state is not State.ADOPTED:
             body.close()  # type: ignore[union-attr]
     return (conn.usual and persistent) or _settled(worker, conn, request)
@@ -140,7 +140,7 @@ def _started(worker: SyncWorker, conn: Connection, request: Request) -> None:
     worker.collector.record(RequestStarted(request))
 
 
-def _close_response(close: Callable[[], object]) -> None:
+def close_response(close: Callable[[], object]) -> None:
     """Call what the application wants called at the end; an error there is the application's."""
     try:
         close()

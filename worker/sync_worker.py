@@ -33,7 +33,7 @@ from .connection import Connection, State
 from .crew import Crew
 from .distributor import QueuePoller
 from .errors import ClientDisconnected, ProtocolError
-from .exchange import exchange
+from .exchange import close_response, exchange
 from .http1 import RequestParser
 from .lifecycle import LifecycleCollector
 from .listener import Listener, address_of
@@ -243,9 +243,9 @@ class SyncWorker:
                 finally:
                     self.rota.leave(self)
         finally:
-            for note in self._notes.values():
+            for note in self.notes.values():
                 if hasattr(note, "close"):
-                    _close_response(note.close)
+                    close_response(note.close)
             with crew.lock:
                 crew.workers.discard(self)
             crew.ended(threading.current_thread())
