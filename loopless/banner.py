@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import sys
 import sysconfig
 from typing import TYPE_CHECKING, Any
@@ -67,9 +68,16 @@ def made_up_certificate(server: Server) -> list[str]:
 
 def _places(urls: Sequence[str], addresses: Sequence[Any]) -> list[str]:
     return [
-        f"{url} (and on every other address of this machine)" if _everywhere(name) else url
+        f"{_both(url)} (and on every other address of this machine)" if _everywhere(name) else url
         for url, name in zip(urls, addresses, strict=True)
     ]
+
+
+def _both(url: str) -> str:
+    """The IPv4 address too where a socket for all of IPv6 has that: not everybody's IPv6 works."""
+    if "[::1]" in url and socket.has_dualstack_ipv6():
+        return f"{url.replace('[::1]', '127.0.0.1')} and {url}"
+    return url
 
 
 def _everywhere(name: Any) -> bool:

@@ -268,6 +268,22 @@ def test_bind_spellings(start: Callable[..., Running], spelling: str) -> None:
     assert everywhere == ("on every other address" in server.message)
 
 
+@pytest.mark.parametrize("spelling", ["*:0", "[::]:0"])
+def test_all_of_ipv6_is_announced_with_an_ipv4_address_that_works(
+    start: Callable[..., Running], spelling: str
+) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    server = start("--bind", spelling)
+    place = server.message.splitlines()[1].strip()
+    assert place == (
+        f"http://127.0.0.1:{server.port} and http://[::1]:{server.port}"
+        " (and on every other address of this machine)"
+    )
+    for host in ("127.0.0.1", "[::1]"):
+        assert server.get("/x", host) == "/x"
+
+
 def test_unix_socket(start: Callable[..., Running], tmp_path: Path) -> None:
     server = start("--bind", "unix:here.sock")
     assert "  unix:here.sock\n" in server.message

@@ -115,6 +115,7 @@ class Connection:
         "state",
         "usual",
         "wants_write",
+        "abandoned",
         # of the input
         "body",
         "buffer",
@@ -160,6 +161,8 @@ class Connection:
         self.registered = False
         #: TLS may have to write in order to read; the poller then looks for room to send.
         self.wants_write = False
+        #: The socket is somebody else's now.
+        self.abandoned = False
         self.requests = 0
         #: The socket blocks: whoever serves it reads on instead of parking it.
         self.blocking = False
@@ -209,6 +212,8 @@ class Connection:
         if self.outgoing is not None:
             self.outgoing.close()
             self.outgoing = None
+        if self.abandoned:
+            return
         try:
             self.sock.close()
         except OSError:  # a reset that came in meanwhile; the descriptor is gone either way
@@ -251,10 +256,12 @@ class Connection:
 
     def abandon(self) -> None:
         """Let go of a socket that is somebody else's now, so that `close` leaves it open."""
-        self.sock = socket.socket()
+        self.abandoned = True
 
     def disconnect(self) -> None:
         """Cut the line from another thread: the owner sees an end of input or a broken pipe."""
+        if self.abandoned:
+            return
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:

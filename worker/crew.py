@@ -142,6 +142,11 @@ class Crew:
         stuck = sum(thread.is_alive() for thread in threads)
         if stuck:
             log.warning("%d threads were left in the application's code", stuck)
-        for connection in self.poller.close():
+        left = self.poller.close()
+        with self.lock:
+            owned = {each.serving for each in self.workers}
+        # and those whose thread was interrupted: by Ctrl-C, say, in the main thread
+        left += self.poller.connections.copy().difference(left, owned)
+        for connection in left:
             if connection.state is not State.CLOSED:
                 endings.close(worker, connection, "cut at shutdown")

@@ -1,7 +1,8 @@
 """How a turn with a connection ends: it waits for something, it lingers, or it is closed.
 
-Functions of the thread that owns the connection; `worker` is its `SyncWorker`. After `park` the
-connection is another's.
+Functions of the thread that owns the connection; `worker` is its `SyncWorker`. `Poller.park` is
+the last thing that any of them does with a connection: from then on it is another's, and not even
+its state may be looked at.
 """
 
 from __future__ import annotations
@@ -71,7 +72,6 @@ def _overdue(worker: SyncWorker, conn: Connection, state: State) -> None:
         close(worker, conn, "keep-alive timeout" if conn.requests else "no request came")
     else:
         refuse(worker, conn, 408, "The request did not arrive in time")
-        worker.refused = False  # nobody asks, and the next connection is another
 
 
 def resume(worker: SyncWorker, conn: Connection, before: State) -> bool:
@@ -133,7 +133,6 @@ def _answer_plainly(worker: SyncWorker, conn: Connection, sock: TLSSocket) -> No
     conn.scheme = "http"
     worker.wrong_port.without_tls(conn)
     refuse(worker, conn, 400, WITHOUT_TLS)
-    worker.refused = False  # nobody asks, and the next connection is another
 
 
 def _opened(worker: SyncWorker, conn: Connection) -> None:
@@ -200,6 +199,20 @@ def finished(worker: SyncWorker, conn: Connection) -> bool:
 
 def refuse(worker: SyncWorker, conn: Connection, status: int, message: str) -> None:
     """Answer `status` and end the connection; nothing more of it is executed (RFC 9112, 2.2)."""
+    answer_refusal(worker, conn, status, message)
+    if conn.state is not State.SERVING:
+        return
+    try:
+        after_answer(worker, conn)
+    except ClientDisconnected as error:
+        close(worker, conn, str(error))
+
+
+def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: str) -> None:
+    """The first half of `refuse`: `conn` is still the caller's, or closed.
+
+    `conn.linger` tells that it was refused, and that `after_answer` is due.
+    """
     if worker.collector is not None:
         conn.record = Record(None, time.monotonic())
     headers = [("Content-Type", "text/plain; charset=utf-8")]
@@ -207,12 +220,10 @@ def refuse(worker: SyncWorker, conn: Connection, status: int, message: str) -> N
     conn.buffer = b""
     conn.pieces = None
     conn.linger = True
-    worker.refused = True
     try:
         conn.persistent = worker.writer.answer(conn, None, response, False)
         if conn.record is not None:
             note_answer(conn, response)
-        after_answer(worker, conn)
     except ClientDisconnected as error:
         close(worker, conn, str(error))
 
@@ -258,7 +269,21 @@ def _linger(worker: SyncWorker, conn: Connection) -> None:
     except OSError:
         close(worker, conn, "reset by the client")
         return
+    if conn.blocking:
+        _read_to_the_end(worker, conn)
+        return
     park(worker, conn, State.LINGERING, worker.config.timeouts.linger)
+
+
+def _read_to_the_end(worker: SyncWorker, conn: Connection) -> None:
+    """Linger on a blocking socket, which no poller has."""
+    deadline = time.monotonic() + worker.config.timeouts.linger
+    try:
+        while has_input(conn.fd, deadline - time.monotonic()) and conn.recv(_RECEIVED_AT_ONCE):
+            pass
+    except OSError:
+        pass
+    close(worker, conn, "refused")
 
 
 def _drain_input(worker: SyncWorker, conn: Connection) -> None:
@@ -282,16 +307,20 @@ def _drain_input(worker: SyncWorker, conn: Connection) -> None:
 
 def client_gone(worker: SyncWorker, conn: Connection, why: str) -> None:
     """The client left before it had its answer."""
-    if worker.collector is not None and conn.record is not None and conn.record.request:
-        worker.collector.record(ClientGone(conn.record.request))
-    close(worker, conn, f"client gone: {why}")
+    try:
+        if worker.collector is not None and conn.record is not None and conn.record.request:
+            worker.collector.record(ClientGone(conn.record.request))
+    finally:
+        close(worker, conn, f"client gone: {why}")
 
 
 def close(worker: SyncWorker, conn: Connection, reason: str) -> None:
     """End the connection."""
-    if conn.record is not None:
-        _completed(worker, conn, complete=False)
-    conn.close()
-    worker.poller.forget(conn)
+    try:
+        if conn.record is not None:
+            _completed(worker, conn, complete=False)
+    finally:
+        conn.close()
+        worker.poller.forget(conn)
     if worker.collector is not None:
         worker.collector.record(ConnectionClosed(conn.client, reason, conn.requests))

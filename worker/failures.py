@@ -70,7 +70,7 @@ def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) 
     """Let the asyncio side adopt the connection; without one, say that there is none."""
     if worker.async_pool is None:
         log.error("%s %s needs the asyncio side: %s", request.method, request.path, why)
-        endings.refuse(worker, conn, 501, "Not Implemented")
+        endings.answer_refusal(worker, conn, 501, "Not Implemented")
         return
     worker.poller.release(conn)
     conn.become(State.ADOPTED)

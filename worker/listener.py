@@ -151,9 +151,13 @@ def _remove_stale(path: str) -> None:
 
 
 def _open_inherited(fd: int, backlog: int) -> socket.socket:
+    copy = -1
     try:
-        sock = socket.socket(fileno=os.dup(fd))
+        copy = os.dup(fd)
+        sock = socket.socket(fileno=copy)
     except OSError as error:
+        if copy >= 0:
+            os.close(copy)
         raise ConfigError(f"bind: file descriptor {fd} is not an open socket") from error
     if sock.type != socket.SOCK_STREAM:
         sock.close()

@@ -158,12 +158,15 @@ class Server:
             self.bind()
             try:
                 self._hire()
+                thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
+                thread.start()
             except BaseException:
+                if self._worker is not None:
+                    self._worker.close()
+                    self._worker = None
                 self._close_sockets()
                 self._close_log()
                 raise
-            thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
-            thread.start()
             self._thread = thread
 
     def _hire(self) -> None:

@@ -33,9 +33,9 @@ def _lend(worker: SyncWorker, conn: Connection, request: Request, state: State) 
         raise StreamLimitError("as many are open as max_streams allows")
     worker.lent = True
     conn.usual = False
-    conn.become(state)
     if worker.collector is not None:
         worker.collector.record(StreamOpened(request))
+    conn.become(state)
 
 
 def give_back(worker: SyncWorker, conn: Connection, request: Request) -> None:
@@ -211,11 +211,11 @@ def hijack(worker: SyncWorker, conn: Connection, request: Request) -> HijackedSo
     if conn.hijacked is not None:
         return conn.hijacked
     _lend(worker, conn, request, State.HIJACKED)
-    worker.poller.release(conn)
     sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.plain()
-    sock.setblocking(True)
     conn.hijacked = HijackedSocket(sock, conn.buffer)
     conn.buffer = b""
+    worker.poller.release(conn)
+    sock.setblocking(True)
     return conn.hijacked
 
 
