@@ -29,7 +29,7 @@ from loopless import (
 from loopless.worker import poller as pollers
 from loopless.worker.connection import WAITING, Connection, State
 from loopless.worker.errors import ClientDisconnected
-from loopless.worker.listener import BindAddress, open_socket
+from loopless.worker.listener import BindAddress, Listener, open_socket
 from loopless.worker.listener import connect as connection_on
 from loopless.worker.poller import EpollPoller, Poller
 
@@ -341,6 +341,25 @@ def test_a_connection_that_has_anothers_descriptor_by_now_is_not_lost(
             assert epoll._make_room("it is full") is new
         old.close()
         new.close()
+
+
+def test_an_event_for_a_connection_that_is_accepted_already_evicts_nobody(
+    epoll: EpollPoller,
+) -> None:
+    """Several threads may be told of one connection in the backlog; only one finds it there."""
+    connection, client = idle_connection()
+    epoll.limit = 1
+    epoll.connections.add(connection)
+    epoll.park(connection, 0.0)
+    listener = Listener(socket.create_server(("127.0.0.1", 0)), ServerConfig())
+    with client:
+        assert epoll._accept(listener) is None
+        assert epoll._parked == {connection.fd: connection}
+        with socket.create_connection(listener.address, 5):
+            assert epoll._accept(listener) is connection  # now there is one to make room for
+        listener.close()
+        assert epoll._accept(listener) is None
+        connection.close()
 
 
 def test_a_server_is_not_drained_while_a_thread_accepts(epoll: EpollPoller) -> None:

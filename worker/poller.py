@@ -66,6 +66,8 @@ class Poller(ABC):
         self._overdue: deque[Connection] = deque()
         self._paused = False
         self._lock = threading.Lock()
+        #: Held while room is made for a new connection, so that it costs one idle one only.
+        self._evicting = threading.Lock()
         #: Called about once a second, by whichever thread comes by.
         self.every_second: Callable[[], None] | None = None
 
@@ -187,7 +189,9 @@ class Poller(ABC):
 
     def _accept(self, listener: Listener) -> Connection | None:
         if len(self.connections) >= self.limit:
-            return self._make_room("as many connections are open as limit_connections allows")
+            with self._evicting:
+                if len(self.connections) >= self.limit:
+                    return self._evict_for(listener)
         thread = threading.get_ident()
         self._accepting.add(thread)
         try:
@@ -201,6 +205,12 @@ class Poller(ABC):
         if connection is None:
             self._look_whether_drained()
         return connection
+
+    def _evict_for(self, listener: Listener) -> Connection | None:
+        fd = listener.fileno()
+        if fd < 0 or not has_input(fd):
+            return None  # several threads are told of one connection, and another has it already
+        return self._make_room("as many connections are open as limit_connections allows")
 
     def _make_room(self, why: str) -> Connection | None:
         """The connection that has been idle the longest, for the caller to close, or to serve.
