@@ -29,7 +29,7 @@ def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseE
         worker.shutdown_event.set()
     if conn.hijacked is not None:
         # how Werkzeug's server is told that the socket was used up, by Flask-SocketIO for one
-        if not isinstance(error, ConnectionError):
+        if not isinstance(error, (ClientDisconnected, ConnectionError)):
             _log_failure(request, error)
     elif streaming.abort(worker, conn, request, error):
         pass
