@@ -19,10 +19,10 @@ import werkzeug.wrappers.response as werkzeug_response
 from flask import Flask
 from werkzeug.wrappers import Response
 
-from ..wsgi import WSGIApp
+from loopless.adapters.wsgi import WSGIApp
 
 if TYPE_CHECKING:
-    from ..wsgi import Environ
+    from loopless.adapters.wsgi import Environ
 
 # What `Response.__call__` comes to; a class that changes one of them is asked through the call.
 _OF_A_RESPONSE = (

@@ -18,6 +18,7 @@ from flask.cli import ScriptInfo, pass_script_info
 from flask.helpers import get_debug_flag
 from werkzeug.debug import DebuggedApplication
 
+from loopless.adapters import WSGIApp, as_sync_app
 from loopless.apps import app_folder
 from loopless.cli import (
     USAGE_ERROR,
@@ -31,9 +32,6 @@ from loopless.cli import (
 )
 from loopless.reload import Inherited, Watched
 from loopless.worker import OPTIONS, ConfigError
-
-from ..detect import as_sync_app
-from ..wsgi import WSGIApp
 
 if TYPE_CHECKING:
     import ssl
