@@ -27,6 +27,7 @@ from .version import __version__
 from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, SyncApp, app_kind
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     _ParamType = click.ParamType[Any]
@@ -76,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(f"{error.format_message().rstrip('.')}; see loopless --help")
     except ConfigError as error:
-        return _fail(_spelled_as_flag(str(error)))
+        return _fail(spelled_as_flag(str(error)))
     return int(code or 0)
 
 
@@ -100,7 +101,7 @@ class _Value(_ParamType):
         try:
             converted = self.option.convert(value)
         except ConfigError as error:
-            raise click.UsageError(_spelled_as_flag(str(error)), ctx) from None
+            raise click.UsageError(spelled_as_flag(str(error)), ctx) from None
         return converted[0] if self.option.multiple else converted
 
     def shell_complete(
@@ -110,7 +111,7 @@ class _Value(_ParamType):
         return [CompletionItem(c) for c in self.option.choices if c.startswith(incomplete)]
 
 
-class _GroupedOption(click.Option):
+class GroupedOption(click.Option):
     """An option that stands under the heading `group` in the help."""
 
     def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
@@ -118,27 +119,32 @@ class _GroupedOption(click.Option):
         self.group = group
 
 
-class _GroupedCommand(click.Command):
+class GroupedCommand(click.Command):
     """A command whose help has a section for each group of options."""
+
+    #: Of options that say no other.
+    default_group = "app"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in _GROUPS.values()}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None and isinstance(param, click.Option):
-                title = _GROUPS[getattr(param, "group", "app")]
+                title = _GROUPS[getattr(param, "group", self.default_group)]
                 sections[title].append(record)
         for title, records in sections.items():
+            if not records:
+                continue
             with formatter.section(title):
                 formatter.write_dl(records)
 
 
 def _command() -> click.Command:
-    return _GroupedCommand(
+    return GroupedCommand(
         name="loopless",
         params=[
             *_app_options(),
-            *map(_from_table, OPTIONS),
+            *map(from_table, OPTIONS),
             *_reload_options(),
             _version_option(),
         ],
@@ -156,21 +162,21 @@ def _command() -> click.Command:
 def _app_options() -> list[click.Parameter]:
     return [
         click.Argument(["app"], required=False, envvar="LOOPLESS_APP"),
-        _GroupedOption(
+        GroupedOption(
             ["--interface"],
             type=click.Choice(["auto", "wsgi", "sync"]),
             default="auto",
             help="What the application is, where looking at it does not tell.  [default: auto]",
             group="app",
         ),
-        _GroupedOption(
+        GroupedOption(
             ["--app-dir"],
             type=click.Path(exists=True, file_okay=False),
             default=".",
             help="Where modules are looked for first.  [default: the current directory]",
             group="app",
         ),
-        _GroupedOption(
+        GroupedOption(
             ["--factory"],
             is_flag=True,
             help="APP is a function that returns the application.",
@@ -181,12 +187,12 @@ def _app_options() -> list[click.Parameter]:
 
 def _reload_options() -> list[click.Parameter]:
     def several(name: str, text: str, metavar: str) -> click.Option:
-        return _GroupedOption(
+        return GroupedOption(
             [f"--reload-{name}"], multiple=True, metavar=metavar, help=text, group="reload"
         )
 
     return [
-        _GroupedOption(
+        GroupedOption(
             ["--reload"],
             is_flag=True,
             help="Restart when a file changes, and cut what is in flight. For development only.",
@@ -220,11 +226,12 @@ def _version_option() -> click.Option:
     )
 
 
-def _from_table(option: Option) -> click.Option:
+def from_table(option: Option) -> click.Option:
+    """A row of the option table as an option of a command."""
     facts = [option.unit] if option.unit else []
     if shown := _shown(option):
         facts.append(f"default: {shown}")
-    return _GroupedOption(
+    return GroupedOption(
         [option.flag, option.name],
         type=_Value(option),
         multiple=option.multiple,
@@ -243,7 +250,7 @@ def _not_typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
         raise ConfigError(
             f"{param.name}: everybody sees a command line, in ps; set"
-            f" LOOPLESS_{param.name.upper()}, or give --keyfile-password-file"
+            f" {ctx.auto_envvar_prefix}_{param.name.upper()}, or give --keyfile-password-file"
         )
     return value
 
@@ -268,7 +275,7 @@ def _shown(option: Option) -> str:
     return f"{default:g}" if option.type is float else str(default)
 
 
-def _spelled_as_flag(message: str) -> str:
+def spelled_as_flag(message: str) -> str:
     """`message` of a `ConfigError`, which begins with the option's name, as of the command line."""
     name, colon, rest = message.partition(":")
     flags = {option.name: option.flag for option in OPTIONS}
@@ -349,6 +356,7 @@ def run_server(
     kind: str,
     inherited: Inherited | None = None,
     notes: Sequence[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
 ) -> int:
     """Serve `app` until a signal comes, and return the exit code.
 
@@ -357,10 +365,9 @@ def run_server(
     """
     configure_logging(config.log.level)
     raise_descriptor_limit()
-    if inherited is None:
-        server = _CommandServer(app, config, sockets=open_sockets(config))
-    else:
-        server = _CommandServer(app, config, sockets=inherited.sockets)
+    sockets = open_sockets(config) if inherited is None else inherited.sockets
+    server = _CommandServer(app, config, sockets=sockets, ssl_context=ssl_context)
+    if inherited is not None:
         server.announced, server.grace = True, GRACE
         notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
     # Until `serve_forever` handles them, both signals end the start.

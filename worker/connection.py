@@ -103,6 +103,7 @@ class Connection:
         "client",
         "client_port",
         "deadline",
+        "endless",
         "fd",
         "linger",
         "recv",
@@ -166,6 +167,8 @@ class Connection:
         self.requests = 0
         #: The socket blocks: whoever serves it reads on instead of parking it.
         self.blocking = False
+        #: A WebSocket or an event stream, which a server that stops cannot wait for.
+        self.endless = False
         #: What the client still sends must be read before the connection is closed.
         self.linger = False
         #: What has come and is not looked at yet.

@@ -28,7 +28,8 @@ def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseE
     if isinstance(error, KeyboardInterrupt) and _in_main_thread():
         worker.shutdown_event.set()
     if conn.hijacked is not None:
-        if not isinstance(error, ClientDisconnected):
+        # how Werkzeug's server is told that the socket was used up, by Flask-SocketIO for one
+        if not isinstance(error, (ClientDisconnected, ConnectionError)):
             _log_failure(request, error)
     elif streaming.abort(worker, conn, request, error):
         pass
