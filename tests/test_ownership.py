@@ -522,6 +522,44 @@ def test_a_server_whose_thread_cannot_start_leaves_nothing_open(
         gc.collect()  # an open socket in there would be a warning, and so an error
 
 
+def test_a_signal_while_the_thread_starts_leaves_it_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread may run already, and its worker is not to be closed under it."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "loopless-0":
+            raise KeyboardInterrupt
+
+    server = ThreadedServer(app, bind="127.0.0.1:0", interface="sync")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", interrupted)
+        server.start()
+    with socket.create_connection(("127.0.0.1", server.port), 5) as raw:
+        assert Client(raw).get().status == 200
+    thread = server._thread
+    assert thread is not None
+    server.stop()
+    assert not thread.is_alive()
+
+
+def test_a_signal_before_the_thread_starts_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    server = ThreadedServer(app, bind="127.0.0.1:0", interface="sync")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", interrupted)
+        server.start()
+    server.stop()
+    with socket.create_server(("127.0.0.1", server.port)):
+        pass
+
+
 def test_a_descriptor_that_is_no_socket_is_not_copied_for_good(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         for _ in range(2):

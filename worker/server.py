@@ -158,16 +158,21 @@ class Server:
             self.bind()
             try:
                 self._hire()
-                thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
-                thread.start()
-            except BaseException:
-                if self._worker is not None:
-                    self._worker.close()
-                    self._worker = None
-                self._close_sockets()
-                self._close_log()
+                self._thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
+                self._thread.start()
+            except BaseException as error:
+                # a signal may interrupt the start of a thread that runs: `stop` ends it
+                if self._thread is None or isinstance(error, Exception):
+                    self._give_up()
                 raise
-            self._thread = thread
+
+    def _give_up(self) -> None:
+        """Close what was opened for a thread that does not run."""
+        worker, self._worker, self._thread = self._worker, None, None
+        if worker is not None:
+            worker.close()
+        self._close_sockets()
+        self._close_log()
 
     def _hire(self) -> None:
         collector = self._collector
@@ -215,6 +220,9 @@ class Server:
             self._nudge()
             return
         try:
+            if thread.ident is None:  # interrupted before it ran
+                self._give_up()
+                return
             worker.shutdown(self.config.timeouts.graceful if timeout is None else timeout)
             if thread is not threading.current_thread():  # else the application stops its server
                 thread.join(_LAST_MOMENT)
