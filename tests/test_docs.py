@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+from loopless.adapters.flask.command import serve
 from loopless.cli import main
 from loopless.worker import OPTIONS
 
@@ -61,15 +62,15 @@ def test_python_compiles(page: Path) -> None:
             compile(code, str(page), "exec")
 
 
-def commands(page: Path) -> Iterator[list[str]]:
-    """The lines of `page` that run loopless, from its name on, in words."""
+def commands(page: Path, program: str = "loopless") -> Iterator[list[str]]:
+    """The lines of `page` that run `program`, from its name on, in words."""
     text = _FENCE.sub("", page.read_text("utf-8"))
     for line in re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE):
         for command in line.removesuffix("&").split("&&"):
             words = shlex.split(command)
             names = [word.rpartition("/")[2] for word in words]
-            if "loopless" in names:
-                yield words[names.index("loopless") + 1 :]
+            if program in names:
+                yield words[names.index(program) + 1 :]
 
 
 @pages
@@ -79,9 +80,14 @@ def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in commands(page):
         flags = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert flags <= known
+    flask_knows = {flag for param in serve.params for flag in (*param.opts, *param.secondary_opts)}
+    flask_knows |= {"--app", "--debug"}
+    for words in commands(page, "flask"):
+        assert "serve" in words
+        assert {word for word in words if word.startswith("--")} <= flask_knows
     # in the running text too
     mentioned = set(re.findall(r"`(--[a-z-]+)[ `]", page.read_text("utf-8")))
-    assert mentioned - {"--check"} <= known
+    assert mentioned - {"--check"} <= (known | flask_knows if page.name == "flask.md" else known)
 
 
 def test_there_are_commands_to_check() -> None:

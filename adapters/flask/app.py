@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import flask.app
 import werkzeug.wrappers.response as werkzeug_response
 from flask import Flask
+from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
 from loopless.adapters.wsgi import WSGIApp
@@ -115,7 +116,8 @@ class _Steps:
         ):
             return None
         blocks = response.response
-        if type(blocks) is not list:
+        # views put dicts in the place of the headers, too
+        if type(blocks) is not list or type(response.headers) is not Headers:
             return None
         for name, _ in response.headers:
             if len(name) in _LOCATION_LENGTHS and name.lower().endswith("location"):
