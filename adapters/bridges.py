@@ -135,7 +135,8 @@ def _reason(status: int) -> str:
 def _revised(response: Response, start_response: StartResponse) -> Iterator[bytes]:
     """The body, with status and headers as they are when its first block is there."""
     started = False
-    for block in response.body:  # type: ignore[union-attr]
+    blocks: Any = response.body
+    for block in blocks:
         if block and not started:
             started = True
             _start_revised(response, start_response)

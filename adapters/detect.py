@@ -32,8 +32,9 @@ def as_app(app: Any, interface: str = "auto") -> Any:
 def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
     """`app` as a `SyncApp`: a WSGI application wrapped, a `SyncApp` as it is.
 
-    `interface` is `wsgi` or `sync`, or `auto` to look (see `app_kind`). Raises `TypeError`
-    for an ASGI application, which needs an event loop, and for what is no application.
+    `interface` is `wsgi` or `sync`, or `auto` to look (see `app_kind`), which finds the adapter of
+    a framework too; `wsgi` is the adapter that knows none. Raises `TypeError` for an ASGI
+    application, which needs an event loop, and for what is no application.
     """
     kind = app_kind(app)
     if interface != "auto":
@@ -41,7 +42,7 @@ def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
     if kind == "sync":
         return app  # type: ignore[no-any-return]
     if kind == "wsgi":
-        return _wsgi_app(app)
+        return WSGIApp(app) if interface == "wsgi" else _wsgi_app(app)
     if kind == "asgi":
         raise TypeError(
             f"{app!r} is an ASGI application, and here it would have to run without an event loop;"
@@ -57,4 +58,9 @@ def _wsgi_app(app: Any) -> SyncApp:
         from .django.handler import django_app
 
         return django_app(app)
+    flask = sys.modules.get("flask.app")
+    if flask is not None and isinstance(app, flask.Flask):
+        from .flask import FlaskApp
+
+        return FlaskApp(app)
     return WSGIApp(app)

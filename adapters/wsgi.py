@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterable
@@ -229,7 +230,7 @@ class WSGIApp:
         return environ
 
     def _template(self, channel: Channel) -> tuple[Address, Environ]:
-        """What is the same in every environ of requests that come in on one address."""
+        """What is the same in every environ of requests with one object for an address."""
         host, port = channel.server
         template: Environ = {
             # set for each request; here, so that the copies have room for them
@@ -253,6 +254,9 @@ class WSGIApp:
         }
         if channel.scheme == "https":
             template["HTTPS"] = "on"
+            # of one connection: where clients show certificates, no other has this address object
+            if "SSL_CLIENT_VERIFY" in channel.tls:
+                template.update(channel.tls)
         return channel.server, template
 
     def _amend(self, environ: Environ, call: Call) -> None:
@@ -300,8 +304,11 @@ class WSGIApp:
                 body = body[0]
             elif sum(map(len, body)) <= _JOINED_BODY:
                 body = b"".join(body)
-        elif kind is FileWrapper and call.stream is None:
-            body = file_body(body.filelike, call.headers) or body
+        elif call.stream is None:
+            if kind is FileWrapper:
+                body = file_body(body.filelike, call.headers) or body
+            elif type(getattr(body, "iterable", None)) is FileWrapper:
+                body = _range_of_file(body.iterable, call) or body
         return Response(call.status, call.headers, body, close, call.head)
 
 
@@ -320,8 +327,27 @@ _TRANSPARENT = (
 )
 
 
-def file_body(file: Any, headers: list[tuple[str, str]]) -> FileBody | None:
+def _range_of_file(wrapper: FileWrapper, call: Call) -> FileBody | None:
+    """The range that `Content-Range` says of the wrapped file; None where that cannot be told.
+
+    Werkzeug's `send_file` cuts a range out of its file with an iterable around the wrapper.
+    """
+    fields = {name.lower(): value for name, value in call.headers}
+    match = re.fullmatch(r"bytes ([0-9]+)-([0-9]+)/[0-9]+", fields.get("content-range", ""))
+    if match is None or not call.status.startswith("206") or not wrapper.seekable():
+        return None
+    first, last = int(match[1]), int(match[2])
+    if fields.get("content-length") != str(last - first + 1):
+        return None
+    return file_body(wrapper.filelike, call.headers, first)
+
+
+def file_body(
+    file: Any, headers: list[tuple[str, str]], first: int | None = None
+) -> FileBody | None:
     """What the kernel can send of `file`, from where it stands; None: iterate instead.
+
+    `first` is the octet to begin with, if that is not where it stands.
 
     The descriptor is a second one, so that the application's may be closed at once.
     """
@@ -333,7 +359,7 @@ def file_body(file: Any, headers: list[tuple[str, str]]) -> FileBody | None:
     if type(getattr(file, "raw", file)) is not io.FileIO:
         return None
     try:
-        offset = file.tell()
+        offset = file.tell() if first is None else first
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return None  # an empty one may be of those that are made when they are read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import sys
 import sysconfig
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ def start_message(server: Server, name: str, kind: str, notes: Sequence[str] = (
     """
     lines = [f"loopless {__version__} serves {name} ({kind})"]
     lines += _places(server.urls, server.addresses)
+    lines += made_up_certificate(server)
     crew = _loops(server) if kind == "asgi" else _several(server.config.threads(), "thread")
     lines.append(f"{crew}, Python {platform.python_version()}, {gil_state()}")
     lines += gil_advice()
@@ -61,11 +63,31 @@ def gil_advice() -> list[str]:
     ]
 
 
+def made_up_certificate(server: Server) -> list[str]:
+    """Where the authority behind `--cert adhoc` is found, for who wants to trust it."""
+    if not server.config.tls.cert:
+        return []
+    path = server.authority_file
+    if path is None:
+        return ["The certificate is made up for this run, so clients will warn of it"]
+    return [
+        "The certificate is made up, so clients will warn of it unless they trust the one in",
+        str(path),
+    ]
+
+
 def _places(urls: Sequence[str], addresses: Sequence[Any]) -> list[str]:
     return [
-        f"{url} (and on every other address of this machine)" if _everywhere(name) else url
+        f"{_both(url)} (and on every other address of this machine)" if _everywhere(name) else url
         for url, name in zip(urls, addresses, strict=True)
     ]
+
+
+def _both(url: str) -> str:
+    """The IPv4 address too where a socket for all of IPv6 has that: not everybody's IPv6 works."""
+    if "[::1]" in url and socket.has_dualstack_ipv6():
+        return f"{url.replace('[::1]', '127.0.0.1')} and {url}"
+    return url
 
 
 def _everywhere(name: Any) -> bool:

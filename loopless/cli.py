@@ -6,7 +6,6 @@ The options are those of the option table, so that none is written twice.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import signal
@@ -15,18 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from .adapters import as_app, as_sync_app
 from .apps import AppError, LoadedApp, app_folder, load_app
 from .banner import start_message
 from .binding import open_sockets
+from .process import check_files, configure_logging, raise_descriptor_limit
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .version import __version__
 from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, StartupError, app_kind
-from .worker.access_log import compile_format
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     _ParamType = click.ParamType[Any]
@@ -41,6 +42,7 @@ _GROUPS = {
     "bind": "Where",
     "workers": "Threads",
     "asgi": "ASGI",
+    "tls": "TLS",
     "log": "Logs",
     "limits": "Limits",
     "timeouts": "Timeouts",
@@ -78,7 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(f"{error.format_message().rstrip('.')}; see loopless --help")
     except ConfigError as error:
-        return _fail(_spelled_as_flag(str(error)))
+        return _fail(spelled_as_flag(str(error)))
     return int(code or 0)
 
 
@@ -102,7 +104,7 @@ class _Value(_ParamType):
         try:
             converted = self.option.convert(value)
         except ConfigError as error:
-            raise click.UsageError(_spelled_as_flag(str(error)), ctx) from None
+            raise click.UsageError(spelled_as_flag(str(error)), ctx) from None
         return converted[0] if self.option.multiple else converted
 
     def shell_complete(
@@ -112,7 +114,7 @@ class _Value(_ParamType):
         return [CompletionItem(c) for c in self.option.choices if c.startswith(incomplete)]
 
 
-class _GroupedOption(click.Option):
+class GroupedOption(click.Option):
     """An option that stands under the heading `group` in the help."""
 
     def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
@@ -120,27 +122,32 @@ class _GroupedOption(click.Option):
         self.group = group
 
 
-class _GroupedCommand(click.Command):
+class GroupedCommand(click.Command):
     """A command whose help has a section for each group of options."""
+
+    #: Of options that say no other.
+    default_group = "app"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in _GROUPS.values()}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None and isinstance(param, click.Option):
-                title = _GROUPS[getattr(param, "group", "app")]
+                title = _GROUPS[getattr(param, "group", self.default_group)]
                 sections[title].append(record)
         for title, records in sections.items():
+            if not records:
+                continue
             with formatter.section(title):
                 formatter.write_dl(records)
 
 
 def _command() -> click.Command:
-    return _GroupedCommand(
+    return GroupedCommand(
         name="loopless",
         params=[
             *_app_options(),
-            *map(_from_table, OPTIONS),
+            *map(from_table, OPTIONS),
             *_reload_options(),
             _version_option(),
         ],
@@ -158,27 +165,27 @@ def _command() -> click.Command:
 def _app_options() -> list[click.Parameter]:
     return [
         click.Argument(["app"], required=False, envvar="LOOPLESS_APP"),
-        _GroupedOption(
+        GroupedOption(
             ["--interface"],
             type=click.Choice(["auto", "wsgi", "sync", "asgi"]),
             default="auto",
             help="What the application is, where looking at it does not tell.  [default: auto]",
             group="app",
         ),
-        _GroupedOption(
+        GroupedOption(
             ["--asgi", "asgi_app"],
             metavar="APP",
             help="An ASGI application beside APP, for WebSockets and what a SyncApp leaves.",
             group="app",
         ),
-        _GroupedOption(
+        GroupedOption(
             ["--app-dir"],
             type=click.Path(exists=True, file_okay=False),
             default=".",
             help="Where modules are looked for first.  [default: the current directory]",
             group="app",
         ),
-        _GroupedOption(
+        GroupedOption(
             ["--factory"],
             is_flag=True,
             help="APP is a function that returns the application.",
@@ -189,12 +196,12 @@ def _app_options() -> list[click.Parameter]:
 
 def _reload_options() -> list[click.Parameter]:
     def several(name: str, text: str, metavar: str) -> click.Option:
-        return _GroupedOption(
+        return GroupedOption(
             [f"--reload-{name}"], multiple=True, metavar=metavar, help=text, group="reload"
         )
 
     return [
-        _GroupedOption(
+        GroupedOption(
             ["--reload"],
             is_flag=True,
             help="Restart when a file changes, and cut what is in flight. For development only.",
@@ -228,11 +235,12 @@ def _version_option() -> click.Option:
     )
 
 
-def _from_table(option: Option) -> click.Option:
+def from_table(option: Option) -> click.Option:
+    """A row of the option table as an option of a command."""
     facts = [option.unit] if option.unit else []
     if shown := _shown(option):
         facts.append(f"default: {shown}")
-    return _GroupedOption(
+    return GroupedOption(
         [option.flag, option.name],
         type=_Value(option),
         multiple=option.multiple,
@@ -240,7 +248,20 @@ def _from_table(option: Option) -> click.Option:
         metavar=_metavar(option),
         help=option.help + (f"  [{', '.join(facts)}]" if facts else ""),
         group=option.group,
+        hidden=option.secret,
+        callback=_not_typed if option.secret else None,
     )
+
+
+def _not_typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Refuse a secret on the command line, which every user of the machine may read."""
+    assert param.name is not None
+    if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+        raise ConfigError(
+            f"{param.name}: everybody sees a command line, in ps; set"
+            f" {ctx.auto_envvar_prefix}_{param.name.upper()}, or give --keyfile-password-file"
+        )
+    return value
 
 
 def _metavar(option: Option) -> str:
@@ -263,7 +284,7 @@ def _shown(option: Option) -> str:
     return f"{default:g}" if option.type is float else str(default)
 
 
-def _spelled_as_flag(message: str) -> str:
+def spelled_as_flag(message: str) -> str:
     """`message` of a `ConfigError`, which begins with the option's name, as of the command line."""
     name, colon, rest = message.partition(":")
     flags = {option.name: option.flag for option in OPTIONS}
@@ -333,7 +354,7 @@ def _existing(folders: tuple[str, ...]) -> list[str]:
 def checked_config(options: dict[str, Any]) -> ServerConfig:
     """The configuration that `options` make. Raises `ConfigError`."""
     config = ServerConfig.from_options(**options)
-    compile_format(config.log.format)  # now, and not first when a log is asked for
+    check_files(config)
     return config
 
 
@@ -352,6 +373,7 @@ def run_server(
     kind: str,
     inherited: Inherited | None = None,
     notes: Sequence[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
     *,
     asgi_app: Any = None,
 ) -> int:
@@ -361,12 +383,13 @@ def run_server(
     `name`, `kind` and `notes` are for the start message. `inherited` is what a reloader has left
     to this process. Raises `ConfigError` for what cannot be bound or used.
     """
-    _configure_logging(config.log.level)
-    _raise_descriptor_limit()
-    if inherited is None:
-        server = _CommandServer(app, config, sockets=open_sockets(config), asgi_app=asgi_app)
-    else:
-        server = _CommandServer(app, config, sockets=inherited.sockets, asgi_app=asgi_app)
+    configure_logging(config.log.level)
+    raise_descriptor_limit()
+    sockets = open_sockets(config) if inherited is None else inherited.sockets
+    server = _CommandServer(
+        app, config, sockets=sockets, ssl_context=ssl_context, asgi_app=asgi_app
+    )
+    if inherited is not None:
         server.announced, server.grace = True, GRACE
         notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
     # Until `serve_forever` handles them, both signals end the start.
@@ -410,32 +433,6 @@ def _as_app(loaded: LoadedApp, interface: str, beside: LoadedApp | None) -> tupl
         return f"{kind}, with {beside.name}", as_sync_app(loaded.app, interface)
     except TypeError as error:
         raise AppError(f"{loaded.name}: {error}") from None
-
-
-def _configure_logging(level: str) -> None:
-    """Show the server's messages on standard error, unless the application sees to them."""
-    logger = logging.getLogger("loopless")
-    if logger.handlers:
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(level.upper())
-    logger.propagate = False
-    # Django's logging configuration disables the loggers that were there before it
-    logger.disabled = False
-
-
-def _raise_descriptor_limit() -> None:
-    """Allow as many open connections as the system does; shells start with a low limit."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    # macOS calls the limit infinite, and then takes no such number
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def say(text: str) -> None:

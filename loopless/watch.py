@@ -6,6 +6,7 @@ times a second. watchfiles imports asyncio, so watch in a process that does not 
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import logging
 import os
@@ -51,9 +52,10 @@ class Watcher:
     imported, if not of an installed package, unless they match `exclude`. Always watched are
     `extra_files`, and of a folder among them all that is in it. None of them need exist.
 
-    What happens after the constructor has returned is noticed. `engine` is how: `watchfiles` or
-    `stat`; the one named is used if it can be, and for `auto` the best. Every method may be
-    called from any thread. It has a thread of its own until `close`.
+    What happens after the constructor has returned is noticed; with `since`, in the seconds of
+    `time.time`, also that a file has changed since then. `engine` is how: `watchfiles` or `stat`;
+    the one named is used if it can be, and for `auto` the best. Every method may be called from
+    any thread. It has a thread of its own until `close`.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Watcher:
         exclude: Iterable[str] = (),
         extra_files: Iterable[str | os.PathLike[str]] = (),
         engine: str = "auto",
+        since: float | None = None,
     ) -> None:
         self._include = tuple(include)
         self._exclude = tuple(exclude)
@@ -81,6 +84,8 @@ class Watcher:
         self._thread = threading.Thread(target=self._run, name="loopless-watch", daemon=True)
         self._thread.start()
         self._begun.wait(_BEGIN)
+        if since is not None and (path := self._changed_since(since)) is not None:
+            self._found.put(path)
 
     def wait(self, timeout: float | None = None) -> Path | None:
         """Block until a watched file was created, changed or deleted, and return its path.
@@ -155,6 +160,13 @@ class Watcher:
             if found is not None:
                 self._found.put(Path(found))
             pause = max(_INTERVAL, (time.monotonic() - started) * _REST)
+
+    def _changed_since(self, moment: float) -> Path | None:
+        for path in self._all_files():
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_mtime > moment:
+                    return Path(path)
+        return None
 
     def _compare(self, before: Seen, files: Iterable[str]) -> tuple[Seen, str | None]:
         """What is there now, and a path for which that is something else than before."""

@@ -9,6 +9,7 @@ import platform
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -21,9 +22,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from loopless import Server, ServerConfig, __version__, binding, cli
+from loopless import Server, ServerConfig, __version__, binding, cli, process
 from loopless.banner import gil_advice, start_message
 from loopless.worker import OPTIONS
+
+from .certificates import PASSWORD, Authority
 
 APP = """
 def app(environ, start_response):
@@ -101,8 +104,8 @@ def fails(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(cli, "_raise_descriptor_limit", lambda: None)
-    monkeypatch.setattr(cli, "_configure_logging", lambda level: None)
+    monkeypatch.setattr(cli, "raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr(cli, "configure_logging", lambda level: None)
     before, handler = set(sys.modules), signal.getsignal(signal.SIGTERM)
 
     def run(*args: str) -> str:
@@ -265,6 +268,22 @@ def test_bind_spellings(start: Callable[..., Running], spelling: str) -> None:
     assert everywhere == ("on every other address" in server.message)
 
 
+@pytest.mark.parametrize("spelling", ["*:0", "[::]:0"])
+def test_all_of_ipv6_is_announced_with_an_ipv4_address_that_works(
+    start: Callable[..., Running], spelling: str
+) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    server = start("--bind", spelling)
+    place = server.message.splitlines()[1].strip()
+    assert place == (
+        f"http://127.0.0.1:{server.port} and http://[::1]:{server.port}"
+        " (and on every other address of this machine)"
+    )
+    for host in ("127.0.0.1", "[::1]"):
+        assert server.get("/x", host) == "/x"
+
+
 def test_unix_socket(start: Callable[..., Running], tmp_path: Path) -> None:
     server = start("--bind", "unix:here.sock")
     assert "  unix:here.sock\n" in server.message
@@ -340,9 +359,9 @@ def test_disabled_logger_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logger, "propagate", True)
     level = logger.level
     try:
-        cli._configure_logging("warning")
+        process.configure_logging("warning")
         assert (logger.disabled, logger.propagate, logger.level) == (False, False, logging.WARNING)
-        cli._configure_logging("debug")  # it has a handler now
+        process.configure_logging("debug")  # it has a handler now
         assert (len(logger.handlers), logger.level) == (1, logging.WARNING)
     finally:
         logger.setLevel(level)
@@ -531,7 +550,9 @@ def test_help_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for option in OPTIONS:
-        assert f" {option.flag} " in text
+        assert (f" {option.flag} " in text) is not option.secret
+        if option.secret:
+            continue
         assert " ".join(option.help.split()) in text
     assert "[bytes, default: 256M]" in text
     assert "[seconds, default: 75]" in text
@@ -539,7 +560,7 @@ def test_help_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.index("Where:") < text.index("Threads:") < text.index("Timeouts:")
 
 
-def test_no_option_is_lost_on_the_way() -> None:
+def test_no_option_is_lost_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     command = cli._command()
     seen: dict[str, Any] = {}
     command.callback = lambda **options: seen.update(options)
@@ -549,7 +570,11 @@ def test_no_option_is_lost_on_the_way() -> None:
     for option in OPTIONS:
         value = option.choices[-1] if option.choices else "7000" if not option.multiple else "x:1"
         wanted = option.convert(value)
-        command.main([option.flag, value], standalone_mode=False)
+        if option.secret:
+            monkeypatch.setenv(f"LOOPLESS_{option.name.upper()}", value)
+            command.main([], standalone_mode=False)
+        else:
+            command.main([option.flag, value], standalone_mode=False)
         assert seen[option.name] == wanted
         config = ServerConfig.from_options(**{option.name: seen[option.name]})
         assert getattr(getattr(config, option.group), option.attribute) == wanted
@@ -570,6 +595,83 @@ def test_shell_completion_knows_the_choices() -> None:
         check=False,
     )
     assert result.stdout == "plain,epoll\n"
+
+
+# ---- TLS ----------------------------------------------------------------------------------
+
+
+def test_https_from_flags_and_environment(start: Callable[..., Running], tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue("server")
+    server = start(
+        *("--bind", "127.0.0.1:0", "--certfile", str(cert)),
+        env=os.environ
+        | {
+            "LOOPLESS_KEYFILE": str(authority.encrypted(key)),
+            "LOOPLESS_KEYFILE_PASSWORD": PASSWORD,
+        },
+    )
+    assert f"  https://127.0.0.1:{server.port}\n" in server.message
+    url = f"https://127.0.0.1:{server.port}/there"
+    with urllib.request.urlopen(url, timeout=10, context=authority.trusting()) as response:
+        assert response.read() == b"/there"
+    assert server.end() == (0, "stopping\n", "")
+
+
+def test_adhoc_says_whom_to_trust(start: Callable[..., Running], tmp_path: Path) -> None:
+    pytest.importorskip("trustme", reason="trustme has no wheels here", exc_type=ImportError)
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    server = start("--bind", "127.0.0.1:0", "--cert", "adhoc", env=os.environ | home)
+    path = Path(server.message.partition("they trust the one in\n  ")[2].partition("\n")[0])
+    trusting = ssl.create_default_context(cafile=path)
+    url = f"https://127.0.0.1:{server.port}/there"
+    with urllib.request.urlopen(url, timeout=10, context=trusting) as response:
+        assert response.read() == b"/there"
+    assert server.end() == (0, "stopping\n", "")
+    for where in ("XDG_CACHE_HOME", "HOME"):
+        home[where] = os.devnull
+    server = start("--bind", "127.0.0.1:0", "--cert", "adhoc", env=os.environ | home)
+    assert "made up for this run" in server.message
+    assert server.end() == (0, "stopping\n", "")
+
+
+def test_mistakes_with_certificates(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certfile = "--certfile", "none.pem", "--bind", "127.0.0.1:0"
+    assert fails(*certfile) == "--certfile: there is no file none.pem; check the path"
+    assert fails("--keyfile", "x") == "--keyfile: there is no certificate; give certfile too"
+    assert fails(*certfile, "--cert", "adhoc").startswith("--cert: adhoc makes a certificate, and")
+    assert fails("--cert", "xyzzy").startswith("--cert: 'xyzzy' is not one of adhoc")
+    typed = fails(*certfile, "--keyfile-password", PASSWORD)
+    assert typed.startswith("--keyfile-password: everybody sees a command line")
+    assert PASSWORD not in typed
+    assert fails("--bind", "https://127.0.0.1:0").startswith("--bind: https://127.0.0.1:0 needs")
+
+
+def test_no_password_is_asked_for(fails: Callable[..., str], tmp_path: Path) -> None:
+    """OpenSSL would, on the terminal; here there is one, and nobody at it."""
+    pty = pytest.importorskip("pty")
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue("server")
+    terminal, ours = pty.openpty()
+    command = [sys.executable, "-m", "loopless", "--bind", "127.0.0.1:0", "--certfile", str(cert)]
+    try:
+        done = subprocess.run(
+            [*command, "--keyfile", str(authority.encrypted(key))],
+            cwd=tmp_path,
+            stdin=ours,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            timeout=20,
+            check=False,
+        )
+    finally:
+        os.close(terminal)
+        os.close(ours)
+    assert done.returncode == 2
+    assert "is encrypted; give keyfile_password_file" in done.stderr
 
 
 # ---- The start message --------------------------------------------------------------------

@@ -242,8 +242,10 @@ def test_no_size(text: str) -> None:
         ("[::]:8000", ("tcp", "::", 8000)),
         ("[::1]:8000", ("tcp", "::1", 8000)),
         ("[fe80::1%eth0]:8000", ("tcp", "fe80::1%eth0", 8000)),
-        ("http://127.0.0.1:8000/", ("tcp", "127.0.0.1", 8000)),
-        ("https://localhost:8000", ("tcp", "localhost", 8000)),
+        ("http://127.0.0.1:8000/", ("tcp", "127.0.0.1", 8000, "http")),
+        ("https://localhost:8000", ("tcp", "localhost", 8000, "https")),
+        ("http://unix:/run/x.sock", ("unix", "/run/x.sock", -1, "http")),
+        ("http://fd://3", ("fd", "3", -1, "http")),
         ("unix:/run/x.sock", ("unix", "/run/x.sock", -1)),
         ("unix:///run/x.sock", ("unix", "/run/x.sock", -1)),
         ("unix:x.sock", ("unix", "x.sock", -1)),
@@ -251,7 +253,7 @@ def test_no_size(text: str) -> None:
         ("fd:3", ("fd", "3", -1)),
     ],
 )
-def test_bind_spellings(text: str, address: tuple[str, str, int]) -> None:
+def test_bind_spellings(text: str, address: Any) -> None:
     assert parse_bind(text) == BindAddress(*address)
 
 

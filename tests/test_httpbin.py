@@ -19,6 +19,7 @@ import httpx
 import pytest
 import requests
 
+from .apps.command import command
 from .apps.process import script
 from .wire_client import Answer, Client
 
@@ -28,11 +29,17 @@ if importlib.util.find_spec("httpbin") is None:
 # One server for the whole module: it must serve all of this, on the connections of three clients.
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Where httpbin is served by loopless."""
-    with script("httpbin_server.py") as server:
-        yield server.url
+@pytest.fixture(scope="module", params=["loopless", "flask serve"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where httpbin is served, from Python and by Flask's command."""
+    if request.param == "loopless":
+        with script("httpbin_server.py") as server:
+            yield server.url
+    else:
+        words = ["-W", "error", "-m", "flask", "--app", "httpbin:app", "serve", "-p", "0"]
+        with command(words, tmp_path_factory.mktemp("empty")) as running:
+            yield running.url()
+            assert "Traceback" not in running.end()
 
 
 class Reply:

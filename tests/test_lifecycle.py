@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loopless import Request, Response, ThreadedServer
-from loopless.worker import endings, sync_worker
+from loopless.worker import endings, exchange
 from loopless.worker.lifecycle import (
     ClientGone,
     Collectors,
@@ -290,12 +290,12 @@ def test_without_a_collector_no_record_is_made(
 ) -> None:
     made: list[object] = []
 
-    class Spy(sync_worker.Record):
+    class Spy(exchange.Record):
         def __init__(self, *arguments: Any) -> None:
             made.append(arguments)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(sync_worker, "Record", Spy)
+    monkeypatch.setattr(exchange, "Record", Spy)
     monkeypatch.setattr(endings, "Record", Spy)
     server = serve(App())
     client = connect(server)

@@ -186,9 +186,7 @@ def make() -> Iterator[Callable[..., SyncWorker]]:
 
     yield build
     for worker in workers:
-        worker.start_draining()
-        with contextlib.suppress(OSError):
-            worker.poller.close()
+        worker.close()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from .config import (
     Option,
     ServerConfig,
     Timeouts,
+    Tls,
     Workers,
     gil_enabled,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "SyncApp",
     "SyncWorker",
     "Timeouts",
+    "Tls",
     "Workers",
     "app_kind",
     "gil_enabled",

@@ -16,5 +16,6 @@ class AsyncPool(Protocol):
 
         The request is whole, with its body; what came behind it is in `connection.buffer`. `state`
         is the lifespan's. `connection.worker.take_back` takes the connection for its next request.
-        Called on a worker's thread; must not block.
+        Called on a worker's thread; must not block. What it raises says that
+        the connection and the body are still the worker's.
         """

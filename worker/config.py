@@ -29,10 +29,22 @@ def _option(
     unit: str = "",
     low: float | None = None,
     choices: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Any:
-    """A dataclass field that is also an option called `name` (dashes on the command line)."""
-    metadata = {"name": name, "help": text, "unit": unit, "low": low, "choices": choices}
-    return field(default=default, metadata=metadata)
+    """A dataclass field that is also an option called `name` (dashes on the command line).
+
+    A `secret` one has no flag, because everybody on the machine may read command lines, and no
+    representation; the environment and the keyword take it.
+    """
+    metadata = {
+        "name": name,
+        "help": text,
+        "unit": unit,
+        "low": low,
+        "choices": choices,
+        "secret": secret,
+    }
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,8 @@ class Bind:
     addresses: tuple[str, ...] = _option(
         "bind",
         ("127.0.0.1:8000",),
-        "Where to listen: PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH or fd://N. May be repeated.",
+        "Where to listen: PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH or fd://N. May be repeated. With"
+        " http:// before it an address is without TLS where the others have it.",
     )
     # As gunicorn and uvicorn; the kernel caps it at net.core.somaxconn.
     backlog: int = _option(
@@ -249,6 +262,54 @@ class ASGI:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """The certificate that the server shows, and those that clients must show."""
+
+    certfile: str = _option(
+        "certfile",
+        "",
+        "The server's certificate in PEM, then those that lead to its authority. Switches TLS on.",
+    )
+    keyfile: str = _option("keyfile", "", "The key of the certificate, if it is not in certfile.")
+    keyfile_password: str = _option(
+        "keyfile_password", "", "The password of an encrypted key.", secret=True
+    )
+    keyfile_password_file: str = _option(
+        "keyfile_password_file",
+        "",
+        "A file whose first line is the password of an encrypted key. The password itself is taken"
+        " from LOOPLESS_KEYFILE_PASSWORD alone, because everybody may read command lines.",
+    )
+    cert: str = _option(
+        "cert",
+        "",
+        "adhoc makes a certificate up, for development, with trustme. Switches TLS on.",
+        choices=("adhoc",),
+    )
+    ca_certs: str = _option(
+        "ca_certs",
+        "",
+        "The authorities whose client certificates are accepted: a file in PEM, or a folder of"
+        " hashed ones.",
+    )
+    client_certs: str = _option(
+        "client_certs",
+        "none",
+        "Whether clients must show a certificate: with required the others are refused in the"
+        " handshake.",
+        choices=("none", "optional", "required"),
+    )
+    min_version: str = _option(
+        "tls_min_version", "1.2", "The oldest version of TLS.", choices=("1.2", "1.3")
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a certificate, and so TLS."""
+        return bool(self.certfile or self.cert)
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is written about the requests."""
 
@@ -285,6 +346,7 @@ class Option:
     unit: str
     low: float | None
     choices: tuple[str, ...]
+    secret: bool = False
 
     @property
     def flag(self) -> str:
@@ -307,10 +369,11 @@ class Option:
             converted: Any = self._number(value) if self.type in (int, float) else self._text(value)
         except (TypeError, ValueError, OverflowError) as error:
             wanted = {int: "a whole number", float: "a number", str: "text"}[self.type]
-            raise ConfigError(f"{self.name}: {value!r} is not {wanted}{self._in_unit()}") from error
+            shown = "what was given" if self.secret else repr(value)
+            raise ConfigError(f"{self.name}: {shown} is not {wanted}{self._in_unit()}") from error
         if self.low is not None and converted < self.low:
             raise ConfigError(f"{self.name}: {value!r} is below the least, {self.low:g}")
-        if self.choices and converted not in self.choices:
+        if self.choices and converted not in (*self.choices, self.default):
             raise ConfigError(f"{self.name}: {value!r} is not one of {', '.join(self.choices)}")
         return converted
 
@@ -354,6 +417,7 @@ class ServerConfig:
     timeouts: Timeouts = field(default_factory=Timeouts)
     workers: Workers = field(default_factory=Workers)
     asgi: ASGI = field(default_factory=ASGI)
+    tls: Tls = field(default_factory=Tls)
     log: Log = field(default_factory=Log)
 
     def __post_init__(self) -> None:
@@ -383,6 +447,15 @@ class ServerConfig:
         if self.workers.threads:
             return self.workers.threads
         return 8 if gil_enabled() else max(8, 2 * (os.cpu_count() or 1))
+
+
+def changed(group: Any) -> list[str]:
+    """The names of the options of `group`, such as a `Tls`, that are not at their defaults."""
+    return [
+        entry.metadata["name"]
+        for entry in fields(group)
+        if getattr(group, entry.name) != entry.default
+    ]
 
 
 def gil_enabled() -> bool:
@@ -416,6 +489,7 @@ def _row(group: str, entry: Field[Any]) -> Option:
         unit=of["unit"],
         low=of["low"],
         choices=of["choices"],
+        secret=of["secret"],
     )
 
 
@@ -425,6 +499,7 @@ _GROUPS: dict[str, Any] = {
     "timeouts": Timeouts,
     "workers": Workers,
     "asgi": ASGI,
+    "tls": Tls,
     "log": Log,
 }
 

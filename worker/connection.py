@@ -103,6 +103,7 @@ class Connection:
         "client",
         "client_port",
         "deadline",
+        "endless",
         "fd",
         "linger",
         "recv",
@@ -115,6 +116,7 @@ class Connection:
         "state",
         "usual",
         "wants_write",
+        "abandoned",
         # of the input
         "body",
         "buffer",
@@ -160,9 +162,13 @@ class Connection:
         self.registered = False
         #: TLS may have to write in order to read; the poller then looks for room to send.
         self.wants_write = False
+        #: The socket is somebody else's now.
+        self.abandoned = False
         self.requests = 0
         #: The socket blocks: whoever serves it reads on instead of parking it.
         self.blocking = False
+        #: A WebSocket or an event stream, which a server that stops cannot wait for.
+        self.endless = False
         #: What the client still sends must be read before the connection is closed.
         self.linger = False
         #: What has come and is not looked at yet.
@@ -209,6 +215,8 @@ class Connection:
         if self.outgoing is not None:
             self.outgoing.close()
             self.outgoing = None
+        if self.abandoned:
+            return
         try:
             self.sock.close()
         except OSError:  # a reset that came in meanwhile; the descriptor is gone either way
@@ -219,6 +227,11 @@ class Connection:
     @property
     def begun(self) -> bool:
         return self.stream_writer is not None and self.stream_writer.begun
+
+    @property
+    def tls(self) -> dict[str, str]:
+        # nothing of TLS is left of a socket that the application has taken away
+        return {} if isinstance(self.sock, socket.socket) else self.sock.facts()
 
     def stream(self, request: Request, response: Response) -> StreamWriter:
         return self._server().open_stream(self, request, response)
@@ -246,10 +259,12 @@ class Connection:
 
     def abandon(self) -> None:
         """Let go of a socket that is somebody else's now, so that `close` leaves it open."""
-        self.sock = socket.socket()
+        self.abandoned = True
 
     def disconnect(self) -> None:
         """Cut the line from another thread: the owner sees an end of input or a broken pipe."""
+        if self.abandoned:
+            return
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:

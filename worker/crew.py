@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import endings
 from .connection import State
+from .hijack import HijackedWebSocket
 from .rota import Rota
+from .wrong_port import WrongPort
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from .config import ServerConfig
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("loopless")
 
+# Seconds of grace for what has no end of its own, WebSockets and event streams.
+_FAREWELL = 0.5
+# Seconds between two looks at what is left.
+_GLANCE = 0.02
 # Seconds for threads whose connection was cut to notice it.
 _LAST_MOMENT = 1.0
 
@@ -46,10 +53,12 @@ class Crew:
         self.rota = Rota(config.threads(), config.workers.max_streams, hire, gil=gil)
         self.shutdown_event = shutdown_event
         self.lifespan_state: dict[str, Any] = {}
+        self.ssl_context: ssl.SSLContext | None = None
+        self.wrong_port = WrongPort()
         self.workers: set[SyncWorker] = set()
         self._threads: set[threading.Thread] = set()
         self._hired = 0
-        self._stop_at = 0.0
+        self._stop_at = self._farewell_at = 0.0
         self.lock = threading.Lock()
         poller.every_second = self._look
 
@@ -92,9 +101,19 @@ class Crew:
         return all(connection.state in idle for connection in self.poller.connections.copy())
 
     def shutdown(self, timeout: float) -> None:
-        """Drain, for `timeout` seconds at most; then cut what is left, and stop."""
+        """Drain, for `timeout` seconds at most; then cut what is left, and stop.
+
+        WebSockets and event streams have half a second to end.
+        """
         self.poller.drain()
-        if not self.poller.drained.wait(timeout):
+        self._say_goodbye()
+        drained, now = self.poller.drained, time.monotonic()
+        until, farewell = now + timeout, now + min(timeout, _FAREWELL)
+        while (now := time.monotonic()) < until and not drained.wait(min(_GLANCE, until - now)):
+            self._say_goodbye()
+            if now >= farewell and self._cut_endless():
+                drained.set()
+        if not drained.is_set():
             left = len(self.poller.connections)
             log.warning("%d connections were cut after %g seconds of grace", left, timeout)
             self.cut()
@@ -104,12 +123,31 @@ class Crew:
         """Once a second: has somebody set `shutdown_event`? Then `shutdown`, without waiting."""
         if not self.shutdown_event.is_set():
             return
+        now = time.monotonic()
         with self.lock:
             if not self._stop_at:
-                self._stop_at = time.monotonic() + self.config.timeouts.graceful
+                self._stop_at = now + self.config.timeouts.graceful
+                self._farewell_at = now + _FAREWELL
         self.poller.drain()
-        if self.poller.drained.is_set() or time.monotonic() >= self._stop_at:
+        self._say_goodbye()
+        ended = self.poller.drained.is_set() or now >= self._stop_at
+        if ended or (now >= self._farewell_at and self._cut_endless()):
             self.stop()
+
+    def _say_goodbye(self) -> None:
+        """Close WebSockets; those whose client has not read so far at the next call."""
+        for connection in self.poller.connections.copy():
+            hijacked = connection.hijacked
+            if isinstance(hijacked, HijackedWebSocket):
+                hijacked.part()
+
+    def _cut_endless(self) -> bool:
+        """Cut what has no end of its own; whether nothing else is left."""
+        connections = self.poller.connections.copy()
+        endless = [connection for connection in connections if connection.endless]
+        for connection in endless:
+            connection.disconnect()
+        return len(endless) == len(connections)
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
@@ -138,6 +176,11 @@ class Crew:
         stuck = sum(thread.is_alive() for thread in threads)
         if stuck:
             log.warning("%d threads were left in the application's code", stuck)
-        for connection in self.poller.close():
+        left = self.poller.close()
+        with self.lock:
+            owned = {each.serving for each in self.workers}
+        # and those whose thread was interrupted: by Ctrl-C, say, in the main thread
+        left += self.poller.connections.copy().difference(left, owned)
+        for connection in left:
             if connection.state is not State.CLOSED:
                 endings.close(worker, connection, "cut at shutdown")

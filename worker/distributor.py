@@ -13,11 +13,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .connection import FOR_OUTPUT, Connection, State
+from .errors import ClientDisconnected
 from .listener import address_of, connect
 from .poller import SWEEP, ConnectionQueue, Poller
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
 
 log = logging.getLogger("loopless")
 
@@ -56,6 +58,14 @@ class QueuePoller(Poller):
             sock, what = self.conn_queue.get(timeout=seconds)
         except queue.Empty:
             return None
+        try:
+            return self._come_out(sock, what)
+        finally:
+            # not before the connection is in `connections`: see `_is_empty`
+            self.conn_queue.task_done()
+            self._look_whether_drained()
+
+    def _come_out(self, sock: socket.socket, what: object) -> Connection | None:
         if isinstance(what, Connection):
             return what
         if what is None:  # the word of `wake`
@@ -70,15 +80,27 @@ class QueuePoller(Poller):
         self.connections.add(connection)
         return connection
 
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """As `Poller.use_context`; for the pairs in the queue too."""
+        if self._ssl_context is not None:
+            self._ssl_context = ssl_context
+        super().use_context(ssl_context)
+
     def park(self, connection: Connection, now: float) -> None:  # noqa: ARG002
         self._inbox.append(connection)
+        if self._closing:
+            try:
+                self._inbox.remove(connection)
+            except ValueError:  # `close` has it
+                return
+            raise ClientDisconnected("the server has stopped")
         self._tell()
 
     def release(self, connection: Connection) -> None:
         """Nothing to do: a connection that is handed out is not in the selector."""
 
     def _is_empty(self) -> bool:
-        return not self.connections and self.conn_queue.empty()
+        return not self.conn_queue.unfinished_tasks and super()._is_empty()
 
     def nudge_idle(self) -> None:
         self._tell()
@@ -93,12 +115,20 @@ class QueuePoller(Poller):
         self._selector.close()
         self._waker.close()
         self._woken.close()
-        queued = []
-        while not self.conn_queue.empty():
-            _, what = self.conn_queue.get()
-            if isinstance(what, Connection):
-                queued.append(what)
-        return [*queued, *self._inbox, *self._overdue, *self._parked.values()]
+        return [*self._empty_queue(), *self._surrender()]
+
+    def _empty_queue(self) -> Iterator[Connection]:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                sock, what = self.conn_queue.get_nowait()
+                self.conn_queue.task_done()
+                if isinstance(what, Connection):
+                    yield what
+                elif what is not None:  # a pair that nobody has made a connection of
+                    sock.close()
+        with contextlib.suppress(IndexError):
+            while True:
+                yield self._inbox.popleft()
 
     def _tell(self) -> None:
         with contextlib.suppress(OSError):  # full: it is going to wake up anyway
@@ -145,7 +175,13 @@ class QueuePoller(Poller):
         self._parked[connection.fd] = connection
         event = selectors.EVENT_WRITE if output else selectors.EVENT_READ
         connection.registered = True
-        self._selector.register(connection.fd, event)
+        try:
+            self._selector.register(connection.fd, event)
+        except OSError as error:
+            log.error("A connection was dropped, for it cannot wait: %s", error)
+            del self._parked[connection.fd]
+            connection.close()
+            self.forget(connection)
 
     def _hand_out(self, connection: Connection) -> None:
         connection.registered = False

@@ -1,7 +1,8 @@
 """How a turn with a connection ends: it waits for something, it lingers, or it is closed.
 
-Functions of the thread that owns the connection; `worker` is its `SyncWorker`. After `park` the
-connection is another's.
+Functions of the thread that owns the connection; `worker` is its `SyncWorker`. `Poller.park` is
+the last thing that any of them does with a connection: from then on it is another's, and not even
+its state may be looked at.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from .connection import Connection, Record, State
-from .errors import ClientDisconnected
+from .errors import ClientDisconnected, PlainRequest
 from .lifecycle import ClientGone, ConnectionClosed, ConnectionOpened, ResponseCompleted
 from .messages import FileBody, Response
 from .poller import has_input
+from .wrong_port import WITHOUT_TLS
 
 if TYPE_CHECKING:
     from .sync_worker import SyncWorker
@@ -101,8 +103,16 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
     sock = cast("TLSSocket", conn.sock)
     try:
         done = sock.handshake()
+    except PlainRequest:
+        _answer_plainly(worker, conn, sock)
+        return False
     except OSError as error:
-        close(worker, conn, f"TLS handshake failed: {error}")
+        log.debug("The TLS handshake of %s failed: %s", conn.client[0], error)
+        conn.wants_write = False
+        if has_input(conn.fd):  # closing would reset away the alert that says why
+            _linger(worker, conn)
+        else:
+            close(worker, conn, f"TLS handshake failed: {error}")
         return False
     now = time.monotonic()
     conn.wants_write = sock.wants_write
@@ -114,6 +124,15 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
         conn.become(State.HANDSHAKE)
         worker.poller.park(conn, now)
     return done
+
+
+def _answer_plainly(worker: SyncWorker, conn: Connection, sock: TLSSocket) -> None:
+    """A request without TLS, on a port with it: the client can read the answer without, too."""
+    plain = sock.without_tls()
+    conn.sock, conn.recv, conn.send = plain, plain.recv, plain.send
+    conn.scheme = "http"
+    worker.wrong_port.without_tls(conn)
+    refuse(worker, conn, 400, WITHOUT_TLS)
 
 
 def _opened(worker: SyncWorker, conn: Connection) -> None:
@@ -180,6 +199,20 @@ def finished(worker: SyncWorker, conn: Connection) -> bool:
 
 def refuse(worker: SyncWorker, conn: Connection, status: int, message: str) -> None:
     """Answer `status` and end the connection; nothing more of it is executed (RFC 9112, 2.2)."""
+    answer_refusal(worker, conn, status, message)
+    if conn.state is not State.SERVING:
+        return
+    try:
+        after_answer(worker, conn)
+    except ClientDisconnected as error:
+        close(worker, conn, str(error))
+
+
+def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: str) -> None:
+    """The first half of `refuse`: `conn` is still the caller's, or closed.
+
+    `conn.linger` tells that it was refused, and that `after_answer` is due.
+    """
     if worker.collector is not None:
         conn.record = Record(None, time.monotonic())
     headers = [("Content-Type", "text/plain; charset=utf-8")]
@@ -187,12 +220,10 @@ def refuse(worker: SyncWorker, conn: Connection, status: int, message: str) -> N
     conn.buffer = b""
     conn.pieces = None
     conn.linger = True
-    worker.refused = True
     try:
         conn.persistent = worker.writer.answer(conn, None, response, False)
         if conn.record is not None:
             note_answer(conn, response)
-        after_answer(worker, conn)
     except ClientDisconnected as error:
         close(worker, conn, str(error))
 
@@ -238,7 +269,21 @@ def _linger(worker: SyncWorker, conn: Connection) -> None:
     except OSError:
         close(worker, conn, "reset by the client")
         return
+    if conn.blocking:
+        _read_to_the_end(worker, conn)
+        return
     park(worker, conn, State.LINGERING, worker.config.timeouts.linger)
+
+
+def _read_to_the_end(worker: SyncWorker, conn: Connection) -> None:
+    """Linger on a blocking socket, which no poller has."""
+    deadline = time.monotonic() + worker.config.timeouts.linger
+    try:
+        while has_input(conn.fd, deadline - time.monotonic()) and conn.recv(_RECEIVED_AT_ONCE):
+            pass
+    except OSError:
+        pass
+    close(worker, conn, "refused")
 
 
 def _drain_input(worker: SyncWorker, conn: Connection) -> None:
@@ -262,16 +307,20 @@ def _drain_input(worker: SyncWorker, conn: Connection) -> None:
 
 def client_gone(worker: SyncWorker, conn: Connection, why: str) -> None:
     """The client left before it had its answer."""
-    if worker.collector is not None and conn.record is not None and conn.record.request:
-        worker.collector.record(ClientGone(conn.record.request))
-    close(worker, conn, f"client gone: {why}")
+    try:
+        if worker.collector is not None and conn.record is not None and conn.record.request:
+            worker.collector.record(ClientGone(conn.record.request))
+    finally:
+        close(worker, conn, f"client gone: {why}")
 
 
 def close(worker: SyncWorker, conn: Connection, reason: str) -> None:
     """End the connection."""
-    if conn.record is not None:
-        _completed(worker, conn, complete=False)
-    conn.close()
-    worker.poller.forget(conn)
+    try:
+        if conn.record is not None:
+            _completed(worker, conn, complete=False)
+    finally:
+        conn.close()
+        worker.poller.forget(conn)
     if worker.collector is not None:
         worker.collector.record(ConnectionClosed(conn.client, reason, conn.requests))

@@ -19,6 +19,10 @@ class ClientDisconnected(OSError):
     """The client closed its connection, or did not take its response within the deadline."""
 
 
+class PlainRequest(OSError):
+    """Where a TLS handshake should begin, a client sends a request without TLS."""
+
+
 class InvalidResponseError(ValueError):
     """An application's status or header that must not go on the wire (RFC 9110, 5.5)."""
 

@@ -28,7 +28,8 @@ def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseE
     if isinstance(error, KeyboardInterrupt) and _in_main_thread():
         worker.shutdown_event.set()
     if conn.hijacked is not None:
-        if not isinstance(error, ClientDisconnected):
+        # how Werkzeug's server is told that the socket was used up, by Flask-SocketIO for one
+        if not isinstance(error, (ClientDisconnected, ConnectionError)):
             _log_failure(request, error)
     elif streaming.abort(worker, conn, request, error):
         pass
@@ -70,7 +71,7 @@ def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) 
     """Let the asyncio side adopt the connection; without one, say that there is none."""
     if worker.async_pool is None:
         log.error("%s %s needs the asyncio side: %s", request.method, request.path, why)
-        endings.refuse(worker, conn, 501, "Not Implemented")
+        endings.answer_refusal(worker, conn, 501, "Not Implemented")
         return
     worker.poller.release(conn)
     conn.become(State.ADOPTED)

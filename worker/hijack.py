@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import threading
 from typing import Any
+
+# A close frame with 1001: the server goes away (RFC 6455, 5.5.1 and 7.4.1).
+_GOING_AWAY = b"\x88\x02\x03\xe9"
+_CLOSE = 8
+# A 16 bit and a 64 bit length behind the first two octets of a frame (RFC 6455, 5.2).
+_LONGER_LENGTHS = {126: 2, 127: 8}
+# A handshake that is longer is none of ours.
+_LONGEST_HANDSHAKE = 65536
+# What writes to a socket past this object's eyes.
+_UNSEEN = frozenset(("dup", "makefile", "sendfile", "sendmsg", "sendmsg_afalg", "sendto", "share"))
 
 
 class HijackedSocket:
@@ -58,3 +70,151 @@ class HijackedSocket:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
+
+
+class HijackedWebSocket(HijackedSocket):
+    """The socket of a connection that asked for a WebSocket: it can be closed with 1001.
+
+    What the application sends is followed, so that a close frame of the server's own stands
+    between two frames. It is sent at once, or by the thread that is in the middle of one. What the
+    application still sends is dropped then, as nothing may follow a close frame (RFC 6455, 5.5.1);
+    it reads on, so that it has the client's answer. An application that detaches the socket, or
+    sends in other ways than `send` and `sendall`, closes its WebSocket itself.
+    """
+
+    def __init__(self, sock: socket.socket, received: bytes) -> None:
+        super().__init__(sock, received)
+        self._frames = _Frames()
+        self._lock = threading.Lock()  # held while something is sent
+        self._leaving = False
+        #: Nothing that the application sends goes out any more; and the client was told.
+        self._left = self._said = False
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As `socket.send`."""
+        with self._lock:
+            if self._left:
+                return memoryview(data).nbytes
+            sent = self._sock.send(data, flags)
+            self._frames.follow(memoryview(data).cast("B")[:sent])
+        if self._leaving:
+            self.part()
+        return sent
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """As `socket.sendall`."""
+        with self._lock:
+            if self._left:
+                return
+            self._sock.sendall(data, flags)
+            self._frames.follow(memoryview(data).cast("B"))
+        if self._leaving:
+            self.part()
+
+    def part(self) -> bool:
+        """For the server, which stops: close the WebSocket with 1001. Any thread may call it.
+
+        Whether that is done. If not, an application in the middle of a frame will see to it, and a
+        client that has not read so far needs another call.
+        """
+        self._leaving = True
+        # else a thread sends, and looks at `_leaving` when it has let go of the lock
+        if self._lock.acquire(blocking=False):
+            try:
+                self._leave_between_frames()
+            finally:
+                self._lock.release()
+        return self._said
+
+    def _leave_between_frames(self) -> None:
+        if self._said or not self._frames.at_boundary:
+            return
+        self._left = True
+        try:
+            if not self._frames.closed:
+                self._send_at_once(_GOING_AWAY)
+        except BlockingIOError:
+            return
+        except OSError:  # the client was quicker
+            pass
+        self._said = True
+
+    def _send_at_once(self, data: bytes) -> None:
+        """Send the little that `data` is, or raise `BlockingIOError`."""
+        if hasattr(socket, "MSG_DONTWAIT") and not hasattr(self._sock, "unwrap"):
+            self._sock.send(data, socket.MSG_DONTWAIT)
+        elif select.select([], [self._sock], [], 0)[1]:
+            self._sock.send(data)  # through TLS, which knows no flags
+        else:
+            raise BlockingIOError
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _UNSEEN:
+            self._frames.lose()
+        return super().__getattr__(name)
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """As of any hijacked socket."""
+        self._frames.lose()
+        return super().detach()
+
+
+class _Frames:
+    """Where in a stream of frames, behind the answer to the handshake, the application is."""
+
+    def __init__(self) -> None:
+        self._handshake: bytes | None = b""
+        self._header = b""
+        self._payload = 0
+        self._lost = False
+        #: The application has sent a close frame itself.
+        self.closed = False
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether a frame may begin here."""
+        return self._handshake is None and not (self._header or self._payload or self._lost)
+
+    def lose(self) -> None:
+        """Nothing is known from now on."""
+        self._lost = True
+
+    def follow(self, data: memoryview) -> None:
+        """`data` was sent."""
+        while data and not self._lost:
+            if self._handshake is not None:
+                data = self._follow_handshake(data)
+            elif self._payload:
+                step = min(self._payload, len(data))
+                self._payload -= step
+                data = data[step:]
+            else:
+                data = self._follow_header(data)
+
+    def _follow_handshake(self, data: memoryview) -> memoryview:
+        assert self._handshake is not None
+        before = len(self._handshake)
+        head, end, _ = (self._handshake + bytes(data)).partition(b"\r\n\r\n")
+        if end:
+            self._handshake = None
+            self._lost = head[9:12] != b"101"
+            return data[len(head) + len(end) - before :]
+        self._handshake = head
+        self._lost = len(head) > _LONGEST_HANDSHAKE
+        return data[len(data) :]
+
+    def _follow_header(self, data: memoryview) -> memoryview:
+        """RFC 6455, 5.2."""
+        self._header += bytes(data[:1])
+        if len(self._header) > 1:
+            first, second = self._header[:2]
+            length = second & 127
+            longer = _LONGER_LENGTHS.get(length, 0)
+            mask = 4 if second & 128 else 0
+            if len(self._header) == 2 + longer + mask:
+                if longer:
+                    length = int.from_bytes(self._header[2 : 2 + longer], "big")
+                self._payload, self._header = length, b""
+                if first & 15 == _CLOSE:
+                    self.closed = True
+        return data[1:]

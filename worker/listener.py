@@ -34,20 +34,23 @@ class BindAddress:
     kind: str  # "tcp", "unix" or "fd"
     host: str
     port: int = -1
+    #: `http` or `https` if it was said; else it is TLS wherever there is a certificate.
+    scheme: str = ""
 
 
 def parse_bind(text: str) -> BindAddress:
     """What `text` says to listen on, in any of the spellings that people type.
 
     `8000`, `:8000`, `0:8000` (all IPv4), `host:8000`, `[::]:8000`, `unix:/path`, `unix:///path`,
-    `fd://3`, and each with `http://` before it. Raises `ConfigError`.
+    `fd://3`, and each with `http://` or `https://` before it. Raises `ConfigError`.
     """
-    spelled = text.strip()
+    spelled, scheme = text.strip(), ""
+    if match := re.fullmatch(r"(https?)://(.*?)/?", spelled):
+        scheme, spelled = match.groups()
     if match := re.fullmatch(r"unix:(?://)?(/?.+)", spelled):
-        return BindAddress("unix", match[1])
+        return BindAddress("unix", match[1], scheme=scheme)
     if match := re.fullmatch(r"fd:(?://)?([0-9]+)", spelled):
-        return BindAddress("fd", match[1])
-    spelled = re.sub(r"^https?://(.*?)/?$", r"\1", spelled)
+        return BindAddress("fd", match[1], scheme=scheme)
     match = _PORT.fullmatch(spelled) or _IPV6.fullmatch(spelled) or _HOST.fullmatch(spelled)
     if match is None:
         raise ConfigError(f"bind: {text!r} is no address; {_SPELLINGS}")
@@ -56,7 +59,14 @@ def parse_bind(text: str) -> BindAddress:
         host = "127.0.0.1"
     if int(port) > 65535:
         raise ConfigError(f"bind: {text!r}: a port is at most 65535")
-    return BindAddress("tcp", {"": "0.0.0.0", "0": "0.0.0.0", "*": "::"}.get(host, host), int(port))
+    host = {"": "0.0.0.0", "0": "0.0.0.0", "*": "::"}.get(host, host)
+    return BindAddress("tcp", host, int(port), scheme)
+
+
+def hosts_of(config: ServerConfig) -> list[str]:
+    """The names and addresses of this machine that `config` binds. Raises `ConfigError`."""
+    addresses = map(parse_bind, config.bind.addresses)
+    return [address.host for address in addresses if address.kind == "tcp"]
 
 
 def open_socket(address: BindAddress, backlog: int) -> socket.socket:
@@ -141,9 +151,13 @@ def _remove_stale(path: str) -> None:
 
 
 def _open_inherited(fd: int, backlog: int) -> socket.socket:
+    copy = -1
     try:
-        sock = socket.socket(fileno=os.dup(fd))
+        copy = os.dup(fd)
+        sock = socket.socket(fileno=copy)
     except OSError as error:
+        if copy >= 0:
+            os.close(copy)
         raise ConfigError(f"bind: file descriptor {fd} is not an open socket") from error
     if sock.type != socket.SOCK_STREAM:
         sock.close()
@@ -166,7 +180,8 @@ class Listener:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._sock = sock
-        self._ssl_context = ssl_context
+        #: For the handshakes to come; another may take its place at any time.
+        self.ssl_context = ssl_context
         #: Whoever else has the socket will accept what waits in its backlog.
         self.shared = isinstance(sock, SharedSocket)
         #: Seconds for the first thing that a client must do.
@@ -199,7 +214,7 @@ class Listener:
             return None  # the client's doing: see accept(2) on pending network errors
         client = ("", 0) if self.is_unix else address_of(peer)
         try:
-            return connect(sock, client, self.address, self._ssl_context)
+            return connect(sock, client, self.address, self.ssl_context)
         except OSError:  # TLS on a connection that was reset meanwhile
             sock.close()
             return None
@@ -218,6 +233,9 @@ def connect(
         return Connection(sock, client, server)
     from .tls import TLSSocket
 
+    if ssl_context.verify_mode:
+        # what adapters keep for an address, they keep for this object: see `Channel.server`
+        server = (server[0], server[1])
     return Connection(TLSSocket(sock, ssl_context), client, server, scheme="https")
 
 

@@ -114,6 +114,8 @@ class Channel(Protocol):
 
     scheme: str
     client: Address
+    #: One object for all connections of a listener; where clients are asked for certificates, one
+    #: for each connection. So an adapter may keep by it what is the same for them.
     server: Address
     #: The port of `client` as text.
     client_port: str
@@ -123,6 +125,9 @@ class Channel(Protocol):
 
     @property
     def begun(self) -> bool: ...
+
+    @property
+    def tls(self) -> dict[str, str]: ...
 
     def stream(self, request: Request, response: Response) -> ResponseStream: ...
 
@@ -186,6 +191,11 @@ class Request(NamedTuple):
     def server(self) -> Address:
         """The address that the request came in on."""
         return self._the_channel().server
+
+    @property
+    def tls(self) -> dict[str, str]:
+        """The TLS session, in the variables of mod_ssl; see docs/tls.md. Empty without TLS."""
+        return self._the_channel().tls
 
     @property
     def begun(self) -> bool:

@@ -5,6 +5,8 @@
 
 These two are where ownership passes, and the only place. A connection waits in `_parked`, by its
 descriptor, and whoever pops it owns it: an event and the sweep for deadlines cannot both have it.
+Who looks through `_parked` sees connections that may be another's a moment later, and descriptors
+that may be another connection's: what counts is what the pop gives, and that is never dropped.
 Events are one-shot, so the kernel tells one thread, once. The listeners wait in the same poller,
 level-triggered and exclusive, so that a connection wakes one thread of one process.
 
@@ -27,6 +29,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .connection import FOR_OUTPUT, Connection, State
+from .errors import ClientDisconnected
 from .listener import Listener
 
 log = logging.getLogger("loopless")
@@ -43,8 +46,9 @@ ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
 class Poller(ABC):
     """What all pollers share: the parked connections, the open ones, the listeners.
 
-    `_parked` and `connections` are changed by single operations on a dict and a set, which are
-    atomic on every CPython. `_lock` guards the pausing of the listeners, which is rare.
+    `_parked`, `connections` and `_accepting` are changed, and copied, by single operations on a
+    dict and on sets, which are atomic on every CPython. `_lock` guards the pausing of the
+    listeners, which is rare.
     """
 
     def __init__(self, limit: int) -> None:
@@ -56,10 +60,14 @@ class Poller(ABC):
         #: Every open connection, whoever owns it.
         self.connections: set[Connection] = set()
         self._parked: dict[int, Connection] = {}
+        #: The threads between a connection in the backlog and one in `connections`.
+        self._accepting: set[int] = set()
         self._next_sweep = time.monotonic() + SWEEP
         self._overdue: deque[Connection] = deque()
         self._paused = False
         self._lock = threading.Lock()
+        #: Held while room is made for a new connection, so that it costs one idle one only.
+        self._evicting = threading.Lock()
         #: Called about once a second, by whichever thread comes by.
         self.every_second: Callable[[], None] | None = None
 
@@ -77,14 +85,15 @@ class Poller(ABC):
         """Take `connection`, which is in a waiting state, until it can go on or its time is up.
 
         `now` is the time of `time.monotonic`. The caller must not touch the connection
-        afterwards: another thread may have it already.
+        afterwards, nor look at it: another thread may have it already. What is raised says that
+        the connection is still the caller's: `OSError` when the kernel refuses it,
+        `ClientDisconnected` when the poller is closed.
         """
 
     def forget(self, connection: Connection) -> None:
         """`connection` is closed, or another's for good; its place is free."""
         self.connections.discard(connection)
-        if self.draining and self._is_empty():
-            self.drained.set()
+        self._look_whether_drained()
         if self._paused and not self.draining and len(self.connections) < self.limit:
             self._resume()
 
@@ -104,6 +113,13 @@ class Poller(ABC):
             if not self._paused:
                 self._register_listener(listener.fileno())
 
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin handshakes with `ssl_context` from now on; listeners without TLS stay so."""
+        with self._lock:
+            for listener in self.listeners.values():
+                if listener.ssl_context is not None:
+                    listener.ssl_context = ssl_context
+
     def drain(self) -> None:
         """Stop listening, and let every idle connection become ready so that it can be closed.
 
@@ -116,14 +132,22 @@ class Poller(ABC):
             adopted = self._close_listeners()
         # not under the lock: parking may look at the deadlines, and that at the listeners
         for connection in adopted:
-            self.park(connection, time.monotonic())
-        if self._is_empty():
-            self.drained.set()
+            try:
+                self.park(connection, time.monotonic())
+            except (OSError, ClientDisconnected):
+                connection.close()
+                self.forget(connection)
+        self._look_whether_drained()
         self.nudge_idle()
+
+    def _look_whether_drained(self) -> None:
+        if self.draining and self._is_empty():
+            self.drained.set()
 
     def _is_empty(self) -> bool:
         """Whether no connection is open, or about to come."""
-        return not self.connections
+        # in this order: a thread is in `_accepting` until its connection is in `connections`
+        return not self._accepting and not self.connections
 
     @abstractmethod
     def nudge_idle(self) -> None:
@@ -135,23 +159,58 @@ class Poller(ABC):
 
     @abstractmethod
     def close(self) -> list[Connection]:
-        """Free what the poller holds. No thread may wait any more.
+        """Free what the poller holds. No thread may wait any more; once more does no harm.
 
         The connections that were still parked are the caller's, to be closed.
         """
+
+    def _surrender(self) -> list[Connection]:
+        """The connections that wait here, now the caller's."""
+        left: list[Connection] = []
+        while (connection := self._take_overdue()) is not None:
+            left.append(connection)
+        while self._parked:
+            try:
+                left.append(self._parked.popitem()[1])
+            except KeyError:  # somebody was quicker
+                break
+        return left
+
+    def _take_back(self, connection: Connection) -> bool:
+        """Whether `connection`, which the kernel has refused, is its parker's again."""
+        taken = self._parked.pop(connection.fd, None)
+        if taken is connection:
+            return True
+        if taken is not None:
+            self._overdue.append(taken)
+        return False
 
     # ---- Accepting ------------------------------------------------------------------------
 
     def _accept(self, listener: Listener) -> Connection | None:
         if len(self.connections) >= self.limit:
-            return self._make_room("as many connections are open as limit_connections allows")
+            with self._evicting:
+                if len(self.connections) >= self.limit:
+                    return self._evict_for(listener)
+        thread = threading.get_ident()
+        self._accepting.add(thread)
         try:
             connection = listener.accept()
+            if connection is not None:
+                self.connections.add(connection)
         except OSError as error:
             return self._make_room(str(error))
-        if connection is not None:
-            self.connections.add(connection)
+        finally:
+            self._accepting.discard(thread)
+        if connection is None:
+            self._look_whether_drained()
         return connection
+
+    def _evict_for(self, listener: Listener) -> Connection | None:
+        fd = listener.fileno()
+        if fd < 0 or not has_input(fd):
+            return None  # several threads are told of one connection, and another has it already
+        return self._make_room("as many connections are open as limit_connections allows")
 
     def _make_room(self, why: str) -> Connection | None:
         """The connection that has been idle the longest, for the caller to close, or to serve.
@@ -159,11 +218,16 @@ class Poller(ABC):
         When none is idle the listeners pause: new connections stay in the backlog, unasked.
         """
         for fd, connection in self._parked.copy().items():
-            if connection.state is State.IDLE and self._parked.pop(fd, None) is connection:
-                if not has_input(fd):  # else its next request has just come
-                    self.connections.discard(connection)
-                    connection.deadline = 0.0
-                return connection
+            if connection.state is not State.IDLE:
+                continue
+            taken = self._parked.pop(fd, None)
+            if taken is None:
+                continue
+            if taken.state is State.IDLE and not has_input(fd):
+                # else its next request has just come
+                self.connections.discard(taken)
+                taken.deadline = 0.0
+            return taken
         self._pause(why)
         return None
 
@@ -178,10 +242,12 @@ class Poller(ABC):
 
     def _resume(self) -> None:
         with self._lock:
-            if self._paused and not self.draining:
-                self._paused = False
-                for fd in self.listeners:
+            if not self._paused or self.draining:
+                return
+            for fd in self.listeners:
+                with contextlib.suppress(FileExistsError):  # from a try that failed half-way
                     self._register_listener(fd)
+            self._paused = False
 
     def _close_listeners(self) -> list[Connection]:
         adopted: list[Connection] = []
@@ -216,13 +282,15 @@ class Poller(ABC):
     def _sweep(self, now: float) -> None:
         """Collect the connections whose time is up; `wait` gives them out."""
         self._next_sweep = now + SWEEP
+        for fd, connection in self._parked.copy().items():
+            if connection.deadline <= now:
+                taken = self._parked.pop(fd, None)
+                if taken is not None:  # another one, perhaps: an early look does it no harm
+                    self._overdue.append(taken)
         if self._paused and not self.draining:
             self._resume()
         if self.every_second is not None:
             self.every_second()
-        for fd, connection in self._parked.copy().items():
-            if connection.deadline <= now and self._parked.pop(fd, None) is connection:
-                self._overdue.append(connection)
 
     def _take_overdue(self) -> Connection | None:
         try:
@@ -268,15 +336,15 @@ class _KernelPoller(Poller):
     def close(self) -> list[Connection]:
         self._waker.close()
         self._woken.close()
-        return [*self._overdue, *self._parked.values()]
+        return self._surrender()
 
 
 class EpollPoller(_KernelPoller):
     """Linux. See epoll(7) for EPOLLONESHOT and EPOLLEXCLUSIVE."""
 
     def __init__(self, limit: int) -> None:
+        self._epoll = select.epoll()  # first: it needs no closing should the next step fail
         super().__init__(limit)
-        self._epoll = select.epoll()
         self._poll = self._epoll.poll
         self._modify = self._epoll.modify
         self._epoll.register(self._woken, select.EPOLLIN)
@@ -298,15 +366,22 @@ class EpollPoller(_KernelPoller):
             connection.state is not State.IDLE and connection.state in FOR_OUTPUT
         ) or connection.wants_write:
             events = self._for_output
-        registered = connection.registered
-        connection.registered = True
-        self._parked[fd] = connection
-        if registered:
-            self._modify(fd, events)
-        else:
-            self._epoll.register(fd, events)
         if now >= self._next_sweep:
             self._sweep(now)
+        registered = connection.registered
+        connection.registered = True
+        self._parked[fd] = connection  # before the kernel is told, which may be quick
+        try:
+            if registered:
+                self._modify(fd, events)
+            else:
+                self._epoll.register(fd, events)
+        except OSError:
+            if self._take_back(connection):
+                raise
+        except ValueError:  # epoll is closed
+            if self._take_back(connection):
+                raise ClientDisconnected("the server has stopped") from None
         if self.draining:
             self.nudge_idle()
 
@@ -314,7 +389,7 @@ class EpollPoller(_KernelPoller):
         # ready for output is what an idle connection always is
         for fd, connection in self._parked.copy().items():
             if connection.state is State.IDLE:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     self._modify(fd, self._for_input | select.EPOLLOUT)
 
     def close(self) -> list[Connection]:
@@ -332,8 +407,8 @@ class KqueuePoller(_KernelPoller):
     """macOS and the BSDs. See kqueue(2) for EV_ONESHOT, which also deletes the event."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(limit)
         self._kqueue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
+        super().__init__(limit)
         self._change(self._woken.fileno(), "EVFILT_READ", "EV_ADD")
 
     def wait(self, seconds: float) -> Connection | None:
@@ -346,17 +421,24 @@ class KqueuePoller(_KernelPoller):
     def park(self, connection: Connection, now: float) -> None:
         fd = connection.fd
         output = connection.state in FOR_OUTPUT or connection.wants_write
-        self._parked[fd] = connection
-        self._change(fd, "EVFILT_WRITE" if output else "EVFILT_READ", "EV_ADD", "EV_ONESHOT")
         if now >= self._next_sweep:
             self._sweep(now)
+        self._parked[fd] = connection
+        try:
+            self._change(fd, "EVFILT_WRITE" if output else "EVFILT_READ", "EV_ADD", "EV_ONESHOT")
+        except OSError:
+            if self._take_back(connection):
+                raise
+        except ValueError:  # the kqueue is closed
+            if self._take_back(connection):
+                raise ClientDisconnected("the server has stopped") from None
         if self.draining:
             self.nudge_idle()
 
     def nudge_idle(self) -> None:
         for fd, connection in self._parked.copy().items():
             if connection.state is State.IDLE:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     self._change(fd, "EVFILT_WRITE", "EV_ADD", "EV_ONESHOT")
 
     def close(self) -> list[Connection]:
@@ -377,13 +459,14 @@ class KqueuePoller(_KernelPoller):
         self._kqueue.control([event], 0)
 
 
-def has_input(fd: int) -> bool:
-    """Whether something can be read of `fd` now, an end of input included."""
+def has_input(fd: int, seconds: float = 0) -> bool:
+    """Whether something can be read of `fd`, an end of input included, within `seconds`."""
+    seconds = max(seconds, 0)
     if not hasattr(select, "poll"):
-        return bool(select.select([fd], [], [], 0)[0])
+        return bool(select.select([fd], [], [], seconds)[0])
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(seconds * 1000))
 
 
 def make_poller(

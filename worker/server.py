@@ -13,14 +13,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .access_log import AccessLog
-from .config import ServerConfig
+from .config import ConfigError, ServerConfig, changed
 from .lifecycle import Collectors, LifecycleCollector
-from .listener import open_socket, parse_bind
+from .listener import BindAddress, hosts_of, open_socket, parse_bind
 from .messages import ASGIApp, SyncApp
 from .sync_worker import SyncWorker
+from .tls_context import make_context
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
     from .asgi.crew import LoopPool
 
@@ -38,11 +40,13 @@ class Server:
 
     `start` returns when connections are accepted; `stop` when the last request is answered, or
     the time for that is over. As a context manager it is started and stopped. `sockets`, which
-    listen already, take the place of `config.bind`. `start` and `stop` may be called from any
-    thread; a second `stop` waits for the first.
+    listen already, take the place of `config.bind`; if they are as many, in the same order, they
+    are with or without TLS as it says. `ssl_context` takes the place of `config.tls`. `start` and
+    `stop` may be called from any thread; a second `stop` waits for the first.
 
-    `start` raises `OSError` when an address cannot be bound, `ConfigError`, and `StartupError`
-    when an ASGI application says that it cannot start.
+    `bind` and `start` raise `OSError` when an address cannot be bound, and `ConfigError`, which
+    the constructor raises too; `start` raises `StartupError` when an ASGI application says that it
+    cannot start.
     """
 
     def __init__(
@@ -59,7 +63,11 @@ class Server:
         self.asgi_app = asgi_app
         self.config = config or ServerConfig()
         self._sockets = list(sockets or ())
+        if ssl_context is not None and (given := changed(self.config.tls)):
+            raise ConfigError(f"{given[0]}: ssl_context says it already; leave one of them out")
         self._ssl_context = ssl_context
+        # For each socket, whether it is without TLS.
+        self._plain: list[bool] = []
         self._collector = lifecycle_collector
         self._access_log: AccessLog | None = None
         self._worker: SyncWorker | None = None
@@ -78,15 +86,29 @@ class Server:
         """Open the sockets, so that `port` is known; clients wait until `start`."""
         if self.addresses:
             return
+        addresses = [parse_bind(text) for text in self.config.bind.addresses]
         try:
+            if self._ssl_context is None:
+                self._ssl_context = make_context(self.config.tls, hosts_of(self.config))
             if not self._sockets:
-                for text in self.config.bind.addresses:
-                    sock = open_socket(parse_bind(text), self.config.bind.backlog)
-                    self._sockets.append(sock)
+                for address in addresses:
+                    self._sockets.append(open_socket(address, self.config.bind.backlog))
+            self._plain = self._without_tls(addresses)
         except BaseException:
             self._close_sockets()
             raise
         self.addresses = [sock.getsockname() for sock in self._sockets]
+
+    def _without_tls(self, addresses: list[BindAddress]) -> list[bool]:
+        """Which of the sockets speak plain HTTP. Raises `ConfigError`."""
+        if len(addresses) != len(self._sockets):  # they come from somewhere else
+            return [self._ssl_context is None] * len(self._sockets)
+        for text, address in zip(self.config.bind.addresses, addresses, strict=True):
+            if address.scheme == "https" and self._ssl_context is None:
+                raise ConfigError(
+                    f"bind: {text} needs a certificate; give certfile, or adhoc as cert"
+                )
+        return [self._ssl_context is None or each.scheme == "http" for each in addresses]
 
     @property
     def port(self) -> int:
@@ -96,8 +118,45 @@ class Server:
     @property
     def urls(self) -> list[str]:
         """Where the server is reached: an URL each for TCP sockets, `unix:/PATH` for the others."""
-        scheme = "https" if self._ssl_context else "http"
-        return [_url(scheme, name) for name in self.addresses]
+        return [
+            _url("http" if plain else "https", name)
+            for plain, name in zip(self._plain, self.addresses, strict=True)
+        ]
+
+    @property
+    def authority_file(self) -> Path | None:
+        """Where the certificate is that clients should trust, if `cert` is `adhoc` and it is kept.
+
+        It is made by `bind`.
+        """
+        if not self.config.tls.cert:
+            return None
+        from . import adhoc
+
+        return adhoc.authority_file(hosts_of(self.config))
+
+    def reload_certificates(self) -> bool:
+        """Read certificate, key and authorities again, for the handshakes to come.
+
+        Any thread may call it, but no signal handler: what that interrupts may hold the lock.
+        Open connections keep theirs. Returns False, and logs why, if they cannot be used: then all
+        stays as it was. There is nothing to do, and it is True, without TLS, and with an
+        `ssl_context`, which is its maker's to change.
+        """
+        if not self.config.tls.on:
+            return True
+        try:
+            context = make_context(self.config.tls, hosts_of(self.config))
+        except ConfigError as error:
+            log.error("The certificate was not reloaded, and the old one stays: %s", error)
+            return False
+        assert context is not None
+        with self._lock:
+            self._ssl_context = context
+            if self._worker is not None:
+                self._worker.use_context(context)
+        log.info("The certificate was reloaded")
+        return True
 
     # ---- When -----------------------------------------------------------------------------
 
@@ -112,28 +171,32 @@ class Server:
             self.bind()
             try:
                 self._hire()
-            except BaseException:
-                self._close_sockets()
-                self._close_log()
+                self._thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
+                self._thread.start()
+                worker, pool = self._worker, self._pool
+            except BaseException as error:
+                # a signal may interrupt the start of a thread that runs: `stop` ends it
+                if self._thread is None or isinstance(error, Exception):
+                    self._give_up()
                 raise
-            if self._pool is None:
-                self._begin()
-        try:
-            if self._pool is not None:
-                self._pool.start()
-                with self._lock:
-                    if not self._stopping:
-                        self._begin()
-            assert self._worker is not None
-            self._worker.wait_until_ready()
+        try:  # without the lock, for a `stop` may come first
+            if pool is not None:
+                pool.wait_until_ready()
+            if worker is not None:
+                worker.wait_until_ready()
         except BaseException:
             self.stop(0)
             raise
 
-    def _begin(self) -> None:
-        thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
-        thread.start()
-        self._thread = thread
+    def _give_up(self) -> None:
+        """Close what was opened for a thread that does not run."""
+        worker, self._worker, self._thread = self._worker, None, None
+        if self._pool is not None:
+            self._pool.shutdown(0)
+        if worker is not None:
+            worker.close()
+        self._close_sockets()
+        self._close_log()
 
     def _hire(self) -> None:
         collector = self._collector
@@ -152,14 +215,14 @@ class Server:
         self._worker = SyncWorker(
             self.config,
             app,
-            self._sockets[0],
+            None,
             ssl_context=self._ssl_context,
             lifecycle_collector=collector,
             async_pool=self._pool,
             sync_app=sync_app,
         )
-        for sock in self._sockets[1:]:
-            self._worker.listen(sock)
+        for sock, plain in zip(self._sockets, self._plain, strict=True):
+            self._worker.listen(sock, plain=plain)
 
     def _close_sockets(self) -> None:
         for sock in self._sockets:
@@ -183,25 +246,23 @@ class Server:
         if begun:
             self._stopped.wait()
             return
-        worker, thread, pool = self._worker, self._thread, self._pool
+        worker, thread = self._worker, self._thread
         if worker is None or thread is None:
-            if pool is not None:
-                pool.shutdown(0)
-            if worker is not None:
-                worker.dismiss()
             self._close_sockets()
-            self._close_log()
             self._stopped.set()
             self._nudge()
             return
         try:
+            if thread.ident is None:  # interrupted before it ran
+                self._give_up()
+                return
             seconds = self.config.timeouts.graceful if timeout is None else timeout
             until = time.monotonic() + seconds
-            if pool is not None:
-                pool.drain(seconds)
+            if self._pool is not None:
+                self._pool.drain(seconds)
             worker.shutdown(seconds)
-            if pool is not None:
-                pool.shutdown(max(until - time.monotonic(), 0))
+            if self._pool is not None:
+                self._pool.shutdown(max(until - time.monotonic(), 0))
             if thread is not threading.current_thread():  # else the application stops its server
                 thread.join(_LAST_MOMENT)
                 if thread.is_alive():
@@ -250,6 +311,12 @@ class Server:
 
     def _run(self) -> None:
         assert self._worker is not None
+        if self._pool is not None:
+            try:
+                self._pool.start()
+            except BaseException:
+                self._worker.close()  # `start` waits for the pool too, and says why
+                return
         self._worker.run()
 
     def _start_once(self) -> None:

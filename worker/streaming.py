@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from . import endings, failures
 from .connection import Connection, State
 from .errors import ClientDisconnected, StreamLimitError
-from .hijack import HijackedSocket
+from .hijack import HijackedSocket, HijackedWebSocket
 from .lifecycle import StreamClosed, StreamOpened
 from .messages import FileBody, Request, Response
 from .response import StreamWriter
@@ -33,14 +33,15 @@ def _lend(worker: SyncWorker, conn: Connection, request: Request, state: State) 
         raise StreamLimitError("as many are open as max_streams allows")
     worker.lent = True
     conn.usual = False
-    conn.become(state)
     if worker.collector is not None:
         worker.collector.record(StreamOpened(request))
+    conn.become(state)
 
 
 def give_back(worker: SyncWorker, conn: Connection, request: Request) -> None:
     """The long response is over; the thread has its seat again, or has lost it."""
     worker.lent = False
+    conn.endless = False
     worker.lost_seat = not worker.rota.give_back(worker)
     if conn.state is State.STREAMING:
         conn.become(State.SERVING)
@@ -55,7 +56,7 @@ def stream_body(worker: SyncWorker, conn: Connection, request: Request, response
     """
     try:
         if conn.stream_writer is not None:
-            _send_rest(conn.stream_writer, _blocks(response))
+            _send_rest(worker, conn, conn.stream_writer, _blocks(response))
         elif _has_no_body(request, response):
             conn.stream_writer = _begin(worker, conn, request, response)
             conn.stream_writer.finish_with(b"")
@@ -103,6 +104,14 @@ def _has_no_body(request: Request, response: Response) -> bool:
     return request.method == "HEAD" or response.code in (204, 304)
 
 
+def _is_event_stream(response: Response) -> bool:
+    """Whether this is of the kind that nothing but its client's leaving ends."""
+    return any(
+        name.lower() == "content-type" and value.lower().startswith("text/event-stream")
+        for name, value in response.headers
+    )
+
+
 def _send_blocks(
     worker: SyncWorker, conn: Connection, request: Request, response: Response
 ) -> None:
@@ -129,11 +138,16 @@ def _send_blocks(
         _lend(worker, conn, request, State.STREAMING)
     conn.stream_writer = writer
     writer.write(first)
-    _send_rest(writer, blocks)
+    conn.endless = _is_event_stream(response)
+    _send_rest(worker, conn, writer, blocks)
 
 
-def _send_rest(writer: StreamWriter, blocks: Iterator[bytes]) -> None:
+def _send_rest(
+    worker: SyncWorker, conn: Connection, writer: StreamWriter, blocks: Iterator[bytes]
+) -> None:
     while writer.allowed:
+        if conn.endless and worker.poller.draining:
+            break  # its client comes back for the next events
         block = next(blocks, None)
         if block is None:
             break
@@ -184,6 +198,7 @@ def open_stream(
     writer = worker.writer.stream(conn, request.head, response, conn.persistent)
     _lend(worker, conn, request, State.STREAMING)
     conn.stream_writer = writer
+    conn.endless = _is_event_stream(response)
     return writer
 
 
@@ -211,11 +226,17 @@ def hijack(worker: SyncWorker, conn: Connection, request: Request) -> HijackedSo
     if conn.hijacked is not None:
         return conn.hijacked
     _lend(worker, conn, request, State.HIJACKED)
-    worker.poller.release(conn)
     sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.plain()
-    sock.setblocking(True)
-    conn.hijacked = HijackedSocket(sock, conn.buffer)
+    if request.header("upgrade").lower() == "websocket":
+        conn.endless = True
+        conn.hijacked = HijackedWebSocket(sock, conn.buffer)
+        if worker.poller.draining:  # it was too late for the farewell to all
+            conn.hijacked.part()
+    else:
+        conn.hijacked = HijackedSocket(sock, conn.buffer)
     conn.buffer = b""
+    worker.poller.release(conn)
+    sock.setblocking(True)
     return conn.hijacked
 
 

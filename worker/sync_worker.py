@@ -5,8 +5,8 @@
         _handle_connection                    whatever happens in there costs one connection
           _handle_connection_impl             goes on where the connection stood
             _recv_request_fast                recv, RequestParser.parse, BodyReceiver
-            _classify_request                 one look at the fields that steer the connection
-            _exchange                         one request, one answer
+            exchange                          one request, one answer
+              _classify_request               one look at the fields that steer the connection
               sync_app(request)               once
               ResponseWriter.answer           one send; the rest waits in the poller
               streaming.stream_body           a body that is being made: the thread is lent
@@ -21,30 +21,24 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import endings, failures, receiving, streaming
+from . import endings, receiving, streaming
 from .app_kind import is_asgi
 from .config import ServerConfig, gil_enabled
-from .connection import Connection, Record, State
+from .connection import Connection, State
 from .crew import Crew
 from .distributor import QueuePoller
-from .errors import (
-    ClientDisconnected,
-    NeedsAsyncError,
-    ProtocolError,
-)
+from .errors import ClientDisconnected, ProtocolError
+from .exchange import close_response, exchange
 from .http1 import RequestParser
-from .lifecycle import LifecycleCollector, RequestStarted
-from .listener import Listener, address_of
+from .lifecycle import LifecycleCollector
+from .listener import Listener, address_of, hosts_of
 from .messages import (
     ASGIApp,
-    FileBody,
     HeaderList,
     Request,
     RequestReceived,
@@ -53,10 +47,14 @@ from .messages import (
 )
 from .poller import ConnectionQueue, connection_limit, make_poller
 from .response import ResponseWriter, StreamWriter
+from .steering import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
+from .tls_context import make_context
+from .wrong_port import WITH_TLS, began_handshake
 
 if TYPE_CHECKING:
     import asyncio
     import ssl
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from .asgi.crew import LoopCrew
@@ -75,44 +73,8 @@ _REQUESTS_A_TURN = 16
 _POLL_INTERVAL = 1.0
 
 _new_context = contextvars.Context
-# The constructor of a named tuple, without the Python function around it.
-_new = tuple.__new__
 
 _SERVING, _IDLE, _CLOSED = State.SERVING, State.IDLE, State.CLOSED
-
-
-class _RequestMeta:
-    """The fields of a request that steer its connection, looked up once."""
-
-    __slots__ = ("accept_encoding", "close", "upgrade", "websocket")
-
-    def __init__(self) -> None:
-        #: The client wants the connection closed after the answer (RFC 9112, 9.3).
-        self.close = False
-        #: The protocol that an upgrade asks for, lower-case; empty without one.
-        self.upgrade = ""
-        self.websocket = False
-        self.accept_encoding = ""
-
-
-def _classify_request(request: RequestReceived) -> _RequestMeta:
-    """What `request` says about its connection; its fields are joined already."""
-    meta = _RequestMeta()
-    variables = request.variables
-    if request.version == "1.0":
-        meta.close = True
-    if "HTTP_CONNECTION" in variables:
-        options = [option.strip() for option in variables["HTTP_CONNECTION"].lower().split(",")]
-        if "close" in options:
-            meta.close = True
-        elif "keep-alive" in options:
-            meta.close = False
-        # RFC 9110, 7.8: not from HTTP/1.0, and only with the connection option
-        if "upgrade" in options and "HTTP_UPGRADE" in variables and request.version == "1.1":
-            meta.upgrade = variables["HTTP_UPGRADE"].lower()
-            meta.websocket = meta.upgrade == "websocket" and request.method == "GET"
-    meta.accept_encoding = variables.get("HTTP_ACCEPT_ENCODING", "")
-    return meta
 
 
 class SyncWorker:
@@ -121,7 +83,8 @@ class SyncWorker:
     `app` is a `SyncApp`, or an ASGI application, told apart by inspection (`loopless_interface` on
     it decides); `sync_app` beside an ASGI `app` takes the requests first, and what it answers with
     None, and upgrades, go to `async_pool`. `sock` is a listening socket, or None with `conn_queue`,
-    which somebody fills with (socket, address) pairs. Setting `shutdown_event` stops `run` within a
+    which somebody fills with (socket, address) pairs. `ssl_context` takes the place of what
+    `config.tls` says. Setting `shutdown_event` stops `run` within a
     second. `lifecycle_collector` is told what happens, see `lifecycle`.
 
     An ASGI `app` without `sync_app` is served by event loops (`asgi.crew`): `run` makes its thread
@@ -145,53 +108,65 @@ class SyncWorker:
         sync_app: SyncApp | None = None,
     ) -> None:
         self.worker_id = worker_id
-        self._conn_queue = conn_queue
-        self._loops: LoopCrew | None = None
-        if sync_app is None:
-            if is_asgi(app):
-                from .asgi.crew import LoopCrew
-
-                self.config = config
-                self._app = app
-                self._ssl_context = ssl_context
-                self._event = shutdown_event or threading.Event()
-                self._loops = LoopCrew(
-                    app,  # type: ignore[arg-type]
-                    config,
-                    collector=lifecycle_collector,
-                    shutdown_event=self._event,
-                )
-                if sock is not None:
-                    self._loops.listen(sock, ssl_context)
-                return
-            sync_app = app  # type: ignore[assignment]
-        assert sync_app is not None
         # Of the server
         self.config = config
         self._app = app
-        self._sync_app: SyncApp = sync_app
         self.collector = lifecycle_collector
         self.async_pool = async_pool
-        self._ssl_context = ssl_context
+        self._conn_queue = conn_queue
+        self._loops: LoopCrew | None = None
+        if ssl_context is None:
+            ssl_context = make_context(config.tls, hosts_of(config))
+        if sync_app is None:
+            if is_asgi(app):
+                self._loops = self._make_loops(sock, ssl_context, shutdown_event)
+                return
+            sync_app = app  # type: ignore[assignment]
+        assert sync_app is not None
+        self.sync_app: SyncApp = sync_app
+        listener = None if sock is None else Listener(sock, config, ssl_context)
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
         gil = gil_enabled() and not isinstance(poller, QueuePoller)
         event = shutdown_event or threading.Event()
         self._crew = Crew(config, poller, event, self._hire, gil=gil)
-        if sock is not None:
-            poller.listen(Listener(sock, config, ssl_context))
+        self._crew.ssl_context = ssl_context
+        if listener is not None:
+            poller.listen(listener)
         self._settle()
+
+    def _make_loops(
+        self,
+        sock: socket.socket | None,
+        ssl_context: ssl.SSLContext | None,
+        shutdown_event: threading.Event | None,
+    ) -> LoopCrew:
+        from .asgi.crew import LoopCrew
+
+        loops = LoopCrew(
+            self._app,  # type: ignore[arg-type]
+            self.config,
+            collector=self.collector,
+            shutdown_event=shutdown_event,
+            ssl_context=ssl_context,
+        )
+        if sock is not None:
+            loops.listen(sock)
+        return loops
 
     def _settle(self) -> None:
         """What belongs to this worker's thread alone."""
         config = self.config
         self.poller = self._crew.poller
         self.rota = self._crew.rota
+        self.wrong_port = self._crew.wrong_port
         self.parser = RequestParser(config.limits)
         self.writer = ResponseWriter(config.timeouts)
         self._keep_alive = config.timeouts.keep_alive
-        self._persistent = self._keep_alive > 0
-        self._notes: dict[Any, Any] = {}
+        #: Whether a connection may stay open at all.
+        self.persistent = self._keep_alive > 0
+        #: For what adapters want to remember: see `messages.Channel`.
+        self.notes: dict[Any, Any] = {}
         # `rota.Seat`
         self.turn = 0
         self.serving: Connection | None = None
@@ -200,9 +175,8 @@ class SyncWorker:
         self.lost_seat = False
         #: This thread runs a long response, and has given its seat up for it.
         self.lent = False
-        self._handed_off = False
-        #: The connection was refused, and the poller may have given it to another thread.
-        self.refused = False
+        #: The asyncio side has adopted the connection.
+        self.handed_off = False
         with self._crew.lock:
             self._crew.workers.add(self)
 
@@ -211,19 +185,19 @@ class SyncWorker:
     def set_lifespan_state(self, state: dict[str, Any]) -> None:
         """Set the lifespan's state, shared with all requests that go to the asyncio side."""
         if self._loops is not None:
-            self._loops.set_state(state)
+            self._loops.lifespan_state = state
         else:
             self._crew.lifespan_state = state
 
     @property
     def lifespan_state(self) -> dict[str, Any]:
         """What `set_lifespan_state` was given."""
-        return self._crew.lifespan_state if self._loops is None else self._loops.state
+        return (self._loops or self._crew).lifespan_state
 
     @property
     def shutdown_event(self) -> threading.Event:
         """Setting it stops `run`."""
-        return self._crew.shutdown_event if self._loops is None else self._event
+        return (self._loops or self._crew).shutdown_event
 
     def wait_until_ready(self) -> None:
         """Return when `run`, on another thread, serves. An ASGI application starts up first:
@@ -240,14 +214,26 @@ class SyncWorker:
 
     def is_idle(self) -> bool:
         """Whether no connection is being handled: none is read, served, streamed or written to."""
-        return self._crew.is_idle() if self._loops is None else self._loops.is_idle()
+        return (self._loops or self._crew).is_idle()
 
-    def listen(self, sock: socket.socket) -> None:
-        """Accept connections from `sock`, which listens, too."""
+    def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
+        """Accept connections from `sock`, which listens, too; `plain` ones are without TLS."""
         if self._loops is not None:
-            self._loops.listen(sock, self._ssl_context)
-        else:
-            self.poller.listen(Listener(sock, self.config, self._ssl_context))
+            self._loops.listen(sock, plain=plain)
+            return
+        context = None if plain else self._crew.ssl_context
+        self.poller.listen(Listener(sock, self.config, context))
+
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin the handshakes from now on with `ssl_context`; where there is no TLS none begins.
+
+        Connections that are open keep what they have.
+        """
+        if self._loops is not None:
+            self._loops.use_context(ssl_context)
+            return
+        self._crew.ssl_context = ssl_context
+        self.poller.use_context(ssl_context)
 
     def take_back(self, conn: Connection, let_go: Callable[[], object]) -> bool:
         """Serve the next request of `conn`, which was adopted before.
@@ -268,29 +254,15 @@ class SyncWorker:
 
     def shutdown(self, timeout: float) -> None:
         """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return."""
-        if self._loops is not None:
-            self._loops.shutdown(timeout)
-        else:
-            self._crew.shutdown(timeout)
+        (self._loops or self._crew).shutdown(timeout)
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
-        if self._loops is not None:
-            self._loops.cut()
-        else:
-            self._crew.cut()
+        (self._loops or self._crew).cut()
 
     def stop(self) -> None:
         """Make `run` return when the threads are done with what they are at."""
-        if self._loops is not None:
-            self._loops.drain(0)
-        else:
-            self._crew.stop()
-
-    def dismiss(self) -> None:
-        """Close a worker that was never `run`."""
-        if self._loops is None:
-            self._crew.disband(self)
+        (self._loops or self._crew).stop()
 
     def run(self) -> None:
         """Serve until `stop` is called or `shutdown_event` is set (blocking).
@@ -299,7 +271,7 @@ class SyncWorker:
         the poller is closed, and with it the listening socket.
         """
         if self._loops is not None:
-            self._loops.run(conn_queue=self._conn_queue, ssl_context=self._ssl_context)
+            self._loops.run(conn_queue=self._conn_queue)
             return
         try:
             for _ in range(self.config.threads() - 1):
@@ -308,6 +280,16 @@ class SyncWorker:
             self.rota.joined()
             self._serve(permanent=True)
         finally:
+            self.close()
+
+    def close(self) -> None:
+        """End every connection, close the listening sockets, and free the poller.
+
+        `run` does it at its end: this is for a worker that is not run, or by other means.
+        """
+        if self._loops is not None:
+            self._loops.shutdown(0)
+        else:
             self._crew.disband(self)
 
     # ---- The crew -------------------------------------------------------------------------
@@ -315,8 +297,8 @@ class SyncWorker:
     def _hire(self) -> None:
         """Start a thread with a worker of its own, which shares this one's crew."""
         sibling = object.__new__(SyncWorker)
-        sibling._loops = sibling._conn_queue = None
-        for name in ("config", "_app", "_sync_app", "collector", "async_pool", "_ssl_context"):
+        sibling._loops = None
+        for name in ("config", "_app", "sync_app", "collector", "async_pool"):
             setattr(sibling, name, getattr(self, name))
         sibling._crew = self._crew
         sibling.worker_id = self.worker_id + self._crew.number()
@@ -333,6 +315,7 @@ class SyncWorker:
         crew = self._crew
         try:
             while self.rota.take_turn(self, permanent=permanent):
+                self.lost_seat = False
                 try:
                     if isinstance(self.poller, QueuePoller):
                         self._run_from_queue(_POLL_INTERVAL, None)
@@ -344,9 +327,9 @@ class SyncWorker:
                 finally:
                     self.rota.leave(self)
         finally:
-            for note in self._notes.values():
+            for note in self.notes.values():
                 if hasattr(note, "close"):
-                    _close_response(note.close)
+                    close_response(note.close)
             with crew.lock:
                 crew.workers.discard(self)
             crew.ended(threading.current_thread())
@@ -375,7 +358,7 @@ class SyncWorker:
     def _run_from_queue(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """The same, with connections that a distributor puts into `conn_queue`."""
         if self._loops is not None:
-            self._loops.run(runner, conn_queue=self._conn_queue, ssl_context=self._ssl_context)
+            self._loops.run(runner, conn_queue=self._conn_queue)
             return
         self._run_accept_loop(poll_interval, runner)
 
@@ -430,17 +413,17 @@ class SyncWorker:
         while True:
             head, body = self._recv_request_fast(conn)
             if head is None:
-                if self.refused:  # and given away: not even its state may be looked at
-                    self.refused = False
-                    return False
                 if conn.state is _SERVING:
-                    if conn.blocking:
+                    if conn.linger:
+                        endings.after_answer(self, conn)
+                    elif conn.blocking:
                         continue
-                    endings.park_unfinished(self, conn)
+                    else:
+                        endings.park_unfinished(self, conn)
                 return False
             # a context of its own, so that nothing a request sets is there for the next
-            if not _new_context().run(self._exchange, conn, head, body):
-                handed_off, self._handed_off = self._handed_off, False
+            if not _new_context().run(exchange, self, conn, head, body):
+                handed_off, self.handed_off = self.handed_off, False
                 return handed_off
             if not conn.buffer:
                 if conn.blocking:
@@ -504,104 +487,15 @@ class SyncWorker:
         except BlockingIOError:
             return None, b""
         except ProtocolError as error:
-            self._send_error(conn, error.status, error.message)
+            message = error.message
+            if conn.pieces is not None and began_handshake(conn.pieces):
+                self.wrong_port.with_tls(conn)
+                message = WITH_TLS
+            endings.answer_refusal(self, conn, error.status, message)
             return None, b""
         except OSError as error:
             endings.close(self, conn, f"lost: {error.strerror or error}")
             return None, b""
-
-    # ---- One request ----------------------------------------------------------------------
-
-    def _exchange(self, conn: Connection, head: RequestReceived, body: bytes | BinaryIO) -> bool:
-        """Run the application once, and answer. Whether the connection can go on at once.
-
-        If not it is parked, closed, hijacked or handed off. Raises `ClientDisconnected`.
-        """
-        conn.requests += 1
-        conn.usual = True
-        conn.worker = self
-        conn.notes = self._notes
-        request = _new(Request, (head, body, conn))
-        close = response = None
-        try:
-            conn.persistent = persistent = self._persistent
-            if not head[_PLAIN]:
-                conn.persistent = persistent = self._steer(head) and persistent
-            if self.collector is not None:
-                self._started(conn, request)
-            response = self._sync_app(request)
-            if self.poller.draining:
-                conn.persistent = persistent = False
-            if response is None:
-                self._no_response(conn)
-            else:
-                content, close = response[2:4]  # unpacks faster than the named tuple
-                if type(content) is bytes and conn.usual:
-                    conn.persistent = persistent = self.writer.answer(
-                        conn, head, response, persistent
-                    )
-                else:
-                    close = close or getattr(content, "close", None)
-                    self._respond(conn, request, response)
-        except BaseException as error:
-            # an exception of any kind, SystemExit too, costs a request and not a thread
-            failures.trouble(self, conn, request, error)
-        finally:
-            conn.worker = None
-            if close is not None:
-                _close_response(close)
-            if type(body) is not bytes and conn.state is not State.ADOPTED:
-                body.close()  # type: ignore[union-attr]
-        return (conn.usual and persistent) or self._settled(conn, request)
-
-    def _settled(self, conn: Connection, request: Request) -> bool:
-        """The end of an exchange that is not the usual one. Whether `conn` can go on at once."""
-        if self.refused:
-            self.refused = False
-            return False
-        if conn.state is State.ADOPTED:
-            assert self.async_pool is not None
-            self._handed_off = True
-            conn.worker = self
-            self.async_pool.adopt(conn, request, self._crew.lifespan_state)
-            return False
-        if conn.hijacked is not None:
-            streaming.end_hijack(self, conn)
-        if self.lent:
-            streaming.give_back(self, conn, request)
-        if conn.state is not _SERVING:
-            return False
-        return endings.after_answer(self, conn)
-
-    def _steer(self, head: RequestReceived) -> bool:
-        """Whether the client leaves the connection open. Raises `NeedsAsyncError`."""
-        meta = _classify_request(head)
-        if meta.websocket and self.async_pool is not None:
-            raise NeedsAsyncError("a WebSocket")
-        return not meta.close
-
-    def _no_response(self, conn: Connection) -> None:
-        if conn.hijacked is None:
-            raise NeedsAsyncError("the application has no answer without an event loop")
-
-    def _respond(self, conn: Connection, request: Request, response: Response) -> None:
-        """Send a body that is not plain bytes, or follows what was pushed."""
-        conn.usual = False
-        if conn.record is not None:
-            endings.note_answer(conn, response)
-        if conn.hijacked is not None:
-            if isinstance(response.body, FileBody):
-                os.close(response.body.fd)
-        elif conn.stream_writer is None and isinstance(response.body, (bytes, list, FileBody)):
-            conn.persistent = self.writer.answer(conn, request.head, response, conn.persistent)
-        else:
-            streaming.stream_body(self, conn, request, response)
-
-    def _started(self, conn: Connection, request: Request) -> None:
-        assert self.collector is not None
-        conn.usual = False
-        conn.record = Record(request, time.monotonic())
-        self.collector.record(RequestStarted(request))
 
     # ---- What the application asks of its connection ----------------------------------------
 
@@ -631,11 +525,3 @@ class SyncWorker:
         if not isinstance(conn, Connection):
             conn = self._introduce(conn, ("", 0))
         endings.refuse(self, conn, status, message)
-
-
-def _close_response(close: Callable[[], object]) -> None:
-    """Call what the application wants called at the end; an error there is the application's."""
-    try:
-        close()
-    except BaseException:
-        log.exception("The application failed in close()")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import socket
 import ssl
 
+from .errors import PlainRequest
+
 
 class TLSSocket:
     """One client's TLS session. Belongs to the connection's owner."""
@@ -20,12 +22,23 @@ class TLSSocket:
         self.wants_write = False
         #: The answer was cut: no close_notify must say that it was whole.
         self.truncated = False
+        self._begun = False
+        self._facts: dict[str, str] | None = None
 
     def handshake(self) -> bool:
-        """Go on with the handshake; whether it is done. Raises `OSError` when it failed."""
+        """Go on with the handshake; whether it is done.
+
+        Raises `OSError` when it failed, and `PlainRequest` before anything is read.
+        """
         try:
+            if not self._begun:
+                # afterwards OpenSSL has eaten it. A record begins with an octet below 0x20
+                first = socket.socket.recv(self._ssl, 1, socket.MSG_PEEK)
+                if first.isalpha():
+                    raise PlainRequest("a request without TLS")
+                self._begun = True
             self._ssl.do_handshake()
-        except ssl.SSLWantReadError:
+        except (ssl.SSLWantReadError, BlockingIOError):
             self.wants_write = False
             return False
         except ssl.SSLWantWriteError:
@@ -82,6 +95,18 @@ class TLSSocket:
             self._ssl.unwrap()
         except (OSError, ValueError):
             pass  # said, and the client's own is not waited for; or there is nobody to say it to
+
+    def facts(self) -> dict[str, str]:
+        """See `peer.variables`; looked at once."""
+        if self._facts is None:
+            from . import peer
+
+            self._facts = peer.variables(self._ssl)
+        return self._facts
+
+    def without_tls(self) -> socket.socket:
+        """The socket under the session, which has not begun."""
+        return socket.socket(fileno=self._ssl.detach())
 
     def plain(self) -> ssl.SSLSocket:
         """The session as a socket, for an application that hijacks it."""

@@ -60,8 +60,8 @@ class DjangoApp(WSGIApp):
         if environ["SCRIPT_NAME"] or settings.FORCE_SCRIPT_NAME:
             set_script_prefix(get_script_name(environ))
         request_started.send(sender=sender, environ=environ)
-        response = handler.get_response(handler.request_class(environ))
-        response._handler_class = sender  # type: ignore[attr-defined]  # request_finished's sender
+        response: Any = handler.get_response(handler.request_class(environ))
+        response._handler_class = sender  # what request_finished says it comes from
         try:
             if call.refused is not None:
                 raise call.refused

@@ -15,13 +15,13 @@ from django.conf import settings
 
 from loopless.worker import OPTIONS, ConfigError, Option, ServerConfig
 
-_BY_NAME = {option.name: option for option in OPTIONS}
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Give `parser` every option of the table; those that are not typed are None."""
     group = parser.add_argument_group("options of loopless")
     for option in OPTIONS:
+        if option.secret:
+            continue  # everybody on the machine may read command lines
         group.add_argument(
             option.flag,
             dest=option.name,
@@ -45,19 +45,22 @@ def _type(option: Option) -> Callable[[str], Any]:
     return convert
 
 
-def configure(options: Mapping[str, Any], **fixed: Any) -> ServerConfig:
+def configure(
+    options: Mapping[str, Any], *, defaults: Mapping[str, Any], typed: Mapping[str, Any]
+) -> ServerConfig:
     """The configuration that the settings, the environment and a command's `options` make.
 
-    `fixed` wins over the setting and the environment, as what was typed does. Raises
-    `ConfigError`, whose message says where the value stands.
+    `defaults` stand below the setting; `typed` is what was given on the line in other words.
+    Raises `ConfigError`, whose message says where the value stands.
     """
-    chosen = from_settings()
-    for name, option in _BY_NAME.items():
-        typed = os.environ.get(f"LOOPLESS_{name.upper()}")
-        if typed:
-            chosen[name] = typed.split() if option.multiple else typed
-    chosen.update(fixed)
-    chosen.update((name, options[name]) for name in _BY_NAME if options.get(name) is not None)
+    chosen = {**defaults, **from_settings()}
+    for option in OPTIONS:
+        value = os.environ.get(f"LOOPLESS_{option.name.upper()}")
+        if value:
+            chosen[option.name] = value.split() if option.multiple else value
+    chosen.update(typed)
+    given = {option.name: options.get(option.name) for option in OPTIONS}
+    chosen.update((name, value) for name, value in given.items() if value is not None)
     return ServerConfig.from_options(**chosen)
 
 

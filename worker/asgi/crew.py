@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..listener import Listener, address_of, connect
 from ..poller import connection_limit
+from ..wrong_port import WrongPort
 from .loops import loop_count, loop_factory
 from .worker import LoopWorker
 
@@ -49,17 +50,20 @@ class LoopCrew:
         *,
         collector: LifecycleCollector | None = None,
         shutdown_event: threading.Event | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         loops: int = 0,
     ) -> None:
         loop_factory(config.asgi.loop)  # now, and not first on a thread
         self.config = config
-        #: What `set_state` was given.
-        self.state: dict[str, Any] = {}
+        #: What requests see beside what the lifespan says.
+        self.lifespan_state: dict[str, Any] = {}
+        self.wrong_port = WrongPort()
+        self.shutdown_event = shutdown_event or threading.Event()
+        self._ssl_context = ssl_context
         count = loops or loop_count(config)
         self.workers = [LoopWorker(self, app, config, collector) for _ in range(count)]
         self.is_alone = count == 1
         self._limit = connection_limit(config.limits.connections)
-        self._shutdown_event = shutdown_event
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()  # guards what follows
@@ -75,9 +79,10 @@ class LoopCrew:
 
     # ---- Start ----------------------------------------------------------------------------
 
-    def listen(self, sock: socket.socket, ssl_context: ssl.SSLContext | None = None) -> None:
-        """Accept connections from `sock`, which listens, once the application is ready."""
-        listener = Listener(sock, self.config, ssl_context)
+    def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
+        """Accept connections from `sock`, which listens, once the application is ready; `plain`
+        ones are without TLS."""
+        listener = Listener(sock, self.config, None if plain else self._ssl_context)
         with self._lock:
             self._listeners.append(listener)
             self._open.add(id(listener))
@@ -85,6 +90,14 @@ class LoopCrew:
         if serving:
             for worker in self.workers:
                 worker.call(worker.listen, listener)
+
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin handshakes with `ssl_context` from now on; listeners without TLS stay so."""
+        with self._lock:
+            self._ssl_context = ssl_context
+            for listener in self._listeners:
+                if listener.ssl_context is not None:
+                    listener.ssl_context = ssl_context
 
     def start(self, name: str = "loopless-loop") -> None:
         """Run every loop on a thread of its own. Raises `StartupError`, see `wait_until_ready`."""
@@ -97,7 +110,6 @@ class LoopCrew:
         runner: asyncio.Runner | None = None,
         *,
         conn_queue: ConnectionQueue | None = None,
-        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         """The same, with the first loop on the calling thread (blocking), in `runner` if given.
 
@@ -107,7 +119,7 @@ class LoopCrew:
         for number, worker in enumerate(self.workers[1:], 1):
             self._start_thread(worker.run, f"loopless-{number}")
         if conn_queue is not None:
-            take = functools.partial(self._take_from, conn_queue, ssl_context)
+            take = functools.partial(self._take_from, conn_queue)
             self._start_thread(take, "loopless-distributor")
         self.workers[0].run(runner)
         for worker in self.workers[1:]:
@@ -121,10 +133,6 @@ class LoopCrew:
         thread = threading.Thread(target=target, name=name, daemon=True, **kwargs)
         self._threads.append(thread)
         thread.start()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Let requests see `state` too, beside what the lifespan puts there."""
-        self.state = state
 
     def arrived(self, worker: LoopWorker) -> None:
         """`worker` is ready, or has failed or ended."""
@@ -174,7 +182,7 @@ class LoopCrew:
         """Whether no request is under way."""
         return not any(worker.is_busy() for worker in self.workers)
 
-    def _take_from(self, conn_queue: ConnectionQueue, ssl_context: ssl.SSLContext | None) -> None:
+    def _take_from(self, conn_queue: ConnectionQueue) -> None:
         self.ready.wait()
         while not self.workers[0].ended.is_set() and not self.stopping:
             try:
@@ -183,7 +191,7 @@ class LoopCrew:
                 continue
             try:
                 server = address_of(sock.getsockname())
-                conn = connect(sock, address_of(what), server, ssl_context)
+                conn = connect(sock, address_of(what), server, self._ssl_context)
             except OSError:  # reset meanwhile
                 sock.close()
                 continue
@@ -195,8 +203,7 @@ class LoopCrew:
 
     def every_second(self) -> None:
         """On a loop: has somebody set the event?"""
-        event = self._shutdown_event
-        if event is not None and event.is_set() and not self.stopping:
+        if self.shutdown_event.is_set() and not self.stopping:
             self._stop(self.config.timeouts.graceful)
 
     def close_listener(self, listener: Listener) -> None:
@@ -213,6 +220,10 @@ class LoopCrew:
         """Stop listening; let everything end well, and cut what is left after `timeout` seconds
         (`graceful_timeout` if None)."""
         self._stop(self.config.timeouts.graceful if timeout is None else timeout)
+
+    def stop(self) -> None:
+        """End now, but in order."""
+        self._stop(0)
 
     def _stop(self, timeout: float) -> None:
         with self._lock:
@@ -256,4 +267,4 @@ class LoopPool(LoopCrew):
         home = connection.worker
         worker = self.least_busy(self.workers[0])
         if not worker.call(worker.adopt, connection, request, state, home):
-            connection.close()
+            raise RuntimeError("the event loop has ended")

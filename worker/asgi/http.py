@@ -6,14 +6,15 @@ import logging
 import math
 import time
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..connection import Record
 from ..errors import ClientDisconnected, ProtocolError
 from ..lifecycle import RequestStarted
 from ..messages import Request, RequestReceived, Response
 from ..poller import has_input
-from ..sync_worker import _classify_request
+from ..steering import _classify_request
+from ..wrong_port import WITH_TLS, WITHOUT_TLS, began_handshake
 from .body import BodyStream
 from .cycle import Cycle
 from .line import RECEIVED_AT_ONCE, Line
@@ -22,6 +23,7 @@ from .loops import start_task
 if TYPE_CHECKING:
     from ..connection import Connection
     from ..sync_worker import SyncWorker
+    from ..tls import TLSSocket
     from .scope import Headers, Scope
     from .websocket import Session
     from .worker import LoopWorker
@@ -105,6 +107,20 @@ class HTTPLine(Line):
         """When a connection that is READY has become so."""
         timeouts = self.worker.config.timeouts
         return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)
+
+    def answer_plainly(self) -> None:
+        sock = cast("TLSSocket", self.conn.sock).without_tls()
+        self.conn.sock, self.conn.recv, self.conn.send = sock, sock.recv, sock.send
+        self.conn.scheme = "http"
+        self.worker.crew.wrong_port.without_tls(self.conn)
+        self.refuse(400, WITHOUT_TLS)
+
+    def handshake_failed(self) -> None:
+        self.pause_reading()
+        if has_input(self.conn.fd):
+            self._linger()
+        else:
+            self.close("TLS handshake failed")
 
     # ---- In -------------------------------------------------------------------------------
 
@@ -208,7 +224,11 @@ class HTTPLine(Line):
             parser.unfinished(conn.buffer, conn.scanned)
             conn.scanned = len(conn.buffer)
         except ProtocolError as error:
-            self.refuse(error.status, error.message)
+            message = error.message
+            if began_handshake(data):
+                self.worker.crew.wrong_port.with_tls(conn)
+                message = WITH_TLS
+            self.refuse(error.status, message)
             return None
         if not conn.head_deadline:
             conn.head_deadline = self.deadline = time.monotonic() + self.worker.config.timeouts.head

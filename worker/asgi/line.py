@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from ..connection import State
-from ..errors import ClientDisconnected
+from ..errors import ClientDisconnected, PlainRequest
 from ..lifecycle import ClientGone, ConnectionClosed, ResponseCompleted
 from .writer import send_or_keep
 
@@ -75,8 +75,15 @@ class Line:
         sock = cast("TLSSocket", self.conn.sock)
         try:
             done = sock.handshake()
+        except PlainRequest:
+            loop.remove_reader(fd)
+            self.reading = False
+            self.answer_plainly()
+            return
         except OSError as error:
-            self.close(f"TLS handshake failed: {error}")
+            log.debug("The TLS handshake of %s failed: %s", self.conn.client[0], error)
+            loop.remove_writer(fd)
+            self.handshake_failed()
             return
         if sock.wants_write:
             loop.add_writer(fd, self.shake_hands)
@@ -90,6 +97,14 @@ class Line:
         self.deadline = time.monotonic() + self.worker.config.timeouts.head
         self.resume_reading()
         self.on_readable()  # the first request may have come with the end of the handshake
+
+    def answer_plainly(self) -> None:
+        """A request without TLS, on a port with it: the answer is without, too."""
+        raise NotImplementedError
+
+    def handshake_failed(self) -> None:
+        """Close, but not before the client can have read the alert that says why."""
+        raise NotImplementedError
 
     # ---- Out ------------------------------------------------------------------------------
 

@@ -250,7 +250,7 @@ class LoopWorker:
 
     def scope_state(self) -> dict[str, Any]:
         """The state of one request: a shallow copy, as the specification wants it."""
-        given = self.given or self.crew.state
+        given = self.given or self.crew.lifespan_state
         return {**given, **self.state} if given else self.state.copy()
 
     def is_busy(self) -> bool:

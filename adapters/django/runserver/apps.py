@@ -1,0 +1,29 @@
+"""The app `"loopless.adapters.django.runserver"`: `manage.py runserver`, on loopless."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import register
+
+from loopless.adapters.django import autoreload, checks
+
+
+class RunserverConfig(AppConfig):
+    """Replaces `runserver`; to be listed above `django.contrib.staticfiles`."""
+
+    name = "loopless.adapters.django.runserver"
+    label = "loopless_runserver"
+    verbose_name = "loopless as runserver"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if settings.DEBUG:
+            autoreload.take_over("runserver")
+
+    def ready(self) -> None:
+        """Register the checks."""
+        register(checks.check_setting)
+        register(checks.check_order)

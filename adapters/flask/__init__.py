@@ -1,0 +1,5 @@
+"""Flask on loopless: `FlaskApp`, a `SyncApp` around a Flask application."""
+
+from .app import FlaskApp
+
+__all__ = ["FlaskApp"]

@@ -1,0 +1,358 @@
+"""`flask serve`: the command that Flask finds beside its `run`, and that knows all of its options.
+
+With debug on it is the command for development: it reloads, shows Werkzeug's debugger, and serves
+the reason as a page where the application cannot be imported. With debug off it is the command for
+production, and nothing of that is there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+from flask.cli import ScriptInfo, pass_script_info
+from flask.helpers import get_debug_flag
+from werkzeug.debug import DebuggedApplication
+
+from loopless.adapters import WSGIApp, as_sync_app
+from loopless.apps import app_folder
+from loopless.cli import (
+    USAGE_ERROR,
+    GroupedCommand,
+    GroupedOption,
+    checked_config,
+    from_table,
+    run_reloader,
+    run_server,
+    spelled_as_flag,
+)
+from loopless.reload import Inherited, Watched
+from loopless.worker import OPTIONS, ConfigError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Sequence
+
+# Options of the table that have Flask's own names here.
+_BY_OTHER_NAMES = {"bind", "cert"}
+# What tells that a request was passed on by somebody else.
+_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP")
+# As `flask run` has a line for each request; debug only, unless one is asked for.
+_DEBUG_LOG = {"access_log": "-", "log_format": '%h "%r" %>s %b'}
+
+_HELP = """Serve the application on threads, without an event loop.
+
+With --debug this is for development: it reloads when a file changes, and errors are shown in the
+interactive debugger. Without, it is for production.
+"""
+
+
+class _Mistake(click.ClickException):
+    """A mistake of the user's: a line, and exit code 2."""
+
+    exit_code = USAGE_ERROR
+
+
+# ---- Options ------------------------------------------------------------------------------
+
+
+def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    assert param.name is not None
+    if ctx.get_parameter_source(param.name) is not ParameterSource.DEFAULT:
+        # where the application looks, and its factory; and the process that a reload starts
+        os.environ["FLASK_DEBUG"] = "1" if value else "0"
+
+
+def _paths(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str]:
+    del ctx, param
+    return [path for path in (value or "").split(os.pathsep) if path]
+
+
+def _options() -> list[click.Parameter]:
+    def of_flask(*names: str, group: str, **kwargs: Any) -> click.Option:
+        return GroupedOption(names, group=group, **kwargs)
+
+    several = f"Several are separated by {os.pathsep!r}."
+    return [
+        of_flask(
+            "--debug/--no-debug",
+            group="reload",
+            callback=_set_debug,
+            is_eager=True,
+            expose_value=False,
+            help="Set debug mode.",
+        ),
+        of_flask(
+            "--host", "-h", group="bind", help="The interface to bind to.  [default: 127.0.0.1]"
+        ),
+        of_flask(
+            "--port",
+            "-p",
+            group="bind",
+            type=click.IntRange(0, 65535),
+            help="The port to bind to.  [default: 5000]",
+        ),
+        of_flask(
+            "--bind",
+            group="bind",
+            multiple=True,
+            metavar="TEXT",
+            help="Where to listen, in the place of --host and --port: PORT, HOST:PORT, [IPV6]:PORT,"
+            " unix:/PATH or fd://N. May be repeated.",
+        ),
+        of_flask(
+            "--cert",
+            group="tls",
+            metavar="PATH|adhoc",
+            help="A certificate file, the import name of an SSLContext, or adhoc, which makes a"
+            " certificate up, for development, with trustme. Switches TLS on.",
+        ),
+        of_flask("--key", group="tls", metavar="PATH", help="The key of --cert."),
+        of_flask(
+            "--reload/--no-reload",
+            group="reload",
+            default=None,
+            help="Restart when a file changes.  [default: in debug mode]",
+        ),
+        of_flask(
+            "--debugger/--no-debugger",
+            group="reload",
+            default=None,
+            help="Show errors in Werkzeug's debugger to clients on this machine; in debug mode"
+            " only.  [default: in debug mode]",
+        ),
+        of_flask(
+            "--with-threads/--without-threads",
+            group="workers",
+            default=None,
+            help="--without-threads is --threads 1.",
+        ),
+        of_flask(
+            "--extra-files",
+            group="reload",
+            callback=_paths,
+            metavar="PATHS",
+            help=f"Files that restart it when they change, beside the modules. {several}",
+        ),
+        of_flask(
+            "--exclude-patterns",
+            group="reload",
+            callback=_paths,
+            metavar="PATTERNS",
+            help=f"Files matching one of these do not restart it. {several}",
+        ),
+        *(from_table(option) for option in OPTIONS if option.name not in _BY_OTHER_NAMES),
+    ]
+
+
+# ---- The command --------------------------------------------------------------------------
+
+
+class _Serve(GroupedCommand):
+    """The command; a `ConfigError` becomes a line."""
+
+    default_group = "reload"
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            code = super().invoke(ctx)
+        except ConfigError as error:
+            raise _Mistake(" ".join(spelled_as_flag(str(error)).split())) from None
+        ctx.exit(code)
+
+
+@pass_script_info
+def _serve(
+    info: ScriptInfo,
+    /,
+    host: str | None,
+    port: int | None,
+    bind: Sequence[str],
+    cert: str | None,
+    key: str | None,
+    reload: bool | None,
+    debugger: bool | None,
+    with_threads: bool | None,
+    extra_files: list[str],
+    exclude_patterns: list[str],
+    **options: Any,
+) -> int:
+    debug = get_debug_flag()
+    reload = debug if reload is None else reload
+    if debugger and not debug:
+        raise ConfigError("debugger: it lets clients run code, so it needs debug mode; add --debug")
+    given = _given(options)
+    _use_threads(with_threads, given)
+    given["bind"] = _bind(host, port, bind)
+    ssl_context = _use_certificate(cert, key, given)
+    if debug and not {"access_log", "log_format"} & given.keys():
+        given |= _DEBUG_LOG
+    config = checked_config(given)
+    inherited = None
+    if reload:
+        inherited = Inherited.take()
+        if inherited is None:
+            return run_reloader(config, _watched(info, extra_files, exclude_patterns))
+        os.environ["WERKZEUG_RUN_MAIN"] = "true"  # applications ask for it
+    elif extra_files or exclude_patterns:
+        raise ConfigError("extra-files, exclude-patterns: they are for --reload; add it")
+    app, name = _load(info, in_reloader=inherited is not None)
+    notes = ["Debug mode is on: do not serve others so"] if debug else []
+    sync_app = as_sync_app(app)
+    if debug if debugger is None else debugger:
+        debugged = Debugged(app)
+        notes.append(debugged.note())
+        sync_app = WSGIApp(debugged)
+    return run_server(sync_app, config, name, "flask", inherited, notes, ssl_context)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the table that somebody has set, wherever."""
+    ctx = click.get_current_context()
+    return {
+        name: value
+        for name, value in options.items()
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+
+
+def _use_threads(with_threads: bool | None, options: dict[str, Any]) -> None:
+    if with_threads is not False:
+        return
+    if options.get("threads", 1) != 1:
+        raise ConfigError("without-threads: this is --threads 1; leave one of them out")
+    options["threads"] = 1
+
+
+def _bind(host: str | None, port: int | None, bind: Sequence[str]) -> Sequence[str]:
+    if bind:
+        if host is not None or port is not None:
+            raise ConfigError("bind: it takes the place of --host and --port; leave them out")
+        return bind
+    if host and host.startswith(("unix:", "fd:")):  # as for `run`
+        return [host]
+    host = "127.0.0.1" if host is None else host
+    number = 5000 if port is None else port
+    return [f"[{host}]:{number}" if ":" in host else f"{host}:{number}"]
+
+
+def _use_certificate(
+    cert: str | None, key: str | None, options: dict[str, Any]
+) -> ssl.SSLContext | None:
+    """Set the options of the table that `--cert` and `--key` are; else its context."""
+    if cert is None:
+        if key is not None:
+            raise ConfigError("key: it is for --cert, which was not given; add it")
+        return None
+    if "certfile" in options or "keyfile" in options:
+        raise ConfigError("cert: --certfile and --keyfile say it already; leave one of them out")
+    context = None if os.path.exists(cert) else _imported_context(cert)
+    if key is not None and (cert == "adhoc" or context is not None):
+        raise ConfigError("key: it is for a certificate file, and --cert is none; leave it out")
+    if context is not None:
+        return context
+    if cert == "adhoc":
+        options["cert"] = cert
+    else:
+        options["certfile"] = cert
+    if key is not None:
+        options["keyfile"] = key
+    return None
+
+
+def _imported_context(name: str) -> ssl.SSLContext | None:
+    import ssl
+
+    from werkzeug.utils import import_string
+
+    found = import_string(name, silent=True)
+    return found if isinstance(found, ssl.SSLContext) else None
+
+
+def _watched(info: ScriptInfo, extra_files: list[str], exclude: list[str]) -> Watched:
+    spec = info.app_import_path
+    return Watched([".", *app_folder(spec)], exclude=exclude, extra_files=extra_files)
+
+
+def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
+    """The application and its name. In a reloader, an application that raises why there is none."""
+    try:
+        app = info.load_app()
+    except Exception as error:
+        if not in_reloader:
+            if isinstance(error, click.ClickException):
+                raise
+            traceback.print_exc()
+            raise _Mistake(_why_not(error)) from None
+        # told at once, and served until a change mends it
+        traceback.print_exc()
+        return _raising(error), info.app_import_path or "an application that cannot be imported"
+    return app, info.app_import_path or app.name
+
+
+def _why_not(error: Exception) -> str:
+    cause = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
+    return f"the application cannot be imported: {cause}"
+
+
+def _raising(error: Exception) -> Callable[..., Iterable[bytes]]:
+    trace = error.__traceback__
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        del environ, start_response
+        raise error.with_traceback(trace) from None  # its own trace each time, and not a longer one
+
+    return app
+
+
+# ---- The debugger -------------------------------------------------------------------------
+
+
+class Debugged:
+    """The WSGI application `app` in Werkzeug's debugger, for clients on this machine alone.
+
+    Whoever comes from elsewhere, or through a proxy, is served by `app` as it is.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._debugged = DebuggedApplication(app, evalex=True, pin_logging=False)
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        app = self._debugged if _is_local(environ) else self._app
+        result: Iterable[bytes] = app(environ, start_response)
+        return result
+
+    def note(self) -> str:
+        """A line for the user: how the debugger is unlocked."""
+        pin = self._debugged.pin
+        return f"The debugger's PIN is {pin}" if pin else "The debugger asks for no PIN"
+
+
+def _is_local(environ: dict[str, Any]) -> bool:
+    if any(name in environ for name in _FORWARDED):
+        return False
+    address = environ["REMOTE_ADDR"]
+    if not address:
+        return True  # a unix socket
+    try:
+        client = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(client, "ipv4_mapped", None) or client).is_loopback
+
+
+serve = _Serve(
+    name="serve",
+    params=_options(),
+    callback=_serve,
+    help=_HELP,
+    short_help="Serve on threads, for production or, with --debug, development.",
+    context_settings={"max_content_width": 100},
+)

@@ -1,0 +1,44 @@
+"""What a command does to its process before it serves."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+
+from .worker import ServerConfig
+from .worker.access_log import compile_format
+from .worker.listener import hosts_of
+from .worker.tls_context import make_context
+
+
+def check_files(config: ServerConfig) -> None:
+    """Look at what `config` names, before an application is imported. Raises `ConfigError`."""
+    compile_format(config.log.format)
+    make_context(config.tls, hosts_of(config))
+
+
+def configure_logging(level: str) -> None:
+    """Show the server's messages on standard error, unless the application sees to them."""
+    logger = logging.getLogger("loopless")
+    if logger.handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    logger.propagate = False
+    # Django's logging configuration disables the loggers that were there before it
+    logger.disabled = False
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open connections as the system does; shells start with a low limit."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # macOS calls the limit infinite, and then takes no such number
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

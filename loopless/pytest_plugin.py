@@ -1,0 +1,52 @@
+"""For pytest: the fixture `loopless_server`, and pytest-django's `live_server` on loopless."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from . import ThreadedServer
+
+_INI = "loopless_live_server"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option, on the command line and in the ini file."""
+    text = "Run Django's live servers, as pytest-django's live_server, on loopless."
+    group = parser.getgroup("loopless")
+    group.addoption("--loopless-live-server", action="store_true", default=None, help=text)
+    parser.addini(_INI, text, type="bool", default=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Put loopless into Django's live servers, if that is asked for."""
+    if config.getoption("--loopless-live-server") or config.getini(_INI):
+        from django.test.testcases import LiveServerThread
+
+        from .adapters.django.test import LiveServer
+
+        LiveServerThread.server_class = LiveServer  # type: ignore[assignment]
+
+
+@pytest.fixture
+def loopless_server() -> Iterator[Callable[..., ThreadedServer]]:
+    """`loopless_server(app, **options)`: `app` served on a free port; it ends with the test.
+
+    The options are those of `loopless.serve`. The `port` and the `urls` of what is returned say
+    where it is.
+    """
+    from . import ThreadedServer
+
+    with contextlib.ExitStack() as stack:
+
+        def start(app: Any, **options: Any) -> ThreadedServer:
+            options.setdefault("bind", "127.0.0.1:0")
+            options.setdefault("graceful_timeout", 2)
+            return stack.enter_context(ThreadedServer(app, **options))
+
+        yield start

@@ -1,0 +1,149 @@
+"""One request, one answer.
+
+    exchange
+      sync_app(request)               once
+      ResponseWriter.answer           a body that is there
+      streaming.stream_body           one that is being made, or follows what was pushed
+      failures.trouble                whatever is raised, by whom ever
+      endings.after_answer            where the answer was not the usual one
+
+Functions of the thread that owns the connection; `worker` is its `SyncWorker`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+from . import endings, failures, streaming
+from .connection import Connection, Record, State
+from .errors import NeedsAsyncError
+from .lifecycle import RequestStarted
+from .messages import FileBody, Request, RequestReceived, Response
+from .steering import _classify_request
+
+if TYPE_CHECKING:
+    from .sync_worker import SyncWorker
+
+log = logging.getLogger("loopless")
+
+# Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
+_PLAIN = RequestReceived._fields.index("plain")
+# The constructor of a named tuple, without the Python function around it.
+_new = tuple.__new__
+
+
+def exchange(
+    worker: SyncWorker, conn: Connection, head: RequestReceived, body: bytes | BinaryIO
+) -> bool:
+    """Run the application once, and answer. Whether the connection can go on at once.
+
+    If not it is parked, closed, hijacked or handed off. Raises `ClientDisconnected`.
+    """
+    conn.requests += 1
+    conn.usual = True
+    conn.worker = worker
+    conn.notes = worker.notes
+    request = _new(Request, (head, body, conn))
+    close = response = None
+    try:
+        conn.persistent = persistent = worker.persistent
+        if not head[_PLAIN]:
+            conn.persistent = persistent = _steer(worker, head) and persistent
+        if worker.collector is not None:
+            _started(worker, conn, request)
+        response = worker.sync_app(request)
+        if worker.poller.draining:
+            conn.persistent = persistent = False
+        if response is None:
+            _no_response(conn)
+        else:
+            content, close = response[2:4]  # unpacks faster than the named tuple
+            if type(content) is bytes and conn.usual:
+                conn.persistent = persistent = worker.writer.answer(
+                    conn, head, response, persistent
+                )
+            else:
+                close = close or getattr(content, "close", None)
+                _respond(worker, conn, request, response)
+    except BaseException as error:
+        # an exception of any kind, SystemExit too, costs a request and not a thread
+        failures.trouble(worker, conn, request, error)
+    finally:
+        conn.worker = None
+        if close is not None:
+            close_response(close)
+        if type(body) is not bytes and conn.state is not State.ADOPTED:
+            body.close()  # type: ignore[union-attr]
+    return (conn.usual and persistent) or _settled(worker, conn, request)
+
+
+def _settled(worker: SyncWorker, conn: Connection, request: Request) -> bool:
+    """The end of an exchange that is not the usual one. Whether `conn` can go on at once."""
+    if conn.state is State.ADOPTED:
+        _adopted(worker, conn, request)
+        return False
+    if conn.hijacked is not None:
+        streaming.end_hijack(worker, conn)
+    if worker.lent:
+        streaming.give_back(worker, conn, request)
+    if conn.state is not State.SERVING:
+        return False
+    return endings.after_answer(worker, conn)
+
+
+def _adopted(worker: SyncWorker, conn: Connection, request: Request) -> None:
+    assert worker.async_pool is not None
+    conn.worker = worker  # the way back
+    try:
+        worker.async_pool.adopt(conn, request, worker.lifespan_state)
+    except BaseException:
+        if not isinstance(request.body, bytes):
+            request.body.close()
+        raise
+    worker.handed_off = True
+
+
+def _steer(worker: SyncWorker, head: RequestReceived) -> bool:
+    """Whether the client leaves the connection open. Raises `NeedsAsyncError`."""
+    meta = _classify_request(head)
+    if meta.websocket and worker.async_pool is not None:
+        raise NeedsAsyncError("a WebSocket")
+    return not meta.close
+
+
+def _no_response(conn: Connection) -> None:
+    if conn.hijacked is None:
+        raise NeedsAsyncError("the application has no answer without an event loop")
+
+
+def _respond(worker: SyncWorker, conn: Connection, request: Request, response: Response) -> None:
+    """Send a body that is not plain bytes, or follows what was pushed."""
+    conn.usual = False
+    if conn.record is not None:
+        endings.note_answer(conn, response)
+    if conn.hijacked is not None:
+        if isinstance(response.body, FileBody):
+            os.close(response.body.fd)
+    elif conn.stream_writer is None and isinstance(response.body, (bytes, list, FileBody)):
+        conn.persistent = worker.writer.answer(conn, request.head, response, conn.persistent)
+    else:
+        streaming.stream_body(worker, conn, request, response)
+
+
+def _started(worker: SyncWorker, conn: Connection, request: Request) -> None:
+    assert worker.collector is not None
+    conn.usual = False
+    conn.record = Record(request, time.monotonic())
+    worker.collector.record(RequestStarted(request))
+
+
+def close_response(close: Callable[[], object]) -> None:
+    """Call what the application wants called at the end; an error there is the application's."""
+    try:
+        close()
+    except BaseException:
+        log.exception("The application failed in close()")
