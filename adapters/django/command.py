@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.management.commands.runserver import Command as DjangoCommand
 from django.db import connections
@@ -23,10 +24,11 @@ from loopless.banner import gil_advice, gil_state, made_up_certificate
 from loopless.binding import open_sockets
 from loopless.process import check_files, configure_logging, raise_descriptor_limit
 from loopless.version import __version__
-from loopless.worker import ConfigError, Server, ServerConfig
+from loopless.worker import ConfigError, Server, ServerConfig, StartupError
 
 from . import autoreload
 from .handler import django_app
+from .hybrid import HybridApp, asgi_application
 from .log import RequestLog
 from .options import add_arguments, configure
 
@@ -139,6 +141,12 @@ class LooplessCommand(_Command):
         for connection in connections.all(initialized_only=True):
             connection.close()
         app = django_app(self.get_handler(**options))
+        try:
+            asgi_app = asgi_application()
+        except ImproperlyConfigured as error:
+            self._give_up(str(error))
+        if asgi_app is not None:
+            app = HybridApp(app)
         configure_logging(config.log.level)
         raise_descriptor_limit()
         try:
@@ -148,9 +156,10 @@ class LooplessCommand(_Command):
                 config,
                 sockets=self._line.sockets(addresses, partial(open_sockets, config)),
                 lifecycle_collector=_request_log(config),
+                asgi_app=asgi_app,
             )
             server.start()
-        except (ConfigError, OSError) as error:
+        except (ConfigError, StartupError, OSError) as error:
             self._give_up(str(error))
         self._serve(server, **options)
 
@@ -182,6 +191,7 @@ class LooplessCommand(_Command):
             *made_up_certificate(server),
             f"loopless {__version__}, {threads} thread{'s' if threads > 1 else ''}, {gil_state()}",
             *gil_advice(),
+            *_beside(server),
             f"Quit the server with {stop}.",
         ]
         self.stdout.write("\n".join(lines))
@@ -196,6 +206,12 @@ class LooplessCommand(_Command):
 def _request_log(config: ServerConfig) -> RequestLog | None:
     """A developer sees each request, as with runserver, unless a log was asked for there."""
     return RequestLog() if settings.DEBUG and config.log.access_log != "-" else None
+
+
+def _beside(server: Server) -> list[str]:
+    if server.asgi_app is None:
+        return []
+    return [f"{settings.ASGI_APPLICATION} has the WebSockets and asynchronous views, on a loop"]
 
 
 def _with_slash(url: str) -> str:
