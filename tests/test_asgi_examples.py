@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,13 @@ from typing import Any
 import httpx
 import pytest
 from websockets.sync.client import connect as connect_websocket
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+
+browser_test = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="chromium and its driver are not installed"
+)
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -98,3 +106,70 @@ def test_an_asynchronous_view_runs_on_the_loop() -> None:
         ticks = [line for line in clock.iter_lines() if line]
         assert ticks == [f"data: {number}" for number in range(1, 11)]
         assert client.get("/").status_code == 200
+
+
+# ---- In a browser ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Chromium without a window, which waits for what it looks for."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"):
+        options.add_argument(flag)
+    service = webdriver.ChromeService(executable_path=DRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+        driver.command_executor.close()
+
+
+def comes(browser: Any, selector: str, text: str) -> None:
+    """Wait until the element that `selector` finds says `text`."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def says(driver: Any) -> bool:
+        return text in driver.find_element("css selector", selector).text
+
+    WebDriverWait(browser, 20).until(says)
+
+
+def type_into(browser: Any, selector: str, text: str) -> None:
+    browser.find_element("css selector", selector).send_keys(text + "\n")
+
+
+@browser_test
+@pytest.mark.timeout(150)
+def test_fastapi_in_a_browser(browser: Any) -> None:
+    with running("asgi", *LOOPLESS) as url:
+        browser.get(url)
+        comes(browser, "#count", "0")
+        type_into(browser, "#text", "a note")
+        comes(browser, "#count", "1")
+        type_into(browser, "#words", "hello")
+        comes(browser, "#shouted", "HELLO")
+        # with the stream and the WebSocket still open the server ends in time
+
+
+@browser_test
+@pytest.mark.timeout(150)
+def test_two_tabs_in_a_browser(browser: Any) -> None:
+    with running("hybrid", *HYBRIDS["runserver_fast"]) as url:
+        tabs = [browser.current_window_handle]
+        browser.get(url)
+        comes(browser, "#clock", "10")
+        browser.switch_to.new_window("tab")
+        tabs.append(browser.current_window_handle)
+        browser.get(url)
+        comes(browser, "#clock", "1")
+        type_into(browser, "#message", "hello from the second")
+        comes(browser, "#log", "hello from the second")
+        browser.switch_to.window(tabs[0])
+        comes(browser, "#log", "hello from the second")
+        type_into(browser, "#message", "hello yourself")
+        browser.switch_to.window(tabs[1])
+        comes(browser, "#log", "hello yourself")
