@@ -966,7 +966,7 @@ def test_concurrent_requests_overlap(serve: Serve, connect: Connect, loop: str) 
         await barrier[0].wait()
         await answer(send, b"together")
 
-    server = serve(app, loop=loop)
+    server = serve(app, loop=loop, loops=1)
     clients = [connect(server) for _ in range(50)]
     for client in clients:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

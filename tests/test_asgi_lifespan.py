@@ -74,7 +74,7 @@ class App:
 @each_loop
 def test_once_before_and_once_after(serve: Serve, connect: Connect, loop: str) -> None:
     app = App()
-    server = serve(app, loop=loop, lifespan="on")
+    server = serve(app, loop=loop, loops=1, lifespan="on")
     assert app.seen.values == ["startup"]
     client = connect(server)
     assert client.get("/a").body == b"1"
@@ -140,7 +140,7 @@ def test_no_request_before_the_startup_is_complete(connect: Connect) -> None:
             await super().lifespan(scope, receive, send)
 
     app = Slow()
-    server = ThreadedServer(app, bind="127.0.0.1:0", graceful_timeout=2)
+    server = ThreadedServer(app, bind="127.0.0.1:0", loops=1, graceful_timeout=2)
     server.bind()
     thread = threading.Thread(target=server.start)
     thread.start()
@@ -242,7 +242,7 @@ def test_sync_worker_runs_an_asgi_app(connect: Connect) -> None:
     app, event = App(), threading.Event()
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
-    config = ServerConfig.from_options(graceful_timeout=2)
+    config = ServerConfig.from_options(loops=1, graceful_timeout=2)
     worker = SyncWorker(config, app, sock, shutdown_event=event)
     worker.set_lifespan_state({"given": 1})
     assert worker.lifespan_state == {"given": 1}
@@ -264,7 +264,7 @@ def test_sync_worker_with_a_runner_and_a_queue() -> None:
     """The page's `runner` is the loop that the connections are served on."""
     app = App()
     conn_queue: queue.Queue[tuple[socket.socket, object]] = queue.Queue()
-    config = ServerConfig.from_options(graceful_timeout=2)
+    config = ServerConfig.from_options(loops=1, graceful_timeout=2)
     worker = SyncWorker(config, app, None, conn_queue=conn_queue)
     ours, theirs = socket.socketpair()
     theirs.settimeout(5)
@@ -407,7 +407,7 @@ async def app(scope, receive, send):
         await asyncio.wait([listening], timeout=0.05)
     ends["told" if kind == b"text/plain" else "stream"] += 1
 
-loopless.serve(app, bind="127.0.0.1:" + sys.argv[1], graceful_timeout=4, loop=sys.argv[2])
+loopless.serve(app, bind="127.0.0.1:" + sys.argv[1], graceful_timeout=4, loops=1, loop=sys.argv[2])
 """
 
 

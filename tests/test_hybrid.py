@@ -156,7 +156,7 @@ def test_the_connection_closes_where_it_must(serve: Serve, connect: Connect, bot
 
 @each_loop
 def test_websockets(serve: Serve, connect: Connect, both: Both, loop: str) -> None:
-    server = serve(both.sync, asgi_app=both.asgi, loop=loop, graceful_timeout=5)
+    server = serve(both.sync, asgi_app=both.asgi, loop=loop, loops=1, graceful_timeout=5)
     with connect_websocket(f"ws://127.0.0.1:{server.port}/ws", proxy=None) as ws:
         for message in ("a", b"b", "c" * 100_000):
             ws.send(message)
@@ -369,7 +369,7 @@ def test_tls(
     loop: str,
     hybrid: bool,
 ) -> None:
-    options: Any = {"ssl_context": contexts[0], "loop": loop}
+    options: Any = {"ssl_context": contexts[0], "loop": loop, "loops": 1}
     server = (
         serve(both.sync, asgi_app=both.asgi, **options) if hybrid else serve(both.asgi, **options)
     )

@@ -57,8 +57,9 @@ class Lifespan:
         task.cancel()
         with contextlib.suppress(BaseException):
             await task
-        if self._stopped.done() and not self._stopped.cancelled():
-            self._stopped.exception()
+        for future in (self._started, self._stopped):
+            if future is not None and future.done() and not future.cancelled():
+                future.exception()  # asyncio complains of what nobody has looked at
 
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": LIFESPAN_SPEC.copy(), "state": self._state}

@@ -123,8 +123,10 @@ class LoopWorker:
 
     async def main(self) -> None:
         """The application's whole life on this loop."""
-        self.loop = asyncio.get_running_loop()
         self._empty = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        if self.crew.stopping:  # before this loop could be told
+            self._empty.set()
         required = self.config.asgi.lifespan == "on"
         lifespan = Lifespan(self.app, self.state, required=required)
         try:
