@@ -10,11 +10,12 @@ from loopless.worker import SyncApp, app_kind
 from .wsgi import WSGIApp
 
 
-def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
+def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> SyncApp:
     """`app` as a `SyncApp`: a WSGI application wrapped, a `SyncApp` as it is.
 
     `interface` is `wsgi` or `sync`, or `auto` to look (see `app_kind`), which finds the adapter of
-    a framework too; `wsgi` is the adapter that knows none. Raises `TypeError` for an ASGI
+    a framework too; `wsgi` is the adapter that knows none. `multiprocess` is what a WSGI
+    application is told of processes beside this one. Raises `TypeError` for an ASGI
     application, which needs an event loop, and for what is no application.
     """
     kind = app_kind(app)
@@ -23,7 +24,9 @@ def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
     if kind == "sync":
         return app  # type: ignore[no-any-return]
     if kind == "wsgi":
-        return WSGIApp(app) if interface == "wsgi" else _wsgi_app(app)
+        if interface == "wsgi":
+            return WSGIApp(app, multiprocess=multiprocess)
+        return _wsgi_app(app, multiprocess)
     if kind == "asgi":
         raise TypeError(
             f"{app!r} is an ASGI application, and this server runs without an event loop;"
@@ -32,16 +35,16 @@ def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
     raise TypeError(f"the interface {interface!r} is none of auto, wsgi, sync")
 
 
-def _wsgi_app(app: Any) -> SyncApp:
+def _wsgi_app(app: Any, multiprocess: bool) -> SyncApp:
     """The most direct adapter for a WSGI application; a framework is asked only if it is loaded."""
     django = sys.modules.get("django.core.handlers.wsgi")
     if django is not None and isinstance(app, django.WSGIHandler):
         from .django.handler import django_app
 
-        return django_app(app)
+        return django_app(app, multiprocess=multiprocess)
     flask = sys.modules.get("flask.app")
     if flask is not None and isinstance(app, flask.Flask):
         from .flask import FlaskApp
 
-        return FlaskApp(app)
-    return WSGIApp(app)
+        return FlaskApp(app, multiprocess=multiprocess)
+    return WSGIApp(app, multiprocess=multiprocess)

@@ -24,17 +24,31 @@ from .binding import open_sockets
 from .process import check_files, configure_logging, raise_descriptor_limit
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .version import __version__
-from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, SyncApp, app_kind
+from .worker import (
+    OPTIONS,
+    ConfigError,
+    Option,
+    Request,
+    Server,
+    ServerConfig,
+    SyncApp,
+    app_kind,
+)
+from .worker.supervisor import Loaded, StartFailed, run_supervised
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
     _ParamType = click.ParamType[Any]
 else:
     _ParamType = click.ParamType  # not generic before click 8.4
 
 USAGE_ERROR = 2
+START_FAILED = 3
 _INTERRUPTED = 128 + signal.SIGINT
 
 _GROUPS = {
@@ -63,7 +77,8 @@ _EPILOG = (
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command with `args`, or those of the process, and return its exit code.
 
-    0 when it was told to stop; 2, after a line on standard error, for a mistake of the user's.
+    0 when it was told to stop; 2, after a line on standard error, for a mistake of the user's; 3
+    when the worker processes ended before they were ready, without saying why.
     """
     try:
         code = _command().main(
@@ -78,12 +93,15 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error.format_message().rstrip('.')}; see loopless --help")
     except ConfigError as error:
         return _fail(spelled_as_flag(str(error)))
+    except StartFailed as error:
+        sys.stderr.write(error.trace)
+        return _fail(spelled_as_flag(str(error)), START_FAILED if error.loaded else USAGE_ERROR)
     return int(code or 0)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = USAGE_ERROR) -> int:
     sys.stderr.write(f"loopless: {' '.join(message.split())}\n")
-    return USAGE_ERROR
+    return code
 
 
 # ---- The command and its options ----------------------------------------------------------
@@ -108,7 +126,8 @@ class _Value(_ParamType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         del ctx, param
-        return [CompletionItem(c) for c in self.option.choices if c.startswith(incomplete)]
+        words = (*self.option.choices, *filter(None, (self.option.word,)))
+        return [CompletionItem(c) for c in words if c.startswith(incomplete)]
 
 
 class GroupedOption(click.Option):
@@ -228,6 +247,13 @@ def _version_option() -> click.Option:
 
 def from_table(option: Option) -> click.Option:
     """A row of the option table as an option of a command."""
+    if option.type is bool:
+        return GroupedOption(
+            [f"{option.flag}/--no-{option.flag[2:]}", option.name],
+            default=option.default,
+            help=option.help,
+            group=option.group,
+        )
     facts = [option.unit] if option.unit else []
     if shown := _shown(option):
         facts.append(f"default: {shown}")
@@ -291,13 +317,13 @@ class _CommandServer(Server):
     announced = False
     grace = math.inf
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
         if not self.announced:
             self.announced = True
             say("stopping")
         if timeout is None:
             timeout = self.config.timeouts.graceful
-        super().stop(min(timeout, self.grace))
+        super().stop(min(timeout, self.grace), linger=linger)
 
 
 def _run(
@@ -314,7 +340,15 @@ def _run(
 ) -> int:
     config = checked_config(options)
     inherited = None
+
+    def load() -> Loaded:
+        found = load_app(app, app_dir, factory=factory)
+        kind, sync_app = _as_sync_app(found, interface, config.processes.needs_supervisor)
+        return Loaded(sync_app, found.name, kind)
+
     if reload:
+        if config.processes.needs_supervisor:
+            raise ConfigError("workers: --reload restarts a single process; leave one of them out")
         roots = _existing(reload_dir) or [app_dir, *app_folder(app, app_dir)]
         watched = Watched(roots, ("*.py", *reload_include), reload_exclude, reload_extra)
         inherited = Inherited.take()
@@ -322,9 +356,10 @@ def _run(
             return run_reloader(config, watched)
     elif given := [*reload_dir, *reload_include, *reload_exclude, *reload_extra]:
         raise ConfigError(f"{given[0]}: this is for --reload, which was not given; add it")
-    loaded = load_app(app, app_dir, factory=factory)
-    kind, sync_app = _as_sync_app(loaded, interface)
-    return run_server(sync_app, config, loaded.name, kind, inherited)
+    if config.processes.needs_supervisor:
+        return run_workers(load, config)
+    loaded = load()
+    return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
 
 
 def _existing(folders: tuple[str, ...]) -> list[str]:
@@ -370,19 +405,54 @@ def run_server(
     if inherited is not None:
         server.announced, server.grace = True, GRACE
         notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
-    # Until `serve_forever` handles them, both signals end the start.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _start(server)
+
+    def announce() -> None:
         if inherited is None or inherited.first:
             say(start_message(server, name, kind, notes))
         else:
             say(f"loopless serves {name} again")
-        server.serve_forever()
+
+    # Until `serve_forever` handles them, both signals end the start.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _start(server)
+        server.serve_forever(announce)
     except KeyboardInterrupt:
         with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
             server.stop()
     return 0
+
+
+def run_workers(load: Callable[[], Loaded], config: ServerConfig, notes: Sequence[str] = ()) -> int:
+    """Serve what `load` imports with the processes that `config` says; the exit code.
+
+    `load` is called in the new processes alone: nothing of the application should have been
+    imported here, or a reload would not replace it. `notes` are for the start message. Raises
+    `ConfigError`, and `StartFailed` when no process becomes ready.
+    """
+    configure_logging(config.log.level)
+    raise_descriptor_limit()
+    sockets = open_sockets(config)
+    # it is not started: what it knows of the sockets is for the start message
+    front = Server(_nobody, config, sockets=sockets)
+    front.bind()
+
+    def load_loudly() -> Loaded:
+        loaded = load()
+        configure_logging(config.log.level)  # the application may have changed it
+        return loaded
+
+    def announce(facts: dict[str, Any]) -> None:
+        workers = config.worker_count()
+        name, kind, gil = facts["name"], facts["kind"], facts["gil"]
+        say(start_message(front, name, kind, notes, workers=workers, gil=gil))
+
+    run_supervised(load_loudly, config, sockets, started=announce, stopping=lambda: say("stopping"))
+    return 0
+
+
+def _nobody(request: Request) -> None:
+    """For a server that is never started."""
 
 
 def _start(server: _CommandServer) -> None:
@@ -396,10 +466,10 @@ def _start(server: _CommandServer) -> None:
         raise ConfigError(f"the server cannot start: {error}") from None
 
 
-def _as_sync_app(loaded: LoadedApp, interface: str) -> tuple[str, Any]:
+def _as_sync_app(loaded: LoadedApp, interface: str, multiprocess: bool) -> tuple[str, Any]:
     try:
         kind = app_kind(loaded.app) if interface == "auto" else interface
-        return kind, as_sync_app(loaded.app, interface)
+        return kind, as_sync_app(loaded.app, interface, multiprocess=multiprocess)
     except TypeError as error:
         raise AppError(f"{loaded.name}: {error}") from None
 

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import ConfigError, ServerConfig
+from .config import Bind, ConfigError, ServerConfig
 from .connection import Connection
 from .messages import Address
 
@@ -91,6 +91,17 @@ def open_socket(address: BindAddress, backlog: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def open_sockets(settings: Bind) -> list[socket.socket]:
+    """The sockets of all addresses, or none: raises as `open_socket` does."""
+    with contextlib.ExitStack() as opened:
+        sockets = [
+            opened.enter_context(open_socket(parse_bind(text), settings.backlog))
+            for text in settings.addresses
+        ]
+        opened.pop_all()
+    return sockets
 
 
 def _family(address: BindAddress) -> socket.AddressFamily:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .access_log import AccessLog
 from .config import ConfigError, ServerConfig, changed
+from .crew import Crew, Pulse
 from .lifecycle import Collectors, LifecycleCollector
-from .listener import BindAddress, hosts_of, open_socket, parse_bind
+from .listener import BindAddress, hosts_of, open_sockets, parse_bind
 from .messages import SyncApp
+from .signals import Signals
 from .sync_worker import SyncWorker
+from .systemd import Notifier
 from .tls_context import make_context
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
+
+# What Windows does not have is never heard there.
+_REOPEN = getattr(signal, "SIGUSR1", 0)
+_HEEDED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN)))
 
 log = logging.getLogger("loopless")
 
@@ -68,7 +74,7 @@ class Server:
         self._stopping = False
         self._stop_asked = threading.Event()
         self._stopped = threading.Event()
-        self._waking: socket.socket | None = None
+        self._signals: Signals | None = None
 
     # ---- Where ----------------------------------------------------------------------------
 
@@ -81,8 +87,7 @@ class Server:
             if self._ssl_context is None:
                 self._ssl_context = make_context(self.config.tls, hosts_of(self.config))
             if not self._sockets:
-                for address in addresses:
-                    self._sockets.append(open_socket(address, self.config.bind.backlog))
+                self._sockets = open_sockets(self.config.bind)
             self._plain = self._without_tls(addresses)
         except BaseException:
             self._close_sockets()
@@ -201,10 +206,11 @@ class Server:
             self._access_log.close()
             self._access_log = None
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
         """Stop listening at once, finish the requests in flight, then end the threads.
 
-        After `timeout` seconds (`graceful_timeout` if None) what is left is cut.
+        After `timeout` seconds (`graceful_timeout` if None) what is left is cut. Idle connections
+        stay for `linger` seconds: a request that was on its way is answered.
         """
         self._stop_asked.set()
         self._nudge()
@@ -223,7 +229,8 @@ class Server:
             if thread.ident is None:  # interrupted before it ran
                 self._give_up()
                 return
-            worker.shutdown(self.config.timeouts.graceful if timeout is None else timeout)
+            patience = self.config.timeouts.graceful if timeout is None else timeout
+            worker.shutdown(patience, linger)
             if thread is not threading.current_thread():  # else the application stops its server
                 thread.join(_LAST_MOMENT)
                 if thread.is_alive():
@@ -233,26 +240,70 @@ class Server:
             self._stopped.set()
             self._nudge()
 
-    def serve_forever(self) -> None:
+    def reopen_logs(self) -> None:
+        """Write on into a new file, where the old one was renamed. May be called from any thread.
+
+        An access log that cannot be opened again goes on as it was, with a message.
+        """
+        if self._access_log is not None:
+            self._access_log.reopen()
+
+    @property
+    def crew(self) -> Crew | None:
+        """The threads that serve; None before `start`."""
+        return self._worker.crew if self._worker is not None else None
+
+    def serve_forever(self, started: Callable[[], None] | None = None) -> None:
         """Serve until `stop` is called, or SIGINT or SIGTERM comes; a second one is not patient.
 
-        Signals are heeded in the main thread only; their handlers are put back afterwards.
+        SIGTERM lets idle connections linger (`drain_idle`); at SIGINT somebody waits. Signals are
+        heeded in the main thread only; their handlers are put back afterwards. SIGUSR1 opens the
+        log files again. `started` is called when connections are accepted and signals heeded; a
+        service manager that asks for it is told then, too.
         """
         if threading.current_thread() is not threading.main_thread():
             self._start_once()
+            if started is not None:
+                started()
             self._stop_asked.wait()
             self.stop()
             return
-        with self._signals() as heard:
-            self._start_once()
-            while not self._stop_asked.is_set() and not heard():
-                pass
-            stopper = threading.Thread(target=self.stop, name="loopless-stop", daemon=True)
-            stopper.start()
-            while not self._stopped.is_set():
-                if heard() > 1 and self._worker is not None:
-                    self._worker.cut()
-            stopper.join()
+        with Signals(_HEEDED) as signals:
+            self._signals = signals
+            try:
+                self._heed(signals, started)
+            finally:
+                self._signals = None
+
+    def _heed(self, signals: Signals, started: Callable[[], None] | None) -> None:
+        self._start_once()
+        if started is not None:
+            started()
+        notifier = Notifier()
+        notifier.ready("serving")
+        pulse = Pulse(self.crew) if self.crew is not None else None
+        ends: list[int] = []
+        while not self._stop_asked.is_set() and not ends:
+            if pulse is not None and pulse.age() <= 2 * notifier.interval:
+                notifier.alive()
+            ends = self._enders(signals.wait(notifier.interval / 2 or None))
+        notifier.stopping()
+        linger = self.config.timeouts.drain_idle if signal.SIGTERM in ends[:1] else 0.0
+        stopper = threading.Thread(
+            target=self.stop, kwargs={"linger": linger}, name="loopless-stop", daemon=True
+        )
+        stopper.start()
+        while not self._stopped.is_set():
+            ends += self._enders(signals.wait())
+            if len(ends) > 1 and self._worker is not None:
+                self._worker.cut()
+        stopper.join()
+
+    def _enders(self, came: list[int]) -> list[int]:
+        """Those of the signals that end the server; the others are done as they say."""
+        if _REOPEN in came:
+            self.reopen_logs()
+        return [number for number in came if number != _REOPEN]
 
     def __enter__(self) -> Self:
         self.start()
@@ -276,44 +327,11 @@ class Server:
         if self._thread is None and not self._stopping:
             self.start()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[Callable[[], int]]:
-        """Gives a function that waits for a signal, or for `_nudge`, and says how many came.
-
-        The handlers only count: what they interrupt may hold the lock that they would take. The
-        interpreter itself writes to the wake-up descriptor, so that no signal is slept over.
-        """
-        came = 0
-
-        def count(_number: int, _frame: object) -> None:
-            nonlocal came
-            came += 1
-
-        def heard() -> int:
-            waiting.recv(4096)
-            return came
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        waiting, waking = socket.socketpair()
-        with waiting, waking:
-            waking.setblocking(False)
-            self._waking = waking
-            descriptor = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
-            before = [signal.signal(number, count) for number in numbers]
-            try:
-                yield heard
-            finally:
-                for number, handler in zip(numbers, before, strict=True):
-                    signal.signal(number, handler)
-                signal.set_wakeup_fd(descriptor)
-                self._waking = None
-
     def _nudge(self) -> None:
         """Let `serve_forever` look what has changed."""
-        waking = self._waking
-        if waking is not None:
-            with contextlib.suppress(OSError):
-                waking.send(b"!")
+        signals = self._signals
+        if signals is not None:
+            signals.wake()
 
 
 def _url(scheme: str, name: Any) -> str:

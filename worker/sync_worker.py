@@ -119,6 +119,7 @@ class SyncWorker:
         listener = None if sock is None else Listener(sock, config, ssl_context)
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
+        poller.takes_turns = config.processes.needs_supervisor
         gil = gil_enabled() and not isinstance(poller, QueuePoller)
         event = shutdown_event or threading.Event()
         self._crew = Crew(config, poller, event, self._hire, gil=gil)
@@ -150,6 +151,8 @@ class SyncWorker:
         self.lent = False
         #: The asyncio side has adopted the connection.
         self.handed_off = False
+        #: How many requests this worker has given to the application.
+        self.served = 0
         with self._crew.lock:
             self._crew.workers.add(self)
 
@@ -168,6 +171,11 @@ class SyncWorker:
     def shutdown_event(self) -> threading.Event:
         """Setting it stops `run`."""
         return self._crew.shutdown_event
+
+    @property
+    def crew(self) -> Crew:
+        """What this worker shares with its siblings."""
+        return self._crew
 
     def start_draining(self) -> None:
         """Stop listening, now. Requests in flight finish and close; idle connections close."""
@@ -190,9 +198,12 @@ class SyncWorker:
         self._crew.ssl_context = ssl_context
         self.poller.use_context(ssl_context)
 
-    def shutdown(self, timeout: float) -> None:
-        """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return."""
-        self._crew.shutdown(timeout)
+    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
+        """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return.
+
+        Idle connections stay for another `linger` seconds, for a request that is on its way.
+        """
+        self._crew.shutdown(timeout, linger)
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
@@ -237,8 +248,7 @@ class SyncWorker:
         try:
             self._crew.start(sibling._serve, f"loopless-{sibling.worker_id}")
         except RuntimeError:
-            with self._crew.lock:
-                self._crew.workers.discard(sibling)
+            self._crew.left(sibling)
             raise
 
     def _serve(self, *, permanent: bool = False) -> None:

@@ -112,6 +112,11 @@ class LooplessCommand(_Command):
         defaults = {"bind": self._address("", ipv6=False)}
         config = configure(options, defaults=defaults, typed=typed)
         check_files(config)
+        if config.processes.needs_supervisor:
+            raise ConfigError(
+                "workers: a management command serves in one process, for a reload could not"
+                " replace what it has imported; use `loopless PROJECT.wsgi --workers ...`"
+            )
         return config
 
     def _address(self, typed: str, *, ipv6: bool) -> str:
