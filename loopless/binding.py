@@ -26,7 +26,7 @@ def open_sockets(config: ServerConfig) -> list[socket.socket]:
         for text in config.bind.addresses:
             address = parse_bind(text)
             try:
-                sock = open_socket(address, config.bind.backlog)
+                sock = open_socket(address, config.bind.backlog, config.bind)
             except OSError as error:
                 raise ConfigError(_bind_problem(text, address, error)) from None
             sockets.append(opened.enter_context(sock))

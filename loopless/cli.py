@@ -37,10 +37,6 @@ from .worker import (
 from .worker.supervisor import Loaded, StartFailed, run_supervised
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Sequence
-
-if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     _ParamType = click.ParamType[Any]
@@ -55,6 +51,7 @@ _GROUPS = {
     "app": "Application",
     "bind": "Where",
     "workers": "Threads",
+    "processes": "Processes",
     "tls": "TLS",
     "log": "Logs",
     "limits": "Limits",

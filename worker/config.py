@@ -65,6 +65,18 @@ class Bind:
     backlog: int = _option(
         "backlog", 2048, "Connections the kernel keeps waiting to be accepted.", low=1
     )
+    unix_permissions: str = _option(
+        "unix_permissions",
+        "",
+        "Who may connect to a unix socket, as chmod has it in octal, such as 660; empty leaves it"
+        " to the umask.",
+    )
+    reuse_port: bool = _option(
+        "reuse_port",
+        False,
+        "Share a TCP port with other servers that do so too (SO_REUSEPORT): the kernel distributes"
+        " the connections. Workers of one server need no such thing.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +270,7 @@ class Tls:
         return bool(self.certfile or self.cert)
 
 
+@dataclass(frozen=True, slots=True)
 class Processes:
     """How many processes serve, and when one of them is replaced."""
 
