@@ -21,6 +21,7 @@ from .adapters import as_sync_app
 from .apps import AppError, LoadedApp, app_folder, load_app
 from .banner import start_message
 from .binding import open_sockets
+from .config_file import read_settings, show
 from .process import check_files, configure_logging, raise_descriptor_limit
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .version import __version__
@@ -34,9 +35,11 @@ from .worker import (
     SyncApp,
     app_kind,
 )
+from .worker.listener import parse_bind
 from .worker.supervisor import Loaded, StartFailed, run_supervised
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
 
     _ParamType = click.ParamType[Any]
@@ -67,8 +70,15 @@ APP is module:app, module:create_app("x", debug=False), or the path of a file, w
 """
 _EPILOG = (
     "A SIZE may end in K, M or G. Every option can be set in the environment too, such as"
-    " LOOPLESS_THREADS for --threads."
+    " LOOPLESS_THREADS for --threads, and in loopless.toml or [tool.loopless] of pyproject.toml."
+    " `loopless check` looks whether all is well, without serving; `loopless config show` says"
+    " what is set, and where."
 )
+_CHECK_HELP = """Import the application and check the settings, without serving.
+
+Ends with 0 if all is well, else with 2 and a line that says what is not.
+"""
+_SHOW_HELP = """Print the settings as a loopless.toml, and where each comes from."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -78,9 +88,8 @@ def main(args: Sequence[str] | None = None) -> int:
     when the worker processes ended before they were ready, without saying why.
     """
     try:
-        code = _command().main(
-            args=None if args is None else list(args), prog_name="loopless", standalone_mode=False
-        )
+        name, command, rest = _chosen(sys.argv[1:] if args is None else list(args))
+        code = command.main(args=rest, prog_name=name, standalone_mode=False)
     except click.Abort:
         return _INTERRUPTED
     except AppError as error:
@@ -94,6 +103,23 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.write(error.trace)
         return _fail(spelled_as_flag(str(error)), START_FAILED if error.loaded else USAGE_ERROR)
     return int(code or 0)
+
+
+def _chosen(args: list[str]) -> tuple[str, click.Command, list[str]]:
+    """Which command is meant, and its arguments.
+
+    Only a first argument that is exactly the name of a command is one; a module of that name is
+    served as `check:app` or `check.py`.
+    """
+    if args[:1] == ["check"]:
+        return "loopless check", _command(_check, _CHECK_HELP), args[1:]
+    if args[:2] == ["config", "show"]:
+        return "loopless config show", _command(_show, _SHOW_HELP), args[2:]
+    if args[:1] == ["config"]:
+        raise click.UsageError(
+            "config: write `loopless config show`, or `loopless config:app` for a module"
+        )
+    return "loopless", _command(), args
 
 
 def _fail(message: str, code: int = USAGE_ERROR) -> int:
@@ -155,17 +181,19 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def _command() -> click.Command:
+def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> click.Command:
+    """The command that serves; or another with its options, which are checked the same way."""
     return GroupedCommand(
         name="loopless",
         params=[
             *_app_options(),
             *map(from_table, OPTIONS),
-            *_reload_options(),
+            *(() if callback else _reload_options()),
+            _config_option(),
             _version_option(),
         ],
-        callback=_run,
-        help=_HELP,
+        callback=callback or _run,
+        help=text,
         epilog=_EPILOG,
         context_settings={
             "auto_envvar_prefix": "LOOPLESS",
@@ -223,6 +251,23 @@ def _reload_options() -> list[click.Parameter]:
         several("exclude", "Do not watch what matches. May be repeated.", "PATTERN"),
         several("extra", "Watch this file too, wherever it is. May be repeated.", "PATH"),
     ]
+
+
+def _config_option() -> click.Option:
+    def read(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
+        if not ctx.resilient_parsing:
+            ctx.obj = read_settings(path)
+            ctx.default_map = ctx.obj.values
+
+    return GroupedOption(
+        ["--config"],
+        is_eager=True,  # the others have their defaults from there
+        expose_value=False,
+        callback=read,
+        metavar="FILE",
+        help="Settings in TOML.  [default: loopless.toml, or [tool.loopless] of pyproject.toml]",
+        group="app",
+    )
 
 
 def _version_option() -> click.Option:
@@ -357,6 +402,33 @@ def _run(
         return run_workers(load, config)
     loaded = load()
     return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
+
+
+def _check(app: str | None, interface: str, app_dir: str, factory: bool, **options: Any) -> int:
+    config = checked_config(options)
+    for text in config.bind.addresses:
+        parse_bind(text)
+    loaded = load_app(app, app_dir, factory=factory)
+    kind, _ = _as_sync_app(loaded, interface, multiprocess=False)
+    say(f"{loaded.name} ({kind}) and its settings are fine")
+    return 0
+
+
+def _show(**options: Any) -> int:
+    ctx = click.get_current_context()
+    sources = {}
+    for name in options:
+        match ctx.get_parameter_source(name):
+            case ParameterSource.COMMANDLINE:
+                sources[name] = "command line"
+            case ParameterSource.ENVIRONMENT:
+                sources[name] = f"LOOPLESS_{name.upper()}"
+            case ParameterSource.DEFAULT_MAP:
+                sources[name] = ctx.obj.places[name]
+    names = {option.name for option in OPTIONS}
+    config = checked_config({name: options[name] for name in options if name in names})
+    say(show(config, sources))
+    return 0
 
 
 def _existing(folders: tuple[str, ...]) -> list[str]:
