@@ -29,14 +29,14 @@ from .worker import (
     OPTIONS,
     ConfigError,
     Option,
-    Request,
     Server,
     ServerConfig,
     SyncApp,
     app_kind,
 )
 from .worker.listener import parse_bind
-from .worker.supervisor import Loaded, StartFailed, run_supervised
+from .worker.supervisor import Loaded, StartFailed
+from .workers import run_workers
 
 if TYPE_CHECKING:
     import ssl
@@ -399,7 +399,7 @@ def _run(
     elif given := [*reload_dir, *reload_include, *reload_exclude, *reload_extra]:
         raise ConfigError(f"{given[0]}: this is for --reload, which was not given; add it")
     if config.processes.needs_supervisor:
-        return run_workers(load, config)
+        return run_workers(load, config, say)
     loaded = load()
     return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
 
@@ -467,6 +467,8 @@ def run_server(
     `name`, `kind` and `notes` are for the start message. `inherited` is what a reloader has left
     to this process. Raises `ConfigError` for what cannot be bound or used.
     """
+    if config.processes.needs_supervisor:
+        raise ConfigError("workers: this serves in one process; `loopless APP` starts others")
     configure_logging(config.log.level)
     raise_descriptor_limit()
     sockets = open_sockets(config) if inherited is None else inherited.sockets
@@ -490,38 +492,6 @@ def run_server(
         with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
             server.stop()
     return 0
-
-
-def run_workers(load: Callable[[], Loaded], config: ServerConfig, notes: Sequence[str] = ()) -> int:
-    """Serve what `load` imports with the processes that `config` says; the exit code.
-
-    `load` is called in the new processes alone: nothing of the application should have been
-    imported here, or a reload would not replace it. `notes` are for the start message. Raises
-    `ConfigError`, and `StartFailed` when no process becomes ready.
-    """
-    configure_logging(config.log.level)
-    raise_descriptor_limit()
-    sockets = open_sockets(config)
-    # it is not started: what it knows of the sockets is for the start message
-    front = Server(_nobody, config, sockets=sockets)
-    front.bind()
-
-    def load_loudly() -> Loaded:
-        loaded = load()
-        configure_logging(config.log.level)  # the application may have changed it
-        return loaded
-
-    def announce(facts: dict[str, Any]) -> None:
-        workers = config.worker_count()
-        name, kind, gil = facts["name"], facts["kind"], facts["gil"]
-        say(start_message(front, name, kind, notes, workers=workers, gil=gil))
-
-    run_supervised(load_loudly, config, sockets, started=announce, stopping=lambda: say("stopping"))
-    return 0
-
-
-def _nobody(request: Request) -> None:
-    """For a server that is never started."""
 
 
 def _start(server: _CommandServer) -> None:
