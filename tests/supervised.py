@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -72,7 +73,7 @@ class Supervised:
     @property
     def port(self) -> int:
         """The first port."""
-        match = re.search(r"http://\S+:([0-9]+)", "".join(self.lines))
+        match = re.search(r"https?://\S+:([0-9]+)", "".join(self.lines))
         assert match
         return int(match[1])
 
@@ -110,12 +111,15 @@ class Supervised:
 class Load:
     """Clients with connections that are kept alive, one request after the other, counted."""
 
-    def __init__(self, port: int, clients: int = 8) -> None:
+    def __init__(self, port: int, clients: int = 8, context: ssl.SSLContext | None = None) -> None:
         self.answers = 0
         self.failures: list[str] = []
         #: Who answered the last request on a connection that failed.
         self.losers: list[int] = []
         self._port = port
+        self._context = context
+        #: The certificates that the server has shown.
+        self.certificates: set[bytes | None] = set()
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
@@ -133,7 +137,7 @@ class Load:
     def _run(self) -> None:
         while not self._over.is_set():
             pid = 0
-            with socket.create_connection(("127.0.0.1", self._port), 20) as sock:
+            with self._connect() as sock:
                 while not self._over.is_set():
                     try:
                         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -148,6 +152,14 @@ class Load:
                         self.answers += 1
                     if b"connection: close" in head.lower():
                         break
+
+    def _connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self._port), 20)
+        if self._context is None:
+            return sock
+        wrapped = self._context.wrap_socket(sock, server_hostname="127.0.0.1")
+        self.certificates.add(wrapped.getpeercert(binary_form=True))
+        return wrapped
 
     def more(self, count: int = 50) -> None:
         """Wait until so many more requests were answered."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,6 +19,7 @@ import pytest
 from loopless import serve as serve_here
 from loopless.worker import ConfigError
 
+from .certificates import Authority
 from .supervised import APP, Load, Supervised, receive, until
 
 Start = Callable[..., Supervised]
@@ -266,6 +270,38 @@ def test_a_template_that_dies_is_replaced(start: Start) -> None:
     assert server.get().split()[1] != str(worker)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_new_certificate_drops_nobody(start: Start, tmp_path: Path, workers: str) -> None:
+    authority = Authority(tmp_path / "ca")
+    files = {}
+    for name in ("old", "new"):
+        cert, key = authority.issue(name)
+        files[name] = cert.read_text() + key.read_text()
+    (tmp_path / "both.pem").write_text(files["old"])
+    server = start("--certfile", "both.pem", "--workers", workers)
+    with Load(server.port, 4, authority.trusting()) as load:
+        load.more(20)
+        assert len(load.certificates) == 1
+        (tmp_path / "both.pem").write_text("nonsense")
+        server.send(signal.SIGHUP)
+        server.await_line("the old one")
+        load.more(20)
+        (tmp_path / "both.pem").write_text(files["new"])
+        server.send(signal.SIGHUP)
+        server.await_line("is served" if workers == "2" else "The certificate was reloaded")
+        if workers == "2":
+            until(lambda: len(load.certificates) == 2)
+        load.more(20)
+    assert not load.failures
+    context = authority.trusting()
+    with (
+        socket.create_connection(("127.0.0.1", server.port), 20) as raw,
+        context.wrap_socket(raw, server_hostname="127.0.0.1") as client,
+    ):
+        shown = ssl.DER_cert_to_PEM_cert(client.getpeercert(binary_form=True) or b"")
+    assert shown in files["new"]
+
+
 # ---- Replacement --------------------------------------------------------------------------
 
 
@@ -455,3 +491,23 @@ def test_threads_and_forks_do_not_go_together() -> None:
     finally:
         over.set()
         thread.join()
+
+
+def test_serve_with_workers(tmp_path: Path) -> None:
+    write(tmp_path, APP.format(version="old"))
+    code = (
+        "import loopless, sys\n"
+        "loopless.serve('app:app', workers=2, bind='unix:here.sock')\n"
+        "print('served', 'app' in sys.modules)\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        until((tmp_path / "here.sock").exists)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(20)
+            client.connect(str(tmp_path / "here.sock"))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert receive(client)[1].startswith(b"old ")
+        process.terminate()
+        assert process.communicate(timeout=20)[0] == "served False\n"
+        assert process.returncode == 0

@@ -30,7 +30,8 @@ _LAST_MOMENT = 2.0
 
 # What Windows does not have is never heard there.
 _REOPEN = getattr(signal, "SIGUSR1", 0)
-_HEEDED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN)))
+_RELOAD = getattr(signal, "SIGHUP", 0)
+_HEEDED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN, _RELOAD)))
 
 log = logging.getLogger("loopless")
 
@@ -258,8 +259,8 @@ class Server:
 
         SIGTERM lets idle connections linger (`drain_idle`); at SIGINT somebody waits. Signals are
         heeded in the main thread only; their handlers are put back afterwards. SIGUSR1 opens the
-        log files again. `started` is called when connections are accepted and signals heeded; a
-        service manager that asks for it is told then, too.
+        log files again, SIGHUP reads the certificates again. `started` is called when connections
+        are accepted and signals heeded; a service manager that asks for it is told then, too.
         """
         if threading.current_thread() is not threading.main_thread():
             self._start_once()
@@ -303,7 +304,10 @@ class Server:
         """Those of the signals that end the server; the others are done as they say."""
         if _REOPEN in came:
             self.reopen_logs()
-        return [number for number in came if number != _REOPEN]
+        if _RELOAD in came:
+            log.info("SIGHUP: the application stays; under --workers it would be loaded anew")
+            self.reload_certificates()
+        return [number for number in came if number not in (_REOPEN, _RELOAD)]
 
     def __enter__(self) -> Self:
         self.start()

@@ -18,8 +18,6 @@ Message = dict[str, Any]
 _RECEIVED_AT_ONCE = 65536
 # Descriptors that may come with one message.
 _MOST_DESCRIPTORS = 4
-# Linux; elsewhere a program that the application starts inherits the descriptor.
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 # What is said of an application that failed; its end is what matters.
 LONGEST_TEXT = 16384
 
@@ -62,12 +60,14 @@ class Channel:
         while not self.ended:
             try:
                 data, descriptors, _, _ = socket.recv_fds(
-                    self._sock, _RECEIVED_AT_ONCE, _MOST_DESCRIPTORS, _CLOSE_ON_EXEC
+                    self._sock, _RECEIVED_AT_ONCE, _MOST_DESCRIPTORS
                 )
             except BlockingIOError:
                 break
             except OSError:  # reset: the other end was closed with words of ours unread
                 data, descriptors = b"", []
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
             self._descriptors += descriptors
             self._buffer += data
             self.ended = not data
