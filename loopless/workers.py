@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from .banner import start_message
 from .binding import open_sockets
 from .process import configure_logging, raise_descriptor_limit
-from .worker import Request, Server, ServerConfig
+from .worker import Request, Server, ServerConfig, SyncApp
 from .worker.supervisor import Loaded, run_supervised
 
 if TYPE_CHECKING:
+    import socket
+    import ssl
     from collections.abc import Callable, Sequence
 
 
@@ -19,18 +21,20 @@ def run_workers(
     config: ServerConfig,
     say: Callable[[str], None],
     notes: Sequence[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
 ) -> int:
     """Serve what `load` imports with the processes that `config` says; the exit code.
 
     `load` is called in the new processes alone: nothing of the application should have been
     imported here, or a reload would not replace it. `say` prints a line; `notes` are for the start
-    message. Raises `ConfigError`, and `StartFailed` when no process becomes ready.
+    message; `ssl_context` is as for `Server`. Raises `ConfigError`, and `StartFailed` when no
+    process becomes ready.
     """
     configure_logging(config.log.level)
     raise_descriptor_limit()
     sockets = open_sockets(config)
     # it is not started: what it knows of the sockets is for the start message
-    front = Server(_nobody, config, sockets=sockets)
+    front = Server(_nobody, config, sockets=sockets, ssl_context=ssl_context)
     front.bind()
 
     def load_loudly() -> Loaded:
@@ -43,7 +47,17 @@ def run_workers(
         name, kind, gil = facts["name"], facts["kind"], facts["gil"]
         say(start_message(front, name, kind, notes, workers=workers, gil=gil))
 
-    run_supervised(load_loudly, config, sockets, started=announce, stopping=lambda: say("stopping"))
+    def build(app: SyncApp, given: Sequence[socket.socket]) -> Server:
+        return Server(app, config, sockets=given, ssl_context=ssl_context)
+
+    run_supervised(
+        load_loudly,
+        config,
+        sockets,
+        build=build,
+        started=announce,
+        stopping=lambda: say("stopping"),
+    )
     return 0
 
 
