@@ -39,6 +39,11 @@ class Site:
         with urllib.request.urlopen(f"{self.process.url}/{word}", timeout=20) as answer:
             return json.load(answer)
 
+    def finish(self) -> None:
+        """Let it end: nothing was amiss."""
+        assert self.ask("log") == []
+        self.process.finish()
+
     def events(self, ends: int = 0) -> list[Any]:
         """What has happened since the last time, once `ends` requests are finished."""
         happened: list[Any] = []
@@ -260,7 +265,7 @@ def test_forced_script_name(forced: str, dial: Open) -> None:
             assert direct == whole(dial(site, twin), head("GET", "/below/a"))
             told = json.loads(direct.partition(b"\r\n\r\n")[2])
             assert told["prefix"] == f"{forced}/"
-        site.process.finish()
+        site.finish()
 
 
 def test_without_the_middleware_that_counts(dial: Open) -> None:
@@ -275,7 +280,7 @@ def test_without_the_middleware_that_counts(dial: Open) -> None:
             answers.append([(k, v) for k, v in answer.headers if k not in framing])
             assert answer.header("content-length") == ("100000" if name == "direct" else None)
         assert answers[0] == answers[1]
-        site.process.finish()
+        site.finish()
 
 
 @pytest.mark.skipif(
@@ -323,13 +328,19 @@ def _told(client: Client, name: str) -> Any:
 # ---- Signals, and what is closed -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("server", ["direct", "wsgi", "middleware"])
-@pytest.mark.parametrize("name", [name for name in REQUESTS if name != "many at once"])
+# Django says nothing of the end of a request that ends with its handler; we do.
+_ENDING = [
+    (name, server)
+    for name in REQUESTS
+    for server in ("direct", "wsgi", "middleware")
+    if name != "many at once" and (name != "exit" or server == "direct")
+]
+
+
+@pytest.mark.parametrize(("name", "server"), _ENDING)
 def test_every_request_starts_and_finishes_once(
     name: str, server: str, site: Site, dial: Open
 ) -> None:
-    if (name, server) in _NO_END:
-        pytest.skip("as on any WSGI server, Django says nothing of its end")
     answer = whole(dial(site, server), REQUESTS[name])
     if name == "HTTP/1.0 without a host" or not answer.startswith(b"HTTP/1.1 4"):
         events = site.events(ends=1)
@@ -349,9 +360,6 @@ def test_every_request_starts_and_finishes_once(
     assert len(closed) == len(set(closed))
     if b"Set-Cookie" not in answer and "error" not in name and "un" not in name:
         assert "resource closed" in closed or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 500"))
-
-
-_NO_END = {("exit", "wsgi"), ("exit", "middleware")}
 
 
 @pytest.mark.parametrize("server", ["direct", "wsgi"])
@@ -396,7 +404,7 @@ def test_queries_are_counted_anew(dial: Open) -> None:
         client = dial(site)
         client.get("/queries")  # connects
         assert [json.loads(client.get("/queries").body)["count"] for _ in range(3)] == [1, 1, 1]
-        site.process.finish()
+        site.finish()
 
 
 # ---- Long and asynchronous -----------------------------------------------------------------
@@ -440,7 +448,7 @@ def test_nothing_is_left_for_the_next_request(dial: Open) -> None:
             again = json.loads(client.get("/state").body)
             assert again["thread"] == first["thread"]
             assert again["seen"] == ["en-us", "America/Chicago", "/"]
-        site.process.finish()
+        site.finish()
 
 
 @pytest.mark.parametrize("server", ["direct", "middleware"])
@@ -456,7 +464,7 @@ def test_a_cache_is_made_once_a_thread(server: str, dial: Open) -> None:
         assert [event[0] for event in events].count("cache made") == 1
         site.ask("stop")
         assert site.ask("events") == [["cache closed", answers[0]["thread"]]]
-        site.process.finish()
+        site.finish()
 
 
 def test_caches_may_be_overridden(dial: Open) -> None:
@@ -467,7 +475,7 @@ def test_caches_may_be_overridden(dial: Open) -> None:
         client.get("/recache")
         assert json.loads(client.get("/cached").body)["count"] == 1
         assert json.loads(client.get("/cached").body)["count"] == 2
-        site.process.finish()
+        site.finish()
 
 
 # ---- Bodies --------------------------------------------------------------------------------
@@ -537,7 +545,7 @@ def test_a_large_upload_needs_little_memory(dial: Open) -> None:
             digest = hashlib.sha256(large).hexdigest()
             assert told["files"] == {"large": ["TemporaryUploadedFile", len(large), digest]}
             assert site.ask("hwm") - before < 10 << 10
-        site.process.finish()
+        site.finish()
 
 
 @pytest.mark.parametrize("encode", [post, chunked])
@@ -560,7 +568,7 @@ def test_limits_of_django(encode: Callable[..., bytes], dial: Open) -> None:
         kind, data = multipart({"a": "x"}, {"f": b"y" * 100_000})
         client.send(encode("/parts", data, kind))
         assert _parts(client)["files"]["f"][1] == 100_000
-        site.process.finish()
+        site.finish()
 
 
 def test_a_body_that_was_begun(site: Site, dial: Open) -> None:
@@ -579,3 +587,90 @@ def test_expect_continue(encode: Callable[..., bytes], site: Site, dial: Open) -
     assert client.answer().status == 100
     client.send(rest)
     assert json.loads(client.answer().body)["size"] == 300
+
+
+# ---- What is served directly ---------------------------------------------------------------
+
+KINDS = """
+import functools
+from django.conf import settings
+settings.configure(STATIC_URL="/static/", MEDIA_ROOT="/m", STATIC_ROOT="/s", MEDIA_URL="/media/")
+import django
+django.setup()
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.test import testcases
+from loopless.adapters.detect import as_sync_app
+
+def show(name, app):
+    app = as_sync_app(app)
+    words = [type(app).__name__]
+    while hasattr(app, "_application"):
+        app = app._application
+        words.append(type(app).__name__)
+    print(name, *words, sep=",")
+
+class Sub(WSGIHandler):
+    pass
+
+class Calls(WSGIHandler):
+    def __call__(self, environ, start_response):
+        return super().__call__(environ, start_response)
+
+class Files(StaticFilesHandler):
+    def _should_handle(self, path):
+        return False
+
+def all_kinds(when):
+    show(when + " handler", WSGIHandler())
+    show(when + " subclass", Sub())
+    show(when + " subclass that calls", Calls())
+    show(when + " function", lambda environ, start_response: [])
+    show(when + " static", StaticFilesHandler(WSGIHandler()))
+    show(when + " static subclass", Files(WSGIHandler()))
+    show(when + " static around others", StaticFilesHandler(Calls()))
+    show(when + " live", StaticFilesHandler(testcases._MediaFilesHandler(WSGIHandler())))
+
+all_kinds("plain")
+original = WSGIHandler.__call__
+
+@functools.wraps(original)
+def patched(self, environ, start_response):
+    return original(self, environ, start_response)
+
+WSGIHandler.__call__ = patched
+all_kinds("patched")
+
+class Proxy:  # as wrapt's, which shows all that the function shows
+    def __init__(self, wrapped):
+        self.wrapped = wrapped
+    def __getattr__(self, name):
+        return getattr(self.wrapped, name)
+    def __get__(self, instance, owner):
+        return self if instance is None else functools.partial(self.wrapped, instance)
+    def __call__(self, *arguments):
+        return self.wrapped(*arguments)
+
+WSGIHandler.__call__ = Proxy(original)
+all_kinds("proxied")
+"""
+
+
+def test_what_is_served_without_wsgi() -> None:
+    """Django's own handlers; but nothing that an agent has patched may be gone around."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", KINDS], capture_output=True, text=True, check=True
+    )
+    kinds = dict(line.split(",", 1) for line in result.stdout.splitlines())
+    around = "_AroundDjango"
+    assert {name: kind for name, kind in kinds.items() if name.startswith("plain")} == {
+        "plain handler": "DjangoApp",
+        "plain subclass": "DjangoApp",
+        "plain subclass that calls": around,
+        "plain function": around,
+        "plain static": "_FilesApp,DjangoApp",
+        "plain static subclass": "_FilesApp,DjangoApp",
+        "plain static around others": f"_FilesApp,{around}",
+        "plain live": "_FilesApp,_FilesApp,DjangoApp",
+    }
+    assert {kind for name, kind in kinds.items() if not name.startswith("plain")} == {around}

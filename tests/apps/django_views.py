@@ -50,6 +50,8 @@ from loopless.adapters.wsgi import WSGIApp
 
 #: What happened, in order.
 EVENTS: list[Any] = []
+#: What the server complains of. Nobody reads standard error until the end: it would fill up.
+LOG: list[str] = []
 RELEASE = threading.Event()
 CONTENT = bytes(range(256)) * 1024
 PER_PORT = ("SERVER_PORT", "REMOTE_PORT")
@@ -408,6 +410,11 @@ urlpatterns = [
 ]
 
 
+class _Log(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        LOG.append(record.getMessage())
+
+
 def _passing(app: Callable[..., Any]) -> Callable[..., Any]:
     """WSGI middleware, which hides what is in it."""
 
@@ -462,6 +469,8 @@ def _control(servers: dict[str, ThreadedServer]) -> Callable[..., list[bytes]]:
             said = {name: server.port for name, server in servers.items()}
         elif word == "/events":
             said, EVENTS[:] = list(EVENTS), []
+        elif word == "/log":
+            said = LOG
         elif word == "/hwm":
             said = _hwm()
         elif word == "/release":
@@ -479,6 +488,7 @@ def _control(servers: dict[str, ThreadedServer]) -> Callable[..., list[bytes]]:
 
 def main() -> None:
     """Serve until standard input ends."""
+    logging.getLogger("loopless").addHandler(_Log())
     changes = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
     threads = changes.pop("threads", 3)
     with tempfile.NamedTemporaryFile() as a_file:
