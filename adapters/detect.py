@@ -37,8 +37,11 @@ def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False
 
 def _wsgi_app(app: Any, multiprocess: bool) -> SyncApp:
     """The most direct adapter for a WSGI application; a framework is asked only if it is loaded."""
-    django = sys.modules.get("django.core.handlers.wsgi")
-    if django is not None and isinstance(app, django.WSGIHandler):
+    # Middleware around Django shows nothing of it, but was made when Django had been set up.
+    if (
+        "django.core.handlers.wsgi" in sys.modules
+        and sys.modules["django.conf"].settings.configured
+    ):
         from .django.handler import django_app
 
         return django_app(app, multiprocess=multiprocess)
