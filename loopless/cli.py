@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from .apps import AppError, LoadedApp, app_folder, load_app
 from .banner import start_message
 from .binding import open_sockets
 from .config_file import read_settings, show
-from .process import check_files, configure_logging, raise_descriptor_limit
+from .process import check_files, configure_logging, raise_descriptor_limit, say
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .version import __version__
 from .worker import (
@@ -511,14 +510,3 @@ def _as_sync_app(loaded: LoadedApp, interface: str, multiprocess: bool) -> tuple
         return kind, as_sync_app(loaded.app, interface, multiprocess=multiprocess)
     except TypeError as error:
         raise AppError(f"{loaded.name}: {error}") from None
-
-
-def say(text: str) -> None:
-    """Print `text` at once, also into a pipe. Nobody may be listening any more."""
-    try:
-        click.echo(text)
-        sys.stdout.flush()
-    except OSError:
-        # what is left in the buffer would fail once more at the end of the process
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())

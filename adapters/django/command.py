@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.management.commands.runserver import Command as DjangoCommand
 from django.db import connections
@@ -29,6 +30,7 @@ from . import autoreload
 from .handler import django_app
 from .log import RequestLog
 from .options import add_arguments, configure
+from .workers import replace_process
 
 if TYPE_CHECKING:
     _Command = DjangoCommand
@@ -112,11 +114,8 @@ class LooplessCommand(_Command):
         defaults = {"bind": self._address("", ipv6=False)}
         config = configure(options, defaults=defaults, typed=typed)
         check_files(config)
-        if config.processes.needs_supervisor:
-            raise ConfigError(
-                "workers: a management command serves in one process, for a reload could not"
-                " replace what it has imported; use `loopless PROJECT.wsgi --workers ...`"
-            )
+        if config.processes.needs_supervisor and options["use_reloader"] and settings.DEBUG:
+            raise ConfigError("workers: autoreload is for a single process; add --noreload")
         return config
 
     def _address(self, typed: str, *, ipv6: bool) -> str:
@@ -143,7 +142,12 @@ class LooplessCommand(_Command):
         self.check_migrations()
         for connection in connections.all(initialized_only=True):
             connection.close()
-        app = django_app(self.get_handler(**options))
+        handler = self.get_handler(**options)
+        if config.processes.needs_supervisor:
+            static_files = isinstance(handler, StaticFilesHandler)
+            notes = [_DEVELOPMENT if settings.DEBUG else _PRODUCTION]
+            self._serve_with_workers(config, static_files, notes)
+        app = django_app(handler)
         configure_logging(config.log.level)
         raise_descriptor_limit()
         try:
@@ -158,6 +162,15 @@ class LooplessCommand(_Command):
         except (ConfigError, OSError) as error:
             self._give_up(str(error))
         self._serve(server, **options)
+
+    def _serve_with_workers(
+        self, config: ServerConfig, static_files: bool, notes: list[str]
+    ) -> NoReturn:
+        self.stdout.flush()
+        try:
+            replace_process(config, static_files=static_files, notes=notes)
+        except ConfigError as error:
+            self._give_up(str(error))
 
     def _give_up(self, message: str) -> NoReturn:
         if threading.current_thread() is threading.main_thread():
