@@ -184,12 +184,13 @@ def test_what_the_application_wants_done_at_its_end(start: Start, tmp_path: Path
         tmp_path,
         APP.format(version="old")
         + "import atexit, sys\n"
-        + "atexit.register(lambda: print('bye', 'asyncio' in sys.modules))\n",
+        + "def bye(): os.write(1, b'bye %r\\n' % ('asyncio' in sys.modules))\n"
+        + "atexit.register(bye)\n",
     )
     server = start()
     server.get()
     assert server.end() == 0
-    assert server.said("bye False") == 2
+    assert server.said("bye False") == 2, "".join(server.lines)
 
 
 def test_the_file_of_a_unix_socket(start: Start, tmp_path: Path) -> None:
