@@ -10,15 +10,15 @@ from loopless.worker import SyncApp, app_kind
 from .wsgi import WSGIApp
 
 
-def as_app(app: Any, interface: str = "auto") -> Any:
+def as_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> Any:
     """`app` as a server takes it: an ASGI application as it is, any other as a `SyncApp`.
 
-    `interface` is `wsgi`, `sync` or `asgi`, or `auto` to look (see `app_kind`). Raises `TypeError`
-    for what is no application.
+    `interface` is `wsgi`, `sync` or `asgi`, or `auto` to look (see `app_kind`); `multiprocess` is
+    for `as_sync_app`. Raises `TypeError` for what is no application.
     """
     kind = app_kind(app)
     if (kind if interface == "auto" else interface) != "asgi":
-        return as_sync_app(app, interface)
+        return as_sync_app(app, interface, multiprocess=multiprocess)
     if kind == "asgi":
         return app
 
@@ -29,11 +29,12 @@ def as_app(app: Any, interface: str = "auto") -> Any:
     return told
 
 
-def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
+def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> SyncApp:
     """`app` as a `SyncApp`: a WSGI application wrapped, a `SyncApp` as it is.
 
     `interface` is `wsgi` or `sync`, or `auto` to look (see `app_kind`), which finds the adapter of
-    a framework too; `wsgi` is the adapter that knows none. Raises `TypeError` for an ASGI
+    a framework too; `wsgi` is the adapter that knows none. `multiprocess` is what a WSGI
+    application is told of processes beside this one. Raises `TypeError` for an ASGI
     application, which needs an event loop, and for what is no application.
     """
     kind = app_kind(app)
@@ -42,7 +43,9 @@ def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
     if kind == "sync":
         return app  # type: ignore[no-any-return]
     if kind == "wsgi":
-        return WSGIApp(app) if interface == "wsgi" else _wsgi_app(app)
+        if interface == "wsgi":
+            return WSGIApp(app, multiprocess=multiprocess)
+        return _wsgi_app(app, multiprocess)
     if kind == "asgi":
         raise TypeError(
             f"{app!r} is an ASGI application, and here it would have to run without an event loop;"
@@ -51,16 +54,19 @@ def as_sync_app(app: Any, interface: str = "auto") -> SyncApp:
     raise TypeError(f"the interface {interface!r} is none of auto, wsgi, sync, asgi")
 
 
-def _wsgi_app(app: Any) -> SyncApp:
+def _wsgi_app(app: Any, multiprocess: bool) -> SyncApp:
     """The most direct adapter for a WSGI application; a framework is asked only if it is loaded."""
-    django = sys.modules.get("django.core.handlers.wsgi")
-    if django is not None and isinstance(app, django.WSGIHandler):
+    # Middleware around Django shows nothing of it, but was made when Django had been set up.
+    if (
+        "django.core.handlers.wsgi" in sys.modules
+        and sys.modules["django.conf"].settings.configured
+    ):
         from .django.handler import django_app
 
-        return django_app(app)
+        return django_app(app, multiprocess=multiprocess)
     flask = sys.modules.get("flask.app")
     if flask is not None and isinstance(app, flask.Flask):
         from .flask import FlaskApp
 
-        return FlaskApp(app)
-    return WSGIApp(app)
+        return FlaskApp(app, multiprocess=multiprocess)
+    return WSGIApp(app, multiprocess=multiprocess)

@@ -322,6 +322,7 @@ def _close(result: Any) -> None:
 _TRANSPARENT = (
     "tempfile._TemporaryFileWrapper",
     "django.core.files.base.File",
+    "django.core.files.uploadedfile.TemporaryUploadedFile",
     "django.db.models.fields.files.FieldFile",
     "django.db.models.fields.files.ImageFieldFile",
 )

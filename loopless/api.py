@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .adapters import as_app, as_sync_app
+from .apps import load_app
 from .worker import ConfigError, LifecycleCollector, Server, ServerConfig
+from .worker.listener import open_sockets
+from .worker.server import Hybrid, Served
+from .worker.supervisor import Loaded, run_supervised
+from .worker.systemd import inherited_sockets
 
 if TYPE_CHECKING:
+    import socket
     import ssl
+    from collections.abc import Sequence
 
 
 class ThreadedServer(Server):
@@ -30,10 +37,15 @@ class ThreadedServer(Server):
         lifecycle_collector: LifecycleCollector | None = None,
         **options: Any,
     ) -> None:
+        config = ServerConfig.from_options(**options)
+        if config.processes.needs_supervisor:
+            raise ConfigError(
+                "workers: a server object serves in this process; serve() and the command loopless"
+                " start others"
+            )
         super().__init__(
-            as_app(app, interface) if asgi_app is None else as_sync_app(app, interface),
-            ServerConfig.from_options(**options),
-            asgi_app=None if asgi_app is None else as_app(asgi_app, "asgi"),
+            _as_served(app, interface, asgi_app),
+            config,
             ssl_context=ssl_context,
             lifecycle_collector=lifecycle_collector,
         )
@@ -58,14 +70,52 @@ class ThreadedServer(Server):
         self.stop()
 
 
-def serve(app: Any, **options: Any) -> None:
+def _as_served(app: Any, interface: str, asgi_app: Any, *, multiprocess: bool = False) -> Served:
+    if asgi_app is None:
+        served: Served = as_app(app, interface, multiprocess=multiprocess)
+        return served
+    return Hybrid(as_sync_app(app, interface, multiprocess=multiprocess), as_app(asgi_app, "asgi"))
+
+
+def serve(
+    app: Any,
+    *,
+    interface: str = "auto",
+    asgi_app: Any = None,
+    ssl_context: ssl.SSLContext | None = None,
+    lifecycle_collector: LifecycleCollector | None = None,
+    **options: Any,
+) -> None:
     """Serve `app`, a WSGI or ASGI application or a `SyncApp`, until SIGINT or SIGTERM (blocking).
 
-    `options` are those of `ThreadedServer`, such as `bind="0.0.0.0:8000"` and `threads=8`. Raises
-    `ConfigError` for an option that cannot be used, `TypeError` for what is no application, and
-    `OSError` when an address cannot be bound.
+    `app` may be a text too, such as `"module:app"`: it is imported here, or with `workers` in each
+    process, so that SIGHUP loads it anew. `options` are those of `ServerConfig.from_options`, such
+    as `bind="0.0.0.0:8000"` and `threads=8`; the other arguments are as for `ThreadedServer`.
+
+    Raises `ConfigError` for an option that cannot be used, `TypeError` for what is no application,
+    `OSError` when an address cannot be bound, and what `run_supervised` raises.
     """
-    ThreadedServer(app, **options).serve_forever()
+    config = ServerConfig.from_options(**options)
+    supervised = config.processes.needs_supervisor
+
+    def load() -> Loaded:
+        found = load_app(app).app if isinstance(app, str) else app
+        return Loaded(_as_served(found, interface, asgi_app, multiprocess=supervised))
+
+    def build(served: Served, sockets: Sequence[socket.socket]) -> Server:
+        return Server(
+            served,
+            config,
+            sockets=sockets,
+            ssl_context=ssl_context,
+            lifecycle_collector=lifecycle_collector,
+        )
+
+    if supervised:
+        sockets = inherited_sockets(config.bind.backlog) or open_sockets(config.bind)
+        run_supervised(load, config, sockets, build=build)
+    else:
+        build(load().app, inherited_sockets(config.bind.backlog)).serve_forever()
 
 
 def make_server(host: str, port: int, app: Any, **options: Any) -> ThreadedServer:

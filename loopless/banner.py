@@ -18,44 +18,57 @@ if TYPE_CHECKING:
 _EVERYWHERE = ("0.0.0.0", "::")
 
 
-def start_message(server: Server, name: str, kind: str, notes: Sequence[str] = ()) -> str:
+def start_message(
+    server: Server,
+    name: str,
+    kind: str,
+    notes: Sequence[str] = (),
+    *,
+    workers: int = 0,
+    gil: bool | None = None,
+) -> str:
     """The lines that the command prints once `server`, which has sockets, accepts connections.
 
     `name` is how the application was named, `kind` is what it is, such as `wsgi` or `asgi`; `notes`
-    are lines of their own.
+    are lines of their own. `workers` is how many processes serve beside this one, and `gil` whether
+    the GIL is on there.
     """
     lines = [f"loopless {__version__} serves {name} ({kind})"]
     lines += _places(server.urls, server.addresses)
     lines += made_up_certificate(server)
-    crew = _loops(server) if kind == "asgi" else _several(server.config.threads(), "thread")
-    lines.append(f"{crew}, Python {platform.python_version()}, {gil_state()}")
-    lines += gil_advice()
+    crew = _loops(server) if kind == "asgi" else _plural(server.config.threads(), "thread")
+    if workers:
+        crew = f"{_plural(workers, 'worker')} of {crew}"
+    lines.append(f"{crew}, Python {platform.python_version()}, {gil_state(gil)}")
+    lines += gil_advice(gil)
     lines += notes
     lines.append("Ctrl-C stops it")
     return "\n  ".join(lines)
 
 
-def _several(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _loops(server: Server) -> str:
     from .worker.asgi.loops import loop_count, loop_factory
 
     kind = loop_factory(server.config.asgi.loop).__module__.partition(".")[0]
-    return _several(loop_count(server.config), "event loop") + f" ({kind})"
+    return _plural(loop_count(server.config), "event loop") + f" ({kind})"
 
 
-def gil_state() -> str:
-    """`GIL on`, or `GIL off`."""
-    return "GIL on" if gil_enabled() else "GIL off"
+def gil_state(gil: bool | None = None) -> str:
+    """`GIL on`, or `GIL off`; of this process, if `gil` does not say."""
+    return "GIL on" if (gil_enabled() if gil is None else gil) else "GIL off"
 
 
-def gil_advice() -> list[str]:
+def gil_advice(gil: bool | None = None) -> list[str]:
     """How to get rid of a GIL that a free-threaded Python has switched on again; else nothing."""
+    if gil is None:
+        gil = gil_enabled()
     # sys.flags does not tell before Python 3.14
     chosen = "1" in (os.environ.get("PYTHON_GIL"), getattr(sys, "_xoptions", {}).get("gil"))
-    if chosen or not gil_enabled() or not sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if chosen or not gil or not sysconfig.get_config_var("Py_GIL_DISABLED"):
         return []
     return [
         "This Python can do without the GIL, but a module that was imported switched it on:",

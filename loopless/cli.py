@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import sys
 from pathlib import Path
@@ -21,26 +20,41 @@ from .adapters import as_app, as_sync_app
 from .apps import AppError, LoadedApp, app_folder, load_app
 from .banner import start_message
 from .binding import open_sockets
-from .process import check_files, configure_logging, raise_descriptor_limit
+from .config_file import read_settings, show
+from .process import check_files, configure_logging, raise_descriptor_limit, say
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .version import __version__
-from .worker import OPTIONS, ConfigError, Option, Server, ServerConfig, StartupError, app_kind
+from .worker import (
+    OPTIONS,
+    ConfigError,
+    Option,
+    Server,
+    ServerConfig,
+    StartupError,
+    app_kind,
+)
+from .worker.listener import parse_bind
+from .worker.server import Hybrid, Served
+from .worker.supervisor import Loaded, StartFailed
+from .workers import run_workers
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     _ParamType = click.ParamType[Any]
 else:
     _ParamType = click.ParamType  # not generic before click 8.4
 
 USAGE_ERROR = 2
+START_FAILED = 3
 _INTERRUPTED = 128 + signal.SIGINT
 
 _GROUPS = {
     "app": "Application",
     "bind": "Where",
     "workers": "Threads",
+    "processes": "Processes",
     "asgi": "ASGI",
     "tls": "TLS",
     "log": "Logs",
@@ -52,26 +66,31 @@ _METAVARS = {"bytes": "SIZE", "seconds": "SECONDS", "bytes per second": "BYTES"}
 
 _HELP = """Serve a WSGI application or a SyncApp on threads, without an event loop.
 
-An ASGI application is served too, on an event loop.
-
 APP is module:app, module:create_app("x", debug=False), or the path of a file, with or without
 :app behind it. Left out, wsgi.py or app.py of the current directory is served.
 """
 _EPILOG = (
     "A SIZE may end in K, M or G. Every option can be set in the environment too, such as"
-    " LOOPLESS_THREADS for --threads."
+    " LOOPLESS_THREADS for --threads, and in loopless.toml or [tool.loopless] of pyproject.toml."
+    " `loopless check` looks whether all is well, without serving; `loopless config show` says"
+    " what is set, and where."
 )
+_CHECK_HELP = """Import the application and check the settings, without serving.
+
+Ends with 0 if all is well, else with 2 and a line that says what is not.
+"""
+_SHOW_HELP = """Print the settings as a loopless.toml, and where each comes from."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command with `args`, or those of the process, and return its exit code.
 
-    0 when it was told to stop; 2, after a line on standard error, for a mistake of the user's.
+    0 when it was told to stop; 2, after a line on standard error, for a mistake of the user's; 3
+    when the worker processes ended before they were ready, without saying why.
     """
     try:
-        code = _command().main(
-            args=None if args is None else list(args), prog_name="loopless", standalone_mode=False
-        )
+        name, command, rest = _chosen(sys.argv[1:] if args is None else list(args))
+        code = command.main(args=rest, prog_name=name, standalone_mode=False)
     except click.Abort:
         return _INTERRUPTED
     except AppError as error:
@@ -81,12 +100,32 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error.format_message().rstrip('.')}; see loopless --help")
     except ConfigError as error:
         return _fail(spelled_as_flag(str(error)))
+    except StartFailed as error:
+        sys.stderr.write(error.trace)
+        return _fail(spelled_as_flag(str(error)), START_FAILED if error.loaded else USAGE_ERROR)
     return int(code or 0)
 
 
-def _fail(message: str) -> int:
+def _chosen(args: list[str]) -> tuple[str, click.Command, list[str]]:
+    """Which command is meant, and its arguments.
+
+    Only a first argument that is exactly the name of a command is one; a module of that name is
+    served as `check:app` or `check.py`.
+    """
+    if args[:1] == ["check"]:
+        return "loopless check", _command(_check, _CHECK_HELP), args[1:]
+    if args[:2] == ["config", "show"]:
+        return "loopless config show", _command(_show, _SHOW_HELP), args[2:]
+    if args[:1] == ["config"]:
+        raise click.UsageError(
+            "config: write `loopless config show`, or `loopless config:app` for a module"
+        )
+    return "loopless", _command(), args
+
+
+def _fail(message: str, code: int = USAGE_ERROR) -> int:
     sys.stderr.write(f"loopless: {' '.join(message.split())}\n")
-    return USAGE_ERROR
+    return code
 
 
 # ---- The command and its options ----------------------------------------------------------
@@ -111,7 +150,8 @@ class _Value(_ParamType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         del ctx, param
-        return [CompletionItem(c) for c in self.option.choices if c.startswith(incomplete)]
+        words = (*self.option.choices, *filter(None, (self.option.word,)))
+        return [CompletionItem(c) for c in words if c.startswith(incomplete)]
 
 
 class GroupedOption(click.Option):
@@ -142,17 +182,19 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def _command() -> click.Command:
+def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> click.Command:
+    """The command that serves; or another with its options, which are checked the same way."""
     return GroupedCommand(
         name="loopless",
         params=[
             *_app_options(),
             *map(from_table, OPTIONS),
-            *_reload_options(),
+            *(() if callback else _reload_options()),
+            _config_option(),
             _version_option(),
         ],
-        callback=_run,
-        help=_HELP,
+        callback=callback or _run,
+        help=text,
         epilog=_EPILOG,
         context_settings={
             "auto_envvar_prefix": "LOOPLESS",
@@ -218,6 +260,23 @@ def _reload_options() -> list[click.Parameter]:
     ]
 
 
+def _config_option() -> click.Option:
+    def read(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
+        if not ctx.resilient_parsing:
+            ctx.obj = read_settings(path)
+            ctx.default_map = ctx.obj.values
+
+    return GroupedOption(
+        ["--config"],
+        is_eager=True,  # the others have their defaults from there
+        expose_value=False,
+        callback=read,
+        metavar="FILE",
+        help="Settings in TOML.  [default: loopless.toml, or [tool.loopless] of pyproject.toml]",
+        group="app",
+    )
+
+
 def _version_option() -> click.Option:
     def show(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
         if wanted and not ctx.resilient_parsing:
@@ -237,6 +296,13 @@ def _version_option() -> click.Option:
 
 def from_table(option: Option) -> click.Option:
     """A row of the option table as an option of a command."""
+    if option.type is bool:
+        return GroupedOption(
+            [f"{option.flag}/--no-{option.flag[2:]}", option.name],
+            default=option.default,
+            help=option.help,
+            group=option.group,
+        )
     facts = [option.unit] if option.unit else []
     if shown := _shown(option):
         facts.append(f"default: {shown}")
@@ -305,13 +371,13 @@ class _CommandServer(Server):
         super().start()
         self.announced = announced
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
         if not self.announced:
             self.announced = True
             say("stopping")
         if timeout is None:
             timeout = self.config.timeouts.graceful
-        super().stop(min(timeout, self.grace))
+        super().stop(min(timeout, self.grace), linger=linger)
 
 
 def _run(
@@ -329,7 +395,16 @@ def _run(
 ) -> int:
     config = checked_config(options)
     inherited = None
+
+    def load() -> Loaded:
+        found = load_app(app, app_dir, factory=factory)
+        beside = load_app(asgi_app, app_dir) if asgi_app is not None else None
+        kind, served = _as_app(found, interface, beside, config.processes.needs_supervisor)
+        return Loaded(served, found.name, kind)
+
     if reload:
+        if config.processes.needs_supervisor:
+            raise ConfigError("workers: --reload restarts a single process; leave one of them out")
         roots = _existing(reload_dir) or [app_dir, *app_folder(app, app_dir)]
         watched = Watched(roots, ("*.py", *reload_include), reload_exclude, reload_extra)
         inherited = Inherited.take()
@@ -337,11 +412,45 @@ def _run(
             return run_reloader(config, watched)
     elif given := [*reload_dir, *reload_include, *reload_exclude, *reload_extra]:
         raise ConfigError(f"{given[0]}: this is for --reload, which was not given; add it")
+    if config.processes.needs_supervisor:
+        return run_workers(load, config, say)
+    loaded = load()
+    return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
+
+
+def _check(
+    app: str | None,
+    interface: str,
+    asgi_app: str | None,
+    app_dir: str,
+    factory: bool,
+    **options: Any,
+) -> int:
+    config = checked_config(options)
+    for text in config.bind.addresses:
+        parse_bind(text)
     loaded = load_app(app, app_dir, factory=factory)
     beside = load_app(asgi_app, app_dir) if asgi_app is not None else None
-    kind, served = _as_app(loaded, interface, beside)
-    second = None if beside is None else as_app(beside.app, "asgi")
-    return run_server(served, config, loaded.name, kind, inherited, asgi_app=second)
+    kind, _ = _as_app(loaded, interface, beside, multiprocess=False)
+    say(f"{loaded.name} ({kind}) and its settings are fine")
+    return 0
+
+
+def _show(**options: Any) -> int:
+    ctx = click.get_current_context()
+    sources = {}
+    for name in options:
+        match ctx.get_parameter_source(name):
+            case ParameterSource.COMMANDLINE:
+                sources[name] = "command line"
+            case ParameterSource.ENVIRONMENT:
+                sources[name] = f"LOOPLESS_{name.upper()}"
+            case ParameterSource.DEFAULT_MAP:
+                sources[name] = ctx.obj.places[name]
+    names = {option.name for option in OPTIONS}
+    config = checked_config({name: options[name] for name in options if name in names})
+    say(show(config, sources))
+    return 0
 
 
 def _existing(folders: tuple[str, ...]) -> list[str]:
@@ -367,40 +476,40 @@ def run_reloader(config: ServerConfig, watched: Watched, command: Sequence[str] 
 
 
 def run_server(
-    app: Any,
+    app: Served,
     config: ServerConfig,
     name: str,
     kind: str,
     inherited: Inherited | None = None,
     notes: Sequence[str] = (),
     ssl_context: ssl.SSLContext | None = None,
-    *,
-    asgi_app: Any = None,
 ) -> int:
     """Serve `app` until a signal comes, and return the exit code.
 
-    `app` is a `SyncApp`, perhaps with an `asgi_app` beside it, or an ASGI application.
     `name`, `kind` and `notes` are for the start message. `inherited` is what a reloader has left
     to this process. Raises `ConfigError` for what cannot be bound or used.
     """
+    if config.processes.needs_supervisor:
+        raise ConfigError("workers: this serves in one process; `loopless APP` starts others")
     configure_logging(config.log.level)
     raise_descriptor_limit()
     sockets = open_sockets(config) if inherited is None else inherited.sockets
-    server = _CommandServer(
-        app, config, sockets=sockets, ssl_context=ssl_context, asgi_app=asgi_app
-    )
+    server = _CommandServer(app, config, sockets=sockets, ssl_context=ssl_context)
     if inherited is not None:
         server.announced, server.grace = True, GRACE
         notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
-    # Until `serve_forever` handles them, both signals end the start.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _start(server)
+
+    def announce() -> None:
         if inherited is None or inherited.first:
             say(start_message(server, name, kind, notes))
         else:
             say(f"loopless serves {name} again")
-        server.serve_forever()
+
+    # Until `serve_forever` handles them, both signals end the start.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _start(server)
+        server.serve_forever(announce)
     except KeyboardInterrupt:
         with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
             server.stop()
@@ -416,31 +525,24 @@ def _start(server: _CommandServer) -> None:
         reason = text.rpartition("\n")[2] or "its lifespan said so"
         raise AppError(f"the application did not start: {reason}", trace) from None
     except (ConfigError, OSError) as error:
+        server.announced = True  # there is nothing to stop but the sockets
         server.stop()
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"the server cannot start: {error}") from None
 
 
-def _as_app(loaded: LoadedApp, interface: str, beside: LoadedApp | None) -> tuple[str, Any]:
+def _as_app(
+    loaded: LoadedApp, interface: str, beside: LoadedApp | None, multiprocess: bool
+) -> tuple[str, Any]:
     """What `loaded` is, and as what it is served: a `SyncApp` if there is another `beside` it."""
     try:
         kind = app_kind(loaded.app) if interface == "auto" else interface
         if beside is None:
-            return kind, as_app(loaded.app, interface)
+            return kind, as_app(loaded.app, interface, multiprocess=multiprocess)
         if kind == "asgi":
             raise TypeError("--asgi stands beside a WSGI application or a SyncApp; leave it out")
-        return f"{kind}, with {beside.name}", as_sync_app(loaded.app, interface)
+        sync_app = as_sync_app(loaded.app, interface, multiprocess=multiprocess)
+        return f"{kind}, with {beside.name}", Hybrid(sync_app, as_app(beside.app, "asgi"))
     except TypeError as error:
         raise AppError(f"{loaded.name}: {error}") from None
-
-
-def say(text: str) -> None:
-    """Print `text` at once, also into a pipe. Nobody may be listening any more."""
-    try:
-        click.echo(text)
-        sys.stdout.flush()
-    except OSError:
-        # what is left in the buffer would fail once more at the end of the process
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
+from pathlib import Path
 
 from .worker import ServerConfig
 from .worker.access_log import compile_format
@@ -42,3 +44,14 @@ def raise_descriptor_limit() -> None:
     # macOS calls the limit infinite, and then takes no such number
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def say(text: str) -> None:
+    """Print `text` at once, also into a pipe. Nobody may be listening any more."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError:
+        # what is left in the buffer would fail once more at the end of the process
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -26,7 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Put loopless into Django's live servers, if that is asked for."""
     if config.getoption("--loopless-live-server") or config.getini(_INI):
-        from django.test.testcases import LiveServerThread
+        try:
+            from django.test.testcases import LiveServerThread
+        except ImportError as error:
+            raise pytest.UsageError(f"{_INI}: there is no Django to test: {error}") from None
 
         from .adapters.django.test import LiveServer
 

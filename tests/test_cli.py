@@ -568,6 +568,10 @@ def test_no_option_is_lost_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = {option.name: option.default for option in OPTIONS}
     assert {name: seen[name] for name in defaults} == defaults
     for option in OPTIONS:
+        if option.type is bool:
+            command.main([option.flag], standalone_mode=False)
+            assert seen[option.name] is True
+            continue
         value = option.choices[-1] if option.choices else "7000" if not option.multiple else "x:1"
         wanted = option.convert(value)
         if option.secret:

@@ -33,7 +33,7 @@ def another(option: Option) -> Any:
         return ("127.0.0.1:0", "unix:/tmp/x")
     if option.choices:
         return option.choices[-1]
-    return {int: 4321, float: 43.5, str: "text"}[option.type]
+    return {int: 4321, float: 43.5, str: "text", bool: True}[option.type]
 
 
 # ---- The table ----------------------------------------------------------------------------

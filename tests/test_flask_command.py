@@ -375,3 +375,33 @@ def test_an_option_that_does_not_exist() -> None:
     context = click.Context(serve, auto_envvar_prefix="FLASK_SERVE")
     with pytest.raises(click.NoSuchOption):
         serve.parse_args(context, ["--worker-class", "x"])
+
+
+# ---- Several processes --------------------------------------------------------------------
+
+
+def test_workers_load_the_application_anew(start: Start, tmp_path: Path) -> None:
+    running = start("--app", "hello", "serve", "--port", "0", "--workers", "2")
+    url = running.url()
+    assert "serves hello (flask)" in running.text
+    assert "2 workers of " in running.text
+    assert get(url) == (200, "<p>Hello, World!</p>")
+    (tmp_path / "hello.py").write_text(HELLO.replace("World", "New World"))
+    running.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while "New" not in get(url)[1]:
+        assert time.monotonic() < deadline
+    running.end(signal.SIGTERM)
+
+
+def test_workers_and_an_application_that_fails(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    running = start("--app", "broken", "serve", "--port", "0", "--workers", "2")
+    text = running.ended(2)
+    assert text.count("Traceback") == 1
+    assert "the application cannot be imported: ZeroDivisionError" in text
+
+
+def test_workers_are_not_for_debugging(start: Start) -> None:
+    arguments = ("--app", "hello", "--debug", "serve", "--workers", "2", "--port", "0")
+    assert "workers: the reloader and the debugger" in start(*arguments).ended(2)

@@ -137,8 +137,12 @@ class AccessLog:
     several processes, do not mix, and none is left in a buffer.
     """
 
-    def __init__(self, descriptor: int, line: Callable[[ResponseCompleted], str]) -> None:
+    def __init__(
+        self, descriptor: int, line: Callable[[ResponseCompleted], str], path: str = ""
+    ) -> None:
         self._descriptor = descriptor
+        #: The file to open again; empty where there is none.
+        self._path = path
         self._line = line
         self._failed = False
         # closing must not come between: another file may have the descriptor's number then
@@ -151,8 +155,7 @@ class AccessLog:
         if settings.access_log == "-":
             return cls(os.dup(sys.stdout.fileno()), line)
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-            return cls(os.open(settings.access_log, flags, 0o640), line)
+            return cls(_open(settings.access_log), line, os.path.abspath(settings.access_log))
         except OSError as error:
             raise ConfigError(f"access_log: {settings.access_log}: {error.strerror}") from error
 
@@ -173,8 +176,28 @@ class AccessLog:
                 log.error("The access log cannot be written: %s", error)
             self._failed = True
 
+    def reopen(self) -> None:
+        """Go on in the file that has the name now, for whoever renames logs. No line is lost."""
+        if not self._path:
+            return
+        try:
+            fresh = _open(self._path)
+        except OSError as error:
+            log.error("The access log cannot be opened again: %s", error)
+            return
+        with self._lock:
+            if self._descriptor >= 0:  # else it was closed meanwhile
+                fresh, self._descriptor = self._descriptor, fresh
+            self._failed = False
+        os.close(fresh)
+
     def close(self) -> None:
         """Close the file. What is recorded afterwards is dropped."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
+
+
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    return os.open(path, flags, 0o640)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from .cores import available_cores
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -30,11 +32,12 @@ def _option(
     low: float | None = None,
     choices: tuple[str, ...] = (),
     secret: bool = False,
+    word: str = "",
 ) -> Any:
     """A dataclass field that is also an option called `name` (dashes on the command line).
 
     A `secret` one has no flag, because everybody on the machine may read command lines, and no
-    representation; the environment and the keyword take it.
+    representation; the environment and the keyword take it. `word` may be said for 0.
     """
     metadata = {
         "name": name,
@@ -43,6 +46,7 @@ def _option(
         "low": low,
         "choices": choices,
         "secret": secret,
+        "word": word,
     }
     return field(default=default, metadata=metadata, repr=not secret)
 
@@ -60,6 +64,18 @@ class Bind:
     # As gunicorn and uvicorn; the kernel caps it at net.core.somaxconn.
     backlog: int = _option(
         "backlog", 2048, "Connections the kernel keeps waiting to be accepted.", low=1
+    )
+    unix_permissions: str = _option(
+        "unix_permissions",
+        "",
+        "Who may connect to a unix socket, as chmod has it in octal, such as 660; empty leaves it"
+        " to the umask.",
+    )
+    reuse_port: bool = _option(
+        "reuse_port",
+        False,
+        "Share a TCP port with other servers that do so too (SO_REUSEPORT): the kernel distributes"
+        " the connections. Workers of one server need no such thing.",
     )
 
 
@@ -159,6 +175,14 @@ class Timeouts:
         "graceful_timeout",
         30.0,
         "For the requests in flight when the server is told to stop.",
+        unit="seconds",
+        low=0.0,
+    )
+    drain_idle: float = _option(
+        "drain_idle",
+        2.0,
+        "After SIGTERM, and in a worker that is replaced: how long idle connections are kept for a"
+        " request that is on its way; it is answered with Connection: close.",
         unit="seconds",
         low=0.0,
     )
@@ -310,6 +334,60 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Processes:
+    """How many processes serve, and when one of them is replaced."""
+
+    workers: int = _option(
+        "workers",
+        1,
+        "Processes that serve, under a supervisor; auto (or 0) is one for each core that this"
+        " process may use, and on free-threaded Python a single one. 1 serves in the process that"
+        " was started, unless one of the options below needs a supervisor.",
+        low=0,
+        word="auto",
+    )
+    preload: bool = _option(
+        "preload",
+        False,
+        "Import the application once, in a process that the workers are forked from: they share"
+        " its memory and start at once.",
+    )
+    # As gunicorn's, but not as deadly: the successor comes first, and the requests may yet finish.
+    worker_timeout: float = _option(
+        "worker_timeout",
+        30.0,
+        "A worker that has taken no request for so long, since all its threads are inside of one"
+        " or it does not run at all, is replaced; 0 never.",
+        unit="seconds",
+        low=0.0,
+    )
+    max_requests: int = _option(
+        "max_requests",
+        0,
+        "Replace a worker after about so many requests (it is looked at once a second); 0 never.",
+        low=0,
+    )
+    max_requests_jitter: int = _option(
+        "max_requests_jitter",
+        0,
+        "Up to so many requests more, by chance, so that not all workers are replaced at once.",
+        low=0,
+    )
+    max_rss: int = _option(
+        "max_rss",
+        0,
+        "Replace a worker whose resident memory has grown beyond; 0 never.",
+        unit="bytes",
+        low=0,
+    )
+
+    @property
+    def needs_supervisor(self) -> bool:
+        """Whether serving in the process that was started would not do."""
+        return bool(self.workers != 1 or self.preload or self.max_requests or self.max_rss)
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is written about the requests."""
 
@@ -347,6 +425,7 @@ class Option:
     low: float | None
     choices: tuple[str, ...]
     secret: bool = False
+    word: str = ""
 
     @property
     def flag(self) -> str:
@@ -366,9 +445,9 @@ class Option:
                 raise ConfigError(f"{self.name}: {value!r} is not text, or a sequence of texts")
             return tuple(str(item) for item in values)
         try:
-            converted: Any = self._number(value) if self.type in (int, float) else self._text(value)
+            converted = self._convert(value)
         except (TypeError, ValueError, OverflowError) as error:
-            wanted = {int: "a whole number", float: "a number", str: "text"}[self.type]
+            wanted = _KINDS[self.type] + (f" or {self.word}" if self.word else "")
             shown = "what was given" if self.secret else repr(value)
             raise ConfigError(f"{self.name}: {shown} is not {wanted}{self._in_unit()}") from error
         if self.low is not None and converted < self.low:
@@ -376,6 +455,13 @@ class Option:
         if self.choices and converted not in (*self.choices, self.default):
             raise ConfigError(f"{self.name}: {value!r} is not one of {', '.join(self.choices)}")
         return converted
+
+    def _convert(self, value: Any) -> Any:
+        if self.type is bool:
+            return _truth(value)
+        if self.word and value == self.word:
+            return 0
+        return self._number(value) if self.type in (int, float) else self._text(value)
 
     def _text(self, value: Any) -> str:
         if not isinstance(value, str):
@@ -394,6 +480,22 @@ class Option:
 
     def _in_unit(self) -> str:
         return f" of {self.unit}" if self.unit else ""
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+_TRUTHS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, str):
+        value = _TRUTHS.get(value.lower())
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
 
 
 def parse_size(text: str) -> int:
@@ -418,6 +520,7 @@ class ServerConfig:
     workers: Workers = field(default_factory=Workers)
     asgi: ASGI = field(default_factory=ASGI)
     tls: Tls = field(default_factory=Tls)
+    processes: Processes = field(default_factory=Processes)
     log: Log = field(default_factory=Log)
 
     def __post_init__(self) -> None:
@@ -441,6 +544,12 @@ class ServerConfig:
                 raise ConfigError(f"{name}: there is no such option{_similar(name)}")
             groups.setdefault(option.group, {})[option.attribute] = option.convert(value)
         return cls(**{group: _GROUPS[group](**values) for group, values in groups.items()})
+
+    def worker_count(self) -> int:
+        """The number of processes that serve."""
+        if self.processes.workers:
+            return self.processes.workers
+        return available_cores() if gil_enabled() else 1
 
     def threads(self) -> int:
         """The number of threads that run requests."""
@@ -490,6 +599,7 @@ def _row(group: str, entry: Field[Any]) -> Option:
         low=of["low"],
         choices=of["choices"],
         secret=of["secret"],
+        word=of["word"],
     )
 
 
@@ -500,6 +610,7 @@ _GROUPS: dict[str, Any] = {
     "workers": Workers,
     "asgi": ASGI,
     "tls": Tls,
+    "processes": Processes,
     "log": Log,
 }
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from .asgi.crew import LoopCrew
     from .config import ServerConfig
     from .poller import Poller
     from .sync_worker import SyncWorker
@@ -58,6 +59,9 @@ class Crew:
         self.workers: set[SyncWorker] = set()
         self._threads: set[threading.Thread] = set()
         self._hired = 0
+        self._served = 0
+        #: When a thread last looked after the poller, in the seconds of `time.monotonic`.
+        self.looked = time.monotonic()
         self._stop_at = self._farewell_at = 0.0
         self.lock = threading.Lock()
         poller.every_second = self._look
@@ -90,6 +94,28 @@ class Crew:
         with self.lock:
             self._threads.discard(thread)
 
+    def left(self, worker: SyncWorker) -> None:
+        """`worker` serves no more."""
+        with self.lock:
+            self.workers.discard(worker)
+            self._served += worker.served
+
+    def served(self) -> int:
+        """How many requests the application was given, by all workers together."""
+        with self.lock:
+            return self._served + sum(worker.served for worker in self.workers)
+
+    def activity(self) -> frozenset[tuple[int, int]]:
+        """Something that is the same at two looks if no request was begun between them."""
+        with self.lock:
+            return frozenset((id(worker), worker.served) for worker in self.workers)
+
+    def is_full(self) -> bool:
+        """Whether every seat is held by a thread that is inside a request."""
+        with self.lock:
+            inside = sum(worker.seated and worker.serving is not None for worker in self.workers)
+        return inside >= self.rota.threads
+
     # ---- The end --------------------------------------------------------------------------
 
     def is_idle(self) -> bool:
@@ -100,12 +126,13 @@ class Crew:
         idle = (State.IDLE, State.LINGERING, State.CLOSED, State.ADOPTED)
         return all(connection.state in idle for connection in self.poller.connections.copy())
 
-    def shutdown(self, timeout: float) -> None:
+    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
         """Drain, for `timeout` seconds at most; then cut what is left, and stop.
 
-        WebSockets and event streams have half a second to end.
+        WebSockets and event streams have half a second to end. Idle connections stay for another
+        `linger` seconds: see `Poller.drain`.
         """
-        self.poller.drain()
+        self.poller.drain(linger)
         self._say_goodbye()
         drained, now = self.poller.drained, time.monotonic()
         until, farewell = now + timeout, now + min(timeout, _FAREWELL)
@@ -121,6 +148,7 @@ class Crew:
 
     def _look(self) -> None:
         """Once a second: has somebody set `shutdown_event`? Then `shutdown`, without waiting."""
+        self.looked = time.monotonic()
         if not self.shutdown_event.is_set():
             return
         now = time.monotonic()
@@ -148,6 +176,11 @@ class Crew:
         for connection in endless:
             connection.disconnect()
         return len(endless) == len(connections)
+
+    def share_listeners(self) -> None:
+        """Whoever else has the sockets takes what waits in their backlog."""
+        for listener in list(self.poller.listeners.values()):
+            listener.shared = True
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
@@ -184,3 +217,23 @@ class Crew:
         for connection in left:
             if connection.state is not State.CLOSED:
                 endings.close(worker, connection, "cut at shutdown")
+
+
+class Pulse:
+    """Whether requests are being taken. A crew that is idle, or full of short ones, is well."""
+
+    def __init__(self, crew: Crew | LoopCrew) -> None:
+        self._crew = crew
+        self._activity = crew.activity()
+        self._looked = crew.looked
+        self._well_at = time.monotonic()
+
+    def age(self) -> float:
+        """For how many seconds no request was taken, nor could have been."""
+        activity, looked = self._crew.activity(), self._crew.looked
+        # a thread came by at the poller, and one was free to serve
+        waiting = looked != self._looked and not self._crew.is_full()
+        if waiting or activity != self._activity:
+            self._activity, self._looked = activity, looked
+            self._well_at = time.monotonic()
+        return time.monotonic() - self._well_at

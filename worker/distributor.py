@@ -154,7 +154,7 @@ class QueuePoller(Poller):
             self._sweep(now)
         while (connection := self._take_overdue()) is not None:
             self._hand_out(connection)
-        if self.draining:
+        if self.draining and now >= self.idle_until:
             self._hand_out_idle()
 
     def _event(self, fd: int) -> None:

@@ -55,7 +55,7 @@ def park_unfinished(worker: SyncWorker, conn: Connection) -> None:
         conn.deadline = conn.head_deadline
     else:
         state = State.IDLE
-        if worker.poller.draining:
+        if worker.poller.draining and now >= worker.poller.idle_until:
             close(worker, conn, "the server stops")
             return
     if now >= conn.deadline:

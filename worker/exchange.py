@@ -44,6 +44,7 @@ def exchange(
     If not it is parked, closed, hijacked or handed off. Raises `ClientDisconnected`.
     """
     conn.requests += 1
+    worker.served += 1
     conn.usual = True
     conn.worker = worker
     conn.notes = worker.notes

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import ConfigError, ServerConfig
+from .config import Bind, ConfigError, ServerConfig
 from .connection import Connection
 from .messages import Address
 
@@ -69,12 +69,16 @@ def hosts_of(config: ServerConfig) -> list[str]:
     return [address.host for address in addresses if address.kind == "tcp"]
 
 
-def open_socket(address: BindAddress, backlog: int) -> socket.socket:
-    """A listening socket. Raises `OSError` where the system refuses, `ConfigError` for nonsense."""
+def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None) -> socket.socket:
+    """A listening socket, with what else `settings` say of it.
+
+    Raises `OSError` where the system refuses, `ConfigError` for nonsense.
+    """
+    settings = settings or Bind()
     if backlog > _MOST_BACKLOG:
         raise ConfigError(f"backlog: {backlog} is more than any system allows")
     if address.kind == "unix":
-        return _open_unix(address.host, backlog)
+        return _open_unix(address.host, backlog, _permissions(settings))
     if address.kind == "fd":
         return _open_inherited(int(address.host), backlog)
     family = _family(address)
@@ -82,6 +86,8 @@ def open_socket(address: BindAddress, backlog: int) -> socket.socket:
     try:
         if os.name != "nt":  # there it would let two servers have one port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.reuse_port:
+            _share_port(sock)
         if family == socket.AF_INET6 and address.host == "::":
             with contextlib.suppress(OSError):  # both families, where the system has both
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -91,6 +97,17 @@ def open_socket(address: BindAddress, backlog: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def open_sockets(settings: Bind) -> list[socket.socket]:
+    """The sockets of all addresses, or none: raises as `open_socket` does."""
+    with contextlib.ExitStack() as opened:
+        sockets = [
+            opened.enter_context(open_socket(parse_bind(text), settings.backlog, settings))
+            for text in settings.addresses
+        ]
+        opened.pop_all()
+    return sockets
 
 
 def _family(address: BindAddress) -> socket.AddressFamily:
@@ -103,13 +120,32 @@ def _family(address: BindAddress) -> socket.AddressFamily:
     return socket.AF_INET if socket.AF_INET in families else families[0]
 
 
-def _open_unix(path: str, backlog: int) -> socket.socket:
+def _share_port(sock: socket.socket) -> None:
+    option = getattr(socket, "SO_REUSEPORT", None)
+    if option is None:
+        raise ConfigError("reuse_port: this system cannot share a port; leave it out")
+    sock.setsockopt(socket.SOL_SOCKET, option, 1)
+
+
+def _permissions(settings: Bind) -> int | None:
+    text = settings.unix_permissions
+    if text and not re.fullmatch(r"(0o?)?[0-7]{3}", text):
+        raise ConfigError(f"unix_permissions: {text!r} is no mode in octal, such as 660")
+    return int(text.removeprefix("0o"), 8) if text else None
+
+
+def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socket:
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("bind: this system has no unix sockets; bind a port")
     sock = _UnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
+        if permissions is not None:
+            with contextlib.suppress(OSError):  # Linux: so that it is never open to more than these
+                os.fchmod(sock.fileno(), permissions)
         sock.bind(path)
+        if permissions is not None:
+            os.chmod(path, permissions)  # and the umask has no say
         sock.listen(backlog)
     except BaseException:
         sock.close()

@@ -54,6 +54,8 @@ class Poller(ABC):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.draining = False
+        #: While draining: when idle connections are closed, in the seconds of `time.monotonic`.
+        self.idle_until = 0.0
         #: Set when nothing is listened on and the last connection is gone.
         self.drained = threading.Event()
         self.listeners: dict[int, Listener] = {}
@@ -65,6 +67,10 @@ class Poller(ABC):
         self._next_sweep = time.monotonic() + SWEEP
         self._overdue: deque[Connection] = deque()
         self._paused = False
+        #: The listeners are closed, and what they had accepted is in `connections`.
+        self._deaf = False
+        #: Other processes listen on the same sockets: after each connection it is their turn.
+        self.takes_turns = False
         self._lock = threading.Lock()
         #: Held while room is made for a new connection, so that it costs one idle one only.
         self._evicting = threading.Lock()
@@ -120,16 +126,20 @@ class Poller(ABC):
                 if listener.ssl_context is not None:
                     listener.ssl_context = ssl_context
 
-    def drain(self) -> None:
+    def drain(self, linger: float = 0.0) -> None:
         """Stop listening, and let every idle connection become ready so that it can be closed.
 
-        Connections that the kernel has accepted already are served: nobody else will.
+        Not at once but in `linger` seconds: a client that does not know yet may be sending its
+        next request, which closing would lose. Connections that the kernel has accepted already
+        are served: nobody else will.
         """
         with self._lock:
             if self.draining:
                 return
+            self.idle_until = time.monotonic() + linger if linger else 0.0
             self.draining = True
             adopted = self._close_listeners()
+            self._deaf = True
         # not under the lock: parking may look at the deadlines, and that at the listeners
         for connection in adopted:
             try:
@@ -138,7 +148,8 @@ class Poller(ABC):
                 connection.close()
                 self.forget(connection)
         self._look_whether_drained()
-        self.nudge_idle()
+        if not linger:
+            self.nudge_idle()
 
     def _look_whether_drained(self) -> None:
         if self.draining and self._is_empty():
@@ -147,7 +158,7 @@ class Poller(ABC):
     def _is_empty(self) -> bool:
         """Whether no connection is open, or about to come."""
         # in this order: a thread is in `_accepting` until its connection is in `connections`
-        return not self._accepting and not self.connections
+        return self._deaf and not self._accepting and not self.connections
 
     @abstractmethod
     def nudge_idle(self) -> None:
@@ -204,7 +215,19 @@ class Poller(ABC):
             self._accepting.discard(thread)
         if connection is None:
             self._look_whether_drained()
+        elif self.takes_turns:
+            self._stand_back(listener.fileno())
         return connection
+
+    def _stand_back(self, fd: int) -> None:
+        """Wait for `fd` behind all others who do.
+
+        The kernel wakes the first that waits, which would be the same each time.
+        """
+        with self._lock:
+            if fd in self.listeners and not self._paused:
+                self._unregister(fd)
+                self._register_listener(fd)
 
     def _evict_for(self, listener: Listener) -> Connection | None:
         fd = listener.fileno()
@@ -282,11 +305,16 @@ class Poller(ABC):
     def _sweep(self, now: float) -> None:
         """Collect the connections whose time is up; `wait` gives them out."""
         self._next_sweep = now + SWEEP
+        parting = self.draining and now >= self.idle_until
         for fd, connection in self._parked.copy().items():
-            if connection.deadline <= now:
+            if connection.deadline <= now or (parting and connection.state is State.IDLE):
                 taken = self._parked.pop(fd, None)
                 if taken is not None:  # another one, perhaps: an early look does it no harm
                     self._overdue.append(taken)
+        if self.takes_turns:
+            # the kernel may have told a process that was killed before it could accept
+            for fd in list(self.listeners):
+                self._stand_back(fd)
         if self._paused and not self.draining:
             self._resume()
         if self.every_second is not None:
@@ -382,7 +410,7 @@ class EpollPoller(_KernelPoller):
         except ValueError:  # epoll is closed
             if self._take_back(connection):
                 raise ClientDisconnected("the server has stopped") from None
-        if self.draining:
+        if self.draining and now >= self.idle_until:
             self.nudge_idle()
 
     def nudge_idle(self) -> None:
@@ -432,7 +460,7 @@ class KqueuePoller(_KernelPoller):
         except ValueError:  # the kqueue is closed
             if self._take_back(connection):
                 raise ClientDisconnected("the server has stopped") from None
-        if self.draining:
+        if self.draining and now >= self.idle_until:
             self.nudge_idle()
 
     def nudge_idle(self) -> None:

@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .access_log import AccessLog
 from .config import ConfigError, ServerConfig, changed
+from .crew import Pulse
 from .lifecycle import Collectors, LifecycleCollector
-from .listener import BindAddress, hosts_of, open_socket, parse_bind
+from .listener import BindAddress, hosts_of, open_sockets, parse_bind
 from .messages import ASGIApp, SyncApp
+from .signals import Signals
 from .sync_worker import SyncWorker
+from .systemd import Notifier
 from .tls_context import make_context
 
 if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
-    from .asgi.crew import LoopPool
+    from .asgi.crew import LoopCrew, LoopPool
+    from .crew import Crew
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
 
+# What Windows does not have is never heard there.
+_REOPEN = getattr(signal, "SIGUSR1", 0)
+_RELOAD = getattr(signal, "SIGHUP", 0)
+_HEEDED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN, _RELOAD)))
+
 log = logging.getLogger("loopless")
+
+
+class Hybrid(NamedTuple):
+    """A `SyncApp`, and the ASGI application beside it, for who hands over one application."""
+
+    sync_app: SyncApp
+    asgi_app: ASGIApp
+
+
+#: What a `Server` serves.
+Served = SyncApp | ASGIApp | Hybrid
 
 
 class Server:
     """Serves one `SyncApp` from threads of this process, or an ASGI application from event loops.
 
     With `asgi_app` beside a `SyncApp` the server is a hybrid: WebSockets, and the requests that the
-    `SyncApp` answers with None, go to that; everything else never meets an event loop.
+    `SyncApp` answers with None, go to that; everything else never meets an event loop. A `Hybrid`
+    as `app` is both.
 
     `start` returns when connections are accepted; `stop` when the last request is answered, or
     the time for that is over. As a context manager it is started and stopped. `sockets`, which
@@ -51,7 +71,7 @@ class Server:
 
     def __init__(
         self,
-        app: SyncApp | ASGIApp,
+        app: Served,
         config: ServerConfig | None = None,
         *,
         sockets: Sequence[socket.socket] | None = None,
@@ -59,8 +79,10 @@ class Server:
         lifecycle_collector: LifecycleCollector | None = None,
         asgi_app: ASGIApp | None = None,
     ) -> None:
-        self.app = app
+        self.app: Any = app
         self.asgi_app = asgi_app
+        if isinstance(app, Hybrid):
+            self.app, self.asgi_app = app
         self.config = config or ServerConfig()
         self._sockets = list(sockets or ())
         if ssl_context is not None and (given := changed(self.config.tls)):
@@ -78,7 +100,7 @@ class Server:
         self._stopping = False
         self._stop_asked = threading.Event()
         self._stopped = threading.Event()
-        self._waking: socket.socket | None = None
+        self._signals: Signals | None = None
 
     # ---- Where ----------------------------------------------------------------------------
 
@@ -91,8 +113,7 @@ class Server:
             if self._ssl_context is None:
                 self._ssl_context = make_context(self.config.tls, hosts_of(self.config))
             if not self._sockets:
-                for address in addresses:
-                    self._sockets.append(open_socket(address, self.config.bind.backlog))
+                self._sockets = open_sockets(self.config.bind)
             self._plain = self._without_tls(addresses)
         except BaseException:
             self._close_sockets()
@@ -234,10 +255,11 @@ class Server:
             self._access_log.close()
             self._access_log = None
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
         """Stop listening at once, finish the requests in flight, then end the threads.
 
-        After `timeout` seconds (`graceful_timeout` if None) what is left is cut.
+        After `timeout` seconds (`graceful_timeout` if None) what is left is cut. Idle connections
+        stay for `linger` seconds: a request that was on its way is answered.
         """
         self._stop_asked.set()
         self._nudge()
@@ -256,11 +278,11 @@ class Server:
             if thread.ident is None:  # interrupted before it ran
                 self._give_up()
                 return
-            seconds = self.config.timeouts.graceful if timeout is None else timeout
-            until = time.monotonic() + seconds
+            patience = self.config.timeouts.graceful if timeout is None else timeout
+            until = time.monotonic() + patience
             if self._pool is not None:
-                self._pool.drain(seconds)
-            worker.shutdown(seconds)
+                self._pool.drain(patience)
+            worker.shutdown(patience, linger)
             if self._pool is not None:
                 self._pool.shutdown(max(until - time.monotonic(), 0))
             if thread is not threading.current_thread():  # else the application stops its server
@@ -272,28 +294,75 @@ class Server:
             self._stopped.set()
             self._nudge()
 
-    def serve_forever(self) -> None:
+    def reopen_logs(self) -> None:
+        """Write on into a new file, where the old one was renamed. May be called from any thread.
+
+        An access log that cannot be opened again goes on as it was, with a message.
+        """
+        if self._access_log is not None:
+            self._access_log.reopen()
+
+    @property
+    def crew(self) -> Crew | LoopCrew | None:
+        """The threads that serve; None before `start`."""
+        return self._worker.crew if self._worker is not None else None
+
+    def serve_forever(self, started: Callable[[], None] | None = None) -> None:
         """Serve until `stop` is called, or SIGINT or SIGTERM comes; a second one is not patient.
 
-        Signals are heeded in the main thread only; their handlers are put back afterwards.
+        SIGTERM lets idle connections linger (`drain_idle`); at SIGINT somebody waits. Signals are
+        heeded in the main thread only; their handlers are put back afterwards. SIGUSR1 opens the
+        log files again, SIGHUP reads the certificates again. `started` is called when connections
+        are accepted and signals heeded; a service manager that asks for it is told then, too.
         """
         if threading.current_thread() is not threading.main_thread():
             self._start_once()
+            if started is not None:
+                started()
             self._stop_asked.wait()
             self.stop()
             return
-        with self._signals() as heard:
-            self._start_once()
-            while not self._stop_asked.is_set() and not heard():
-                pass
-            stopper = threading.Thread(target=self.stop, name="loopless-stop", daemon=True)
-            stopper.start()
-            while not self._stopped.is_set():
-                if heard() > 1 and self._worker is not None:
-                    self._worker.cut()
-                    if self._pool is not None:
-                        self._pool.cut()
-            stopper.join()
+        with Signals(_HEEDED) as signals:
+            self._signals = signals
+            try:
+                self._heed(signals, started)
+            finally:
+                self._signals = None
+
+    def _heed(self, signals: Signals, started: Callable[[], None] | None) -> None:
+        self._start_once()
+        if started is not None:
+            started()
+        notifier = Notifier()
+        notifier.ready("serving")
+        pulse = Pulse(self.crew) if self.crew is not None else None
+        ends: list[int] = []
+        while not self._stop_asked.is_set() and not ends:
+            if pulse is not None and pulse.age() <= 2 * notifier.interval:
+                notifier.alive()
+            ends = self._enders(signals.wait(notifier.interval / 2 or None))
+        notifier.stopping()
+        linger = self.config.timeouts.drain_idle if signal.SIGTERM in ends[:1] else 0.0
+        stopper = threading.Thread(
+            target=self.stop, kwargs={"linger": linger}, name="loopless-stop", daemon=True
+        )
+        stopper.start()
+        while not self._stopped.is_set():
+            ends += self._enders(signals.wait())
+            if len(ends) > 1 and self._worker is not None:
+                self._worker.cut()
+                if self._pool is not None:
+                    self._pool.cut()
+        stopper.join()
+
+    def _enders(self, came: list[int]) -> list[int]:
+        """Those of the signals that end the server; the others are done as they say."""
+        if _REOPEN in came:
+            self.reopen_logs()
+        if _RELOAD in came:
+            log.info("SIGHUP: the application stays; under --workers it would be loaded anew")
+            self.reload_certificates()
+        return [number for number in came if number not in (_REOPEN, _RELOAD)]
 
     def __enter__(self) -> Self:
         self.start()
@@ -323,44 +392,11 @@ class Server:
         if self._thread is None and not self._stopping:
             self.start()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[Callable[[], int]]:
-        """Gives a function that waits for a signal, or for `_nudge`, and says how many came.
-
-        The handlers only count: what they interrupt may hold the lock that they would take. The
-        interpreter itself writes to the wake-up descriptor, so that no signal is slept over.
-        """
-        came = 0
-
-        def count(_number: int, _frame: object) -> None:
-            nonlocal came
-            came += 1
-
-        def heard() -> int:
-            waiting.recv(4096)
-            return came
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        waiting, waking = socket.socketpair()
-        with waiting, waking:
-            waking.setblocking(False)
-            self._waking = waking
-            descriptor = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
-            before = [signal.signal(number, count) for number in numbers]
-            try:
-                yield heard
-            finally:
-                for number, handler in zip(numbers, before, strict=True):
-                    signal.signal(number, handler)
-                signal.set_wakeup_fd(descriptor)
-                self._waking = None
-
     def _nudge(self) -> None:
         """Let `serve_forever` look what has changed."""
-        waking = self._waking
-        if waking is not None:
-            with contextlib.suppress(OSError):
-                waking.send(b"!")
+        signals = self._signals
+        if signals is not None:
+            signals.wake()
 
 
 def _url(scheme: str, name: Any) -> str:

@@ -127,6 +127,7 @@ class SyncWorker:
         listener = None if sock is None else Listener(sock, config, ssl_context)
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
+        poller.takes_turns = config.processes.needs_supervisor
         gil = gil_enabled() and not isinstance(poller, QueuePoller)
         event = shutdown_event or threading.Event()
         self._crew = Crew(config, poller, event, self._hire, gil=gil)
@@ -177,6 +178,8 @@ class SyncWorker:
         self.lent = False
         #: The asyncio side has adopted the connection.
         self.handed_off = False
+        #: How many requests this worker has given to the application.
+        self.served = 0
         with self._crew.lock:
             self._crew.workers.add(self)
 
@@ -204,6 +207,11 @@ class SyncWorker:
         raises `StartupError` when it says that it cannot."""
         if self._loops is not None:
             self._loops.wait_until_ready()
+
+    @property
+    def crew(self) -> Crew | LoopCrew:
+        """What this worker shares with its siblings."""
+        return self._loops or self._crew
 
     def start_draining(self) -> None:
         """Stop listening, now. Requests in flight finish and close; idle connections close."""
@@ -252,9 +260,12 @@ class SyncWorker:
         self.poller.park(conn, now)
         return True
 
-    def shutdown(self, timeout: float) -> None:
-        """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return."""
-        (self._loops or self._crew).shutdown(timeout)
+    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
+        """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return.
+
+        Idle connections stay for another `linger` seconds, for a request that is on its way.
+        """
+        (self._loops or self._crew).shutdown(timeout, linger)
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
@@ -306,8 +317,7 @@ class SyncWorker:
         try:
             self._crew.start(sibling._serve, f"loopless-{sibling.worker_id}")
         except RuntimeError:
-            with self._crew.lock:
-                self._crew.workers.discard(sibling)
+            self._crew.left(sibling)
             raise
 
     def _serve(self, *, permanent: bool = False) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.management.commands.runserver import Command as DjangoCommand
@@ -28,9 +29,10 @@ from loopless.worker import ConfigError, Server, ServerConfig, StartupError
 
 from . import autoreload
 from .handler import django_app
-from .hybrid import HybridApp, asgi_application
+from .hybrid import hybrid_of
 from .log import RequestLog
 from .options import add_arguments, configure
+from .workers import replace_process
 
 if TYPE_CHECKING:
     _Command = DjangoCommand
@@ -114,6 +116,8 @@ class LooplessCommand(_Command):
         defaults = {"bind": self._address("", ipv6=False)}
         config = configure(options, defaults=defaults, typed=typed)
         check_files(config)
+        if config.processes.needs_supervisor and options["use_reloader"] and settings.DEBUG:
+            raise ConfigError("workers: autoreload is for a single process; add --noreload")
         return config
 
     def _address(self, typed: str, *, ipv6: bool) -> str:
@@ -140,13 +144,15 @@ class LooplessCommand(_Command):
         self.check_migrations()
         for connection in connections.all(initialized_only=True):
             connection.close()
-        app = django_app(self.get_handler(**options))
+        handler = self.get_handler(**options)
+        if config.processes.needs_supervisor:
+            static_files = isinstance(handler, StaticFilesHandler)
+            notes = [_DEVELOPMENT if settings.DEBUG else _PRODUCTION]
+            self._serve_with_workers(config, static_files, notes)
         try:
-            asgi_app = asgi_application()
+            app = hybrid_of(django_app(handler))
         except ImproperlyConfigured as error:
             self._give_up(str(error))
-        if asgi_app is not None:
-            app = HybridApp(app)
         configure_logging(config.log.level)
         raise_descriptor_limit()
         try:
@@ -156,12 +162,20 @@ class LooplessCommand(_Command):
                 config,
                 sockets=self._line.sockets(addresses, partial(open_sockets, config)),
                 lifecycle_collector=_request_log(config),
-                asgi_app=asgi_app,
             )
             server.start()
         except (ConfigError, StartupError, OSError) as error:
             self._give_up(str(error))
         self._serve(server, **options)
+
+    def _serve_with_workers(
+        self, config: ServerConfig, static_files: bool, notes: list[str]
+    ) -> NoReturn:
+        self.stdout.flush()
+        try:
+            replace_process(config, static_files=static_files, notes=notes)
+        except ConfigError as error:
+            self._give_up(str(error))
 
     def _give_up(self, message: str) -> NoReturn:
         if threading.current_thread() is threading.main_thread():

@@ -6,18 +6,19 @@ and `close()` of every response, so that nothing above Django's WSGI entry can t
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from django.conf import settings
-from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.handlers.wsgi import WSGIHandler, get_script_name
-from django.core.signals import request_started
+from django.core.signals import request_finished, request_started
 from django.db import connections
 from django.urls import set_script_prefix
 
@@ -47,20 +48,23 @@ class DjangoApp(WSGIApp):
         """One request through Django's middleware. Closing the response is left to the server."""
         call = Call(request)
         environ = self.environ(request, call)
-        assert request.channel is not None
-        notes = request.channel.notes
-        thread = notes.get(_Thread)
-        if thread is None:
-            thread = notes[_Thread] = _Thread()
-        else:
-            thread.resume()
+        _resume(request)
         handler = self.app
         sender = handler.__class__
         # the request's context is new, and "/" is what it has
         if environ["SCRIPT_NAME"] or settings.FORCE_SCRIPT_NAME:
             set_script_prefix(get_script_name(environ))
         request_started.send(sender=sender, environ=environ)
-        response: Any = handler.get_response(handler.request_class(environ))
+        django_request: Any = None
+        try:
+            django_request = handler.request_class(environ)
+            response: Any = handler.get_response(django_request)
+        except BaseException:
+            # Nothing to close, but what has begun must end: connections go back here.
+            if django_request is not None:
+                django_request.close()
+            request_finished.send(sender=sender)
+            raise
         response._handler_class = sender  # what request_finished says it comes from
         try:
             if call.refused is not None:
@@ -70,7 +74,8 @@ class DjangoApp(WSGIApp):
             if response.cookies:
                 headers += [("Set-Cookie", c.OutputString()) for c in response.cookies.values()]
             return Response(
-                f"{response.status_code} {response.reason_phrase}",
+                # a status may be of an enumeration, which says its name elsewhere
+                "%d %s" % (response.status_code, response.reason_phrase),  # noqa: UP031
                 headers,
                 _stream(response, headers) if response.streaming else response.content,
                 response.close,
@@ -78,6 +83,14 @@ class DjangoApp(WSGIApp):
         except BaseException:
             response.close()  # the server has no response to close yet
             raise
+
+
+class _AroundDjango(WSGIApp):
+    """`WSGIApp`, for an application with Django somewhere in it."""
+
+    def __call__(self, request: Request) -> Response:
+        _resume(request)
+        return super().__call__(request)
 
 
 def _stream(response: Any, headers: list[tuple[str, str]]) -> Any:
@@ -101,6 +114,10 @@ class _Thread:
     """
 
     def __init__(self) -> None:
+        self._make()
+
+    def _make(self) -> None:
+        self._settings = caches.settings
         self._caches: dict[str, BaseCache] = {}
         for alias in caches:
             try:
@@ -112,31 +129,58 @@ class _Thread:
 
     def resume(self) -> None:
         """Hand the caches to the next request."""
+        if caches.settings is not self._settings:  # tests override them
+            self._close_caches()
+            self._make()
         for alias, cache in self._caches.items():
             caches[alias] = cache
 
     def close(self) -> None:
         """The thread ends: nothing of it stays open."""
-        connections.close_all()
-        for cache in self._caches.values():
-            cache.close()
+        try:
+            connections.close_all()
+        finally:
+            self._close_caches()
+
+    def _close_caches(self) -> None:
+        with contextlib.ExitStack() as stack:  # each of them, whatever another one raises
+            for cache in self._caches.values():
+                stack.callback(cache.close)
 
 
-class _StaticFilesApp:
-    """A `SyncApp` around staticfiles' handler: its files, and `application` for all else."""
+def _resume(request: Request) -> None:
+    """Give the request what its thread has kept."""
+    assert request.channel is not None
+    notes = request.channel.notes
+    thread = notes.get(_Thread)
+    if thread is None:
+        notes[_Thread] = _Thread()
+    else:
+        thread.resume()
+
+
+class _FilesApp:
+    """A `SyncApp` around a handler for static files: its files, and `application` for all else."""
 
     loopless_interface = "sync"
 
-    def __init__(self, handler: StaticFilesHandler, application: SyncApp, **options: Any) -> None:
-        self._files = DjangoApp(handler, **options)
+    def __init__(
+        self, handler: Any, application: SyncApp, *, script_name: str = "", **options: Any
+    ) -> None:
+        self._files = DjangoApp(handler, script_name=script_name, **options)
+        self._handles: Callable[[str], bool] = handler._should_handle
         self._application = application
-        # elsewhere, as on a CDN, is none of this server's business
-        self._prefix = None if handler.base_url.netloc else handler.base_url.path
+        self._script_name = script_name.rstrip("/")
 
     def __call__(self, request: Request) -> Response | None:
-        if self._prefix is not None and unquote(request.path).startswith(self._prefix):
-            return self._files(request)
-        return self._application(request)
+        path, prefix = unquote(request.path), self._script_name
+        if path.startswith(prefix + "/"):
+            path = path[len(prefix) :]
+        return (self._files if self._handles(path) else self._application)(request)
+
+
+# Where Django has handlers that serve files, and pass on what is none.
+_FILES = ("django.contrib.staticfiles.handlers", "django.test.testcases")
 
 
 def django_app(application: WSGIApplication, **options: Any) -> SyncApp:
@@ -146,15 +190,20 @@ def django_app(application: WSGIApplication, **options: Any) -> SyncApp:
     handler whose `__call__` is not Django's - a subclass, or one that a monitoring agent has
     replaced - are served as any WSGI application. `options` are those of `WSGIApp`.
     """
-    if isinstance(application, StaticFilesHandler) and _called_as(application, StaticFilesHandler):
-        inner = django_app(application.application, **options)
-        return _StaticFilesApp(application, inner, **options)
-    if isinstance(application, WSGIHandler) and _called_as(application, WSGIHandler):
-        return DjangoApp(application, **options)
-    return WSGIApp(application, **options)
+    if isinstance(application, WSGIHandler) and _is_own(WSGIHandler):
+        called = next(cls for cls in type(application).__mro__ if "__call__" in vars(cls))
+        if called is WSGIHandler:
+            return DjangoApp(application, **options)
+        if called.__module__ in _FILES and _is_own(called):
+            inner = django_app(application.application, **options)  # type: ignore[attr-defined]
+            return _FilesApp(application, inner, **options)
+    return _AroundDjango(application, **options)
 
 
-def _called_as(application: WSGIHandler, cls: type[WSGIHandler]) -> bool:
-    """Whether to call `application` runs the code that Django gave `cls`, and nothing else."""
-    code = getattr(type(application).__call__, "__code__", None)
-    return code is not None and code.co_filename == inspect.getfile(cls)
+def _is_own(cls: type) -> bool:
+    """Whether the `__call__` of `cls` is still what its module has made it.
+
+    What a wrapper says of itself is no help: it may repeat all that the function says.
+    """
+    call = vars(cls)["__call__"]
+    return type(call) is FunctionType and call.__globals__ is vars(sys.modules[cls.__module__])

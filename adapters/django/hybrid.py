@@ -11,6 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import Resolver404, URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
+from loopless.worker.server import Hybrid
+
 if TYPE_CHECKING:
     from loopless.worker import Request, Response, SyncApp
 
@@ -29,6 +31,15 @@ def asgi_application() -> Any:
         raise ImproperlyConfigured(
             f"ASGI_APPLICATION: {path!r} cannot be imported: {error}"
         ) from error
+
+
+def hybrid_of(app: SyncApp) -> SyncApp | Hybrid:
+    """`app` with the project's ASGI application beside it, or alone where there is none.
+
+    Raises `ImproperlyConfigured`.
+    """
+    asgi_app = asgi_application()
+    return app if asgi_app is None else Hybrid(HybridApp(app), asgi_app)
 
 
 class HybridApp:

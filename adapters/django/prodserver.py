@@ -10,17 +10,47 @@ PRODUCTION_PROCESSES = {
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Collection, Mapping
 
+from django.conf import settings
+from django.core.management import CommandError
 from django_prodserver.backends.base import BaseServerBackend
 from django_prodserver.utils import wsgi_app_name
 
 
 class LooplessServer(BaseServerBackend):  # type: ignore[misc,unused-ignore]
-    """Hands its arguments, options of the command `loopless`, to that command."""
+    """Hands its arguments, options of the command `loopless`, to that command.
+
+    Several values of one option, as `"bind": [...]`, are that option several times. The arguments
+    may also be one string, as it would be typed.
+    """
+
+    def _format_server_args_from_dict(
+        self, args: str | Mapping[str, str | Collection[str] | None]
+    ) -> list[str]:
+        if isinstance(args, str):
+            return shlex.split(args)
+        words = []
+        for name, value in args.items():
+            flag = "--" + name.replace("_", "-")
+            if value is None:
+                words.append(flag)
+            elif isinstance(value, (list, tuple, set, frozenset)):
+                words += [f"{flag}={one}" for one in value]
+            else:
+                words.append(f"{flag}={value}")
+        return words
 
     def prep_server_args(self) -> list[str]:
         """The options, and the application that `WSGI_APPLICATION` names."""
+        if not getattr(settings, "WSGI_APPLICATION", None):
+            raise CommandError(
+                "The setting WSGI_APPLICATION names no application to serve:"
+                " set it to 'PROJECT.wsgi.application'.",
+                returncode=2,
+            )
         return [*self.args, wsgi_app_name()]
 
     def start_server(self, *args: str) -> None:

@@ -6,6 +6,8 @@ pytest-django, the option `--loopless-live-server` does it for `live_server`.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,9 @@ class LiveServer:
         self._config = ServerConfig.from_options(bind=bind, graceful_timeout=_GRACE)
         self._socket = open_socket(parse_bind(bind), self._config.bind.backlog)
         self._connections = dict(connections_override or {})
+        self._one_by_one = _one_by_one()
+        for connection in self._connections.values():
+            connection.execute_wrappers.append(self._one_by_one)
         self._server: Server | None = None
         self.server_address: tuple[str, int] = self._socket.getsockname()[:2]
 
@@ -70,8 +75,27 @@ class LiveServer:
             self._server.stop()
 
     def server_close(self) -> None:
-        """Close the socket, if nothing was ever served."""
+        """Close the socket, if nothing was ever served, and leave the connections as they were."""
         self._socket.close()
+        for connection in self._connections.values():
+            with contextlib.suppress(ValueError):
+                connection.execute_wrappers.remove(self._one_by_one)
+
+
+def _one_by_one() -> Callable[..., Any]:
+    """A wrapper for the queries of a connection that several threads share.
+
+    sqlite3 prepares a text once for a connection, and may reset for one thread what another has
+    just begun to use (`bad parameter or other API misuse`). So each thread has texts of its own,
+    and a row's number is read before somebody else inserts.
+    """
+    lock = threading.RLock()
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        with lock:
+            return run(f"{sql} /* thread {threading.get_ident()} */", *rest)
+
+    return execute
 
 
 class _SharedConnections:

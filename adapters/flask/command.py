@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +21,7 @@ from flask.helpers import get_debug_flag
 from werkzeug.debug import DebuggedApplication
 
 from loopless.adapters import WSGIApp, as_sync_app
-from loopless.apps import app_folder
+from loopless.apps import AppError, app_folder
 from loopless.cli import (
     USAGE_ERROR,
     GroupedCommand,
@@ -30,8 +32,11 @@ from loopless.cli import (
     run_server,
     spelled_as_flag,
 )
+from loopless.process import say
 from loopless.reload import Inherited, Watched
 from loopless.worker import OPTIONS, ConfigError
+from loopless.worker.supervisor import Loaded, StartFailed
+from loopless.workers import run_workers
 
 if TYPE_CHECKING:
     import ssl
@@ -160,6 +165,9 @@ class _Serve(GroupedCommand):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             code = super().invoke(ctx)
+        except StartFailed as error:
+            sys.stderr.write(error.trace)
+            raise _Mistake(" ".join(spelled_as_flag(str(error)).split())) from None
         except ConfigError as error:
             raise _Mistake(" ".join(spelled_as_flag(str(error)).split())) from None
         ctx.exit(code)
@@ -192,6 +200,12 @@ def _serve(
     if debug and not {"access_log", "log_format"} & given.keys():
         given |= _DEBUG_LOG
     config = checked_config(given)
+    debugger = debug if debugger is None else debugger
+    if config.processes.needs_supervisor and (reload or debugger):
+        raise ConfigError(
+            "workers: the reloader and the debugger are for a single process; add --no-reload and"
+            " --no-debugger, or leave out --workers"
+        )
     inherited = None
     if reload:
         inherited = Inherited.take()
@@ -200,10 +214,12 @@ def _serve(
         os.environ["WERKZEUG_RUN_MAIN"] = "true"  # applications ask for it
     elif extra_files or exclude_patterns:
         raise ConfigError("extra-files, exclude-patterns: they are for --reload; add it")
+    if config.processes.needs_supervisor:
+        return run_workers(partial(_load_in_worker, info), config, say, (), ssl_context)
     app, name = _load(info, in_reloader=inherited is not None)
     notes = ["Debug mode is on: do not serve others so"] if debug else []
     sync_app = as_sync_app(app)
-    if debug if debugger is None else debugger:
+    if debugger:
         debugged = Debugged(app)
         notes.append(debugged.note())
         sync_app = WSGIApp(debugged)
@@ -292,6 +308,18 @@ def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
         traceback.print_exc()
         return _raising(error), info.app_import_path or "an application that cannot be imported"
     return app, info.app_import_path or app.name
+
+
+def _load_in_worker(info: ScriptInfo) -> Loaded:
+    """The same for one of several processes, whose supervisor says what is wrong, and once."""
+    try:
+        app = info.load_app()
+    except click.ClickException as error:
+        raise AppError(error.format_message()) from None
+    except Exception as error:
+        raise AppError(_why_not(error), traceback.format_exc()) from None
+    sync_app = as_sync_app(app, multiprocess=True)
+    return Loaded(sync_app, info.app_import_path or app.name, "flask")
 
 
 def _why_not(error: Exception) -> str:

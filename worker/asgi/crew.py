@@ -167,7 +167,7 @@ class LoopCrew:
 
     # ---- Among the loops ------------------------------------------------------------------
 
-    def is_full(self) -> bool:
+    def has_no_room(self) -> bool:
         """Whether as many connections are open as may be."""
         return sum(worker.load() for worker in self.workers) >= self._limit
 
@@ -177,6 +177,28 @@ class LoopCrew:
             return candidate
         least = min(self.workers, key=LoopWorker.load)
         return candidate if candidate.load() <= least.load() + 1 else least
+
+    def served(self) -> int:
+        """How many requests were begun."""
+        return sum(worker.served for worker in self.workers)
+
+    def activity(self) -> int:
+        """Something that changes with each request."""
+        return self.served()
+
+    @property
+    def looked(self) -> int:
+        """Changes about once a second, unless a loop hangs in the application's code."""
+        return min(worker.sweeps for worker in self.workers)
+
+    def is_full(self) -> bool:
+        """A loop always takes another request."""
+        return False
+
+    def share_listeners(self) -> None:
+        """Whoever else has the sockets takes what waits in their backlog."""
+        for listener in self._listeners:
+            listener.shared = True
 
     def is_idle(self) -> bool:
         """Whether no request is under way."""
@@ -225,17 +247,20 @@ class LoopCrew:
         """End now, but in order."""
         self._stop(0)
 
-    def _stop(self, timeout: float) -> None:
+    def _stop(self, timeout: float, linger: float = 0.0) -> None:
         with self._lock:
             self.stopping = True
         deadline = time.monotonic() + timeout
         for worker in self.workers:
-            worker.call(worker.drain, deadline)
+            worker.call(worker.drain, deadline, linger)
 
-    def shutdown(self, timeout: float) -> None:
-        """Drain, for `timeout` seconds at most; return when the loops have ended."""
+    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
+        """Drain, for `timeout` seconds at most; return when the loops have ended.
+
+        Idle connections stay for `linger` seconds, for a request that is on its way.
+        """
         self.held = False
-        self._stop(timeout)
+        self._stop(timeout, linger)
         until = time.monotonic() + timeout + _LAST_MOMENT
         for worker in self.workers:
             if hasattr(worker, "loop") and not worker.ended.wait(max(until - time.monotonic(), 0)):

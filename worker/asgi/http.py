@@ -238,6 +238,7 @@ class HTTPLine(Line):
         """Run the application on a request whose head is there."""
         conn, worker = self.conn, self.worker
         conn.requests += 1
+        worker.served += 1
         self.phase = _BUSY
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = worker.persistent
@@ -503,14 +504,17 @@ class HTTPLine(Line):
         else:
             self.close("keep-alive timeout" if self.conn.requests else "no request came")
 
-    def drain(self) -> None:
+    def drain(self, linger: float) -> None:
         """The server stops: what is idle closes, what is answered ends with its answer."""
         if self.session is not None:
             self.session.drain()
         elif self.cycle is not None:
             self.cycle.drain()
         elif self.phase is _READY and not self.conn.buffer and not has_input(self.conn.fd):
-            self.close("the server stops")
+            if linger and self.conn.requests:
+                self.deadline = min(self.deadline, time.monotonic() + linger)
+            else:
+                self.close("the server stops")
 
     def close(self, reason: str) -> None:
         if self.closed:

@@ -169,8 +169,8 @@ class Line:
         """Once a second: is its time up?"""
         raise NotImplementedError
 
-    def drain(self) -> None:
-        """The server stops."""
+    def drain(self, linger: float) -> None:
+        """The server stops; what is idle may stay for `linger` seconds."""
         raise NotImplementedError
 
     def lost(self, why: str) -> None:

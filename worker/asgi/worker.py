@@ -71,6 +71,9 @@ class LoopWorker:
         self.app = app
         self.config = config
         self.collector = collector
+        #: Requests that were begun, and looks at the deadlines that were taken.
+        self.served = 0
+        self.sweeps = 0
         self.persistent = config.timeouts.keep_alive > 0
         self.parser = RequestParser(config.limits)
         self.writer = LoopWriter(config.timeouts)
@@ -188,7 +191,9 @@ class LoopWorker:
 
     def _accept(self, listener: Listener) -> None:
         for _ in range(_ACCEPTS_A_TURN if self.crew.is_alone else 1):
-            if self.crew.is_full() and (not has_input(listener.fileno()) or not self._make_room()):
+            if self.crew.has_no_room() and (
+                not has_input(listener.fileno()) or not self._make_room()
+            ):
                 return
             try:
                 conn = listener.accept()
@@ -245,7 +250,7 @@ class LoopWorker:
                 self.loop.remove_reader(fd)
 
     def _resume(self) -> None:
-        if not self._listening and not self.draining and not self.crew.is_full():
+        if not self._listening and not self.draining and not self.crew.has_no_room():
             self._listening = True
             for fd, listener in self._listeners.items():
                 self.loop.add_reader(fd, self._accept, listener)
@@ -282,6 +287,7 @@ class LoopWorker:
 
     def _sweep(self) -> None:
         now = time.monotonic()
+        self.sweeps += 1
         for line in list(self.lines):
             try:
                 line.look(now)
@@ -296,11 +302,11 @@ class LoopWorker:
 
     # ---- The end --------------------------------------------------------------------------
 
-    def drain(self, deadline: float) -> None:
+    def drain(self, deadline: float, linger: float = 0.0) -> None:
         """Stop accepting; end everything well by `deadline`, and then anyhow.
 
         WebSockets and event streams, which have no end of their own, are asked to end now, other
-        streams shortly before the time is up.
+        streams shortly before the time is up. Idle connections stay for `linger` seconds.
         """
         if self.draining:
             self._look_whether_empty()
@@ -308,10 +314,11 @@ class LoopWorker:
         self.draining = True
         self._deadline = deadline
         for listener in self._listeners.values():
-            self._take_backlog(listener)
+            if not listener.shared:
+                self._take_backlog(listener)
         self._close_listeners()
         for line in list(self.lines):
-            line.drain()
+            line.drain(linger)
         self._look_whether_empty()
         left = max(deadline - time.monotonic(), 0)
         words, cancelled = min(_LAST_WORDS, left / 4), min(_CANCELLED, left / 8)

@@ -1,0 +1,87 @@
+"""`runserver_fast --workers N`: the supervisor in the place of the command.
+
+A supervisor must not have imported what it reloads, and a management command has imported the
+whole project. So the command checks, and then this module is executed in its process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from loopless.process import say
+from loopless.worker import OPTIONS, ConfigError, ServerConfig
+from loopless.worker.supervisor import Loaded, StartFailed
+from loopless.workers import run_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_VARIABLE = "LOOPLESS_DJANGO_WORKERS"
+
+
+def replace_process(config: ServerConfig, *, static_files: bool, notes: Sequence[str]) -> NoReturn:
+    """Make this process the supervisor of workers that `config` asks for.
+
+    `static_files` says whether the project's static files are served, as `runserver` serves them;
+    `notes` are lines for the start message. Raises `ConfigError` where processes cannot fork.
+    """
+    if not hasattr(os, "fork"):
+        raise ConfigError("workers: this system cannot fork; one process is all there can be")
+    groups = asdict(config)
+    facts = {
+        "options": {option.name: groups[option.group][option.attribute] for option in OPTIONS},
+        "path": sys.path,
+        "static_files": static_files,
+        "notes": list(notes),
+    }
+    flags = [f"-W{filter_}" for filter_ in sys.warnoptions]
+    flags += [f"-X{key}" if value is True else f"-X{key}={value}" for key, value in _x_options()]
+    os.environ[_VARIABLE] = json.dumps(facts)
+    os.execv(sys.executable, [sys.executable, *flags, "-m", __name__])
+
+
+def _x_options() -> list[tuple[str, Any]]:
+    return list(getattr(sys, "_xoptions", {}).items())
+
+
+def _load(static_files: bool) -> Loaded:
+    """Import the project, in a process that serves it."""
+    import django
+    from django.conf import settings
+    from django.core.servers.basehttp import get_internal_wsgi_application
+
+    from .handler import django_app
+    from .hybrid import hybrid_of
+
+    django.setup()
+    application = get_internal_wsgi_application()
+    if static_files:
+        from django.contrib.staticfiles.handlers import StaticFilesHandler
+
+        application = StaticFilesHandler(application)
+    name = settings.WSGI_APPLICATION or settings.SETTINGS_MODULE
+    return Loaded(hybrid_of(django_app(application, multiprocess=True)), name, "django")
+
+
+def main() -> int:
+    """Serve what `replace_process` has left in the environment; the exit code."""
+    facts = json.loads(os.environ.pop(_VARIABLE))
+    sys.path[:] = facts["path"]
+    config = ServerConfig.from_options(**facts["options"])
+    try:
+        return run_workers(lambda: _load(facts["static_files"]), config, say, facts["notes"])
+    except ConfigError as error:
+        message = str(error)
+    except StartFailed as error:
+        sys.stderr.write(error.trace)
+        message = str(error)
+    sys.stderr.write(f"Error: {message}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

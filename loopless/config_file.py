@@ -1,0 +1,160 @@
+"""Settings in a file: `loopless.toml`, or `[tool.loopless]` of `pyproject.toml`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .worker import OPTIONS, ConfigError, ServerConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+OWN_FILE = "loopless.toml"
+SHARED_FILE = "pyproject.toml"
+
+_OPTIONS = {option.name: option for option in OPTIONS}
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _truth(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+# What the command takes beside the options of the table: a test, and what is wanted.
+_OTHERS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "app": (_text, "text, such as module:app"),
+    "interface": (lambda value: value in ("auto", "wsgi", "sync"), "auto, wsgi or sync"),
+    "app_dir": (_text, "text, a folder"),
+    "factory": (_truth, "true or false"),
+}
+
+
+class Settings(NamedTuple):
+    """What a file says: checked values by the names of the options, and where each stands."""
+
+    path: Path | None = None
+    values: dict[str, Any] = {}  # noqa: RUF012 - nobody writes to it
+    places: dict[str, str] = {}  # noqa: RUF012
+
+
+def read_settings(path: str | None = None) -> Settings:
+    """The settings in the file `path`, or in one of the current directory; empty without one.
+
+    `loopless.toml` wins over `pyproject.toml`, which is looked into only if it is not there.
+    Raises `ConfigError`, which names the file and the line.
+    """
+    if path:
+        return _read(Path(path), required=True)
+    for name in (OWN_FILE, SHARED_FILE):
+        settings = _read(Path(name), required=False)
+        if settings.path is not None:
+            return settings
+    return Settings()
+
+
+def _read(path: Path, *, required: bool) -> Settings:
+    try:
+        text = path.read_text("utf-8")
+        table = tomllib.loads(text)
+    except FileNotFoundError:
+        if not required:
+            return Settings()
+        raise ConfigError(f"config: there is no file {path}; check the path") from None
+    except OSError as error:
+        raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise ConfigError(f"{path}: {error}") from None
+    section = ""
+    if path.name == SHARED_FILE:
+        section = "tool.loopless"
+        table = table.get("tool", {}).get("loopless")
+        if table is None:
+            if required:
+                raise ConfigError(f"config: {path} has no [tool.loopless]; add it")
+            return Settings()
+    return _checked(path, table, text.splitlines(), section)
+
+
+def _checked(path: Path, table: Any, lines: list[str], section: str) -> Settings:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {section} is no table of options")
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        place = f"{path}:{_line_of(key, lines, section)}"
+        try:
+            if name in values:
+                raise ConfigError(f"{key}: it was said before, at {places[name]}")
+            values[name] = _value(key, name, value)
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from None
+        places[name] = place
+    return Settings(path, values, places)
+
+
+def _value(key: str, name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        raise ConfigError(f"{key}: a table; the options stand without one, by their names")
+    if option := _OPTIONS.get(name):
+        if option.secret:
+            raise ConfigError(
+                f"{key}: files are copied, and read by many; LOOPLESS_{name.upper()} takes it"
+            )
+        return option.convert(value)
+    if name in _OTHERS:
+        is_right, wanted = _OTHERS[name]
+        if not is_right(value):
+            raise ConfigError(f"{key}: {value!r} is not {wanted}")
+        return value
+    close = difflib.get_close_matches(name, [*_OPTIONS, *_OTHERS], n=1)
+    raise ConfigError(
+        f"{key}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
+    )
+
+
+def _line_of(key: str, lines: list[str], section: str) -> int:
+    """The number of the line that gives `key` its value; the parser does not tell."""
+    spelled = rf"[\"']?{re.escape(key)}[\"']?"
+    inner = f"{section}.{key}" if section else key
+    current = ""
+    for number, line in enumerate(lines, 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
+            current = header[1].replace('"', "").replace(" ", "")
+            if current == inner or current.startswith(inner + "."):
+                return number
+        elif current == section and re.match(rf"\s*{spelled}\s*[=.]", line):
+            return number
+    return 1
+
+
+def show(config: ServerConfig, sources: Mapping[str, str]) -> str:
+    """`config` as the text of a `loopless.toml`; behind each option where its value is from.
+
+    `sources` has that by the option's name. What is secret is not shown.
+    """
+    lines = []
+    for option in OPTIONS:
+        value = getattr(getattr(config, option.group), option.attribute)
+        source = sources.get(option.name, "default")
+        if option.secret:
+            if value:
+                lines.append(f"# {option.name} is set  # {source}")
+        else:
+            lines.append(f"{option.name} = {_toml(value)}  # {source}")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    # what JSON writes of texts, numbers and truth is TOML, too
+    return json.dumps(value)

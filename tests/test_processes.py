@@ -1,0 +1,319 @@
+"""The parts that several processes are made of, each by itself."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from loopless import ServerConfig, ThreadedServer
+from loopless.worker import cores
+from loopless.worker.crew import Pulse
+from loopless.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
+from loopless.worker.supervisor.channel import LONGEST_TEXT, Channel, pair
+from loopless.worker.supervisor.forking import describe, failure
+from loopless.worker.supervisor.generation import Child, Generation, Worker
+from loopless.worker.supervisor.process import Wear, resident_memory
+
+from .supervised import until
+from .wire_client import Client
+
+# ---- Phases -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", Phase)
+@pytest.mark.parametrize("target", Phase)
+def test_only_what_the_table_allows(source: Phase, target: Phase) -> None:
+    thing = Phased()
+    thing.phase = source
+    if target in TRANSITIONS[source]:
+        thing.become(target)
+        assert thing.phase is target
+    else:
+        with pytest.raises(IllegalPhase, match=f"{source.value} -> {target.value}"):
+            thing.become(target)
+        assert thing.phase is source
+
+
+# ---- The line between two processes --------------------------------------------------------
+
+
+@pytest.fixture
+def channels() -> Iterator[tuple[Channel, Channel]]:
+    one, other = map(Channel, pair())
+    yield one, other
+    one.close()
+    other.close()
+
+
+def test_messages_arrive_whole_and_in_order(channels: tuple[Channel, Channel]) -> None:
+    one, other = channels
+    assert other.receive() == []
+    sent = [{"number": number, "text": "x" * number * 100} for number in range(20)]
+    for message in sent:
+        one.send(message)
+    assert other.receive() == sent
+    assert not other.ended
+    one.send({"last": True})
+    one.close()
+    assert other.receive() == [{"last": True}]
+    assert other.ended
+    other.send({"nobody": "hears"})
+
+
+def test_descriptors_go_along(channels: tuple[Channel, Channel]) -> None:
+    one, other = channels
+    ends = [os.pipe() for _ in range(3)]
+    for number, (_, write) in enumerate(ends):
+        one.send({"number": number}, write)
+        os.close(write)
+    assert [message["number"] for message in other.receive()] == [0, 1, 2]
+    for read, _ in ends:
+        fd = other.descriptor()
+        assert not os.get_inheritable(fd)
+        os.write(fd, b"!")
+        os.close(fd)
+        assert os.read(read, 10) == b"!"
+        os.close(read)
+
+
+def test_who_does_not_listen_stops_nobody(channels: tuple[Channel, Channel]) -> None:
+    one, other = channels
+    text = "x" * LONGEST_TEXT
+    for _ in range(100):
+        one.send({"text": text})
+    received = other.receive()
+    assert 0 < len(received) < 100
+    assert all(message == {"text": text} for message in received)
+
+
+# ---- How it ends, and what is said ----------------------------------------------------------
+
+
+def test_how_a_process_ended() -> None:
+    assert describe(3) == "ended with code 3"
+    assert describe(-9) == "was ended by SIGKILL"
+    assert describe(-60) == "was ended by signal 60"
+
+
+def test_what_is_said_of_a_failure() -> None:
+    try:
+        raise ValueError("x" * 2 * LONGEST_TEXT)
+    except ValueError as error:
+        told = failure(error)
+    assert len(told["failed"]) == len(told["trace"]) == LONGEST_TEXT
+    try:
+        raise SystemExit
+    except SystemExit as error:
+        assert failure(error)["failed"] == "the application failed: SystemExit"
+
+
+def test_the_more_are_lost_the_longer_it_is_waited_for() -> None:
+    generation, delays = Generation(1), []
+    for _ in range(14):
+        generation.lost(child(generation), 1000)
+        delays.append(max(generation.not_before - 1000, 0))
+    assert delays[:5] == [0, 0, 0.25, 0.5, 1]
+    assert delays == sorted(delays)
+    assert delays[-1] == 30
+    settled = child(generation)
+    settled.ready_at = 1000
+    generation.lost(settled, 1010)
+    assert generation.failures == 0
+
+
+def test_when_a_generation_is_hopeless() -> None:
+    generation = Generation(1)
+    for _ in range(2):
+        generation.lost(child(generation), 0)
+        assert not generation.is_hopeless()
+    generation.lost(child(generation), 0)
+    assert generation.is_hopeless()
+    generation.become(Phase.SERVING)
+    assert not generation.is_hopeless()
+
+
+def child(generation: Generation) -> Worker:
+    ours, theirs = pair()
+    theirs.close()
+    channel = Channel(ours)
+    channel.close()
+    return Worker(channel, None, 1, generation)
+
+
+def test_a_process_without_an_id_is_not_killed() -> None:
+    one, other = pair()
+    one.close()
+    channel = Channel(other)
+    channel.close()
+    Child(channel, None).kill()
+
+
+# ---- Wear ---------------------------------------------------------------------------------
+
+
+def test_wear(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Wear(ServerConfig()).reason(10**9) == ""
+    config = ServerConfig.from_options(max_requests=10, max_requests_jitter=5)
+    random.seed(1)
+    limits = {next(n for n in range(100) if wear.reason(n)) for wear in map(Wear, [config] * 100)}
+    assert limits == set(range(10, 16))
+    config = ServerConfig.from_options(max_rss=1)
+    assert "MiB" in Wear(config).reason(0)
+    assert 5 << 20 < resident_memory() < 1 << 40
+
+
+# ---- Whether requests are taken -----------------------------------------------------------
+
+
+def test_pulse() -> None:
+    crew = SimpleNamespace(
+        looked=0.0, full=False, doing=0, activity=lambda: crew.doing, is_full=lambda: crew.full
+    )
+    pulse = Pulse(crew)  # type: ignore[arg-type]
+    started = pulse._well_at
+
+    def look(**facts: Any) -> bool:
+        """Whether this look found that requests are taken."""
+        vars(crew).update(facts)
+        pulse._well_at = 1.0
+        pulse.age()
+        return pulse._well_at >= started
+
+    assert look(looked=1.0)
+    assert not look(), "nobody looked after the poller"
+    assert not look(looked=2.0, full=True), "all are inside a request"
+    assert look(doing=1), "another one"
+    assert not look()
+    assert look(looked=3.0, full=False)
+
+
+Serve = Callable[..., ThreadedServer]
+Connect = Callable[..., Client]
+
+
+def test_a_crew_counts_its_requests_and_knows_when_it_is_full(
+    serve: Serve, connect: Connect
+) -> None:
+
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/wait":
+            inside.release()
+            go_on.wait(20)
+        start_response("200 OK", [])
+        return [b"well"]
+
+    server = serve(app, threads=2)
+    crew = server.crew
+    assert crew is not None
+    before = crew.activity()
+    assert connect(server).get().body == b"well"
+    assert crew.served() == 1
+    assert crew.activity() != before
+    clients = [connect(server) for _ in range(2)]
+    for client in clients:
+        assert not crew.is_full()
+        client.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert inside.acquire(timeout=10)
+    assert crew.is_full()
+    go_on.set()
+    for client in clients:
+        assert client.answer().body == b"well"
+    until(lambda: not crew.is_full())
+    assert crew.served() == 3
+
+
+# ---- Idle connections of a server that stops -----------------------------------------------
+
+
+@pytest.mark.parametrize("poller", ["auto", "queue"])
+def test_a_request_that_was_on_its_way_is_answered(
+    serve: Serve, connect: Connect, poller: str
+) -> None:
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"well"]
+
+    server = serve(app, poller=poller)
+    idle, asking = connect(server), connect(server)
+    for client in (idle, asking):
+        assert client.get().header("connection") != "close"
+    stopper = threading.Thread(target=server.stop, kwargs={"timeout": 20, "linger": 0.5})
+    stopper.start()
+    crew = server.crew
+    assert crew is not None
+    until(lambda: crew.poller.draining and not crew.poller.listeners)
+    answer = asking.get()
+    assert (answer.body, answer.header("connection")) == (b"well", "close")
+    assert asking.closed()
+    assert idle.closed()
+    stopper.join(20)
+    assert not stopper.is_alive()
+
+
+# ---- Cores --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000"}, 0),
+        ("0::/a/b\n", {"a/b/cpu.max": "250000 100000"}, 2.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "50000 100000"}, 0.5),
+        ("0::/elsewhere\n", {"cpu.max": "300000 100000"}, 3),
+        (
+            "4:memory:/m\n2:cpuacct,cpu:/c\n",
+            {"cpu/c/cpu.cfs_quota_us": "150000", "cpu/c/cpu.cfs_period_us": "100000"},
+            1.5,
+        ),
+        (
+            "2:cpu:/c\n",
+            {"cpu/c/cpu.cfs_quota_us": "-1", "cpu/c/cpu.cfs_period_us": "100000"},
+            0,
+        ),
+        ("0::/\n", {"cpu.max": "nonsense"}, 0),
+    ],
+)
+def test_the_quota_of_a_control_group(
+    tmp_path: Path, membership: str, files: dict[str, str], quota: float
+) -> None:
+    (tmp_path / "membership").write_text(membership)
+    for name, text in files.items():
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert cores._quota(tmp_path / "root", tmp_path / "membership") == quota
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(0.0, 4), (2.9, 2), (0.5, 1), (64.0, 4)])
+def test_available_cores(monkeypatch: pytest.MonkeyPatch, quota: float, expected: int) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {1, 2, 3, 7}, raising=False)
+    monkeypatch.setattr(cores, "_quota", lambda *_paths: quota)
+    assert cores.available_cores() == expected
+
+
+def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loopless.worker.config.available_cores", lambda: 6)
+    config = ServerConfig.from_options(workers="auto")
+    assert config.processes.needs_supervisor
+    for gil, expected in ((True, 6), (False, 1)):
+        monkeypatch.setattr("loopless.worker.config.gil_enabled", lambda gil=gil: gil)
+        assert config.worker_count() == expected
+    assert not ServerConfig().processes.needs_supervisor
+
+
+def test_a_socket_pair_is_not_inherited() -> None:
+    for sock in pair():
+        assert not sock.get_inheritable()
+        assert sock.family == socket.AF_UNIX
+        sock.close()

@@ -1,0 +1,213 @@
+"""A service manager's protocols, spoken with the protocol itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loopless import ThreadedServer
+from loopless.worker import Bind, ConfigError
+from loopless.worker.listener import open_socket, parse_bind
+from loopless.worker.systemd import Notifier, inherited_sockets
+
+from .supervised import APP, Supervised
+
+
+class Manager:
+    """A datagram socket that a service manager would listen to."""
+
+    def __init__(self, path: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.settimeout(20)
+        self.sock.bind(str(path))
+        self.environment = {"NOTIFY_SOCKET": str(path)}
+
+    def hear(self, wanted: str) -> dict[str, str]:
+        """The next words that have `wanted`, such as `READY=1`."""
+        while True:
+            lines = self.sock.recv(4096).decode().split("\n")
+            if wanted in lines:
+                return dict(line.split("=", 1) for line in lines)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path / "notify")
+    with made.sock:
+        yield made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP.format(version="old"))
+    return tmp_path
+
+
+# ---- How the service is -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ready_alive_and_stopping(manager: Manager, folder: Path, workers: str) -> None:
+    environment = {**manager.environment, "WATCHDOG_USEC": "400000"}
+    arguments = ("--bind", "127.0.0.1:0", "--workers", workers)
+    server = Supervised(folder, *arguments, env=environment)
+    try:
+        assert manager.hear("READY=1")["MAINPID"] == str(server.process.pid)
+        for _ in range(3):
+            manager.hear("WATCHDOG=1")
+        server.send(signal.SIGTERM)
+        manager.hear("STOPPING=1")
+        assert server.end(0) == 0
+    finally:
+        server.close()
+
+
+def test_reloading(manager: Manager, folder: Path) -> None:
+    server = Supervised(folder, "--bind", "127.0.0.1:0", "--workers", "2", env=manager.environment)
+    try:
+        manager.hear("READY=1")
+        server.send(signal.SIGHUP)
+        since = int(manager.hear("RELOADING=1")["MONOTONIC_USEC"])
+        assert since <= time.monotonic() * 1e6
+        manager.hear("READY=1")
+        # the old application goes on: that is ready, too
+        (folder / "app.py").write_text("1 / 0\n")
+        server.send(signal.SIGHUP)
+        manager.hear("RELOADING=1")
+        manager.hear("READY=1")
+    finally:
+        server.close()
+
+
+def test_an_abstract_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(20)
+        name = f"loopless-test-{os.getpid()}"
+        sock.bind("\0" + name)
+        monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
+        Notifier().ready("well")
+        assert sock.recv(4096).decode().split("\n")[:2] == ["READY=1", "STATUS=well"]
+
+
+def test_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    notifier = Notifier()
+    assert notifier.interval == 0
+    for word in (notifier.reloading, notifier.stopping, notifier.alive):
+        word()
+
+
+def test_a_watchdog_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    assert Notifier().interval == 0.5
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    assert Notifier().interval == 0
+    Notifier().ready("nobody hears it, and that is no harm")
+
+
+# ---- Sockets that it has opened -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_socket_activation(folder: Path, workers: str) -> None:
+    """As systemd does it: the descriptors from 3 on, and the process in LISTEN_PID."""
+    launcher = (
+        "import os, sys\n"
+        "os.dup2(int(sys.argv[1]), 3)\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'loopless', *sys.argv[2:]])\n"
+    )
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = sock.getsockname()[1]
+        command = [sys.executable, "-c", launcher, str(sock.fileno()), "--workers", workers]
+        with (
+            subprocess.Popen(
+                command, cwd=folder, pass_fds=[sock.fileno()], stdout=subprocess.PIPE
+            ) as process,
+            socket.create_connection(("127.0.0.1", port), 20) as client,  # before it is there
+        ):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+            assert process.stdout is not None
+            output = ""
+            while "Ctrl-C" not in output:
+                line = process.stdout.readline().decode()
+                assert line, output
+                output += line
+            process.terminate()
+            process.communicate(timeout=20)
+    assert b"\r\n\r\nold " in answer
+    assert f"http://127.0.0.1:{port}" in output
+    assert process.returncode == 0
+
+
+def test_sockets_are_taken_once_and_by_whom_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
+    assert inherited_sockets(10) == []
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "0")
+    assert inherited_sockets(10) == []
+    assert "LISTEN_PID" not in os.environ
+
+
+@pytest.mark.parametrize("what", ["no socket", "a datagram socket"])
+def test_descriptors_that_are_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    with (
+        open(tmp_path / "file", "w") as file,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        fd = sock.fileno() if what.startswith("a") else file.fileno()
+        monkeypatch.setattr("loopless.worker.systemd._FIRST_DESCRIPTOR", fd)
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        with pytest.raises(ConfigError, match=f"LISTEN_FDS: file descriptor {fd} is not"):
+            inherited_sockets(10)
+
+
+# ---- What else can be said of a socket ----------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "mode"), [("600", 0o600), ("0666", 0o666), ("0o770", 0o770)])
+def test_permissions_of_a_unix_socket(tmp_path: Path, given: str, mode: int) -> None:
+    path = tmp_path / "s"
+    address = parse_bind(f"unix:{path}")
+    with open_socket(address, 5, Bind(unix_permissions=given)):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("given", ["rw", "888", "7", "07777"])
+def test_permissions_that_are_none(tmp_path: Path, given: str) -> None:
+    address = parse_bind(f"unix:{tmp_path}/s")
+    with pytest.raises(ConfigError, match=r"unix_permissions: .* such as 660"):
+        open_socket(address, 5, Bind(unix_permissions=given))
+    assert not (tmp_path / "s").exists()
+
+
+def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"well"]
+
+
+def test_two_servers_share_a_port() -> None:
+    with ThreadedServer(app, bind="127.0.0.1:0", reuse_port=True) as first:
+        with ThreadedServer(app, bind=f"127.0.0.1:{first.port}", reuse_port=True) as second:
+            assert second.port == first.port
+        with pytest.raises(OSError, match="in use"):
+            ThreadedServer(app, bind=f"127.0.0.1:{first.port}").start()

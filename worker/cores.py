@@ -1,0 +1,49 @@
+"""How many cores this process may use: of the machine, by affinity, and by its control group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """The whole cores there are for this process, at least 1."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not on macOS and Windows
+        cores = os.cpu_count() or 1
+    quota = _quota(_CGROUPS, Path("/proc/self/cgroup"))
+    return max(1, min(cores, int(quota)) if quota else cores)
+
+
+def _quota(root: Path, membership: Path) -> float:
+    """The cores that the control group of this process and those above it allow; 0 for no bound."""
+    quotas = []
+    try:
+        lines = membership.read_text("utf-8").splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "cpu" if controllers else root
+        # in a container the path may be that of the host, of which only the root is seen
+        group = base / path.lstrip("/")
+        folders = [group, *group.parents]
+        quotas += [_bound(each) for each in folders if each == base or base in each.parents]
+    return min(filter(None, quotas), default=0)
+
+
+def _bound(folder: Path) -> float:
+    with contextlib.suppress(OSError, ValueError):  # version 2
+        quota, period = (folder / "cpu.max").read_text("ascii").split()
+        return 0 if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):  # version 1
+        quota = (folder / "cpu.cfs_quota_us").read_text("ascii")
+        period = (folder / "cpu.cfs_period_us").read_text("ascii")
+        return max(int(quota), 0) / int(period)
+    return 0

@@ -1,0 +1,76 @@
+"""Several processes that serve the same sockets, and one that looks after them. POSIX.
+
+supervisor ---- keeps the sockets, and imports no application
+  template      with preload: has imported it, and serves nothing
+    worker      a `Server` on threads
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from ..config import ConfigError, ServerConfig
+from ..server import Served, Server
+from .forking import Build, Job, Loaded
+from .phases import TRANSITIONS, IllegalPhase, Phase, Phased
+from .supervisor import StartFailed, Supervisor
+
+__all__ = [
+    "TRANSITIONS",
+    "IllegalPhase",
+    "Loaded",
+    "Phase",
+    "Phased",
+    "StartFailed",
+    "run_supervised",
+]
+
+
+def run_supervised(
+    load: Callable[[], Loaded],
+    config: ServerConfig,
+    sockets: Sequence[socket.socket],
+    *,
+    build: Build | None = None,
+    started: Callable[[dict[str, Any]], None] | None = None,
+    stopping: Callable[[], None] | None = None,
+) -> None:
+    """Serve on `sockets` with as many processes as `config` says, until SIGTERM or SIGINT.
+
+    `load` imports the application. It is called in a new process, for a reload in another new
+    one: what the calling process has imported already stays as it is. `build` makes a `Server`
+    that is not started of the application and the sockets; by default one with `config`.
+    `started` is called when all workers are ready, with the `name` and the `kind` that `load`
+    gave and whether the `gil` is on; `stopping` when the end begins.
+
+    Call it in the main thread, and before others are started. The sockets are closed in the end.
+    Raises `StartFailed` when the application cannot be loaded or served, `ConfigError` on a system
+    that cannot fork, and `RuntimeError` beside other threads.
+    """
+    job = Job(load, build or partial(_plain_server, config), config, list(sockets))
+    try:
+        _check()
+        count = config.worker_count()
+        Supervisor(job, count, started or _say_nothing, stopping or _say_nothing).run()
+    finally:
+        job.close_sockets()
+
+
+def _check() -> None:
+    if not hasattr(os, "fork"):
+        raise ConfigError("workers: this system cannot fork; one process is all there can be")
+    if threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("the supervisor forks, which other threads would not survive")
+
+
+def _plain_server(config: ServerConfig, app: Served, sockets: Sequence[socket.socket]) -> Server:
+    return Server(app, config, sockets=sockets)
+
+
+def _say_nothing(*_facts: object) -> None:
+    """For a caller that does not want to know."""

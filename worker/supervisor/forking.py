@@ -1,0 +1,156 @@
+"""How a process of the server begins and ends: forked in silence, left in good order."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from ..config import ConfigError, ServerConfig
+from ..server import Served, Server
+from .channel import LONGEST_TEXT, Message
+
+log = logging.getLogger("loopless")
+
+# The exit code of a process whose code has a bug of loopless: EX_SOFTWARE of sysexits.h.
+_INTERNAL_ERROR = 70
+
+#: Signals that a terminal or an operator may send to all processes; only the supervisor acts.
+_DEAF_TO = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An application, and what the start message says of it."""
+
+    app: Served
+    name: str = ""
+    kind: str = ""
+
+
+Build = Callable[[Served, Sequence[socket.socket]], Server]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all processes of a server know. `load` imports the application, `build` serves it."""
+
+    load: Callable[[], Loaded]
+    build: Build
+    config: ServerConfig
+    sockets: list[socket.socket]
+    opener: int = field(default_factory=os.getpid)
+
+    def take_sockets(self) -> list[socket.socket]:
+        """The listening sockets for this process alone, and plain ones.
+
+        Closing the one that was bound would remove the file of a unix socket.
+        """
+        return [socket.socket(fileno=sock.detach()) for sock in self.sockets]
+
+    def close_sockets(self) -> None:
+        """Listen no more; in the process that opened it, the file of a unix socket goes too."""
+        for sock in self.sockets if os.getpid() == self.opener else self.take_sockets():
+            sock.close()
+        self.sockets.clear()
+
+
+def fork(main: Callable[[], int]) -> int:
+    """The id of a new process that runs `main` and ends with the code it returns.
+
+    Call it where no other thread runs. Raises `OSError` when the system has no means for one.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # a signal in between would meet the parent's handlers in the child
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = -1
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _settle()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if pid == 0:
+            _live(main)
+    return pid
+
+
+def _settle() -> None:
+    """Forget what the parent does with signals and at its end."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    for name in _DEAF_TO:
+        # not ignored: a program that the application starts would inherit that
+        signal.signal(getattr(signal, name), _hear_nothing)
+    atexit._clear()
+
+
+def _hear_nothing(_number: int, _frame: object) -> None:
+    """For a signal that is the supervisor's."""
+
+
+def _live(main: Callable[[], int]) -> NoReturn:
+    code = _INTERNAL_ERROR
+    try:
+        code = main()
+    except BaseException:
+        log.exception("A process met an internal error")
+    finally:
+        leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process as the interpreter would, without the parent's frames below."""
+    try:
+        # as multiprocessing does: what is not a daemon is waited for
+        getattr(threading, "_shutdown", _nothing)()
+        atexit._run_exitfuncs()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _nothing() -> None:
+    """Where there is nothing to wait for."""
+
+
+def failure(error: BaseException) -> Message:
+    """What a process says of an application that it could not load, or not serve."""
+    text = str(error)
+    trace = getattr(error, "trace", None)
+    if trace is None:
+        trace = ""
+        if not isinstance(error, ConfigError):
+            trace = "".join(traceback.format_exception(error))
+            text = f"the application failed: {type(error).__name__}: {error}".removesuffix(": ")
+    return {"failed": text[-LONGEST_TEXT:], "trace": trace[-LONGEST_TEXT:]}
+
+
+def describe(status: int) -> str:
+    """How a process ended, of its `os.waitstatus_to_exitcode`."""
+    if status >= 0:
+        return f"ended with code {status}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"was ended by signal {-status}"
+
+
+def facts(loaded: Loaded, gil: bool) -> dict[str, Any]:
+    """What the start message needs to know of the application."""
+    return {"ready": os.getpid(), "name": loaded.name, "kind": loaded.kind, "gil": gil}

@@ -1,0 +1,166 @@
+"""The life of a worker process: it imports, serves, says how it is, and drains when it is told.
+
+Its main thread listens to the supervisor and to signals; threads of `Server` serve.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+
+from ..config import ServerConfig, gil_enabled
+from ..crew import Pulse
+from ..server import Server
+from ..signals import Signals
+from .channel import Channel, Message
+from .forking import Job, Loaded, facts, failure
+from .phases import Phase, Phased
+
+log = logging.getLogger("loopless")
+
+# Seconds between two looks at how it goes.
+_LOOK = 1.0
+
+
+def run(job: Job, sock: socket.socket, loaded: Loaded | None = None) -> int:
+    """Serve until the supervisor, or its absence, says otherwise; the exit code."""
+    channel = Channel(sock)
+    sockets = job.take_sockets()
+    try:
+        if loaded is None:
+            loaded = job.load()
+        server = job.build(loaded.app, sockets)
+        server.start()
+    except BaseException as error:
+        channel.send(failure(error))
+        for listener in sockets:
+            listener.close()
+        return 1
+    with Signals((signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)) as signals:
+        return WorkerProcess(job.config, server, channel, signals).run(loaded)
+
+
+class WorkerProcess(Phased):
+    """What the main thread of a worker does while others serve."""
+
+    def __init__(
+        self, config: ServerConfig, server: Server, channel: Channel, signals: Signals
+    ) -> None:
+        super().__init__()
+        self._server = server
+        self._channel = channel
+        self._signals = signals
+        self._linger = config.timeouts.drain_idle
+        assert server.crew is not None
+        self._crew = server.crew
+        self._pulse = Pulse(server.crew)
+        self._wear = Wear(config)
+        self._asked = False  # to be replaced
+        self._stopper: threading.Thread | None = None
+
+    def run(self, loaded: Loaded) -> int:
+        """Until it is drained; the exit code."""
+        self.become(Phase.SERVING)
+        self._channel.send(facts(loaded, gil_enabled()))
+        next_look = time.monotonic() + _LOOK
+        while self.phase is not Phase.STOPPED:
+            wait = max(next_look - time.monotonic(), 0)
+            watched = [self._signals.fileno()]
+            if not self._channel.ended:
+                watched.append(self._channel.fileno())
+            select.select(watched, [], [], wait)
+            for number in self._signals.take():
+                self._obey(number)
+            for message in self._channel.receive():
+                self._follow(message)
+            if self._channel.ended:
+                self._drain()  # the supervisor is gone; nobody would restart this worker
+            if time.monotonic() >= next_look:
+                next_look += _LOOK
+                self._look()
+            if self._stopper is not None and not self._stopper.is_alive():
+                self.become(Phase.STOPPED)
+        return 0
+
+    def _obey(self, number: int) -> None:
+        if number == signal.SIGTERM:
+            self._ask("it got SIGTERM")
+        elif number == signal.SIGQUIT:
+            self._drain()
+            self._crew.cut()
+        else:
+            self._server.reopen_logs()
+
+    def _follow(self, message: Message) -> None:
+        if "drain" in message:
+            if not message["adopt"]:
+                self._crew.share_listeners()
+            self._drain()
+        elif "cut" in message:
+            self._drain()
+            self._crew.cut()
+        elif "reopen" in message:
+            self._server.reopen_logs()
+
+    def _look(self) -> None:
+        self._channel.send({"beat": self._pulse.age()})
+        reason = self._wear.reason(self._crew.served())
+        if reason:
+            self._ask(reason)
+
+    def _ask(self, reason: str) -> None:
+        """Let the supervisor replace this worker: it serves on until its successor does."""
+        if not self._asked and self.phase is Phase.SERVING:
+            self._asked = True
+            self._channel.send({"replace": reason})
+
+    def _drain(self) -> None:
+        if self.phase is not Phase.SERVING:
+            return
+        self.become(Phase.DRAINING)
+        self._stopper = threading.Thread(target=self._stop, name="loopless-stop", daemon=True)
+        self._stopper.start()
+
+    def _stop(self) -> None:
+        try:
+            self._server.stop(linger=self._linger)
+        finally:
+            self._signals.wake()
+
+
+class Wear:
+    """Whether a worker is to be replaced because of its age or its size."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        processes = config.processes
+        self._most_requests = processes.max_requests
+        if self._most_requests:
+            self._most_requests += random.randint(0, processes.max_requests_jitter)
+        self._most_memory = processes.max_rss
+
+    def reason(self, served: int) -> str:
+        """Why, or an empty text."""
+        if self._most_requests and served >= self._most_requests:
+            return f"it has served {served} requests"
+        if self._most_memory and (size := resident_memory()) > self._most_memory:
+            return f"it takes {size >> 20} MiB of memory"
+        return ""
+
+
+def resident_memory() -> int:
+    """The bytes of this process in memory; elsewhere than on Linux, the most there ever were."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

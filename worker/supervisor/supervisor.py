@@ -1,0 +1,506 @@
+"""The supervisor: keeps the workers going, and hands over from one to the next.
+
+    run
+      _turn                       waits for a signal, a word of a child, an end, or a time
+        _obey                     TERM INT QUIT HUP USR1 TTIN TTOU
+        _hear                     ready, beat, replace, failed; forked, exited of a template
+        _bury                     a child has ended: reaped, reported, or its line is cut
+        _inspect                  the hung are replaced, the late are killed
+        _reconcile                what there should be, and is not: hire, promote, retire
+
+One thread, which never imports the application: a fork copies no locked lock, and a reload gets
+new code. Nothing is remembered of what is under way. Each turn compares the workers there are
+with the workers there should be; so a crash in the middle of a reload in the middle of a
+recycling is nothing special.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from ..signals import Signals
+from ..systemd import Notifier
+from . import process, template
+from .channel import Channel, Message, pair
+from .forking import Job, describe, fork
+from .generation import Child, Generation, Template, Worker
+from .phases import Phase, Phased
+
+log = logging.getLogger("loopless")
+
+_HEEDED = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU", "SIGCHLD")
+# Seconds between two looks at everything.
+_LOOK = 1.0
+# Seconds after which a turn must have been interrupted.
+_OVERSLEPT = 5.0
+# Seconds for a child to end that was told to do so at once.
+_LAST_MOMENT = 2.0
+# Seconds beyond its own deadline that a draining worker has.
+_MERCY = 5.0
+# Seconds between the end of a child's line and its being reaped.
+_BURIAL = 1.0
+
+
+class StartFailed(Exception):
+    """No worker has become ready. `trace` is the application's traceback, if that is why.
+
+    `loaded` says whether the application could be imported at all.
+    """
+
+    def __init__(self, message: str, trace: str = "", *, loaded: bool = False) -> None:
+        super().__init__(message)
+        self.trace = trace
+        self.loaded = loaded
+
+
+class Supervisor(Phased):
+    """Keeps `count` workers serving. `run` blocks; call it in the main thread, without others.
+
+    `started` is called with the facts of the first ready worker once all are, `stopping` when the
+    end begins. The sockets are closed in the end.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        count: int,
+        started: Callable[[Message], None],
+        stopping: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._job = job
+        self._preload = job.config.processes.preload
+        self._timeout = job.config.processes.worker_timeout
+        self._patience = job.config.timeouts.graceful
+        self._want = count
+        self._started = started
+        self._stopping = stopping
+        self._notifier = Notifier()
+        self._selector = selectors.PollSelector()  # which leaves nothing behind in a child
+        self._signals = Signals(getattr(signal, name) for name in _HEEDED)
+        self._facts: Message = {}
+        self._generations: list[Generation] = []
+        self._workers_made = 0
+        self._generations_made = 0
+        #: The one that serves, and the one that is to take over; None without.
+        self._current: Generation | None = None
+        self._next: Generation | None = None
+        self._failure: StartFailed | None = None
+        #: Templates that were hung up on, and not reaped yet.
+        self._strays: set[int] = set()
+
+    def run(self) -> None:
+        """Until it is told to stop. Raises `StartFailed` when no worker has become ready."""
+        with self._signals:
+            self._selector.register(self._signals, selectors.EVENT_READ, None)
+            try:
+                self._next = self._conceive()
+                self._reconcile(time.monotonic())
+                while self.phase is not Phase.STOPPED:
+                    self._turn()
+            finally:
+                self._selector.close()
+                for child in self._children():
+                    child.channel.close()
+                    child.kill()
+                    if self._is_own(child) and child.pid is not None:
+                        os.waitpid(child.pid, 0)
+        if self._failure is not None:
+            raise self._failure
+
+    # ---- A turn ---------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        asleep = time.monotonic()
+        for key, _ in self._selector.select(self._nap()):
+            child: Child | None = key.data
+            if child is not None:
+                self._hear(child)
+        for number in self._signals.take():
+            self._obey(number)
+        self._reap()
+        now = time.monotonic()
+        if now - asleep > _OVERSLEPT:
+            # this process was stopped, and perhaps the others too: they need time to say a word
+            for child in self._children():
+                if isinstance(child, Worker):
+                    child.beat_at = now
+        self._inspect(now)
+        self._reconcile(now)
+
+    def _nap(self) -> float:
+        """How long nothing is to be done, if nothing happens."""
+        now = time.monotonic()
+        times = [now + _LOOK]
+        times += [child.deadline for child in self._children() if child.deadline]
+        times += [each.not_before for each in self._generations if each.not_before > now]
+        if self._notifier.interval:
+            times.append(now + self._notifier.interval / 2)
+        return max(min(times) - now, 0.0)
+
+    def _children(self) -> list[Child]:
+        children: list[Child] = []
+        for generation in self._generations:
+            children += generation.workers
+            if generation.template is not None:
+                children.append(generation.template)
+        return children
+
+    # ---- Signals --------------------------------------------------------------------------
+
+    def _obey(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            if self.phase is Phase.DRAINING:
+                self._cut()
+            else:
+                self._drain_all()
+        elif number == signal.SIGQUIT:
+            self._drain_all()
+            self._cut()
+        elif number == signal.SIGHUP:
+            self._reload()
+        elif number == signal.SIGUSR1:
+            for child in self._children():
+                if isinstance(child, Worker):
+                    child.channel.send({"reopen": True})
+        elif number == signal.SIGTTIN:
+            self._want += 1
+        elif number == signal.SIGTTOU:
+            self._want = max(self._want - 1, 1)
+
+    def _reload(self) -> None:
+        if self.phase is Phase.DRAINING:
+            return
+        if self._next is not None:  # what it imports may be older than this wish
+            self._abandon(self._next)
+        log.info("Reloading the application")
+        self._notifier.reloading()
+        self._next = self._conceive()
+
+    def _drain_all(self) -> None:
+        if self.phase is Phase.DRAINING:
+            return
+        self._stopping()
+        self._end()
+
+    def _end(self) -> None:
+        self.become(Phase.DRAINING)
+        self._notifier.stopping()
+        # the last of the workers that closes them takes what the kernel still has
+        self._job.close_sockets()
+        for generation in self._generations:
+            if generation.template is not None:
+                generation.template.channel.send({"close": True})
+            self._abandon(generation)
+
+    def _cut(self) -> None:
+        deadline = time.monotonic() + _LAST_MOMENT
+        for child in self._children():
+            child.channel.send({"cut": True})
+            child.deadline = deadline
+
+    # ---- What children say ------------------------------------------------------------------
+
+    def _hear(self, child: Child) -> None:
+        for message in child.channel.receive():
+            if "failed" in message:
+                child.failed, child.trace = message["failed"], message["trace"]
+            elif isinstance(child, Worker):
+                self._hear_worker(child, message)
+            elif isinstance(child, Template):
+                self._hear_template(child, message)
+        if child.channel.ended:
+            self._selector.unregister(child.channel)
+            child.silent_since = time.monotonic()
+
+    def _hear_worker(self, worker: Worker, message: Message) -> None:
+        now = time.monotonic()
+        if "ready" in message:
+            worker.ready_at = worker.beat_at = now
+            worker.pid = message["ready"]  # the template's word of it may come later
+            worker.become(Phase.SERVING)
+            self._facts = self._facts or message
+            log.debug("%s is ready", worker)
+        elif "beat" in message:
+            worker.beat_at, worker.pulse = now, message["beat"]
+        elif "replace" in message:
+            self._replace(worker, message["replace"])
+
+    def _hear_template(self, parent: Template, message: Message) -> None:
+        if "loaded" in message:
+            parent.become(Phase.SERVING)
+        elif "exited" in message:
+            for worker in parent.generation.workers:
+                if worker.pid == message["exited"]:
+                    worker.status = message["status"]
+        else:
+            number = message.get("forked", message.get("unborn"))
+            for worker in parent.generation.workers:
+                if worker.number == number and "pid" in message:
+                    worker.pid = message["pid"]
+                elif worker.number == number:
+                    log.error("No worker could be started: %s", message["why"])
+
+    # ---- The dead -------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        now = time.monotonic()
+        for child in self._children():
+            if child.status is None and self._is_own(child):
+                assert child.pid is not None
+                found, status = os.waitpid(child.pid, os.WNOHANG)
+                if found:
+                    child.status = os.waitstatus_to_exitcode(status)
+            if child.status is not None:
+                if not child.channel.ended:
+                    self._hear(child)  # its last words
+                self._bury(child, now)
+            elif child.silent_since and now - child.silent_since >= self._respite(child):
+                if self._is_own(child):
+                    child.kill()  # it lives, but cannot be spoken to; the next turn reaps it
+                else:
+                    self._bury(child, now)
+        for pid in self._strays.copy():
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                self._strays.discard(pid)
+        if os.getpid() == 1:
+            self._reap_strangers()
+
+    def _respite(self, child: Child) -> float:
+        """For how long somebody may yet say how a child has ended, whose line is cut."""
+        orphan = isinstance(child, Worker) and child.generation.template is None
+        return _BURIAL if self._is_own(child) or not orphan else 0.0
+
+    def _is_own(self, child: Child) -> bool:
+        return isinstance(child, Template) or not self._preload
+
+    def _reap_strangers(self) -> None:
+        """The first process of a container is given the orphans of all the others."""
+        own = {child.pid for child in self._children()} | self._strays
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or found.si_pid in own:
+                return
+            os.waitpid(found.si_pid, os.WNOHANG)
+
+    def _bury(self, child: Child, now: float) -> None:
+        if not child.channel.ended:
+            self._selector.unregister(child.channel)
+        child.channel.close()
+        before = child.phase
+        child.become(Phase.STOPPED)
+        if isinstance(child, Template):
+            self._bury_template(child, now)
+        elif isinstance(child, Worker):
+            generation = child.generation
+            generation.workers.discard(child)
+            end = describe(child.status) if child.status is not None else "is gone"
+            if child.dismissed or before is Phase.DRAINING:
+                log.debug("%s %s", child, end)
+            else:
+                self._lost(generation, child, str(child), end, now)
+
+    def _bury_template(self, child: Template, now: float) -> None:
+        generation = child.generation
+        if generation.template is not child:
+            return  # it was hung up on
+        generation.template = None
+        end = describe(child.status) if child.status is not None else "is gone"
+        for worker in generation.workers:
+            if worker.pid is None:  # it was asked for, and never born
+                worker.dismissed = True
+        self._lost(generation, child, f"the template (process {child.pid})", end, now)
+
+    def _lost(self, generation: Generation, child: Child, who: str, end: str, now: float) -> None:
+        """A process has ended that was to live."""
+        generation.lost(child, now)
+        reason = child.failed or f"{who} {end} before it was ready"
+        if generation.phase is Phase.STARTING and (child.failed or generation.is_hopeless()):
+            self._give_up(generation, reason, child)
+            return
+        sys.stderr.write(generation.new_trace(child.trace))
+        log.error("%s %s%s", who, end, f": {child.failed}" if child.failed else "")
+
+    def _give_up(self, generation: Generation, reason: str, child: Child) -> None:
+        """No worker of `generation` will ever be ready."""
+        self._abandon(generation)
+        if generation is not self._next:
+            return
+        self._next = None
+        if self._current is None:
+            self._failure = StartFailed(reason, child.trace, loaded=not child.failed)
+            self._end()
+            return
+        sys.stderr.write(child.trace)
+        log.error("The new application is not served, the old one goes on: %s", reason)
+        self._say_ready()
+
+    # ---- The living -----------------------------------------------------------------------
+
+    def _inspect(self, now: float) -> None:
+        """Find the workers that hang, and end the children whose time is up."""
+        self._notifier.alive()  # the manager watches this process, which watches the others
+        for child in self._children():
+            if child.deadline and now >= child.deadline:
+                child.deadline = now + _LAST_MOMENT
+                child.kill()
+            if isinstance(child, Worker) and child.phase is Phase.SERVING:
+                stuck = max(now - child.beat_at, child.pulse)
+                if self._timeout and stuck >= self._timeout and not child.outgoing:
+                    child.hangs = True
+                    self._replace(child, f"it has taken no request for {stuck:.0f} seconds")
+
+    def _replace(self, worker: Worker, reason: str) -> None:
+        if worker.phase is Phase.SERVING and not worker.outgoing:
+            worker.outgoing = reason
+            log.info("Replacing %s: %s", worker, reason)
+
+    def _drain(self, worker: Worker) -> None:
+        """Let a worker that serves finish what it has."""
+        if worker.phase is Phase.SERVING:
+            worker.become(Phase.DRAINING)
+            # the threads of one that hangs would leave clients waiting that others can serve
+            worker.channel.send({"drain": True, "adopt": not worker.hangs})
+            worker.deadline = time.monotonic() + self._patience + _MERCY
+
+    def _dismiss(self, worker: Worker) -> None:
+        """End a worker that does not serve yet."""
+        worker.dismissed = True
+        worker.kill(signal.SIGTERM)
+        worker.deadline = time.monotonic() + _LAST_MOMENT
+
+    # ---- What there should be -----------------------------------------------------------------
+
+    def _reconcile(self, now: float) -> None:
+        if self.phase is Phase.STARTING or self.phase is Phase.SERVING:
+            for generation in (self._next, self._current):
+                if generation is not None:
+                    self._staff(generation, now)
+            if self._next is not None and self._next.count(Phase.SERVING) >= self._want:
+                self._promote(self._next)
+            elif self._next is None and self._current is not None:
+                self._retire(self._current)
+        for generation in self._generations.copy():
+            if generation not in (self._next, self._current) and not generation.workers:
+                self._hang_up(generation)
+                if generation.template is None:
+                    self._generations.remove(generation)
+        if self.phase is Phase.DRAINING and not any(each.workers for each in self._generations):
+            self.become(Phase.STOPPED)
+
+    def _staff(self, generation: Generation, now: float) -> None:
+        """Start the workers that are missing."""
+        missing = self._want - sum(worker.is_staff() for worker in generation.workers)
+        if missing <= 0 or now < generation.not_before:
+            return
+        try:
+            if self._preload:
+                generation.template = generation.template or self._fork_template(generation)
+                if generation.template.phase is not Phase.SERVING:
+                    return
+            for _ in range(missing):
+                generation.workers.add(self._hire(generation))
+        except OSError as error:
+            log.error("No process could be started: %s", error)
+            generation.not_before = now + _LOOK
+
+    def _promote(self, generation: Generation) -> None:
+        """All workers of a new generation are ready: it takes over."""
+        old, self._current, self._next = self._current, generation, None
+        generation.become(Phase.SERVING)
+        generation.failures = 0
+        if old is None:
+            self.become(Phase.SERVING)
+            self._started(self._facts)
+        else:
+            log.info("The new application is served")
+            old.become(Phase.DRAINING)
+            self._abandon(old)
+        self._say_ready()
+
+    def _say_ready(self) -> None:
+        self._notifier.ready(f"{self._want} workers serve")
+
+    def _retire(self, generation: Generation) -> None:
+        """Drain the workers that are too many: those that were replaced, then the oldest."""
+        serving = [each for each in generation.workers if each.phase is Phase.SERVING]
+        serving.sort(key=lambda each: (not each.outgoing, each.number))
+        for worker in serving[: max(len(serving) - self._want, 0)]:
+            self._drain(worker)
+
+    def _abandon(self, generation: Generation) -> None:
+        """Let a generation end: what serves drains, what starts is stopped."""
+        for worker in generation.workers:
+            if worker.phase is Phase.STARTING:
+                self._dismiss(worker)
+            else:
+                self._drain(worker)
+
+    # ---- Births ---------------------------------------------------------------------------
+
+    def _conceive(self) -> Generation:
+        self._generations_made += 1
+        generation = Generation(self._generations_made)
+        self._generations.append(generation)
+        return generation
+
+    def _hire(self, generation: Generation) -> Worker:
+        self._workers_made += 1
+        number = self._workers_made
+        ours, theirs = pair()
+        with theirs:
+            if generation.template is not None:
+                generation.template.channel.send({"fork": number}, theirs.fileno())
+                pid = None
+            else:
+                try:
+                    pid = self._fork(ours, theirs, process.run)
+                except OSError:
+                    ours.close()
+                    raise
+        worker = Worker(Channel(ours), pid, number, generation)
+        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        return worker
+
+    def _fork_template(self, generation: Generation) -> Template:
+        ours, theirs = pair()
+        with theirs:
+            try:
+                pid = self._fork(ours, theirs, template.run)
+            except OSError:
+                ours.close()
+                raise
+        made = Template(Channel(ours), pid, generation)
+        self._selector.register(made.channel, selectors.EVENT_READ, made)
+        return made
+
+    def _fork(
+        self, ours: socket.socket, theirs: socket.socket, run: Callable[[Job, socket.socket], int]
+    ) -> int:
+        def main() -> int:
+            ours.close()
+            self._signals.close()
+            return run(self._job, theirs)
+
+        return fork(main)
+
+    def _hang_up(self, generation: Generation) -> None:
+        """Let the template end; its workers live on, and are watched by their lines."""
+        parent, generation.template = generation.template, None
+        if parent is not None:
+            self._selector.unregister(parent.channel)
+            parent.channel.close()
+            if parent.phase is Phase.STARTING:  # else it sees that it is alone
+                parent.kill(signal.SIGTERM)
+            assert parent.pid is not None
+            self._strays.add(parent.pid)

@@ -1,0 +1,89 @@
+"""The template: a process that has imported the application and serves nothing.
+
+The workers of a generation are forked from it, so that they share the memory of what it has
+imported. The supervisor itself never imports the application; a reload makes a new template.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+
+from ..signals import Signals
+from . import process
+from .channel import Channel
+from .forking import Job, Loaded, failure, fork
+
+log = logging.getLogger("loopless")
+
+
+def run(job: Job, sock: socket.socket) -> int:
+    """Import the application, then fork a worker for each that is asked for; the exit code."""
+    channel = Channel(sock)
+    try:
+        loaded = job.load()
+    except BaseException as error:
+        channel.send(failure(error))
+        return 1
+    if threading.active_count() > 1:
+        log.warning(
+            "The application has started threads while it was imported; they do not exist in the"
+            " workers. Start them with the first request, or leave out --preload"
+        )
+    # what is there now is never garbage; looking at it would copy the memory that is shared
+    gc.collect()
+    gc.freeze()
+    channel.send({"loaded": True})
+    with Signals((signal.SIGCHLD,)) as signals:
+        _Nursery(job, channel, loaded, signals).run()
+    return 0
+
+
+class _Nursery:
+    def __init__(self, job: Job, channel: Channel, loaded: Loaded, signals: Signals) -> None:
+        self._job = job
+        self._channel = channel
+        self._loaded = loaded
+        self._signals = signals
+        self._children: set[int] = set()
+
+    def run(self) -> None:
+        """Until the supervisor hangs up."""
+        channel, signals = self._channel, self._signals
+        while not channel.ended:
+            select.select([channel.fileno(), signals.fileno()], [], [])
+            for message in channel.receive():
+                if "fork" in message:
+                    self._fork(message["fork"])
+                else:
+                    self._job.close_sockets()
+            signals.take()
+            self._reap()
+
+    def _fork(self, number: int) -> None:
+        sock = socket.socket(fileno=self._channel.descriptor())
+        with sock:
+            try:
+                pid = fork(lambda: self._become_worker(sock))
+            except OSError as error:
+                self._channel.send({"unborn": number, "why": str(error)})
+                return
+        self._children.add(pid)
+        self._channel.send({"forked": number, "pid": pid})
+
+    def _become_worker(self, sock: socket.socket) -> int:
+        self._signals.close()
+        return process.run(self._job, sock, self._loaded)
+
+    def _reap(self) -> None:
+        for pid in self._children.copy():
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                self._children.discard(pid)
+                code = os.waitstatus_to_exitcode(status)
+                self._channel.send({"exited": pid, "status": code})
