@@ -18,14 +18,19 @@ def open_sockets(config: ServerConfig) -> list[socket.socket]:
     with contextlib.ExitStack() as opened:
         sockets = []
         for text in config.bind.addresses:
-            address = parse_bind(text)
-            try:
-                sock = open_socket(address, config.bind.backlog)
-            except OSError as error:
-                raise ConfigError(_bind_problem(text, address, error)) from None
+            sock = open_socket_for(text, config.bind.backlog)
             sockets.append(opened.enter_context(sock))
         opened.pop_all()
     return sockets
+
+
+def open_socket_for(text: str, backlog: int) -> socket.socket:
+    """A socket for one address. Raises as `open_sockets`."""
+    address = parse_bind(text)
+    try:
+        return open_socket(address, backlog)
+    except OSError as error:
+        raise ConfigError(_bind_problem(text, address, error)) from None
 
 
 def _bind_problem(text: str, address: BindAddress, error: OSError) -> str:
