@@ -22,6 +22,7 @@ import requests
 from .apps.command import Command, get
 from .apps.django_project import (
     APP,
+    DJANGO_OPTIONS,
     PASSWORD,
     RUNSERVER_APP,
     Project,
@@ -310,7 +311,7 @@ def test_a_bad_setting_is_a_failed_check(project: Project) -> None:
 
 def test_help_names_the_options_of_both(project: Project) -> None:
     text = project.manage("runserver_fast", "--help").stdout
-    for option in ("--nothreading", "--insecure", "--threads", "--keep-alive", "--ipv6"):
+    for option in (*DJANGO_OPTIONS, "--threads", "--keep-alive"):
         assert option in text
 
 

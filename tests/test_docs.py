@@ -16,6 +16,8 @@ import pytest
 from loopless.cli import main
 from loopless.worker import OPTIONS
 
+from .apps.django_project import DJANGO_OPTIONS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -81,7 +83,7 @@ def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert flags <= known
     # in the running text too
     mentioned = set(re.findall(r"`(--[a-z-]+)[ `]", page.read_text("utf-8")))
-    assert mentioned - {"--check"} <= known
+    assert mentioned - {"--check", "--loopless-live-server", *DJANGO_OPTIONS} <= known
 
 
 def test_there_are_commands_to_check() -> None:
