@@ -22,6 +22,7 @@ import requests
 from .apps.command import Command, get
 from .apps.django_project import (
     APP,
+    DJANGO_OPTIONS,
     PASSWORD,
     RUNSERVER_APP,
     Project,
@@ -310,7 +311,7 @@ def test_a_bad_setting_is_a_failed_check(project: Project) -> None:
 
 def test_help_names_the_options_of_both(project: Project) -> None:
     text = project.manage("runserver_fast", "--help").stdout
-    for option in ("--nothreading", "--insecure", "--threads", "--keep-alive", "--ipv6"):
+    for option in (*DJANGO_OPTIONS, "--threads", "--keep-alive"):
         assert option in text
 
 
@@ -342,6 +343,21 @@ def test_without_debug(project: Project, number: int) -> None:
 def test_hosts_are_needed(project: Project) -> None:
     text = project.manage("runserver_fast", env=environment("DEBUG = False"), code=1).stderr
     assert one_line(text).endswith("You must set settings.ALLOWED_HOSTS if DEBUG is False.")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+def test_workers(project: Project) -> None:
+    with project.serve("--workers", "2", "--insecure", settings=PRODUCTION) as running:
+        url = running.url()
+        assert "2 workers" in running.text
+        assert "but static files, by --insecure" in running.text
+        before = {get(f"{url}/version")[1] for _ in range(4)}
+        assert get(f"{url}/static/admin/css/base.css")[0] == 200
+        running.process.send_signal(signal.SIGHUP)
+        running.until("The new application is served")
+        after = {get(f"{url}/version")[1] for _ in range(4)}
+        assert not before & after  # other processes
+        running.end()
 
 
 # ---- Beside others --------------------------------------------------------------------------

@@ -110,7 +110,7 @@ class LooplessCommand(_Command):
         """Django's, whose complaints are one line here: there are many options to list."""
         parser = super().create_parser(prog_name, subcommand, **kwargs)
         if getattr(self, "_called_from_command_line", False):
-            parser.error = partial(_complain, parser)  # type: ignore[method-assign,assignment]
+            parser.error = partial(_complain, parser)  # type: ignore[method-assign]
         return parser
 
     def handle(self, *args: Any, **options: Any) -> None:

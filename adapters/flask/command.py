@@ -30,9 +30,9 @@ from loopless.cli import (
     from_table,
     run_reloader,
     run_server,
-    say,
     spelled_as_flag,
 )
+from loopless.process import say
 from loopless.reload import Inherited, Watched
 from loopless.worker import OPTIONS, ConfigError
 from loopless.worker.supervisor import Loaded, StartFailed

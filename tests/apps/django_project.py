@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,7 +16,16 @@ APP = "loopless.adapters.django"
 RUNSERVER_APP = "loopless.adapters.django.runserver"
 PASSWORD = "correct horse"
 
-Start = Callable[..., Command]
+# Options that Django has given `runserver`, and pytest's of ours; `loopless` has none of them.
+DJANGO_OPTIONS = (
+    "--noreload",
+    "--nothreading",
+    "--nostatic",
+    "--insecure",
+    "--skip-checks",
+    "--no-color",
+    "--ipv6",
+)
 
 VIEWS = """
 import os
