@@ -7,7 +7,7 @@ import platform
 import socket
 import sys
 import sysconfig
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .version import __version__
 from .worker import Server, gil_enabled
@@ -34,7 +34,7 @@ def start_message(
     the GIL is on there.
     """
     lines = [f"loopless {__version__} serves {name} ({kind})"]
-    lines += _places(server.urls, server.addresses)
+    lines += places(server)
     lines += made_up_certificate(server)
     crew = _loops(server) if kind == "asgi" else _plural(server.config.threads(), "thread")
     if workers:
@@ -89,11 +89,17 @@ def made_up_certificate(server: Server) -> list[str]:
     ]
 
 
-def _places(urls: Sequence[str], addresses: Sequence[Any]) -> list[str]:
-    return [
-        f"{_both(url)} (and on every other address of this machine)" if _everywhere(name) else url
-        for url, name in zip(urls, addresses, strict=True)
-    ]
+def places(server: Server, path: str = "") -> list[str]:
+    """Where `server` listens, a text for each of its sockets. `path` is put behind an URL."""
+    found = []
+    for url, name in zip(server.urls, server.addresses, strict=True):
+        if not isinstance(name, tuple):
+            found.append(url)
+        elif name[0] in _EVERYWHERE:
+            found.append(f"{_both(url + path)} (and on every other address of this machine)")
+        else:
+            found.append(url + path)
+    return found
 
 
 def _both(url: str) -> str:
@@ -101,7 +107,3 @@ def _both(url: str) -> str:
     if "[::1]" in url and socket.has_dualstack_ipv6():
         return f"{url.replace('[::1]', '127.0.0.1')} and {url}"
     return url
-
-
-def _everywhere(name: Any) -> bool:
-    return isinstance(name, tuple) and name[0] in _EVERYWHERE

@@ -6,32 +6,31 @@ import contextlib
 import errno
 import socket
 
-from .worker import ConfigError, ServerConfig
+from .worker import Bind, ConfigError, ServerConfig
 from .worker.listener import BindAddress, open_socket, parse_bind
-from .worker.systemd import inherited_sockets
 
 # How many ports above a busy one are tried, to name one that is free.
 _PORTS_TRIED = 20
 
 
 def open_sockets(config: ServerConfig) -> list[socket.socket]:
-    """A socket for every address, or those that a service manager has opened instead.
-
-    Raises `ConfigError`, in words, for what the system refuses.
-    """
-    if inherited := inherited_sockets(config.bind.backlog):
-        return inherited
+    """A socket for every address. Raises `ConfigError`, in words, for what the system refuses."""
     with contextlib.ExitStack() as opened:
         sockets = []
         for text in config.bind.addresses:
-            address = parse_bind(text)
-            try:
-                sock = open_socket(address, config.bind.backlog, config.bind)
-            except OSError as error:
-                raise ConfigError(_bind_problem(text, address, error)) from None
+            sock = open_socket_for(text, config.bind)
             sockets.append(opened.enter_context(sock))
         opened.pop_all()
     return sockets
+
+
+def open_socket_for(text: str, settings: Bind) -> socket.socket:
+    """A socket for one address of `settings`. Raises as `open_sockets`."""
+    address = parse_bind(text)
+    try:
+        return open_socket(address, settings.backlog, settings)
+    except OSError as error:
+        raise ConfigError(_bind_problem(text, address, error)) from None
 
 
 def _bind_problem(text: str, address: BindAddress, error: OSError) -> str:

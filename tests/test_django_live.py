@@ -20,6 +20,9 @@ from .apps.command import command, get
 
 pytest.importorskip("django")
 
+# a whole run of pytest is within some of them
+pytestmark = pytest.mark.timeout(120)
+
 SETTINGS = """
 import os
 from pathlib import Path
@@ -399,7 +402,7 @@ def run(project: Path, *words: str, code: int = 0, **variables: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=50,
+        timeout=100,
     )
     assert result.returncode == code, result.stdout
     return result.stdout

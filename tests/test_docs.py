@@ -17,6 +17,8 @@ from loopless.adapters.flask.command import serve
 from loopless.cli import main
 from loopless.worker import OPTIONS
 
+from .apps.django_project import DJANGO_OPTIONS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -87,7 +89,8 @@ def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert {word for word in words if word.startswith("--")} <= flask_knows
     # in the running text too
     mentioned = set(re.findall(r"`(--[a-z-]+)[ `]", page.read_text("utf-8")))
-    assert mentioned - {"--check"} <= (known | flask_knows if page.name == "flask.md" else known)
+    known |= {"--check", "--loopless-live-server", *DJANGO_OPTIONS}
+    assert mentioned <= (known | flask_knows if page.name == "flask.md" else known)
 
 
 def test_there_are_commands_to_check() -> None:

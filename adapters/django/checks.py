@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.apps import apps
 from django.core import checks
 from django.core.checks import CheckMessage
 
@@ -22,32 +21,30 @@ def check_setting(**_: Any) -> list[CheckMessage]:
     return []
 
 
-# Apps with a `runserver` of their own, which replaces the whole server.
-_RIVALS = ("daphne", "channels")
-_STATICFILES = "django.contrib.staticfiles"
+_OURS = "loopless.adapters.django.runserver"
 
 
 def check_order(**_: Any) -> list[CheckMessage]:
-    """`runserver` is the one of the first app that has one: that must be ours."""
-    ours = "loopless.adapters.django.runserver"
-    names = [config.name for config in apps.get_app_configs()]
-    before = names[: names.index(ours)]
+    """`runserver` is the one of the first app that has one: that must be ours, or wrap ours."""
+    from .command import LooplessCommand, has_own_server, runserver_commands
+
+    below = dict(runserver_commands(_OURS))
     found: list[CheckMessage] = [
         checks.Error(
-            f"{ours!r} stands below {name!r} in INSTALLED_APPS, so that {name!r} has `runserver`.",
-            hint=f"Put {ours!r} above {name!r}.",
+            f"{_OURS!r} stands below {name!r} in INSTALLED_APPS, so that {name!r} has `runserver`.",
+            hint=f"Put {_OURS!r} above {name!r}.",
             id="loopless.E002",
         )
-        for name in before
-        if name in (_STATICFILES, *_RIVALS)
+        for name, command in runserver_commands()
+        if name not in below and not issubclass(command, LooplessCommand)
     ]
     found += [
         checks.Warning(
-            f"Both {ours!r} and {name!r} replace `runserver`; loopless's is used.",
+            f"Both {_OURS!r} and {name!r} replace `runserver`; loopless's is used.",
             hint=f"Remove one of the two, or use `runserver_fast` beside {name!r}.",
             id="loopless.W001",
         )
-        for name in names
-        if name == "daphne" and name not in before
+        for name, command in below.items()
+        if has_own_server(command)
     ]
     return found

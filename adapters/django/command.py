@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
+import logging
 import os
+import re
 import socket
 import sys
-import threading
 import time
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,14 +19,21 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    SystemCheckError,
+)
+from django.core.management.color import no_style
 from django.core.management.commands.runserver import Command as DjangoCommand
 from django.db import connections
 from django.utils import autoreload as django_autoreload
+from django.utils.log import ServerFormatter
 
-from loopless.banner import gil_advice, gil_state, made_up_certificate
-from loopless.binding import open_sockets
+from loopless.banner import gil_advice, gil_state, made_up_certificate, places
 from loopless.process import check_files, configure_logging, raise_descriptor_limit
+from loopless.reload import GRACE
 from loopless.version import __version__
 from loopless.worker import ConfigError, Server, ServerConfig, StartupError
 
@@ -31,7 +41,7 @@ from . import autoreload
 from .handler import django_app
 from .hybrid import hybrid_of
 from .log import RequestLog
-from .options import add_arguments, configure
+from .options import add_arguments, configure, from_settings
 from .workers import replace_process
 
 if TYPE_CHECKING:
@@ -39,26 +49,42 @@ if TYPE_CHECKING:
 else:
     _Command = object  # mixed in: which `runserver` is below is known when the apps are
 
+# As argparse: the code for what was typed wrongly.
+_USAGE = 2
+# Seconds at most for the reloader's first look at the files.
+_FIRST_LOOK = 2.0
+_OWN_APP = "loopless.adapters.django.runserver"
+
 _DEVELOPMENT = (
     "WARNING: DEBUG is on, so errors show the project's inside. With DEBUG = False this is the"
     " production command: no autoreload, no static files, no debug page."
 )
 _PRODUCTION = "DEBUG is off: no autoreload, no static files, no debug page."
+_INSECURE = "DEBUG is off: no autoreload, no debug page; but static files, by --insecure."
+
+
+def runserver_commands(below: str = "") -> Iterator[tuple[str, type[BaseCommand]]]:
+    """The apps that have a `runserver`, and it: all of them, or those below the app `below`."""
+    names = [config.name for config in apps.get_app_configs()]
+    for app in names[names.index(below) + 1 :] if below in names else names:
+        module = f"{app}.management.commands.runserver"
+        if app != _OWN_APP and _exists(module):
+            yield app, importlib.import_module(module).Command
+
+
+def has_own_server(command: type[BaseCommand]) -> bool:
+    """Whether a `runserver` serves with something else than Django's server, and than this."""
+    return getattr(command, "inner_run", None) is not DjangoCommand.inner_run
 
 
 def runserver_below(name: str = "") -> type[BaseCommand]:
     """The `runserver` that a project has without loopless, or below the app `name`.
 
     The first app that has one decides, but not one with a server of its own: there can be only
-    one of those.
+    one of those; nor one that wraps loopless's `runserver`, for what is below is wrapped again.
     """
-    names = [config.name for config in apps.get_app_configs()]
-    for app in names[names.index(name) + 1 :] if name in names else names:
-        module = f"{app}.management.commands.runserver"
-        if app.startswith("loopless.") or not _exists(module):
-            continue
-        command: type[BaseCommand] = importlib.import_module(module).Command
-        if getattr(command, "inner_run", None) is DjangoCommand.inner_run:
+    for _, command in runserver_commands(name):
+        if not has_own_server(command) and not issubclass(command, LooplessCommand):
             return command
     return DjangoCommand
 
@@ -82,40 +108,52 @@ class LooplessCommand(_Command):
             parser.set_defaults(use_static_handler=False)
         add_arguments(parser)
 
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Django's, whose complaints are one line here: there are many options to list."""
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        if getattr(self, "_called_from_command_line", False):
+            parser.error = partial(_complain, parser)  # type: ignore[method-assign]
+        return parser
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Check what was typed, then serve, with or without autoreload."""
         del args
-        self._line = autoreload.Line()
-        self._line.reached()
+        self._server: Server | None = None
+        if options["no_color"]:
+            _uncolour_requests()
         if not settings.DEBUG and not settings.ALLOWED_HOSTS:
             raise CommandError("You must set settings.ALLOWED_HOSTS if DEBUG is False.")
         try:
-            config = self._configure(options)
+            # What the setting says is for the system checks, and can be mended while this runs.
+            check_files(self._configure(options, {}))
         except ConfigError as error:
-            raise CommandError(str(error), returncode=2) from None
-        serve = partial(self._check_and_serve, config)
+            raise CommandError(str(error), returncode=_USAGE) from None
         if not options["use_reloader"] or not settings.DEBUG:
-            serve(**options)
+            try:
+                self._check_and_serve(**options)
+            except ConfigError as error:
+                raise CommandError(str(error), returncode=_USAGE) from None
         elif autoreload.is_child():
-            autoreload.run_child(serve, **options)
+            autoreload.run_child(self._serve_under_reloader, self._stop, **options)
         else:
             sys.exit(autoreload.Parent().run())
 
     # ---- What was typed -------------------------------------------------------------------
 
-    def _configure(self, options: dict[str, Any]) -> ServerConfig:
+    def _configure(self, options: Mapping[str, Any], setting: Mapping[str, Any]) -> ServerConfig:
         typed: dict[str, Any] = {}
         if not options["use_threading"]:
             if options["threads"] not in (None, 1):
-                raise CommandError("--nothreading means one thread: give it, or --threads")
+                raise ConfigError("--nothreading means one thread: give it, or --threads")
             typed["threads"] = 1
         if options["addrport"] or options["use_ipv6"]:
             if options["bind"]:
-                raise CommandError("an address was given twice: as an argument, and by --bind")
+                raise ConfigError("an address was given twice: as an argument, and by --bind")
             typed["bind"] = self._address(options["addrport"] or "", ipv6=options["use_ipv6"])
-        defaults = {"bind": self._address("", ipv6=False)}
-        config = configure(options, defaults=defaults, typed=typed)
-        check_files(config)
+        defaults: dict[str, Any] = {"bind": self._address("", ipv6=False)}
+        if settings.DEBUG:
+            defaults["graceful_timeout"] = GRACE  # no developer waits for an open stream
+        config = configure(options, defaults={**defaults, **setting}, typed=typed)
         if config.processes.needs_supervisor and options["use_reloader"] and settings.DEBUG:
             raise ConfigError("workers: autoreload is for a single process; add --noreload")
         return config
@@ -126,7 +164,7 @@ class LooplessCommand(_Command):
             return typed
         host, _, port = typed.rpartition(":")
         if port and not port.isdecimal():
-            raise CommandError(f'"{typed}" is not a valid port number or address:port pair.')
+            raise ConfigError(f'"{typed}" is not a valid port number or address:port pair.')
         if not host:
             host = f"[{self.default_addr_ipv6}]" if ipv6 else self.default_addr
         elif ipv6 and not host.startswith("["):
@@ -135,7 +173,22 @@ class LooplessCommand(_Command):
 
     # ---- Serving --------------------------------------------------------------------------
 
-    def _check_and_serve(self, config: ServerConfig, **options: Any) -> None:
+    def _serve_under_reloader(self, **options: Any) -> None:
+        """In a thread beside the reloader. What an edit can mend leaves the process alone."""
+        try:
+            self._check_and_serve(**options)
+        except SystemCheckError as error:
+            self.stderr.write(str(error), lambda text: text)  # it has colours already
+        except ConfigError as error:
+            self.stderr.write(f"Error: {error}")
+            if self._opening:
+                # as runserver: nothing else ends the process from here
+                self.stdout.flush()
+                os._exit(_USAGE)
+
+    def _check_and_serve(self, **options: Any) -> None:
+        """Raises `ConfigError` for what the settings say, and for what cannot be listened on."""
+        self._opening = False
         django_autoreload.raise_last_exception()
         if not options["skip_checks"]:
             self.stdout.write("Performing system checks...\n\n")
@@ -144,64 +197,57 @@ class LooplessCommand(_Command):
         self.check_migrations()
         for connection in connections.all(initialized_only=True):
             connection.close()
+        config = self._configure(options, from_settings())
+        check_files(config)
         handler = self.get_handler(**options)
+        static = isinstance(handler, StaticFilesHandler)
         if config.processes.needs_supervisor:
-            static_files = isinstance(handler, StaticFilesHandler)
-            notes = [_DEVELOPMENT if settings.DEBUG else _PRODUCTION]
-            self._serve_with_workers(config, static_files, notes)
+            self.stdout.flush()
+            replace_process(config, static_files=static, notes=[_kind_of_service(static)])
         try:
             app = hybrid_of(django_app(handler))
         except ImproperlyConfigured as error:
-            self._give_up(str(error))
+            raise ConfigError(str(error)) from None
         configure_logging(config.log.level)
         raise_descriptor_limit()
+        self._opening = True
+        self._server = Server(
+            app,
+            config,
+            sockets=autoreload.line().sockets(config),
+            lifecycle_collector=_request_log(config),
+        )
         try:
-            addresses = config.bind.addresses
-            server = Server(
-                app,
-                config,
-                sockets=self._line.sockets(addresses, partial(open_sockets, config)),
-                lifecycle_collector=_request_log(config),
-            )
-            server.start()
-        except (ConfigError, StartupError, OSError) as error:
-            self._give_up(str(error))
-        self._serve(server, **options)
+            self._server.start()
+        except (StartupError, OSError) as error:
+            raise ConfigError(f"the server cannot start: {error}") from None
+        self._serve(self._server, static=static, **options)
 
-    def _serve_with_workers(
-        self, config: ServerConfig, static_files: bool, notes: list[str]
-    ) -> NoReturn:
-        self.stdout.flush()
-        try:
-            replace_process(config, static_files=static_files, notes=notes)
-        except ConfigError as error:
-            self._give_up(str(error))
+    def _stop(self) -> None:
+        if self._server is not None:
+            self._server.stop(GRACE)
 
-    def _give_up(self, message: str) -> NoReturn:
-        if threading.current_thread() is threading.main_thread():
-            raise CommandError(message, returncode=2)
-        # as runserver: nothing else ends the process from a thread beside the reloader
-        self.stderr.write(f"Error: {message}")
-        os._exit(1)
-
-    def _serve(self, server: Server, **options: Any) -> None:
+    def _serve(self, server: Server, *, static: bool, **options: Any) -> None:
         """Until Ctrl-C, SIGTERM, or the reloader ends the process."""
+        if autoreload.is_child() and settings.DEBUG and options["use_reloader"]:
+            # who reads that it serves may edit at once
+            autoreload.line().looked.wait(_FIRST_LOOK)
         try:
-            self._announce(server)
+            self._announce(server, static=static)
             server.serve_forever()
         except KeyboardInterrupt:
             server.stop()
         if options.get("shutdown_message"):
             self.stdout.write(options["shutdown_message"])
 
-    def _announce(self, server: Server) -> None:
+    def _announce(self, server: Server, *, static: bool) -> None:
         threads = server.config.threads()
         stop = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
         kind = "development server" if settings.DEBUG else "server"
         lines = [
             time.strftime("%B %d, %Y - %X"),
             f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}",
-            *(f"Starting {kind} at {_with_slash(url)}" for url in server.urls),
+            *(f"Starting {kind} at {place}" for place in places(server, path="/")),
             *made_up_certificate(server),
             f"loopless {__version__}, {threads} thread{'s' if threads > 1 else ''}, {gil_state()}",
             *gil_advice(),
@@ -210,11 +256,18 @@ class LooplessCommand(_Command):
         ]
         self.stdout.write("\n".join(lines))
         if not settings.DEBUG:
-            self.stdout.write(_PRODUCTION)
+            self.stdout.write(_kind_of_service(static))
         elif os.environ.get("DJANGO_RUNSERVER_HIDE_WARNING") != "true":
-            self.stdout.write(self.style.WARNING(_DEVELOPMENT))
+            self.stdout.write(self.style.WARNING(_kind_of_service(static)))
         # into a pipe too, where somebody may be waiting for it
         self.stdout.flush()
+
+
+def _kind_of_service(static: bool) -> str:
+    """What is said of `DEBUG`, and what follows from it."""
+    if settings.DEBUG:
+        return _DEVELOPMENT
+    return _INSECURE if static else _PRODUCTION
 
 
 def _request_log(config: ServerConfig) -> RequestLog | None:
@@ -228,14 +281,30 @@ def _beside(server: Server) -> list[str]:
     return [f"{settings.ASGI_APPLICATION} has the WebSockets and asynchronous views, on a loop"]
 
 
-def _with_slash(url: str) -> str:
-    return url if url.startswith("unix:") else f"{url}/"
-
-
 def _ipv6_of(host: str) -> str:
     """The first IPv6 address of `host`."""
+    if host == "localhost":  # whatever this machine's files say (RFC 6761, 6.3)
+        return "::1"
     try:
         found = socket.getaddrinfo(host, None, socket.AF_INET6, socket.SOCK_STREAM)
     except OSError:
-        raise CommandError(f'"{host}" is not a valid IPv6 address.') from None
+        raise ConfigError(f'"{host}" is not a valid IPv6 address.') from None
     return str(found[0][4][0])
+
+
+def _uncolour_requests() -> None:
+    """Take the colours from Django's own request lines, whose handlers were set up before."""
+    for handler in logging.getLogger("django.server").handlers:
+        if isinstance(handler.formatter, ServerFormatter):
+            handler.formatter.style = no_style()
+
+
+def _complain(parser: CommandParser, message: str) -> NoReturn:
+    """One line for what cannot be understood, with the option that may have been meant."""
+    unknown = re.search(r"(--[\w-]+)", message) if "unrecognized" in message else None
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        close = difflib.get_close_matches(unknown[1], flags, n=1)
+        message += f"; did you mean {close[0]}?" if close else f"; see {parser.prog} --help"
+    parser.exit(_USAGE, f"{parser.prog}: {message}\n")
+    raise AssertionError("not reached")

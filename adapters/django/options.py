@@ -48,16 +48,20 @@ def _type(option: Option) -> Callable[[str], Any]:
 def configure(
     options: Mapping[str, Any], *, defaults: Mapping[str, Any], typed: Mapping[str, Any]
 ) -> ServerConfig:
-    """The configuration that the settings, the environment and a command's `options` make.
+    """The configuration that `defaults`, the environment and a command's `options` make.
 
-    `defaults` stand below the setting; `typed` is what was given on the line in other words.
-    Raises `ConfigError`, whose message says where the value stands.
+    `defaults` are of the program and the settings; `typed` is what was given on the line in other
+    words. Raises `ConfigError`, whose message says where the value stands.
     """
-    chosen = {**defaults, **from_settings()}
+    chosen = dict(defaults)
     for option in OPTIONS:
-        value = os.environ.get(f"LOOPLESS_{option.name.upper()}")
+        variable = f"LOOPLESS_{option.name.upper()}"
+        value = os.environ.get(variable)
         if value:
-            chosen[option.name] = value.split() if option.multiple else value
+            try:
+                chosen[option.name] = option.convert(value.split() if option.multiple else value)
+            except ConfigError as error:
+                raise ConfigError(f"{variable}: {str(error).partition(': ')[2]}") from None
     chosen.update(typed)
     given = {option.name: options.get(option.name) for option in OPTIONS}
     chosen.update((name, value) for name, value in given.items() if value is not None)

@@ -108,5 +108,6 @@ def children(pid: int) -> list[int]:
     """The processes that `pid` has started and not buried yet, by Linux."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(word) for word in (task / "children").read_text().split()]
+        with contextlib.suppress(FileNotFoundError):  # the thread has just ended
+            found += [int(word) for word in (task / "children").read_text().split()]
     return found
