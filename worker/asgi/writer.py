@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError
-from ..headers import LineCache, encode_header
+from ..headers import LineCache, SpecialError, encode_header
 from ..outgoing import Outgoing
 from ..response import ResponseWriter, StreamWriter
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..connection import Connection
     from ..messages import RequestReceived, Response
 
+_CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 # Fields that frame or route a message, or authenticate, must not follow it (RFC 9110, 6.5.1).
 _NO_TRAILERS = frozenset(
     (
@@ -66,6 +67,25 @@ class LoopWriter(ResponseWriter):
         persistent: bool,
     ) -> LoopStream:
         """As there; what the kernel does not take is left in `connection.outgoing`."""
+        if persistent and head.plain:
+            # the short way: what is not usual is left to `_render`
+            try:
+                status_line = self._status_lines[response.status]
+                block = b"".join(map(self._line, response.headers))
+                if b"Content-Length" not in block:
+                    self.date_header()
+                    parts = [status_line, self._stamp, block, _CHUNKED]
+                    return LoopStream(
+                        connection,
+                        response.code,
+                        b"".join(parts),
+                        math.inf,
+                        True,
+                        True,
+                        self._timeouts,
+                    )
+            except (SpecialError, TypeError):
+                pass
         parts, allowed, persistent = self._render(head, response, None, persistent)
         chunked = allowed == math.inf and head.version == "1.1"
         return LoopStream(
@@ -117,6 +137,24 @@ class LoopStream(StreamWriter):
         """Let the head go without a block. Raises `ClientDisconnected`."""
         if self._head:
             self._send(b"")
+
+    def push(self, block: bytes) -> bool:
+        """The short way of `write`, for a block of chunks behind which nothing waits.
+
+        False: nothing was sent, and `write` says why.
+        """
+        conn = self._connection
+        if not self._chunked or self._head or conn.outgoing is not None:
+            return False
+        data = b"%x\r\n%b\r\n" % (len(block), block)
+        try:
+            sent = conn.send(data)
+        except OSError:
+            return False
+        self.sent += len(block)
+        if sent != len(data):
+            conn.outgoing = Outgoing([memoryview(data)[sent:]], None, True, self._timeouts)
+        return True
 
     def finish_with_trailers(self, headers: Iterable[Any]) -> None:
         """End the body, and send `headers` behind it where the framing has a place for them.
