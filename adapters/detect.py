@@ -10,6 +10,25 @@ from loopless.worker import SyncApp, app_kind
 from .wsgi import WSGIApp
 
 
+def as_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> Any:
+    """`app` as a server takes it: an ASGI application as it is, any other as a `SyncApp`.
+
+    `interface` is `wsgi`, `sync` or `asgi`, or `auto` to look (see `app_kind`); `multiprocess` is
+    for `as_sync_app`. Raises `TypeError` for what is no application.
+    """
+    kind = app_kind(app)
+    if (kind if interface == "auto" else interface) != "asgi":
+        return as_sync_app(app, interface, multiprocess=multiprocess)
+    if kind == "asgi":
+        return app
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        """What inspection does not recognize as ASGI."""
+        await app(scope, receive, send)
+
+    return told
+
+
 def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> SyncApp:
     """`app` as a `SyncApp`: a WSGI application wrapped, a `SyncApp` as it is.
 
@@ -29,10 +48,10 @@ def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False
         return _wsgi_app(app, multiprocess)
     if kind == "asgi":
         raise TypeError(
-            f"{app!r} is an ASGI application, and this server runs without an event loop;"
+            f"{app!r} is an ASGI application, and here it would have to run without an event loop;"
             " a2wsgi.ASGIMiddleware(app) makes it a WSGI application"
         )
-    raise TypeError(f"the interface {interface!r} is none of auto, wsgi, sync")
+    raise TypeError(f"the interface {interface!r} is none of auto, wsgi, sync, asgi")
 
 
 def _wsgi_app(app: Any, multiprocess: bool) -> SyncApp:

@@ -12,6 +12,7 @@ from .worker import (
     Response,
     Server,
     ServerConfig,
+    StartupError,
     SyncApp,
     SyncWorker,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Response",
     "Server",
     "ServerConfig",
+    "StartupError",
     "SyncApp",
     "SyncWorker",
     "ThreadedServer",

@@ -1,13 +1,14 @@
-"""The generic API: any WSGI application or `SyncApp`, in a line or two of Python."""
+"""The generic API: any application, in a line or two of Python."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .adapters import as_sync_app
+from .adapters import as_app, as_sync_app
 from .apps import load_app
-from .worker import ConfigError, LifecycleCollector, Server, ServerConfig, SyncApp
+from .worker import ConfigError, LifecycleCollector, Server, ServerConfig
 from .worker.listener import open_sockets
+from .worker.server import Hybrid, Served
 from .worker.supervisor import Loaded, run_supervised
 from .worker.systemd import inherited_sockets
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 class ThreadedServer(Server):
     """A `Server` for any application, with the names that `wsgiref` and Werkzeug users know.
 
-    `app` is a WSGI application or a `SyncApp`; `interface` says which where inspection does not
-    tell. The keyword arguments are the options of `ServerConfig.from_options`.
+    `app` is a WSGI application, a `SyncApp` or an ASGI application; `interface` says which where
+    inspection does not tell. `asgi_app` beside one of the first two takes the WebSockets, and the
+    requests that a `SyncApp` answers with None. The keyword arguments are the options of
+    `ServerConfig.from_options`.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class ThreadedServer(Server):
         app: Any,
         *,
         interface: str = "auto",
+        asgi_app: Any = None,
         ssl_context: ssl.SSLContext | None = None,
         lifecycle_collector: LifecycleCollector | None = None,
         **options: Any,
@@ -40,7 +44,7 @@ class ThreadedServer(Server):
                 " start others"
             )
         super().__init__(
-            as_sync_app(app, interface),
+            _as_served(app, interface, asgi_app),
             config,
             ssl_context=ssl_context,
             lifecycle_collector=lifecycle_collector,
@@ -66,15 +70,23 @@ class ThreadedServer(Server):
         self.stop()
 
 
+def _as_served(app: Any, interface: str, asgi_app: Any, *, multiprocess: bool = False) -> Served:
+    if asgi_app is None:
+        served: Served = as_app(app, interface, multiprocess=multiprocess)
+        return served
+    return Hybrid(as_sync_app(app, interface, multiprocess=multiprocess), as_app(asgi_app, "asgi"))
+
+
 def serve(
     app: Any,
     *,
     interface: str = "auto",
+    asgi_app: Any = None,
     ssl_context: ssl.SSLContext | None = None,
     lifecycle_collector: LifecycleCollector | None = None,
     **options: Any,
 ) -> None:
-    """Serve `app`, a WSGI application or a `SyncApp`, until SIGINT or SIGTERM (blocking).
+    """Serve `app`, a WSGI or ASGI application or a `SyncApp`, until SIGINT or SIGTERM (blocking).
 
     `app` may be a text too, such as `"module:app"`: it is imported here, or with `workers` in each
     process, so that SIGHUP loads it anew. `options` are those of `ServerConfig.from_options`, such
@@ -88,11 +100,11 @@ def serve(
 
     def load() -> Loaded:
         found = load_app(app).app if isinstance(app, str) else app
-        return Loaded(as_sync_app(found, interface, multiprocess=supervised))
+        return Loaded(_as_served(found, interface, asgi_app, multiprocess=supervised))
 
-    def build(sync_app: SyncApp, sockets: Sequence[socket.socket]) -> Server:
+    def build(served: Served, sockets: Sequence[socket.socket]) -> Server:
         return Server(
-            sync_app,
+            served,
             config,
             sockets=sockets,
             ssl_context=ssl_context,

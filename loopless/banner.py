@@ -29,14 +29,14 @@ def start_message(
 ) -> str:
     """The lines that the command prints once `server`, which has sockets, accepts connections.
 
-    `name` is how the application was named, `kind` is what it is, such as `wsgi` or `sync`; `notes`
+    `name` is how the application was named, `kind` is what it is, such as `wsgi` or `asgi`; `notes`
     are lines of their own. `workers` is how many processes serve beside this one, and `gil` whether
     the GIL is on there.
     """
     lines = [f"loopless {__version__} serves {name} ({kind})"]
     lines += places(server)
     lines += made_up_certificate(server)
-    crew = _plural(server.config.threads(), "thread")
+    crew = _loops(server) if kind == "asgi" else _plural(server.config.threads(), "thread")
     if workers:
         crew = f"{_plural(workers, 'worker')} of {crew}"
     lines.append(f"{crew}, Python {platform.python_version()}, {gil_state(gil)}")
@@ -48,6 +48,13 @@ def start_message(
 
 def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _loops(server: Server) -> str:
+    from .worker.asgi.loops import loop_count, loop_factory
+
+    kind = loop_factory(server.config.asgi.loop).__module__.partition(".")[0]
+    return _plural(loop_count(server.config), "event loop") + f" ({kind})"
 
 
 def gil_state(gil: bool | None = None) -> str:

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from .adapters import as_sync_app
+from .adapters import as_app, as_sync_app
 from .apps import AppError, LoadedApp, app_folder, load_app
 from .banner import start_message
 from .binding import open_sockets
@@ -30,10 +30,11 @@ from .worker import (
     Option,
     Server,
     ServerConfig,
-    SyncApp,
+    StartupError,
     app_kind,
 )
 from .worker.listener import parse_bind
+from .worker.server import Hybrid, Served
 from .worker.supervisor import Loaded, StartFailed
 from .workers import run_workers
 
@@ -54,6 +55,7 @@ _GROUPS = {
     "bind": "Where",
     "workers": "Threads",
     "processes": "Processes",
+    "asgi": "ASGI",
     "tls": "TLS",
     "log": "Logs",
     "limits": "Limits",
@@ -207,9 +209,15 @@ def _app_options() -> list[click.Parameter]:
         click.Argument(["app"], required=False, envvar="LOOPLESS_APP"),
         GroupedOption(
             ["--interface"],
-            type=click.Choice(["auto", "wsgi", "sync"]),
+            type=click.Choice(["auto", "wsgi", "sync", "asgi"]),
             default="auto",
             help="What the application is, where looking at it does not tell.  [default: auto]",
+            group="app",
+        ),
+        GroupedOption(
+            ["--asgi", "asgi_app"],
+            metavar="APP",
+            help="An ASGI application beside APP, for WebSockets and what a SyncApp leaves.",
             group="app",
         ),
         GroupedOption(
@@ -358,6 +366,11 @@ class _CommandServer(Server):
     announced = False
     grace = math.inf
 
+    def start(self) -> None:
+        announced, self.announced = self.announced, True  # a start that fails needs no end
+        super().start()
+        self.announced = announced
+
     def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
         if not self.announced:
             self.announced = True
@@ -370,6 +383,7 @@ class _CommandServer(Server):
 def _run(
     app: str | None,
     interface: str,
+    asgi_app: str | None,
     app_dir: str,
     factory: bool,
     reload: bool,
@@ -384,8 +398,9 @@ def _run(
 
     def load() -> Loaded:
         found = load_app(app, app_dir, factory=factory)
-        kind, sync_app = _as_sync_app(found, interface, config.processes.needs_supervisor)
-        return Loaded(sync_app, found.name, kind)
+        beside = load_app(asgi_app, app_dir) if asgi_app is not None else None
+        kind, served = _as_app(found, interface, beside, config.processes.needs_supervisor)
+        return Loaded(served, found.name, kind)
 
     if reload:
         if config.processes.needs_supervisor:
@@ -403,12 +418,20 @@ def _run(
     return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
 
 
-def _check(app: str | None, interface: str, app_dir: str, factory: bool, **options: Any) -> int:
+def _check(
+    app: str | None,
+    interface: str,
+    asgi_app: str | None,
+    app_dir: str,
+    factory: bool,
+    **options: Any,
+) -> int:
     config = checked_config(options)
     for text in config.bind.addresses:
         parse_bind(text)
     loaded = load_app(app, app_dir, factory=factory)
-    kind, _ = _as_sync_app(loaded, interface, multiprocess=False)
+    beside = load_app(asgi_app, app_dir) if asgi_app is not None else None
+    kind, _ = _as_app(loaded, interface, beside, multiprocess=False)
     say(f"{loaded.name} ({kind}) and its settings are fine")
     return 0
 
@@ -453,7 +476,7 @@ def run_reloader(config: ServerConfig, watched: Watched, command: Sequence[str] 
 
 
 def run_server(
-    app: SyncApp,
+    app: Served,
     config: ServerConfig,
     name: str,
     kind: str,
@@ -496,6 +519,11 @@ def run_server(
 def _start(server: _CommandServer) -> None:
     try:
         server.start()
+    except StartupError as error:
+        text = str(error).strip()
+        trace = text + "\n" if "\n" in text else ""
+        reason = text.rpartition("\n")[2] or "its lifespan said so"
+        raise AppError(f"the application did not start: {reason}", trace) from None
     except (ConfigError, OSError) as error:
         server.announced = True  # there is nothing to stop but the sockets
         server.stop()
@@ -504,9 +532,17 @@ def _start(server: _CommandServer) -> None:
         raise ConfigError(f"the server cannot start: {error}") from None
 
 
-def _as_sync_app(loaded: LoadedApp, interface: str, multiprocess: bool) -> tuple[str, Any]:
+def _as_app(
+    loaded: LoadedApp, interface: str, beside: LoadedApp | None, multiprocess: bool
+) -> tuple[str, Any]:
+    """What `loaded` is, and as what it is served: a `SyncApp` if there is another `beside` it."""
     try:
         kind = app_kind(loaded.app) if interface == "auto" else interface
-        return kind, as_sync_app(loaded.app, interface, multiprocess=multiprocess)
+        if beside is None:
+            return kind, as_app(loaded.app, interface, multiprocess=multiprocess)
+        if kind == "asgi":
+            raise TypeError("--asgi stands beside a WSGI application or a SyncApp; leave it out")
+        sync_app = as_sync_app(loaded.app, interface, multiprocess=multiprocess)
+        return f"{kind}, with {beside.name}", Hybrid(sync_app, as_app(beside.app, "asgi"))
     except TypeError as error:
         raise AppError(f"{loaded.name}: {error}") from None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from .banner import start_message
 from .binding import open_sockets
 from .process import configure_logging, raise_descriptor_limit
-from .worker import Request, Server, ServerConfig, SyncApp
+from .worker import Request, Server, ServerConfig
+from .worker.server import Served
 from .worker.supervisor import Loaded, run_supervised
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run_workers(
         name, kind, gil = facts["name"], facts["kind"], facts["gil"]
         say(start_message(front, name, kind, notes, workers=workers, gil=gil))
 
-    def build(app: SyncApp, given: Sequence[socket.socket]) -> Server:
+    def build(app: Served, given: Sequence[socket.socket]) -> Server:
         return Server(app, config, sockets=given, ssl_context=ssl_context)
 
     run_supervised(

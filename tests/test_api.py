@@ -438,9 +438,11 @@ def test_detection(app: Any, kind: str) -> None:
 @pytest.mark.parametrize(
     "app", [asgi, ASGIObject(), functools.partial(asgi), lambda scope, receive, send: None]
 )
-def test_asgi_is_refused(app: Any) -> None:
+def test_asgi_is_no_sync_app(app: Any) -> None:
     with pytest.raises(TypeError, match=r"is an ASGI application.*a2wsgi"):
-        ThreadedServer(app)
+        as_sync_app(app)
+    with pytest.raises(TypeError, match="is an ASGI application"):
+        ThreadedServer(app, asgi_app=app)
 
 
 def test_interface_decides() -> None:

@@ -441,7 +441,7 @@ def test_click_errors_are_one_line(fails: Callable[..., str]) -> None:
     )
     assert "extra argument" in fails("app", "more")
     assert "requires an argument" in fails("app", "--threads")
-    assert "'asgi' is not one of" in fails("app", "--interface", "asgi")
+    assert "'uwsgi' is not one of" in fails("app", "--interface", "uwsgi")
 
 
 @pytest.mark.parametrize(
@@ -514,11 +514,10 @@ def test_what_the_system_may_say(
     assert fails("app", "--bind", text) == f"--bind: {line}"
 
 
-def test_asgi_app(fails: Callable[..., str], tmp_path: Path) -> None:
+def test_an_asgi_app_beside_another(fails: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "asgi.py").write_text("async def app(scope, receive, send): ...")
-    line = fails("asgi:app")
-    assert line.startswith("asgi:app: ")
-    assert "is an ASGI application, and this server runs without an event loop" in line
+    line = fails("asgi:app", "--asgi", "asgi:app")
+    assert line.startswith("asgi:app: --asgi stands beside a WSGI application")
 
 
 def test_wrong_marker(fails: Callable[..., str], tmp_path: Path) -> None:

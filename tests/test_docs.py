@@ -169,8 +169,15 @@ def test_h11_has_one_importer() -> None:
     assert [name for name, found in MODULES.items() if "h11" in found] == ["worker/http1.py"]
 
 
-def test_nothing_imports_asyncio() -> None:
-    assert [name for name, found in MODULES.items() if "asyncio" in found] == []
+def test_asyncio_is_one_packages() -> None:
+    importers = [name for name, found in MODULES.items() if {"asyncio", "uvloop"} & found]
+    assert importers
+    assert {name.rpartition("/")[0] for name in importers} == {"worker/asgi"}
+
+
+def test_wsproto_is_one_packages() -> None:
+    importers = sorted(name for name, found in MODULES.items() if "wsproto" in found)
+    assert importers == ["worker/asgi/deflate.py", "worker/asgi/websocket.py"]
 
 
 def test_click_is_the_commands() -> None:

@@ -315,11 +315,6 @@ def test_is_idle(make: Callable[..., SyncWorker]) -> None:
         until(worker.is_idle)
 
 
-def test_an_asgi_app_alone_is_refused(make: Callable[..., SyncWorker]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock, pytest.raises(TypeError, match="ASGI"):
-        SyncWorker(ServerConfig(), asgi, sock)
-
-
 def test_worker_ids_count_on(make: Callable[..., SyncWorker]) -> None:
     worker = make(worker_id=10, options={"threads": 3})
     with running(worker):

@@ -2,6 +2,7 @@
 
 from .app_kind import MARKER, app_kind, is_asgi
 from .config import (
+    ASGI,
     OPTIONS,
     Bind,
     ConfigError,
@@ -19,6 +20,7 @@ from .errors import (
     InvalidResponseError,
     NeedsAsyncError,
     ProtocolError,
+    StartupError,
     StreamLimitError,
 )
 from .hijack import HijackedSocket
@@ -36,6 +38,7 @@ from .server import Server
 from .sync_worker import SyncWorker
 
 __all__ = [
+    "ASGI",
     "MARKER",
     "OPTIONS",
     "ASGIApp",
@@ -58,6 +61,7 @@ __all__ = [
     "ResponseStream",
     "ServerConfig",
     "Server",
+    "StartupError",
     "StreamLimitError",
     "SyncApp",
     "SyncWorker",

@@ -15,6 +15,7 @@ class AsyncPool(Protocol):
         """Own `connection` from now on, which is ADOPTED, and answer `request`.
 
         The request is whole, with its body; what came behind it is in `connection.buffer`. `state`
-        is the lifespan's. Called on a worker's thread; must not block. What it raises says that
+        is the lifespan's. `connection.worker.take_back` takes the connection for its next request.
+        Called on a worker's thread; must not block. What it raises says that
         the connection and the body are still the worker's.
         """

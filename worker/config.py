@@ -223,6 +223,69 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
+class ASGI:
+    """How ASGI applications are run. Sync applications need nothing of it."""
+
+    loop: str = _option(
+        "loop",
+        "auto",
+        "Event loop of an ASGI application: asyncio, uvloop, or auto: uvloop where installed.",
+        choices=("auto", "asyncio", "uvloop"),
+    )
+    loops: int = _option(
+        "loops",
+        0,
+        "Event loops of an ASGI application, each on a thread and with a lifespan of its own; 0"
+        " chooses: one, and on free-threaded Python one a core.",
+        low=0,
+    )
+    lifespan: str = _option(
+        "lifespan",
+        "auto",
+        "Whether an ASGI application is told of start and stop: on refuses one that does not"
+        " support it, auto serves that too.",
+        choices=("auto", "on", "off"),
+    )
+    root_path: str = _option(
+        "root_path", "", "Path under which a proxy serves an ASGI application, such as /api."
+    )
+    # As uvicorn and hypercorn.
+    ws_message: int = _option(
+        "limit_ws_message",
+        16 * MIB,
+        "Largest WebSocket message, after inflation; beyond it close code 1009.",
+        unit="bytes",
+        low=1,
+    )
+    ws_queue: int = _option(
+        "limit_ws_queue",
+        32,
+        "WebSocket messages that wait for the application before no more are read.",
+        low=1,
+    )
+    ws_ping: float = _option(
+        "ws_ping_interval",
+        20.0,
+        "Time between two pings of a WebSocket; 0 sends none.",
+        unit="seconds",
+        low=0.0,
+    )
+    ws_pong: float = _option(
+        "ws_ping_timeout",
+        20.0,
+        "For a client to answer a ping; then close code 1011.",
+        unit="seconds",
+        low=0.1,
+    )
+    ws_compression: str = _option(
+        "ws_compression",
+        "deflate",
+        "Compression that a WebSocket's client may choose: deflate (permessage-deflate), or off.",
+        choices=("deflate", "off"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Tls:
     """The certificate that the server shows, and those that clients must show."""
 
@@ -455,6 +518,7 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     workers: Workers = field(default_factory=Workers)
+    asgi: ASGI = field(default_factory=ASGI)
     tls: Tls = field(default_factory=Tls)
     processes: Processes = field(default_factory=Processes)
     log: Log = field(default_factory=Log)
@@ -544,6 +608,7 @@ _GROUPS: dict[str, Any] = {
     "limits": Limits,
     "timeouts": Timeouts,
     "workers": Workers,
+    "asgi": ASGI,
     "tls": Tls,
     "processes": Processes,
     "log": Log,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from .asgi.crew import LoopCrew
     from .config import ServerConfig
     from .poller import Poller
     from .sync_worker import SyncWorker
@@ -176,6 +177,11 @@ class Crew:
             connection.disconnect()
         return len(endless) == len(connections)
 
+    def share_listeners(self) -> None:
+        """Whoever else has the sockets takes what waits in their backlog."""
+        for listener in list(self.poller.listeners.values()):
+            listener.shared = True
+
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
         for connection in self.poller.connections.copy():
@@ -216,7 +222,7 @@ class Crew:
 class Pulse:
     """Whether requests are being taken. A crew that is idle, or full of short ones, is well."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew | LoopCrew) -> None:
         self._crew = crew
         self._activity = crew.activity()
         self._looked = crew.looked

@@ -31,5 +31,9 @@ class StreamLimitError(RuntimeError):
     """As many long responses are open as `max_streams` allows: answer 503."""
 
 
+class StartupError(RuntimeError):
+    """An ASGI application's lifespan says that it cannot start."""
+
+
 class NeedsAsyncError(Exception):
     """The request wants the asyncio side: an upgrade, or the sync application returned None."""

@@ -98,6 +98,7 @@ def _settled(worker: SyncWorker, conn: Connection, request: Request) -> bool:
 
 def _adopted(worker: SyncWorker, conn: Connection, request: Request) -> None:
     assert worker.async_pool is not None
+    conn.worker = worker  # the way back
     try:
         worker.async_pool.adopt(conn, request, worker.lifespan_state)
     except BaseException:

@@ -48,6 +48,10 @@ class Outgoing:
         """Absolute, in the seconds of `time.monotonic`; moves by what the client has taken."""
         return self._deadline + self._sent / self._rate
 
+    def append(self, data: bytes) -> None:
+        """Send `data` too, behind what waits. Not behind a file."""
+        self._views.append(memoryview(data))
+
     def flush(self, connection: Connection) -> bool:
         """Send on; whether all is out. False: wait for room. Raises `ClientDisconnected`."""
         turn = self._sent + _FLUSH_TURN

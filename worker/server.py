@@ -6,16 +6,17 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .access_log import AccessLog
 from .config import ConfigError, ServerConfig, changed
-from .crew import Crew, Pulse
+from .crew import Pulse
 from .lifecycle import Collectors, LifecycleCollector
 from .listener import BindAddress, hosts_of, open_sockets, parse_bind
-from .messages import SyncApp
+from .messages import ASGIApp, SyncApp
 from .signals import Signals
 from .sync_worker import SyncWorker
 from .systemd import Notifier
@@ -24,6 +25,9 @@ from .tls_context import make_context
 if TYPE_CHECKING:
     import ssl
     from pathlib import Path
+
+    from .asgi.crew import LoopCrew, LoopPool
+    from .crew import Crew
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
@@ -36,8 +40,23 @@ _HEEDED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN, _RELOAD)))
 log = logging.getLogger("loopless")
 
 
+class Hybrid(NamedTuple):
+    """A `SyncApp`, and the ASGI application beside it, for who hands over one application."""
+
+    sync_app: SyncApp
+    asgi_app: ASGIApp
+
+
+#: What a `Server` serves.
+Served = SyncApp | ASGIApp | Hybrid
+
+
 class Server:
-    """Serves one `SyncApp` from threads of this process.
+    """Serves one `SyncApp` from threads of this process, or an ASGI application from event loops.
+
+    With `asgi_app` beside a `SyncApp` the server is a hybrid: WebSockets, and the requests that the
+    `SyncApp` answers with None, go to that; everything else never meets an event loop. A `Hybrid`
+    as `app` is both.
 
     `start` returns when connections are accepted; `stop` when the last request is answered, or
     the time for that is over. As a context manager it is started and stopped. `sockets`, which
@@ -46,19 +65,24 @@ class Server:
     `stop` may be called from any thread; a second `stop` waits for the first.
 
     `bind` and `start` raise `OSError` when an address cannot be bound, and `ConfigError`, which
-    the constructor raises too.
+    the constructor raises too; `start` raises `StartupError` when an ASGI application says that it
+    cannot start.
     """
 
     def __init__(
         self,
-        app: SyncApp,
+        app: Served,
         config: ServerConfig | None = None,
         *,
         sockets: Sequence[socket.socket] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         lifecycle_collector: LifecycleCollector | None = None,
+        asgi_app: ASGIApp | None = None,
     ) -> None:
-        self.app = app
+        self.app: Any = app
+        self.asgi_app = asgi_app
+        if isinstance(app, Hybrid):
+            self.app, self.asgi_app = app
         self.config = config or ServerConfig()
         self._sockets = list(sockets or ())
         if ssl_context is not None and (given := changed(self.config.tls)):
@@ -69,6 +93,7 @@ class Server:
         self._collector = lifecycle_collector
         self._access_log: AccessLog | None = None
         self._worker: SyncWorker | None = None
+        self._pool: LoopPool | None = None
         self._thread: threading.Thread | None = None
         self.addresses: list[Any] = []
         self._lock = threading.Lock()  # guards `_stopping`, and the start
@@ -157,7 +182,10 @@ class Server:
     # ---- When -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Accept connections, on threads of the server's own. Nothing after a `stop`."""
+        """Accept connections, on threads of the server's own. Nothing after a `stop`.
+
+        An ASGI application's lifespan has started up when it returns.
+        """
         with self._lock:  # a `stop` meanwhile waits until there is something to stop
             if self._stopping:
                 return
@@ -166,15 +194,26 @@ class Server:
                 self._hire()
                 self._thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
                 self._thread.start()
+                worker, pool = self._worker, self._pool
             except BaseException as error:
                 # a signal may interrupt the start of a thread that runs: `stop` ends it
                 if self._thread is None or isinstance(error, Exception):
                     self._give_up()
                 raise
+        try:  # without the lock, for a `stop` may come first
+            if pool is not None:
+                pool.wait_until_ready()
+            if worker is not None:
+                worker.wait_until_ready()
+        except BaseException:
+            self.stop(0)
+            raise
 
     def _give_up(self) -> None:
         """Close what was opened for a thread that does not run."""
         worker, self._worker, self._thread = self._worker, None, None
+        if self._pool is not None:
+            self._pool.shutdown(0)
         if worker is not None:
             worker.close()
         self._close_sockets()
@@ -187,12 +226,21 @@ class Server:
             collector = self._access_log
             if self._collector is not None:
                 collector = Collectors(self._collector, self._access_log)
+        app: Any = self.app
+        sync_app: Any = None
+        if self.asgi_app is not None:
+            from .asgi.crew import LoopPool
+
+            app, sync_app = self.asgi_app, self.app
+            self._pool = LoopPool(self.asgi_app, self.config, collector=collector)
         self._worker = SyncWorker(
             self.config,
-            self.app,
+            app,
             None,
             ssl_context=self._ssl_context,
             lifecycle_collector=collector,
+            async_pool=self._pool,
+            sync_app=sync_app,
         )
         for sock, plain in zip(self._sockets, self._plain, strict=True):
             self._worker.listen(sock, plain=plain)
@@ -231,7 +279,12 @@ class Server:
                 self._give_up()
                 return
             patience = self.config.timeouts.graceful if timeout is None else timeout
+            until = time.monotonic() + patience
+            if self._pool is not None:
+                self._pool.drain(patience)
             worker.shutdown(patience, linger)
+            if self._pool is not None:
+                self._pool.shutdown(max(until - time.monotonic(), 0))
             if thread is not threading.current_thread():  # else the application stops its server
                 thread.join(_LAST_MOMENT)
                 if thread.is_alive():
@@ -250,7 +303,7 @@ class Server:
             self._access_log.reopen()
 
     @property
-    def crew(self) -> Crew | None:
+    def crew(self) -> Crew | LoopCrew | None:
         """The threads that serve; None before `start`."""
         return self._worker.crew if self._worker is not None else None
 
@@ -298,6 +351,8 @@ class Server:
             ends += self._enders(signals.wait())
             if len(ends) > 1 and self._worker is not None:
                 self._worker.cut()
+                if self._pool is not None:
+                    self._pool.cut()
         stopper.join()
 
     def _enders(self, came: list[int]) -> list[int]:
@@ -325,6 +380,12 @@ class Server:
 
     def _run(self) -> None:
         assert self._worker is not None
+        if self._pool is not None:
+            try:
+                self._pool.start()
+            except BaseException:
+                self._worker.close()  # `start` waits for the pool too, and says why
+                return
         self._worker.run()
 
     def _start_once(self) -> None:

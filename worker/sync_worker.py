@@ -55,8 +55,10 @@ from .wrong_port import WITH_TLS, began_handshake
 if TYPE_CHECKING:
     import asyncio
     import ssl
+    from collections.abc import Callable
     from typing import BinaryIO
 
+    from .asgi.crew import LoopCrew
     from .async_pool import AsyncPool
     from .hijack import HijackedSocket
 
@@ -92,7 +94,10 @@ class SyncWorker:
     `config.tls` says. Setting `shutdown_event` stops `run` within a
     second. `lifecycle_collector` is told what happens, see `lifecycle`.
 
-    Raises `TypeError` for an ASGI `app` without `sync_app`, and `ConfigError`.
+    An ASGI `app` without `sync_app` is served by event loops (`asgi.crew`): `run` makes its thread
+    the first of them, and only what stands under "Any thread" has a meaning.
+
+    Raises `ConfigError`, and `TypeError` for what is no application.
     """
 
     def __init__(
@@ -109,20 +114,23 @@ class SyncWorker:
         conn_queue: ConnectionQueue | None = None,
         sync_app: SyncApp | None = None,
     ) -> None:
-        if sync_app is None:
-            if is_asgi(app):
-                raise TypeError("an ASGI app needs a sync_app beside it, and an async_pool")
-            sync_app = app  # type: ignore[assignment]
-        assert sync_app is not None
         self.worker_id = worker_id
         # Of the server
         self.config = config
         self._app = app
-        self.sync_app = _bound(sync_app)
         self.collector = lifecycle_collector
         self.async_pool = async_pool
+        self._conn_queue = conn_queue
+        self._loops: LoopCrew | None = None
         if ssl_context is None:
             ssl_context = make_context(config.tls, hosts_of(config))
+        if sync_app is None:
+            if is_asgi(app):
+                self._loops = self._make_loops(sock, ssl_context, shutdown_event)
+                return
+            sync_app = app  # type: ignore[assignment]
+        assert sync_app is not None
+        self.sync_app = _bound(sync_app)
         listener = None if sock is None else Listener(sock, config, ssl_context)
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
@@ -134,6 +142,25 @@ class SyncWorker:
         if listener is not None:
             poller.listen(listener)
         self._settle()
+
+    def _make_loops(
+        self,
+        sock: socket.socket | None,
+        ssl_context: ssl.SSLContext | None,
+        shutdown_event: threading.Event | None,
+    ) -> LoopCrew:
+        from .asgi.crew import LoopCrew
+
+        loops = LoopCrew(
+            self._app,  # type: ignore[arg-type]
+            self.config,
+            collector=self.collector,
+            shutdown_event=shutdown_event,
+            ssl_context=ssl_context,
+        )
+        if sock is not None:
+            loops.listen(sock)
+        return loops
 
     def _settle(self) -> None:
         """What belongs to this worker's thread alone."""
@@ -167,33 +194,48 @@ class SyncWorker:
 
     def set_lifespan_state(self, state: dict[str, Any]) -> None:
         """Set the lifespan's state, shared with all requests that go to the asyncio side."""
-        self._crew.lifespan_state = state
+        if self._loops is not None:
+            self._loops.lifespan_state = state
+        else:
+            self._crew.lifespan_state = state
 
     @property
     def lifespan_state(self) -> dict[str, Any]:
         """What `set_lifespan_state` was given."""
-        return self._crew.lifespan_state
+        return (self._loops or self._crew).lifespan_state
 
     @property
     def shutdown_event(self) -> threading.Event:
         """Setting it stops `run`."""
-        return self._crew.shutdown_event
+        return (self._loops or self._crew).shutdown_event
+
+    def wait_until_ready(self) -> None:
+        """Return when `run`, on another thread, serves. An ASGI application starts up first:
+        raises `StartupError` when it says that it cannot."""
+        if self._loops is not None:
+            self._loops.wait_until_ready()
 
     @property
-    def crew(self) -> Crew:
+    def crew(self) -> Crew | LoopCrew:
         """What this worker shares with its siblings."""
-        return self._crew
+        return self._loops or self._crew
 
     def start_draining(self) -> None:
         """Stop listening, now. Requests in flight finish and close; idle connections close."""
-        self.poller.drain()
+        if self._loops is not None:
+            self._loops.drain()
+        else:
+            self.poller.drain()
 
     def is_idle(self) -> bool:
         """Whether no connection is being handled: none is read, served, streamed or written to."""
-        return self._crew.is_idle()
+        return (self._loops or self._crew).is_idle()
 
     def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
         """Accept connections from `sock`, which listens, too; `plain` ones are without TLS."""
+        if self._loops is not None:
+            self._loops.listen(sock, plain=plain)
+            return
         context = None if plain else self._crew.ssl_context
         self.poller.listen(Listener(sock, self.config, context))
 
@@ -202,23 +244,43 @@ class SyncWorker:
 
         Connections that are open keep what they have.
         """
+        if self._loops is not None:
+            self._loops.use_context(ssl_context)
+            return
         self._crew.ssl_context = ssl_context
         self.poller.use_context(ssl_context)
+
+    def take_back(self, conn: Connection, let_go: Callable[[], object]) -> bool:
+        """Serve the next request of `conn`, which was adopted before.
+
+        `let_go` is called first, and must leave it IDLE or YIELDED. False, and nothing happens,
+        where no more is served.
+        """
+        if self.poller.draining:
+            return False
+        let_go()
+        now = time.monotonic()
+        conn.deadline = now + self._keep_alive
+        conn.registered = False
+        conn.worker = None
+        self.poller.connections.add(conn)
+        self.poller.park(conn, now)
+        return True
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:
         """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return.
 
         Idle connections stay for another `linger` seconds, for a request that is on its way.
         """
-        self._crew.shutdown(timeout, linger)
+        (self._loops or self._crew).shutdown(timeout, linger)
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
-        self._crew.cut()
+        (self._loops or self._crew).cut()
 
     def stop(self) -> None:
         """Make `run` return when the threads are done with what they are at."""
-        self._crew.stop()
+        (self._loops or self._crew).stop()
 
     def run(self) -> None:
         """Serve until `stop` is called or `shutdown_event` is set (blocking).
@@ -226,6 +288,9 @@ class SyncWorker:
         The calling thread serves, and hires the other threads of the configuration. Afterwards
         the poller is closed, and with it the listening socket.
         """
+        if self._loops is not None:
+            self._loops.run(conn_queue=self._conn_queue)
+            return
         try:
             for _ in range(self.config.threads() - 1):
                 self._hire()
@@ -240,13 +305,17 @@ class SyncWorker:
 
         `run` does it at its end: this is for a worker that is not run, or by other means.
         """
-        self._crew.disband(self)
+        if self._loops is not None:
+            self._loops.shutdown(0)
+        else:
+            self._crew.disband(self)
 
     # ---- The crew -------------------------------------------------------------------------
 
     def _hire(self) -> None:
         """Start a thread with a worker of its own, which shares this one's crew."""
         sibling = object.__new__(SyncWorker)
+        sibling._loops = None
         for name in ("config", "_app", "sync_app", "collector", "async_pool"):
             setattr(sibling, name, getattr(self, name))
         sibling._crew = self._crew
@@ -284,6 +353,9 @@ class SyncWorker:
 
     def _run_accept_loop(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """Poll and serve until this thread's turn ends. `runner` is None where all is sync."""
+        if self._loops is not None:
+            self._loops.run(runner)
+            return
         rota, wait = self.rota, self.poller.wait
         while rota.leader is self:
             connection = wait(poll_interval)
@@ -302,6 +374,9 @@ class SyncWorker:
 
     def _run_from_queue(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """The same, with connections that a distributor puts into `conn_queue`."""
+        if self._loops is not None:
+            self._loops.run(runner, conn_queue=self._conn_queue)
+            return
         self._run_accept_loop(poll_interval, runner)
 
     # ---- One connection -------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from django.apps import apps
 from django.conf import settings
 from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import (
     BaseCommand,
     CommandError,
@@ -34,10 +35,11 @@ from loopless.banner import gil_advice, gil_state, made_up_certificate, places
 from loopless.process import check_files, configure_logging, raise_descriptor_limit
 from loopless.reload import GRACE
 from loopless.version import __version__
-from loopless.worker import ConfigError, Server, ServerConfig
+from loopless.worker import ConfigError, Server, ServerConfig, StartupError
 
 from . import autoreload
 from .handler import django_app
+from .hybrid import hybrid_of
 from .log import RequestLog
 from .options import add_arguments, configure, from_settings
 from .workers import replace_process
@@ -202,7 +204,10 @@ class LooplessCommand(_Command):
         if config.processes.needs_supervisor:
             self.stdout.flush()
             replace_process(config, static_files=static, notes=[_kind_of_service(static)])
-        app = django_app(handler)
+        try:
+            app = hybrid_of(django_app(handler))
+        except ImproperlyConfigured as error:
+            raise ConfigError(str(error)) from None
         configure_logging(config.log.level)
         raise_descriptor_limit()
         self._opening = True
@@ -214,7 +219,7 @@ class LooplessCommand(_Command):
         )
         try:
             self._server.start()
-        except OSError as error:
+        except (OSError, StartupError) as error:
             raise ConfigError(f"the server cannot start: {error}") from None
         self._serve(self._server, static=static, **options)
 
@@ -246,6 +251,7 @@ class LooplessCommand(_Command):
             *made_up_certificate(server),
             f"loopless {__version__}, {threads} thread{'s' if threads > 1 else ''}, {gil_state()}",
             *gil_advice(),
+            *_beside(server),
             f"Quit the server with {stop}.",
         ]
         self.stdout.write("\n".join(lines))
@@ -267,6 +273,12 @@ def _kind_of_service(static: bool) -> str:
 def _request_log(config: ServerConfig) -> RequestLog | None:
     """A developer sees each request, as with runserver, unless a log was asked for there."""
     return RequestLog() if settings.DEBUG and config.log.access_log != "-" else None
+
+
+def _beside(server: Server) -> list[str]:
+    if server.asgi_app is None:
+        return []
+    return [f"{settings.ASGI_APPLICATION} has the WebSockets and asynchronous views, on a loop"]
 
 
 def _ipv6_of(host: str) -> str:

@@ -55,6 +55,7 @@ def _load(static_files: bool) -> Loaded:
     from django.core.servers.basehttp import get_internal_wsgi_application
 
     from .handler import django_app
+    from .hybrid import hybrid_of
 
     django.setup()
     application = get_internal_wsgi_application()
@@ -63,7 +64,7 @@ def _load(static_files: bool) -> Loaded:
 
         application = StaticFilesHandler(application)
     name = settings.WSGI_APPLICATION or settings.SETTINGS_MODULE
-    return Loaded(django_app(application, multiprocess=True), name, "django")
+    return Loaded(hybrid_of(django_app(application, multiprocess=True)), name, "django")
 
 
 def main() -> int:

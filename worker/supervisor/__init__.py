@@ -15,8 +15,7 @@ from functools import partial
 from typing import Any
 
 from ..config import ConfigError, ServerConfig
-from ..messages import SyncApp
-from ..server import Server
+from ..server import Served, Server
 from .forking import Build, Job, Loaded
 from .phases import TRANSITIONS, IllegalPhase, Phase, Phased
 from .supervisor import StartFailed, Supervisor
@@ -69,7 +68,7 @@ def _check() -> None:
         raise RuntimeError("the supervisor forks, which other threads would not survive")
 
 
-def _plain_server(config: ServerConfig, app: SyncApp, sockets: Sequence[socket.socket]) -> Server:
+def _plain_server(config: ServerConfig, app: Served, sockets: Sequence[socket.socket]) -> Server:
     return Server(app, config, sockets=sockets)
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..config import ConfigError, ServerConfig
-from ..messages import SyncApp
-from ..server import Server
+from ..server import Served, Server
 from .channel import LONGEST_TEXT, Message
 
 log = logging.getLogger("loopless")
@@ -33,12 +32,12 @@ _DEAF_TO = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIG
 class Loaded:
     """An application, and what the start message says of it."""
 
-    app: SyncApp
+    app: Served
     name: str = ""
     kind: str = ""
 
 
-Build = Callable[[SyncApp, Sequence[socket.socket]], Server]
+Build = Callable[[Served, Sequence[socket.socket]], Server]
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,7 @@ class WorkerProcess(Phased):
     def _follow(self, message: Message) -> None:
         if "drain" in message:
             if not message["adopt"]:
-                for listener in list(self._crew.poller.listeners.values()):
-                    listener.shared = True
+                self._crew.share_listeners()
             self._drain()
         elif "cut" in message:
             self._drain()

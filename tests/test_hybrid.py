@@ -1,0 +1,413 @@
+"""A sync application on threads, with an ASGI application on a loop beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as connect_websocket
+
+from loopless import Request, Response, ServerConfig, SyncWorker, ThreadedServer
+from loopless.worker.asgi.crew import LoopPool
+from loopless.worker.errors import StartupError
+from loopless.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
+
+from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer, read_body
+from .wire_client import Client
+
+Serve = Callable[..., ThreadedServer]
+Connect = Callable[..., Client]
+
+each_loop = pytest.mark.parametrize("loop", LOOPS)
+
+
+class Both:
+    """The two applications, and where each request was run."""
+
+    def __init__(self) -> None:
+        self.sync_calls: Counter[str] = Counter()
+        self.asgi_calls: Counter[str] = Counter()
+        self.threads: set[str] = set()
+        self.seen = Seen()
+
+    def sync(self, request: Request) -> Response | None:
+        self.sync_calls[request.path] += 1
+        self.threads.add(threading.current_thread().name)
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        if request.path.startswith("/async"):
+            return None
+        return Response(200, [], b"sync " + request.read())
+
+    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            scope["state"]["pool"] = "pool"
+            self.seen.add("startup")
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            self.seen.add("shutdown")
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        self.asgi_calls[scope["path"]] += 1
+        assert scope["state"]["pool"] == "pool"
+        asyncio.get_running_loop()
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({**message, "type": "websocket.send"})
+            self.seen.add(message["code"])
+            return
+        body = await read_body(receive)
+        if scope["path"] == "/async/stream":
+            await send({"type": "http.response.start", "status": 200})
+            for part in (b"asy", b"nc ", body):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+                await asyncio.sleep(0.001)
+            await send({"type": "http.response.body"})
+        elif scope["path"] == "/async/fails":
+            raise ValueError
+        else:
+            await answer(send, b"async " + body)
+
+
+@pytest.fixture
+def both() -> Both:
+    return Both()
+
+
+def post(path: str, body: bytes, *, more: str = "") -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@each_loop
+@pytest.mark.parametrize("poller", ["auto", "queue"])
+def test_a_connection_goes_over_and_comes_back(
+    serve: Serve, connect: Connect, both: Both, loop: str, poller: str
+) -> None:
+    server = serve(both.sync, asgi_app=both.asgi, loop=loop, poller=poller)
+    client = connect(server)
+    for number in range(5):
+        body = b"%d" % number
+        client.send(post("/sync", body))
+        assert client.answer().body == b"sync " + body
+        client.send(post("/async", body))
+        assert client.answer().body == b"async " + body
+        client.send(post("/async/stream", body))
+        assert client.answer().body == b"async " + body
+        client.send(post("/async/fails", body))
+        assert client.answer().status == 500
+    assert both.sync_calls == {
+        "/sync": 5,
+        "/async": 5,
+        "/async/stream": 5,
+        "/async/fails": 5,
+    }
+    assert both.asgi_calls == {"/async": 5, "/async/stream": 5, "/async/fails": 5}
+
+
+@each_loop
+def test_pipelined_across(serve: Serve, connect: Connect, both: Both, loop: str) -> None:
+    client = connect(serve(both.sync, asgi_app=both.asgi, loop=loop))
+    paths = ["/sync", "/async", "/async/stream", "/sync", "/sync", "/async"] * 10
+    data = b"".join(post(path, b"%d" % number) for number, path in enumerate(paths))
+    client.send(data)
+    for number, path in enumerate(paths):
+        kind = b"sync " if path == "/sync" else b"async "
+        assert client.answer().body == kind + b"%d" % number
+
+
+def test_bodies_that_a_thread_has_read(serve: Serve, connect: Connect, both: Both) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    server = serve(both.sync, asgi_app=both.asgi, loop="asyncio")
+    client = connect(server)
+    for size in (0, 10, 100_000, 3_000_000):
+        body = os.urandom(size)
+        client.send(post("/async", body))
+        assert client.answer().body == b"async " + body
+    client.send(b"POST /async HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    client.send(b"2\r\nab\r\n0\r\n\r\n")
+    assert client.answer().body == b"async ab"
+    client.close()
+    server.stop()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_the_connection_closes_where_it_must(serve: Serve, connect: Connect, both: Both) -> None:
+    client = connect(serve(both.sync, asgi_app=both.asgi))
+    client.send(post("/async", b"x", more="Connection: close\r\n"))
+    assert client.answer().header("connection") == "close"
+    assert client.closed()
+
+
+@each_loop
+def test_websockets(serve: Serve, connect: Connect, both: Both, loop: str) -> None:
+    server = serve(both.sync, asgi_app=both.asgi, loop=loop, loops=1, graceful_timeout=5)
+    with connect_websocket(f"ws://127.0.0.1:{server.port}/ws", proxy=None) as ws:
+        for message in ("a", b"b", "c" * 100_000):
+            ws.send(message)
+            assert ws.recv() == message
+        # on a connection that has had requests, with the first frame behind the handshake
+        client = connect(server)
+        client.send(post("/sync", b"1"))
+        assert client.answer().body == b"sync 1"
+        head = f"GET /ws HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n".encode()
+        client.send(head + b"\x81\x82\0\0\0\0hi")
+        assert client.answer().status == 101
+        assert client._exactly(4) == b"\x81\x02hi"
+        client.send(b"\x88\x82\0\0\0\0\x03\xe8")
+        assert client.rest() == b"\x88\x02\x03\xe8"
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+    stopping.join(5)
+    assert not stopping.is_alive()
+    assert both.sync_calls == {"/sync": 1}
+    assert both.seen.values == ["startup", 1000, 1012, "shutdown"]
+
+
+def test_a_sync_request_never_touches_the_loop(
+    serve: Serve, connect: Connect, both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is handed over, woken, or scheduled for it."""
+    handed: list[Any] = []
+    monkeypatch.setattr(LoopPool, "adopt", lambda *arguments: handed.append(arguments))
+    server = serve(both.sync, asgi_app=both.asgi)
+    assert server._pool is not None
+    calls: list[Any] = []
+    for worker in server._pool.workers:
+        monkeypatch.setattr(worker.loop, "call_soon_threadsafe", calls.append, raising=False)
+    client = connect(server)
+    for number in range(50):
+        client.send(post("/sync", b"%d" % number))
+        assert client.answer().body == b"sync %d" % number
+    assert handed == calls == []
+    assert not any(worker.lines for worker in server._pool.workers)
+    monkeypatch.undo()
+
+
+def test_streams_hold_no_thread(serve: Serve, connect: Connect) -> None:
+    go_on = threading.Event()
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        await asyncio.to_thread(go_on.wait)
+        await send({"type": "http.response.body"})
+
+    def sync(request: Request) -> Response | None:
+        return None if request.path == "/stream" else Response(200, [], b"sync")
+
+    server = serve(sync, asgi_app=asgi, threads=1)
+    streams = [connect(server) for _ in range(5)]
+    for stream in streams:
+        stream.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+    for stream in streams:
+        while b"begun" not in stream._buffer:
+            stream._receive()
+    assert connect(server).get("/").body == b"sync"
+    go_on.set()
+    assert {stream.answer().body for stream in streams} == {b"begun"}
+
+
+def test_none_without_a_pool_is_501(serve: Serve, connect: Connect, both: Both) -> None:
+    client = connect(serve(both.sync))
+    client.send(post("/async", b"x"))
+    assert client.answer().status == 501
+
+
+def test_a_wsgi_app_beside(serve: Serve, connect: Connect, both: Both) -> None:
+    def wsgi(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"wsgi"]
+
+    server = serve(wsgi, asgi_app=both.asgi)
+    assert connect(server).get("/").body == b"wsgi"
+    client = connect(server)
+    assert client.get("/ws", headers=UPGRADE).status == 101
+
+
+def test_a_startup_that_fails(serve: Serve, both: Both) -> None:
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    threads = threading.active_count()
+    with pytest.raises(StartupError, match="no database"):
+        ThreadedServer(both.sync, asgi_app=asgi, bind="127.0.0.1:0").start()
+    assert threading.active_count() == threads
+
+
+def test_what_is_handed_over_while_it_stops(serve: Serve, connect: Connect) -> None:
+    """A request that a thread has accepted is answered, though the loop had nothing left to do."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def sync(request: Request) -> None:
+        begun.set()
+        go_on.wait(5)
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await answer(send, b"late")
+
+    server = serve(sync, asgi_app=asgi, graceful_timeout=5)
+    client = connect(server)
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert begun.wait(5)
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    time.sleep(0.2)
+    go_on.set()
+    got = client.answer()
+    assert (got.body, got.header("connection")) == (b"late", "close")
+    stopping.join(5)
+    assert not stopping.is_alive()
+
+
+def test_lifecycle_events(serve: Serve, connect: Connect, both: Both) -> None:
+    class Collector:
+        def __init__(self) -> None:
+            self.seen = Seen()
+
+        def record(self, event: LifecycleEvent) -> None:
+            if isinstance(event, (RequestStarted, ResponseCompleted)):
+                self.seen.add(event)
+
+    collector = Collector()
+    client = connect(serve(both.sync, asgi_app=both.asgi, lifecycle_collector=collector))
+    client.send(post("/async", b"x"))
+    client.answer()
+    started, completed = collector.seen.wait(2)
+    assert isinstance(started, RequestStarted)
+    assert (completed.request.path, completed.status, completed.body_bytes) == ("/async", 200, 7)
+
+
+def test_the_worker_with_a_pool_of_ones_own(both: Both) -> None:
+    config = ServerConfig.from_options(threads=2, graceful_timeout=2)
+    pool = LoopPool(both.asgi, config)
+    pool.start()
+    sock = socket.create_server(("127.0.0.1", 0))
+    address = sock.getsockname()
+    worker = SyncWorker(config, both.asgi, sock, sync_app=both.sync, async_pool=pool)
+    worker.set_lifespan_state({"given": 1})
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    with contextlib.closing(Client(socket.create_connection(address, 5))) as client:
+        client.send(post("/async", b"x") + post("/sync", b"y"))
+        assert client.answer().body == b"async x"
+        assert client.answer().body == b"sync y"
+    worker.shutdown(2)
+    pool.shutdown(2)
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+# ---- TLS -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def contexts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The server's and the client's."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl command to make a certificate with")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run(
+        [*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(cert, key)
+    client = ssl.create_default_context()
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    return server, client
+
+
+@pytest.fixture
+def secure(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> Iterator[Callable[[ThreadedServer], Client]]:
+    """`secure(server)`: a client behind its TLS handshake."""
+    with contextlib.ExitStack() as stack:
+
+        def open_client(server: ThreadedServer) -> Client:
+            raw = socket.create_connection(("127.0.0.1", server.port), 10)
+            wrapped = contexts[1].wrap_socket(raw, server_hostname="localhost")
+            return stack.enter_context(contextlib.closing(Client(wrapped)))
+
+        yield open_client
+
+
+@each_loop
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_tls(
+    serve: Serve,
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    secure: Callable[[ThreadedServer], Client],
+    both: Both,
+    loop: str,
+    hybrid: bool,
+) -> None:
+    options: Any = {"ssl_context": contexts[0], "loop": loop, "loops": 1}
+    server = (
+        serve(both.sync, asgi_app=both.asgi, **options) if hybrid else serve(both.asgi, **options)
+    )
+    client = secure(server)
+    for number in range(3):
+        if hybrid:
+            client.send(post("/sync", b"%d" % number))
+            assert client.answer().body == b"sync %d" % number
+        client.send(post("/async/stream", b"%d" % number))
+        assert client.answer().body == b"async %d" % number
+    body = os.urandom(5_000_000)
+    sending = threading.Thread(target=client.send, args=(post("/async", body),))
+    sending.start()
+    assert client.answer().body == b"async " + body
+    sending.join()
+    url = f"wss://127.0.0.1:{server.port}/ws"
+    with connect_websocket(url, ssl=contexts[1], proxy=None, max_size=None) as ws:
+        for message in ("a", body):
+            ws.send(message)
+            assert ws.recv() == message
+    assert both.seen.wait(2)[1] == 1000
+
+
+@each_loop
+def test_a_handshake_that_never_ends(
+    serve: Serve,
+    connect: Connect,
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    secure: Callable[[ThreadedServer], Client],
+    both: Both,
+    loop: str,
+) -> None:
+    server = serve(both.asgi, ssl_context=contexts[0], handshake_timeout=0.2, loop=loop)
+    silent, wrong = connect(server), connect(server)
+    silent.send(b"\x16\x03\x01")
+    wrong.send(b"GET / HTTP/1.1\r\n\r\n")
+    client = secure(server)
+    client.send(post("/async", b"x"))
+    assert client.answer().body == b"async x"
+    assert silent.closed()
+    wrong.rest()

@@ -1,0 +1,295 @@
+"""`LoopCrew`: the loops of one server, each on a thread of its own."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import queue
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..listener import Listener, address_of, connect
+from ..poller import connection_limit
+from ..wrong_port import WrongPort
+from .loops import loop_count, loop_factory
+from .worker import LoopWorker
+
+if TYPE_CHECKING:
+    import asyncio
+    import ssl
+    from collections.abc import Callable
+
+    from ..config import ServerConfig
+    from ..connection import Connection
+    from ..lifecycle import LifecycleCollector
+    from ..messages import ASGIApp, Request
+    from ..poller import ConnectionQueue
+
+log = logging.getLogger("loopless")
+
+# Seconds for loops whose connections were cut to end.
+_LAST_MOMENT = 3.0
+_POLL_INTERVAL = 1.0
+
+
+class LoopCrew:
+    """Loops that share listeners. All of it may be called from any thread.
+
+    Every loop runs the application's lifespan, and has its own state. No connection is accepted
+    before all of them are ready. Raises `ConfigError` where the loop asked for cannot be had.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServerConfig,
+        *,
+        collector: LifecycleCollector | None = None,
+        shutdown_event: threading.Event | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        loops: int = 0,
+    ) -> None:
+        loop_factory(config.asgi.loop)  # now, and not first on a thread
+        self.config = config
+        #: What requests see beside what the lifespan says.
+        self.lifespan_state: dict[str, Any] = {}
+        self.wrong_port = WrongPort()
+        self.shutdown_event = shutdown_event or threading.Event()
+        self._ssl_context = ssl_context
+        count = loops or loop_count(config)
+        self.workers = [LoopWorker(self, app, config, collector) for _ in range(count)]
+        self.is_alone = count == 1
+        self._limit = connection_limit(config.limits.connections)
+        self._listeners: list[Listener] = []
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()  # guards what follows
+        #: Connections may still be handed over, so that nothing ends before `shutdown`.
+        self.held = False
+        self._open: set[int] = set()
+        self._arrived: set[LoopWorker] = set()
+        self._serving = False
+        #: No more is accepted.
+        self.stopping = False
+        #: All loops are ready, or one has failed.
+        self.ready = threading.Event()
+
+    # ---- Start ----------------------------------------------------------------------------
+
+    def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
+        """Accept connections from `sock`, which listens, once the application is ready; `plain`
+        ones are without TLS."""
+        listener = Listener(sock, self.config, None if plain else self._ssl_context)
+        with self._lock:
+            self._listeners.append(listener)
+            self._open.add(id(listener))
+            serving = self._serving
+        if serving:
+            for worker in self.workers:
+                worker.call(worker.listen, listener)
+
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin handshakes with `ssl_context` from now on; listeners without TLS stay so."""
+        with self._lock:
+            self._ssl_context = ssl_context
+            for listener in self._listeners:
+                if listener.ssl_context is not None:
+                    listener.ssl_context = ssl_context
+
+    def start(self, name: str = "loopless-loop") -> None:
+        """Run every loop on a thread of its own. Raises `StartupError`, see `wait_until_ready`."""
+        for number, worker in enumerate(self.workers):
+            self._start_thread(worker.run, f"{name}-{number}")
+        self.wait_until_ready()
+
+    def run(
+        self,
+        runner: asyncio.Runner | None = None,
+        *,
+        conn_queue: ConnectionQueue | None = None,
+    ) -> None:
+        """The same, with the first loop on the calling thread (blocking), in `runner` if given.
+
+        Connections are taken from `conn_queue` too, which somebody fills with (socket, address)
+        pairs.
+        """
+        for number, worker in enumerate(self.workers[1:], 1):
+            self._start_thread(worker.run, f"loopless-{number}")
+        if conn_queue is not None:
+            take = functools.partial(self._take_from, conn_queue)
+            self._start_thread(take, "loopless-distributor")
+        self.workers[0].run(runner)
+        for worker in self.workers[1:]:
+            worker.ended.wait()
+
+    def _start_thread(self, target: Callable[[], None], name: str) -> None:
+        # An empty context: free-threaded builds would hand this thread's down
+        kwargs: dict[str, Any] = {}
+        if sys.version_info >= (3, 14):
+            kwargs["context"] = contextvars.Context()
+        thread = threading.Thread(target=target, name=name, daemon=True, **kwargs)
+        self._threads.append(thread)
+        thread.start()
+
+    def arrived(self, worker: LoopWorker) -> None:
+        """`worker` is ready, or has failed or ended."""
+        with self._lock:
+            self._arrived.add(worker)
+            if self.ready.is_set():
+                return
+            failed = self._failure() is not None
+            if len(self._arrived) < len(self.workers) and not failed:
+                return
+            self._serving = not failed and not self.stopping
+            listeners = list(self._listeners) if self._serving else []
+        for each in self.workers:
+            for listener in listeners:
+                each.call(each.listen, listener)
+        self.ready.set()
+        if failed or self.stopping:
+            self._stop(0)
+
+    def wait_until_ready(self) -> None:
+        """Return when all loops serve. Raises what kept the application from starting."""
+        self.ready.wait()
+        failure = self._failure()
+        if failure is not None:
+            self._stop(0)
+            for thread in self._threads:
+                thread.join(_LAST_MOMENT)
+            raise failure
+
+    def _failure(self) -> BaseException | None:
+        return next((each.failure for each in self.workers if each.failure is not None), None)
+
+    # ---- Among the loops ------------------------------------------------------------------
+
+    def has_no_room(self) -> bool:
+        """Whether as many connections are open as may be."""
+        return sum(worker.load() for worker in self.workers) >= self._limit
+
+    def least_busy(self, candidate: LoopWorker) -> LoopWorker:
+        """Who takes a new connection: `candidate`, unless another has clearly fewer."""
+        if self.is_alone:
+            return candidate
+        least = min(self.workers, key=LoopWorker.load)
+        return candidate if candidate.load() <= least.load() + 1 else least
+
+    def served(self) -> int:
+        """How many requests were begun."""
+        return sum(worker.served for worker in self.workers)
+
+    def activity(self) -> int:
+        """Something that changes with each request."""
+        return self.served()
+
+    @property
+    def looked(self) -> int:
+        """Changes about once a second, unless a loop hangs in the application's code."""
+        return min(worker.sweeps for worker in self.workers)
+
+    def is_full(self) -> bool:
+        """A loop always takes another request."""
+        return False
+
+    def share_listeners(self) -> None:
+        """Whoever else has the sockets takes what waits in their backlog."""
+        for listener in self._listeners:
+            listener.shared = True
+
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not any(worker.is_busy() for worker in self.workers)
+
+    def _take_from(self, conn_queue: ConnectionQueue) -> None:
+        self.ready.wait()
+        while not self.workers[0].ended.is_set() and not self.stopping:
+            try:
+                sock, what = conn_queue.get(timeout=_POLL_INTERVAL)
+            except queue.Empty:
+                continue
+            try:
+                server = address_of(sock.getsockname())
+                conn = connect(sock, address_of(what), server, self._ssl_context)
+            except OSError:  # reset meanwhile
+                sock.close()
+                continue
+            taker = self.least_busy(self.workers[0])
+            taker.coming.add(conn)
+            if not taker.call(taker.take, conn):
+                taker.coming.discard(conn)
+                conn.close()
+
+    def every_second(self) -> None:
+        """On a loop: has somebody set the event?"""
+        if self.shutdown_event.is_set() and not self.stopping:
+            self._stop(self.config.timeouts.graceful)
+
+    def close_listener(self, listener: Listener) -> None:
+        """On a loop: `listener` is not accepted from any more; the first closes it."""
+        with self._lock:
+            mine = id(listener) in self._open
+            self._open.discard(id(listener))
+        if mine:
+            listener.close()
+
+    # ---- Stop -----------------------------------------------------------------------------
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Stop listening; let everything end well, and cut what is left after `timeout` seconds
+        (`graceful_timeout` if None)."""
+        self._stop(self.config.timeouts.graceful if timeout is None else timeout)
+
+    def stop(self) -> None:
+        """End now, but in order."""
+        self._stop(0)
+
+    def _stop(self, timeout: float, linger: float = 0.0) -> None:
+        with self._lock:
+            self.stopping = True
+        deadline = time.monotonic() + timeout
+        for worker in self.workers:
+            worker.call(worker.drain, deadline, linger)
+
+    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
+        """Drain, for `timeout` seconds at most; return when the loops have ended.
+
+        Idle connections stay for `linger` seconds, for a request that is on its way.
+        """
+        self.held = False
+        self._stop(timeout, linger)
+        until = time.monotonic() + timeout + _LAST_MOMENT
+        for worker in self.workers:
+            if hasattr(worker, "loop") and not worker.ended.wait(max(until - time.monotonic(), 0)):
+                log.warning("A loop was left in the application's code")
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(until - time.monotonic(), 0.1))
+        for listener in self._listeners:
+            self.close_listener(listener)
+
+    def cut(self) -> None:
+        """End every connection now, whatever it is at."""
+        for worker in self.workers:
+            worker.call(worker.cut)
+
+
+class LoopPool(LoopCrew):
+    """An `AsyncPool`: takes over what the threads cannot answer, and gives connections back.
+
+    `start` runs its loops, and the application's lifespan on them; `shutdown` ends both.
+    """
+
+    def __init__(self, app: ASGIApp, config: ServerConfig, **keywords: Any) -> None:
+        super().__init__(app, config, **keywords)
+        self.held = True
+
+    def adopt(self, connection: Connection, request: Request, state: dict[str, Any]) -> None:
+        """See `AsyncPool.adopt`."""
+        home = connection.worker
+        worker = self.least_busy(self.workers[0])
+        if not worker.call(worker.adopt, connection, request, state, home):
+            raise RuntimeError("the event loop has ended")

@@ -1,0 +1,458 @@
+"""A WebSocket (RFC 6455) and its ASGI messages. wsproto knows the frames."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import logging
+import time
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from wsproto import events
+from wsproto.connection import Connection as Frames
+from wsproto.connection import ConnectionState, ConnectionType
+from wsproto.frame_protocol import CloseReason
+
+from ..errors import ClientDisconnected, InvalidResponseError
+from .cycle import Cycle, is_about_the_client
+from .deflate import negotiate
+from .loops import start_task
+from .writer import as_text
+
+if TYPE_CHECKING:
+    from ..messages import ASGIApp, RequestReceived
+    from .http import HTTPLine
+
+log = logging.getLogger("loopless")
+
+Message = Any
+
+# RFC 6455, 1.3
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_VERSION = "13"
+# What a client may send before it is accepted.
+_MOST_HELD = 65536
+# Octets of messages that wait for the application, whatever their number.
+_MOST_QUEUED = 1024 * 1024
+# Seconds for a client to answer a close.
+_CLOSE_TIMEOUT = 2.0
+
+
+class Stage(Enum):
+    """How far a WebSocket is."""
+
+    CONNECTING = "not accepted yet"
+    OPEN = "open"
+    DENYING = "being denied"
+    CLOSING = "closed by the application"  # a close was sent, and the client's is waited for
+    CLOSED = "closed"
+
+
+class Session:
+    """One WebSocket under way. Belongs to its loop."""
+
+    def __init__(self, line: HTTPLine, head: RequestReceived) -> None:
+        config = line.worker.config.asgi
+        self.line = line
+        self.head = head
+        self.task: asyncio.Task[None] | None = None
+        self._config = config
+        self._stage = Stage.CONNECTING
+        self._frames: Frames | None = None
+        self._denial: Cycle | None = None
+        self._queue: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
+        self._queued = 0
+        self._receivers: deque[asyncio.Future[None]] = deque()
+        self._disconnect: Message | None = None
+        self._closed_by_application = False
+        # the message that comes, in its parts
+        self._parts: list[Any] = []
+        self._size = 0
+        # the answer to the last ping, if it could not be sent yet
+        self._pong: bytes | None = None
+        self._ending = False
+        self._next_ping = self._pong_by = self._close_by = 0.0
+
+    @classmethod
+    def open(cls, line: HTTPLine, head: RequestReceived) -> None:
+        """Begin with a request for a WebSocket, or refuse what is none (RFC 6455, 4.2.1)."""
+        if line.worker.draining:
+            line.refuse(503, "The server stops")
+        elif head.field("sec-websocket-version") != _VERSION:
+            line.upgrade_required(_VERSION)
+        elif not _is_key(head.field("sec-websocket-key")) or head.content_length or head.chunked:
+            line.refuse(400, "This is not a WebSocket handshake")
+        else:
+            session = cls(line, head)
+            line.hold(session)
+            worker = line.worker
+            scope = worker.scopes.websocket(line.template, head, line.headers(head))
+            scope["state"] = worker.scope_state()
+            task = start_task(session.run(worker.app, scope), worker.loop)
+            if not task.done():
+                session.task = task
+                worker.calls.add(session)
+
+    # ---- The application's call -----------------------------------------------------------
+
+    async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
+        """Call the application, once. Nothing that it raises escapes."""
+        error: BaseException | None = None
+        try:
+            await app(scope, self.receive, self.send)
+        except BaseException as raised:
+            error = raised
+        finally:
+            try:
+                self._returned(error)
+            finally:
+                if self.task is not None:
+                    self.line.worker.call_over(self)
+
+    def _returned(self, error: BaseException | None) -> None:
+        if isinstance(error, asyncio.CancelledError) and self.line.worker.cancelling:
+            pass
+        elif error is not None and not is_about_the_client(error):
+            log.error("The application failed on the WebSocket %s", self.head.path, exc_info=error)
+        if self._stage is Stage.DENYING:
+            assert self._denial is not None
+            self._denial.returned()
+        elif self._stage is Stage.CONNECTING:
+            if error is None and not self.line.closed:
+                log.error("The application left the WebSocket %s without an answer", self.head.path)
+            self._deny(500, b"Internal Server Error\n")
+        elif self._stage is Stage.OPEN:
+            self._close(1000 if error is None else 1011, "")
+
+    # ---- receive --------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """See the ASGI specification."""
+        while not self._queue:
+            if self._disconnect is not None:
+                return self._disconnect.copy()
+            receiver: asyncio.Future[None] = self.line.worker.loop.create_future()
+            self._receivers.append(receiver)
+            try:
+                await receiver
+            finally:
+                if receiver in self._receivers:
+                    self._receivers.remove(receiver)
+        message, size = self._queue.popleft()
+        self._queued -= size
+        if not self.line.reading and self._stage is Stage.OPEN and not self._is_full():
+            self._pump()
+        return message
+
+    def _put(self, message: Message, size: int) -> None:
+        self._queue.append((message, size))
+        self._queued += size
+        self._wake()
+
+    def _wake(self) -> None:
+        for receiver in self._receivers:
+            if not receiver.done():
+                receiver.set_result(None)
+
+    def _is_full(self) -> bool:
+        return len(self._queue) >= self._config.ws_queue or self._queued > _MOST_QUEUED
+
+    # ---- send -----------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """See the ASGI specification. Raises `RuntimeError` for messages in a wrong order,
+        `InvalidResponseError` for headers that must not go on the wire, and `ClientDisconnected`
+        once the client has left."""
+        kind = message["type"]
+        stage = self._stage
+        if kind == "websocket.send" and stage is Stage.OPEN:
+            await self._send_message(message)
+        elif kind == "websocket.close" and stage is Stage.OPEN:
+            self._closed_by_application = True
+            self._close(message.get("code", 1000) or 1000, message.get("reason") or "")
+        elif kind == "websocket.accept" and stage is Stage.CONNECTING:
+            self._accept(message)
+        elif kind == "websocket.close" and stage is Stage.CONNECTING:
+            self._deny(403, b"Forbidden\n")
+        elif kind == "websocket.http.response.start" and stage is Stage.CONNECTING:
+            denial = self._begin_denial()
+            try:
+                await denial.send({**message, "type": "http.response.start"})
+            except BaseException:
+                self._stage = Stage.CONNECTING
+                raise
+        elif kind == "websocket.http.response.body" and stage is Stage.DENYING:
+            assert self._denial is not None
+            await self._denial.send({**message, "type": "http.response.body"})
+            if not message.get("more_body", False):
+                self._end_of_messages(1006, "")
+        elif self._closed_by_application or not self._is_gone():
+            raise RuntimeError(f"{kind!r} cannot be sent to a WebSocket that is {stage.value}")
+        elif kind != "websocket.close":
+            raise ClientDisconnected("the client has left the WebSocket")
+
+    def _is_gone(self) -> bool:
+        return self._stage in (Stage.CLOSING, Stage.CLOSED)
+
+    async def _send_message(self, message: Message) -> None:
+        data = message.get("bytes")
+        if data is None:
+            data = message.get("text")
+        event: events.Message[Any]
+        if isinstance(data, str):
+            event = events.TextMessage(data)
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            event = events.BytesMessage(bytes(data))
+        else:
+            raise TypeError("a WebSocket message has bytes or a text")
+        if self.line.conn.outgoing is not None:
+            await self.line.drained()
+        self._write(event)
+        if self.line.conn.outgoing is not None:
+            await self.line.drained()
+
+    def _write(self, event: events.Event) -> None:
+        assert self._frames is not None
+        try:
+            self.line.write(self._frames.send(event))
+        except ClientDisconnected as error:
+            self.line.lost(str(error))
+            raise
+
+    # ---- Accepted or not ------------------------------------------------------------------
+
+    def _accept(self, message: Message) -> None:
+        line, head = self.line, self.head
+        if line.closed:
+            raise ClientDisconnected("the client has left before it was accepted")
+        key = head.field("sec-websocket-key").encode("ascii")
+        digest = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+        fields = [("Sec-WebSocket-Accept", digest.decode("ascii"))]
+        subprotocol = message.get("subprotocol")
+        if subprotocol is not None:
+            offered = [name.strip() for name in head.field("sec-websocket-protocol").split(",")]
+            if subprotocol not in offered:
+                raise InvalidResponseError(f"the client offers no subprotocol {subprotocol!r}")
+            fields.append(("Sec-WebSocket-Protocol", subprotocol))
+        extensions = []
+        if self._config.ws_compression == "deflate":
+            agreed = negotiate(head.field("sec-websocket-extensions"), self._config.ws_message)
+            if agreed is not None:
+                extensions.append(agreed[0])
+                fields.append(("Sec-WebSocket-Extensions", agreed[1]))
+        headers = [as_text(pair) for pair in message.get("headers") or ()]
+        if any(name.lower() == "sec-websocket-protocol" for name, _ in headers):
+            raise InvalidResponseError("the subprotocol is not told by a header")
+        data = line.worker.writer.switching(fields, headers)
+        self._frames = Frames(ConnectionType.SERVER, extensions)  # type: ignore[arg-type]
+        self._stage = Stage.OPEN
+        if line.conn.record is not None:
+            line.conn.record.status = 101
+        self._next_ping = time.monotonic() + self._config.ws_ping
+        try:
+            line.write(data)
+        except ClientDisconnected as error:
+            line.lost(str(error))
+            raise
+        early, line.conn.buffer = line.conn.buffer, b""
+        if early:
+            self._feed(early)
+        elif not line.reading:
+            line.resume_reading()
+
+    def _begin_denial(self) -> Cycle:
+        self._stage = Stage.DENYING
+        self._denial = self.line.deny(self.head)
+        return self._denial
+
+    def _deny(self, status: int, body: bytes) -> None:
+        if not self.line.closed:
+            self._begin_denial().answer_for_the_server(status, body)
+        self._end_of_messages(1006, "")
+
+    # ---- In -------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """Octets of the client; none is its end of input."""
+        if not data:
+            self.line.close("closed by the client")
+        elif self._stage is Stage.CONNECTING:
+            self.line.conn.buffer += data
+            if len(self.line.conn.buffer) > _MOST_HELD:
+                self.line.pause_reading()
+        else:
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        if self._stage in (Stage.OPEN, Stage.CLOSING):
+            assert self._frames is not None
+            self._frames.receive_data(data)
+            self._pump()
+
+    def _pump(self) -> None:
+        """Take events out of the frames, while the application keeps up."""
+        assert self._frames is not None
+        try:
+            for event in self._frames.events():
+                self._event(event)
+                if self._stage is Stage.CLOSED:
+                    return
+                if self._stage is Stage.OPEN and self._is_full():
+                    self.line.pause_reading()
+                    return
+        except ClientDisconnected:
+            return
+        if not self.line.reading:
+            self.line.resume_reading()
+
+    def _event(self, event: events.Event) -> None:
+        if isinstance(event, (events.TextMessage, events.BytesMessage)):
+            if self._stage is Stage.OPEN:
+                self._part(event)
+        elif isinstance(event, events.Ping):
+            if self.line.conn.outgoing is not None:
+                # RFC 6455, 5.5.3: only the last one needs an answer
+                self._pong = bytes(event.payload)
+            elif self._stage is Stage.OPEN:
+                self._write(event.response())
+        elif isinstance(event, events.Pong):
+            self._pong_by = 0.0
+        elif isinstance(event, events.CloseConnection):
+            assert self._frames is not None
+            if self._frames.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
+                # not the client's: wsproto's own word for frames that are wrong
+                self._fail(int(event.code), event.reason or "")
+            else:
+                self._closed_by_client(event)
+
+    def _part(self, event: events.TextMessage | events.BytesMessage) -> None:
+        data: Any = event.data
+        is_text = isinstance(data, str)
+        self._size += len(data.encode()) if is_text and not data.isascii() else len(data)
+        if self._size > self._config.ws_message:
+            self._fail(1009, "the message is too big")
+            return
+        self._parts.append(data)
+        if not event.message_finished:
+            return
+        parts, self._parts = self._parts, []
+        size, self._size = self._size, 0
+        if is_text:
+            self._put({"type": "websocket.receive", "text": "".join(parts)}, size)
+        else:
+            self._put({"type": "websocket.receive", "bytes": b"".join(parts)}, size)
+
+    # ---- The end --------------------------------------------------------------------------
+
+    def _closed_by_client(self, event: events.CloseConnection) -> None:
+        before, self._stage = self._stage, Stage.CLOSED
+        if before is Stage.OPEN:
+            self._end_of_messages(int(event.code), event.reason or "")
+            try:
+                self._write(event.response())
+            except ClientDisconnected:
+                return
+        self._end()
+
+    def _close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake."""
+        self._stage = Stage.CLOSING
+        self._end_of_messages(code, reason)
+        self._close_by = time.monotonic() + _CLOSE_TIMEOUT
+        self.line.deadline = self._close_by
+        try:
+            self._write(events.CloseConnection(code=code, reason=reason))
+        except ClientDisconnected:
+            return
+        if not self.line.reading:
+            self._pump()
+
+    def _fail(self, code: int, why: str) -> None:
+        """End a WebSocket whose client broke the protocol, or a limit."""
+        log.info("A WebSocket was closed with %d: %s", code, why)
+        was_open = self._stage is Stage.OPEN
+        self._stage = Stage.CLOSED
+        self._end_of_messages(code, "")
+        if was_open:
+            try:
+                self._write(events.CloseConnection(code=code, reason=None))
+            except ClientDisconnected:
+                return
+        self._end()
+
+    def _end_of_messages(self, code: int, reason: str) -> None:
+        """Nothing more will come: the application learns it behind what came already."""
+        if self._disconnect is None:
+            self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
+            self._parts.clear()
+            self._wake()
+
+    def _end(self) -> None:
+        """Close the connection, once everything is written; the server goes first (7.1.1)."""
+        if self.line.closed:
+            return
+        if self.line.conn.outgoing is not None:
+            self._ending = True
+            return
+        self.line.release(self)
+
+    def flushed(self) -> None:
+        """What had to wait is written."""
+        if self._ending:
+            self._end()
+        elif self._pong is not None and self._stage is Stage.OPEN:
+            payload, self._pong = self._pong, None
+            try:
+                self._write(events.Pong(payload))
+            except ClientDisconnected:
+                pass
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        if self._stage is not Stage.DENYING:
+            self._stage = Stage.CLOSED
+        self._end_of_messages(int(CloseReason.ABNORMAL_CLOSURE), "")
+
+    def drain(self) -> None:
+        """The server stops."""
+        if self._stage is Stage.OPEN:
+            self._close(int(CloseReason.SERVICE_RESTART), "the server stops")
+        elif self._stage is Stage.CONNECTING:
+            self._deny(503, b"The server stops\n")
+
+    def ask_to_end(self) -> None:
+        """The time that the server gave is almost over; `drain` has said so."""
+
+    # ---- Time -----------------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        """Once a second: is a ping due, or has the client taken too long?"""
+        if self._stage is Stage.CLOSING:
+            if now >= self._close_by:
+                self._stage = Stage.CLOSED
+                self._end()
+        elif self._stage is Stage.OPEN and self._config.ws_ping and self.line.reading:
+            if self._pong_by:
+                if now >= self._pong_by:
+                    self._fail(1011, "the client does not answer pings")
+            elif now >= self._next_ping:
+                self._next_ping = now + self._config.ws_ping
+                self._pong_by = now + self._config.ws_pong
+                try:
+                    self._write(events.Ping(b""))
+                except ClientDisconnected:
+                    pass
+        elif self._stage is Stage.OPEN:
+            self._pong_by = 0.0  # the answer may be in what is not read
+
+
+def _is_key(key: str) -> bool:
+    """RFC 6455, 4.2.1: sixteen octets in base64."""
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False

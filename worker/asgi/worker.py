@@ -1,0 +1,371 @@
+"""`LoopWorker`: one event loop, the application on it, and its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..config import ServerConfig
+from ..connection import Connection, State
+from ..errors import StartupError
+from ..http1 import RequestParser
+from ..lifecycle import ConnectionOpened, LifecycleCollector
+from ..poller import has_input
+from .http import HTTPLine, Phase, adopted
+from .lifespan import Lifespan
+from .loops import loop_factory
+from .scope import Scopes
+from .writer import LoopWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from ..listener import Listener
+    from ..messages import ASGIApp, Request
+    from ..sync_worker import SyncWorker
+    from .crew import LoopCrew
+    from .line import Line
+
+log = logging.getLogger("loopless")
+
+# Seconds between two looks at the deadlines: how much later than its deadline a wait may end.
+_SWEEP = 1.0
+# How many connections are accepted before what they want is looked at.
+_ACCEPTS_A_TURN = 16
+# Seconds at the end of the grace: for streams that were asked to end, for calls that were
+# cancelled, and for a lifespan that got no time because they took it all.
+_LAST_WORDS = 2.0
+_CANCELLED = 1.0
+_LAST_LIFESPAN = 2.0
+
+
+class Call(Protocol):
+    """An application's call that waits for something."""
+
+    task: asyncio.Task[None] | None
+
+    def ask_to_end(self) -> None:
+        """The server's time is almost over."""
+
+
+class LoopWorker:
+    """Serves an ASGI application on a loop of its own. Used on the loop's thread.
+
+    `run` and `call` are the exceptions: the first makes the thread the loop's, the second may be
+    used from any thread.
+    """
+
+    def __init__(
+        self,
+        crew: LoopCrew,
+        app: ASGIApp,
+        config: ServerConfig,
+        collector: LifecycleCollector | None,
+    ) -> None:
+        self.crew = crew
+        self.app = app
+        self.config = config
+        self.collector = collector
+        #: Requests that were begun, and looks at the deadlines that were taken.
+        self.served = 0
+        self.sweeps = 0
+        self.persistent = config.timeouts.keep_alive > 0
+        self.parser = RequestParser(config.limits)
+        self.writer = LoopWriter(config.timeouts)
+        self.scopes = Scopes(config.asgi.root_path)
+        #: The lifespan's; every scope gets a copy.
+        self.state: dict[str, Any] = {}
+        self.lines: set[Line] = set()
+        #: Connections that another loop has accepted for this one.
+        self.coming: set[Connection] = set()
+        #: What `SyncWorker.set_lifespan_state` was given, for the connections that it hands over.
+        self.given: dict[str, Any] = {}
+        #: Applications' calls that wait for something.
+        self.calls: set[Call] = set()
+        self.draining = False
+        #: The calls that are left are being cancelled.
+        self.cancelling = False
+        self.loop: asyncio.AbstractEventLoop
+        #: What kept the application from starting.
+        self.failure: BaseException | None = None
+        #: The application is ready, or never will be.
+        self.ready = threading.Event()
+        #: The loop has ended.
+        self.ended = threading.Event()
+        self._listeners: dict[int, Listener] = {}
+        self._listening = False
+        self._empty: asyncio.Event
+        self._deadline = 0.0
+        self._timers: list[asyncio.TimerHandle] = []
+        # what callbacks of other threads run in: nothing of their requests
+        self._context = contextvars.Context()
+
+    # ---- The loop's life ------------------------------------------------------------------
+
+    def run(self, runner: asyncio.Runner | None = None) -> None:
+        """Serve until the end (blocking): the calling thread becomes the loop's.
+
+        Without a `runner` the loop is made here, and closed.
+        """
+        made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
+        try:
+            with contextlib.nullcontext(runner) if runner is not None else made:
+                made.run(self.main())
+        except BaseException as error:
+            self.failure = self.failure or error
+            log.exception("An event loop met an internal error")
+        finally:
+            self.ready.set()
+            self.ended.set()
+            self.crew.arrived(self)
+
+    async def main(self) -> None:
+        """The application's whole life on this loop."""
+        self._empty = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        if self.crew.stopping:  # before this loop could be told
+            self._empty.set()
+        required = self.config.asgi.lifespan == "on"
+        lifespan = Lifespan(self.app, self.state, required=required)
+        try:
+            if self.config.asgi.lifespan != "off":
+                await self._unless_stopped(lifespan.startup())
+        except StartupError as error:
+            self.failure = error
+            await lifespan.shutdown(0)
+            return
+        if self._empty.is_set():  # told to stop meanwhile
+            await lifespan.shutdown(_LAST_LIFESPAN)
+            return
+        sweep = self.loop.call_later(_SWEEP, self._sweep)
+        self._timers.append(sweep)
+        self.ready.set()
+        self.crew.arrived(self)
+        if self.crew.stopping:  # before this loop could be told
+            self.drain(time.monotonic())
+        try:
+            await self._empty.wait()
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            self._close_listeners()
+            left = self._deadline - time.monotonic()
+            await lifespan.shutdown(max(left, _LAST_LIFESPAN))
+
+    async def _unless_stopped(self, startup: Coroutine[Any, Any, None]) -> None:
+        """Wait for `startup`, but not when the server stops."""
+        starting = self.loop.create_task(startup)
+        stopping = self.loop.create_task(self._empty.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (starting, stopping):
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if starting.done() and not starting.cancelled():
+            starting.result()
+
+    def call(self, function: Any, *arguments: Any) -> bool:
+        """Run `function` on the loop, soon. Any thread may; False when the loop has ended."""
+        try:
+            self.loop.call_soon_threadsafe(function, *arguments, context=self._context)
+        except (AttributeError, RuntimeError):
+            return False
+        return True
+
+    # ---- Connections ----------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> None:
+        """Accept from `listener`, which other loops may accept from too."""
+        if self.draining:
+            listener.close()
+            return
+        self._listeners[listener.fileno()] = listener
+        self.loop.add_reader(listener.fileno(), self._accept, listener)
+        self._listening = True
+
+    def _accept(self, listener: Listener) -> None:
+        for _ in range(_ACCEPTS_A_TURN if self.crew.is_alone else 1):
+            if self.crew.has_no_room() and (
+                not has_input(listener.fileno()) or not self._make_room()
+            ):
+                return
+            try:
+                conn = listener.accept()
+            except OSError as error:
+                if not self._make_room():
+                    self._pause(str(error))
+                return
+            if conn is None:
+                return
+            taker = self.crew.least_busy(self)
+            if taker is not self:
+                taker.coming.add(conn)
+                if taker.call(taker.take, conn):
+                    continue
+                taker.coming.discard(conn)
+            self.take(conn)
+
+    def take(self, conn: Connection) -> None:
+        """Serve a connection that was accepted just now."""
+        self.coming.discard(conn)
+        conn.become(State.ADOPTED)
+        if self.collector is not None:
+            self.collector.record(ConnectionOpened(conn.client))
+        HTTPLine(self, conn).start()
+
+    def adopt(
+        self, conn: Connection, request: Request, state: dict[str, Any], home: SyncWorker | None
+    ) -> None:
+        """Serve a connection of the threads, from `request` on."""
+        self.given = state
+        adopted(HTTPLine(self, conn, home), request)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle the longest; False when none is idle."""
+        idle = [
+            line
+            for line in self.lines
+            if isinstance(line, HTTPLine)
+            and line.phase is Phase.READY
+            and not line.conn.buffer
+            and not has_input(line.conn.fd)
+        ]
+        if not idle:
+            self._pause("as many connections are open as limit_connections allows")
+            return False
+        min(idle, key=HTTPLine.idle_since).close("closed for a new connection")
+        return True
+
+    def _pause(self, why: str) -> None:
+        if self._listening:
+            log.warning("No new connections are accepted for now: %s", why)
+            self._listening = False
+            for fd in self._listeners:
+                self.loop.remove_reader(fd)
+
+    def _resume(self) -> None:
+        if not self._listening and not self.draining and not self.crew.has_no_room():
+            self._listening = True
+            for fd, listener in self._listeners.items():
+                self.loop.add_reader(fd, self._accept, listener)
+
+    def scope_state(self) -> dict[str, Any]:
+        """The state of one request: a shallow copy, as the specification wants it."""
+        given = self.given or self.crew.lifespan_state
+        return {**given, **self.state} if given else self.state.copy()
+
+    def is_busy(self) -> bool:
+        """Whether a request is under way. Any thread may ask."""
+        if self.calls:
+            return True
+        busy = (Phase.BUSY, Phase.BODY, Phase.SESSION)
+        return any(isinstance(line, HTTPLine) and line.phase in busy for line in list(self.lines))
+
+    def gone(self, line: Line) -> None:
+        """`line` is closed, or another's."""
+        self.lines.discard(line)
+        self._look_whether_empty()
+
+    def load(self) -> int:
+        """How many connections there are. Any thread may ask."""
+        return len(self.lines) + len(self.coming)
+
+    def call_over(self, call: Call) -> None:
+        """An application's call has ended."""
+        self.calls.discard(call)
+        self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        if self.draining and not (self.lines or self.calls or self.crew.held):
+            self._empty.set()
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        self.sweeps += 1
+        for line in list(self.lines):
+            try:
+                line.look(now)
+            except Exception:
+                # a bug of loopless, or of a collector: this connection pays
+                log.exception("A connection was dropped for an internal error")
+                line.close("internal error")
+        if self._listeners and not self._listening:
+            self._resume()
+        self.crew.every_second()
+        self._timers[0] = self.loop.call_later(_SWEEP, self._sweep)
+
+    # ---- The end --------------------------------------------------------------------------
+
+    def drain(self, deadline: float, linger: float = 0.0) -> None:
+        """Stop accepting; end everything well by `deadline`, and then anyhow.
+
+        WebSockets and event streams, which have no end of their own, are asked to end now, other
+        streams shortly before the time is up. Idle connections stay for `linger` seconds.
+        """
+        if self.draining:
+            self._look_whether_empty()
+            return
+        self.draining = True
+        self._deadline = deadline
+        for listener in self._listeners.values():
+            if not listener.shared:
+                self._take_backlog(listener)
+        self._close_listeners()
+        for line in list(self.lines):
+            line.drain(linger)
+        self._look_whether_empty()
+        left = max(deadline - time.monotonic(), 0)
+        words, cancelled = min(_LAST_WORDS, left / 4), min(_CANCELLED, left / 8)
+        later = self.loop.call_later
+        self._timers += [
+            later(left - words, self._ask_to_end),
+            later(left - cancelled, self._cancel),
+            later(left, self.cut),
+        ]
+
+    def _take_backlog(self, listener: Listener) -> None:
+        """Take what the kernel has accepted: closing the listener would reset it."""
+        while True:
+            try:
+                conn = listener.accept()
+            except OSError:
+                return
+            if conn is None:
+                return
+            self.take(conn)
+
+    def _close_listeners(self) -> None:
+        for fd, listener in self._listeners.items():
+            if self._listening:
+                self.loop.remove_reader(fd)
+            self.crew.close_listener(listener)
+        self._listeners.clear()
+
+    def _ask_to_end(self) -> None:
+        for call in list(self.calls):
+            call.ask_to_end()
+
+    def _cancel(self) -> None:
+        self.cancelling = True
+        for call in list(self.calls):
+            if call.task is not None:
+                call.task.cancel()
+
+    def cut(self) -> None:
+        """End every connection and every call now."""
+        self.draining = True
+        if self.lines:
+            log.warning("%d connections were cut", len(self.lines))
+        self._cancel()
+        for line in list(self.lines):
+            line.conn.spoil()
+            line.close("cut at shutdown")
+        # what does not let itself be cancelled is not waited for
+        self.loop.call_later(min(_CANCELLED, 0.2), self._empty.set)
+        self._look_whether_empty()

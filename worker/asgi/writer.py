@@ -1,0 +1,157 @@
+"""The one writer, for ASGI messages: header names and values are bytes, and nothing blocks."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ClientDisconnected, InvalidResponseError
+from ..headers import LineCache, encode_header
+from ..outgoing import Outgoing
+from ..response import ResponseWriter, StreamWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..config import Timeouts
+    from ..connection import Connection
+    from ..messages import RequestReceived, Response
+
+# Fields that frame or route a message, or authenticate, must not follow it (RFC 9110, 6.5.1).
+_NO_TRAILERS = frozenset(
+    (
+        "content-length transfer-encoding host connection trailer te upgrade content-encoding"
+        " content-type content-range cache-control expect authorization set-cookie"
+    ).split()
+)
+
+
+def as_text(pair: Any) -> tuple[str, str]:
+    """A header of an ASGI message as the writer wants it. Raises `InvalidResponseError`."""
+    try:
+        name, value = pair
+    except (TypeError, ValueError):
+        raise InvalidResponseError(f"the header {pair!r} is not a pair") from None
+    if isinstance(name, str) and isinstance(value, str):
+        return name, value  # an answer of the server's own
+    if not isinstance(name, bytes) or not isinstance(value, bytes):
+        raise InvalidResponseError(f"the header {name!r}: {value!r} is not a pair of bytes")
+    return name.decode("latin-1"), value.decode("latin-1")
+
+
+class _LineCache(LineCache):
+    """The same, from pairs of bytes."""
+
+    def __missing__(self, pair: Any) -> bytes:
+        text = as_text(pair)
+        line = super().__missing__(text)
+        kept = self.pop(text, None)  # there only if it is worth keeping
+        if kept is not None:
+            self[pair] = line
+        return line
+
+
+class LoopWriter(ResponseWriter):
+    """`ResponseWriter` on an event loop. Belongs to one loop."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        super().__init__(timeouts)
+        self._line = _LineCache().__getitem__
+
+    def stream(
+        self,
+        connection: Connection,
+        head: RequestReceived,
+        response: Response,
+        persistent: bool,
+    ) -> LoopStream:
+        """As there; what the kernel does not take is left in `connection.outgoing`."""
+        parts, allowed, persistent = self._render(head, response, None, persistent)
+        chunked = allowed == math.inf and head.version == "1.1"
+        return LoopStream(
+            connection,
+            response.code,
+            b"".join(parts),
+            allowed,
+            chunked,
+            persistent,
+            self._timeouts,
+        )
+
+    def switching(
+        self, fields: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]]
+    ) -> bytes:
+        """The head of a 101 to a WebSocket. Raises `InvalidResponseError`."""
+        date = self.date_header()
+        lines = [b"HTTP/1.1 101 Switching Protocols\r\n", date, self._server_line]
+        lines.append(b"Upgrade: websocket\r\nConnection: Upgrade\r\n")
+        lines += [encode_header(name, value)[0] for name, value in fields]
+        for name, value in headers:
+            line, kind = encode_header(name, value)
+            if not kind:
+                lines.append(line)
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _render(
+        self,
+        head: RequestReceived | None,
+        response: Response,
+        length: int | None,
+        persistent: bool,
+    ) -> tuple[list[bytes], Any, bool]:
+        headers = [as_text(pair) for pair in response.headers]
+        return super()._render(head, response._replace(headers=headers), length, persistent)
+
+
+class LoopStream(StreamWriter):
+    """A response whose body is still being made, on an event loop.
+
+    `write` and `finish` do not wait; whoever calls them looks at `connection.outgoing`, which has
+    what the kernel did not take.
+    """
+
+    __slots__ = ()
+
+    def open(self) -> None:
+        """Let the head go without a block. Raises `ClientDisconnected`."""
+        if self._head:
+            self._send(b"")
+
+    def finish_with_trailers(self, headers: Iterable[Any]) -> None:
+        """End the body, and send `headers` behind it where the framing has a place for them.
+
+        Raises `InvalidResponseError` and `ClientDisconnected`.
+        """
+        lines = []
+        for name, value in map(as_text, headers):
+            if name.lower() in _NO_TRAILERS:
+                raise InvalidResponseError(f"{name} cannot be a trailer")
+            lines.append(encode_header(name, value)[0])
+        if self._chunked:
+            self._send(b"0\r\n" + b"".join(lines) + b"\r\n")
+        else:
+            self.finish()
+
+    def _send(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        send_or_keep(self._connection, data, self._timeouts)
+
+
+def send_or_keep(conn: Connection, data: bytes, timeouts: Timeouts) -> None:
+    """Send `data` behind what is waiting; what the kernel does not take is in `conn.outgoing`.
+
+    Raises `ClientDisconnected`.
+    """
+    if conn.outgoing is not None:
+        conn.outgoing.append(data)
+        return
+    try:
+        sent = conn.send(data)
+    except BlockingIOError:
+        sent = 0
+    except OSError as error:
+        raise ClientDisconnected(str(error)) from error
+    if sent != len(data):
+        conn.outgoing = Outgoing([memoryview(data)[sent:]], None, True, timeouts)
