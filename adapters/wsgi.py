@@ -214,9 +214,9 @@ class WSGIApp:
         template = channel.notes.get(self)
         if template is None or template[0] is not channel.server:
             template = channel.notes[self] = self._template(channel)
-        environ = template[1].copy()
         if "%" in path:
             path = unquote_to_bytes(path).decode("latin-1")
+        environ: Environ = template[1] | variables
         environ["REQUEST_METHOD"] = method
         environ["PATH_INFO"] = path
         environ["QUERY_STRING"] = query
@@ -224,7 +224,6 @@ class WSGIApp:
         environ["REMOTE_ADDR"] = channel.client[0]
         environ["REMOTE_PORT"] = channel.client_port
         environ["wsgi.early_hints"] = call.early_hints
-        environ.update(variables)
         if not plain or "HTTP_PROXY" in variables or self._script_name:
             self._amend(environ, call)
         return environ

@@ -32,6 +32,7 @@ _TARGET_CHECK = bytes(
     for octet in range(0x100)
 )
 
+_SLASH = ord("/")
 _METHODS = {
     method.encode(): method
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -121,7 +122,8 @@ class _FieldCache:
 
         Raises `_UnusualError`.
         """
-        cookie, *lines = tail.split(b"\r\n")
+        lines = tail.split(b"\r\n")
+        cookie = lines.pop(0)
         if cookie.translate(_FIELD_CHECK) != cookie:
             raise _UnusualError
         count = len(variables) + 1 + len(lines)
@@ -191,7 +193,7 @@ class RequestParser:
         """The request of `head`: its lines, without the empty line that ends them."""
         try:
             raw_method, raw_target, rest = head.split(b" ", 2)
-            if raw_target.translate(_TARGET_CHECK) != raw_target or raw_target[:1] != b"/":
+            if raw_target.translate(_TARGET_CHECK) != raw_target or raw_target[0] != _SLASH:
                 return self._unusual(head)
             before, cookie, after = rest.partition(b"\r\nCookie: ")
             known, version, plain = self._known(before) or self._fields.parse(before)
@@ -208,7 +210,7 @@ class RequestParser:
                     RequestReceived,
                     (method, target, path, query, version, rest, variables, None, False, True),
                 )
-        except (KeyError, ValueError, _UnusualError):
+        except (LookupError, ValueError, _UnusualError):
             return self._unusual(head)
         length = variables.get("CONTENT_LENGTH")
         if "HTTP_TRANSFER_ENCODING" in variables or (

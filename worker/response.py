@@ -55,7 +55,7 @@ class ResponseWriter:
     def __init__(self, timeouts: Timeouts, server_name: str = "loopless") -> None:
         self._timeouts = timeouts
         self._server_line = b"Server: " + server_name.encode("latin-1") + b"\r\n"
-        self._line = LineCache().__getitem__
+        self._lines = LineCache()
         self._status_lines = StatusLines()
         self._length_lines = LengthLines()
         self._date = b""
@@ -98,7 +98,8 @@ class ResponseWriter:
             # the short way: what is not usual is left to `_render`
             try:
                 status_line = self._status_lines[status]
-                lines = list(map(self._line, headers))
+                known = self._lines
+                lines = [known[pair] for pair in headers]
                 length_line = self._length_lines[len(body)]
                 if length_line not in lines:
                     lines.append(length_line)

@@ -24,6 +24,7 @@ import logging
 import socket
 import threading
 import time
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from . import endings, receiving, streaming
@@ -77,6 +78,12 @@ _new_context = contextvars.Context
 _SERVING, _IDLE, _CLOSED = State.SERVING, State.IDLE, State.CLOSED
 
 
+def _bound(app: SyncApp) -> SyncApp:
+    """`app` as a method where it is an instance: CPython calls that without a detour through C."""
+    call = getattr(type(app), "__call__")  # noqa: B004, B009 - of the type, it is not bound yet
+    return MethodType(call, app) if isinstance(call, FunctionType) else app
+
+
 class SyncWorker:
     """Serves HTTP/1.1 on a thread, without an event loop; `run` hires siblings on more threads.
 
@@ -123,7 +130,7 @@ class SyncWorker:
                 return
             sync_app = app  # type: ignore[assignment]
         assert sync_app is not None
-        self.sync_app: SyncApp = sync_app
+        self.sync_app = _bound(sync_app)
         listener = None if sock is None else Listener(sock, config, ssl_context)
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)

@@ -219,7 +219,7 @@ class LooplessCommand(_Command):
         )
         try:
             self._server.start()
-        except (StartupError, OSError) as error:
+        except (OSError, StartupError) as error:
             raise ConfigError(f"the server cannot start: {error}") from None
         self._serve(self._server, static=static, **options)
 
