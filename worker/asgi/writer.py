@@ -57,7 +57,7 @@ class LoopWriter(ResponseWriter):
 
     def __init__(self, timeouts: Timeouts) -> None:
         super().__init__(timeouts)
-        self._line = _LineCache().__getitem__
+        self._lines = _LineCache()
 
     def stream(
         self,
@@ -71,7 +71,8 @@ class LoopWriter(ResponseWriter):
             # the short way: what is not usual is left to `_render`
             try:
                 status_line = self._status_lines[response.status]
-                block = b"".join(map(self._line, response.headers))
+                known: Any = self._lines
+                block = b"".join([known[pair] for pair in response.headers])
                 if b"Content-Length" not in block:
                     self.date_header()
                     parts = [status_line, self._stamp, block, _CHUNKED]
