@@ -8,13 +8,19 @@ import socket
 
 from .worker import Bind, ConfigError, ServerConfig
 from .worker.listener import BindAddress, open_socket, parse_bind
+from .worker.systemd import inherited_sockets
 
 # How many ports above a busy one are tried, to name one that is free.
 _PORTS_TRIED = 20
 
 
 def open_sockets(config: ServerConfig) -> list[socket.socket]:
-    """A socket for every address. Raises `ConfigError`, in words, for what the system refuses."""
+    """A socket for every address, or those that a service manager has opened instead.
+
+    Raises `ConfigError`, in words, for what the system refuses.
+    """
+    if inherited := inherited_sockets(config.bind.backlog):
+        return inherited
     with contextlib.ExitStack() as opened:
         sockets = []
         for text in config.bind.addresses:

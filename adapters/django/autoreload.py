@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.utils import autoreload
 
-from loopless.binding import open_socket_for
+from loopless.binding import open_socket_for, open_sockets
 from loopless.reload import this_command
 from loopless.watch import Watcher
 from loopless.worker.listener import SharedSocket, parse_bind
@@ -294,6 +294,8 @@ class Line:
 
         Raises `ConfigError`, in words, for what the system refuses.
         """
+        if self._line is None:
+            return open_sockets(config)
         before, self._sockets = self._sockets, []
         found = [(text, _take(before, text)) for text in config.bind.addresses]
         for _, sock in before:
@@ -302,8 +304,6 @@ class Line:
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
         sockets = [sock or open_socket_for(text, config.bind) for text, sock in found]
-        if self._line is None:
-            return sockets
         with contextlib.suppress(OSError):  # the parent has just gone
             names = json.dumps(config.bind.addresses).encode()
             socket.send_fds(self._line, [names], [sock.fileno() for sock in sockets])
