@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import re
 import shutil
@@ -21,6 +22,10 @@ DRIVER = shutil.which("chromedriver")
 
 browser_test = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="chromium and its driver are not installed"
+)
+
+needs_fastapi = pytest.mark.skipif(
+    importlib.util.find_spec("fastapi") is None, reason="fastapi is not installed"
 )
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -62,6 +67,7 @@ def websocket(url: str, path: str) -> Any:
     return connect_websocket(url.replace("http", "ws", 1) + path, proxy=None)
 
 
+@needs_fastapi
 def test_fastapi() -> None:
     with running("asgi", *LOOPLESS) as url, httpx.Client(base_url=url) as client:
         assert "<h1>FastAPI on loopless</h1>" in client.get("/").text
@@ -148,6 +154,7 @@ def type_into(browser: Any, selector: str, text: str) -> None:
     browser.find_element("css selector", selector).send_keys(text + "\n")
 
 
+@needs_fastapi
 @browser_test
 @pytest.mark.timeout(150)
 def test_fastapi_in_a_browser(browser: Any) -> None:

@@ -55,9 +55,7 @@ def app(environ, start_response):
     return [b"hello"]
 options = dict(pair.split("=") for pair in sys.argv[1:])
 server = ThreadedServer(app, bind="127.0.0.1:0", graceful_timeout=0, **options)
-server.start()
-print(server.port, flush=True)
-server.serve_forever()
+server.serve_forever(started=lambda: print(server.port, flush=True))
 """
 
 

@@ -16,7 +16,7 @@ from .connection import Connection, Record, State
 from .errors import ClientDisconnected, PlainRequest
 from .lifecycle import ClientGone, ConnectionClosed, ConnectionOpened, ResponseCompleted
 from .messages import FileBody, Response
-from .poller import has_input
+from .readiness import has_input
 from .wrong_port import WITHOUT_TLS
 
 if TYPE_CHECKING:

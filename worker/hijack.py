@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
 from typing import Any
+
+from .readiness import has_room
 
 # A close frame with 1001: the server goes away (RFC 6455, 5.5.1 and 7.4.1).
 _GOING_AWAY = b"\x88\x02\x03\xe9"
@@ -143,7 +144,7 @@ class HijackedWebSocket(HijackedSocket):
         """Send the little that `data` is, or raise `BlockingIOError`."""
         if hasattr(socket, "MSG_DONTWAIT") and not hasattr(self._sock, "unwrap"):
             self._sock.send(data, socket.MSG_DONTWAIT)
-        elif select.select([], [self._sock], [], 0)[1]:
+        elif has_room(self._sock.fileno()):
             self._sock.send(data)  # through TLS, which knows no flags
         else:
             raise BlockingIOError

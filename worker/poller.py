@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from .connection import FOR_OUTPUT, Connection, State
 from .errors import ClientDisconnected
 from .listener import Listener
+from .readiness import has_input
 
 log = logging.getLogger("loopless")
 
@@ -485,16 +486,6 @@ class KqueuePoller(_KernelPoller):
         bits = sum(getattr(select, "KQ_" + flag) for flag in flags)
         event = select.kevent(fd, getattr(select, "KQ_" + kind), bits)  # type: ignore[attr-defined,unused-ignore]
         self._kqueue.control([event], 0)
-
-
-def has_input(fd: int, seconds: float = 0) -> bool:
-    """Whether something can be read of `fd`, an end of input included, within `seconds`."""
-    seconds = max(seconds, 0)
-    if not hasattr(select, "poll"):
-        return bool(select.select([fd], [], [], seconds)[0])
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
 
 
 def make_poller(

@@ -36,6 +36,7 @@ from .headers import (
 )
 from .messages import FileBody, HeaderList, RequestReceived, Response
 from .outgoing import Outgoing
+from .readiness import has_room
 
 if TYPE_CHECKING:
     from .config import Timeouts
@@ -393,11 +394,4 @@ def send_all(connection: Connection, data: bytes, deadline: float) -> None:
 
 def wait_for_room(connection: Connection, deadline: float) -> bool:
     """Block until `connection` takes more, or `deadline` is over (False)."""
-    import select
-
-    seconds = max(deadline - time.monotonic(), 0)
-    if not hasattr(select, "poll"):
-        return bool(select.select([], [connection.fd], [], seconds)[1])
-    poll = select.poll()
-    poll.register(connection.fd, select.POLLOUT)
-    return bool(poll.poll(seconds * 1000))
+    return has_room(connection.fd, deadline - time.monotonic())

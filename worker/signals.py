@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import signal
 import socket
 from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
+
+from .readiness import has_input
 
 
 class Signals:
@@ -52,7 +53,7 @@ class Signals:
     def wait(self, seconds: float | None = None) -> list[int]:
         """Wait for a signal, or for `wake`, or until the time is over; then `take`."""
         if not self._came:
-            select.select([self._waiting], [], [], seconds)
+            has_input(self._waiting.fileno(), seconds)
         return self.take()
 
     def take(self) -> list[int]:

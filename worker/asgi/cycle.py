@@ -477,14 +477,17 @@ def _file_body(path: str | os.PathLike[str]) -> FileBody:
     return FileBody(fd, 0, os.fstat(fd).st_size)
 
 
-def is_about_the_client(error: BaseException | None) -> bool:
-    """Whether `error`, or what it was raised for, is that the client left."""
-    for _ in range(20):  # nobody promises that a chain has an end
-        if error is None:
-            return False
+def is_about_the_client(error: BaseException | None, seen: frozenset[int] = frozenset()) -> bool:
+    """Whether `error`, or what it was raised for, is that the client left.
+
+    `seen` has the ids on the way to it: chains of errors may be circles, through groups too.
+    """
+    while error is not None and id(error) not in seen:
         if isinstance(error, ClientDisconnected):
             return True
+        seen |= {id(error)}
         if isinstance(error, BaseExceptionGroup):
-            return all(is_about_the_client(each) for each in error.exceptions)
+            members = error.exceptions
+            return all(is_about_the_client(member, seen) for member in members)
         error = error.__cause__ or error.__context__
     return False

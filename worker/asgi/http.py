@@ -12,7 +12,7 @@ from ..connection import Record
 from ..errors import ClientDisconnected, ProtocolError
 from ..lifecycle import RequestStarted
 from ..messages import Request, RequestReceived, Response
-from ..poller import has_input
+from ..readiness import has_input
 from ..steering import _classify_request
 from ..wrong_port import WITH_TLS, WITHOUT_TLS, began_handshake
 from .body import BodyStream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,8 @@ def _eager() -> Callable[..., asyncio.Task[None]]:
     def start(
         coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
     ) -> asyncio.Task[None]:
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+        context = contextvars.Context()
+        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
 
     return start
 
@@ -53,7 +55,7 @@ def _eager() -> Callable[..., asyncio.Task[None]]:
 def _scheduled(
     coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
 ) -> asyncio.Task[None]:
-    return loop.create_task(coroutine)
+    return loop.create_task(coroutine, context=contextvars.Context())
 
 
 def _start_function() -> Callable[..., asyncio.Task[None]]:
@@ -63,5 +65,5 @@ def _start_function() -> Callable[..., asyncio.Task[None]]:
 
 
 #: Starts a task: at once where Python can, so that a call that waits for nothing is never
-#: scheduled at all.
+#: scheduled at all. Its context is its own and new: what starts it may be the end of another one.
 start_task = _start_function()

@@ -15,7 +15,7 @@ from ..connection import Connection, State
 from ..errors import StartupError
 from ..http1 import RequestParser
 from ..lifecycle import ConnectionOpened, LifecycleCollector
-from ..poller import has_input
+from ..readiness import has_input
 from .http import HTTPLine, Phase, adopted
 from .lifespan import Lifespan
 from .loops import loop_factory

@@ -1,0 +1,28 @@
+"""Whether a single descriptor is ready, of any number: `select` knows those below 1024 only."""
+
+from __future__ import annotations
+
+import select
+
+
+def has_input(fd: int, seconds: float | None = 0) -> bool:
+    """Whether something can be read of `fd`, an end of input included, within `seconds`.
+
+    None waits for ever.
+    """
+    if not hasattr(select, "poll"):
+        return bool(select.select([fd], [], [], seconds and max(seconds, 0))[0])
+    return _poll(fd, select.POLLIN, seconds)
+
+
+def has_room(fd: int, seconds: float = 0) -> bool:
+    """Whether something can be written to `fd`, or it is broken, within `seconds`."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([], [fd], [], max(seconds, 0))[1])
+    return _poll(fd, select.POLLOUT, seconds)
+
+
+def _poll(fd: int, wanted: int, seconds: float | None) -> bool:
+    poll = select.poll()
+    poll.register(fd, wanted)
+    return bool(poll.poll(None if seconds is None else max(seconds, 0) * 1000))
