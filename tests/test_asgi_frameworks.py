@@ -139,7 +139,7 @@ def test_starlette(serve: Serve, connect: Connect, loop: str, tmp_path: Path) ->
     data = bytes(range(256)) * 4000
     (tmp_path / "file.bin").write_bytes(data)
     seen = Seen()
-    server = serve(starlette_app(seen, tmp_path), loop=loop)
+    server = serve(starlette_app(seen, tmp_path), loop=loop, loops=1)  # one lifespan
     with httpx.Client(base_url=url(server, "")) as client:
         assert client.get("/").json() == {"greeting": "hello", "url": url(server, "/")}
         assert client.get("/").headers["x-passed"] == "yes"
