@@ -377,6 +377,25 @@ def test_stop_wakes_everybody(gil: bool) -> None:
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.parametrize("gil", [True, False])
+def test_nobody_sits_down_when_stop_came_in_between(
+    gil: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn that begins after `stop` would never end, and its thread would spin."""
+    rota = Rota(2, 4, lambda: None, gil=gil)
+    seat = Seat(rota, lambda seat: None)
+    sit_down = rota._sit_down
+
+    def stop_first(who: Any) -> bool:
+        rota.stop()
+        return sit_down(who)
+
+    monkeypatch.setattr(rota, "_sit_down", stop_first)
+    rota.joined()
+    assert rota.take_turn(seat, permanent=True) is False
+    assert not seat.seated
+
+
 # ---- With a server ------------------------------------------------------------------------
 
 

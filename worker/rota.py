@@ -183,6 +183,9 @@ class Rota:
 
     def _sit_down(self, seat: Seat) -> bool:
         with self._lock:
+            # `stop` may have come since the caller looked, and nobody would end that turn
+            if self._stopping:
+                return False
             if self._taken >= self.threads or not (self.eager or self.leader is None):
                 return False
             if not self.eager:
