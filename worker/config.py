@@ -236,7 +236,7 @@ class ASGI:
         "loops",
         0,
         "Event loops of an ASGI application, each on a thread and with a lifespan of its own; 0"
-        " chooses: one, and on free-threaded Python one a core.",
+        " chooses: one, and on free-threaded Python one a core, but one beside a sync application.",
         low=0,
     )
     lifespan: str = _option(

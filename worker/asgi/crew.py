@@ -284,6 +284,9 @@ class LoopPool(LoopCrew):
     """
 
     def __init__(self, app: ASGIApp, config: ServerConfig, **keywords: Any) -> None:
+        # One loop carries what threads do not; and what WebSockets share, as the channel layer in
+        # memory of Channels does, is seldom made for several.
+        keywords.setdefault("loops", config.asgi.loops or 1)
         super().__init__(app, config, **keywords)
         self.held = True
 
