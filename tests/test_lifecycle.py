@@ -43,8 +43,12 @@ class Recorder:
 
     def until_closed(self, number: int = 1) -> list[LifecycleEvent]:
         """The events, once `number` connections have ended."""
+        return self.until(ConnectionClosed, number)
+
+    def until(self, kind: type, number: int = 1) -> list[LifecycleEvent]:
+        """The events, once `number` of `kind` are among them."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.of(ConnectionClosed)) >= number, 6)
+            assert self._changed.wait_for(lambda: len(self.of(kind)) >= number, 6)
             return list(self.events)
 
     def of(self, kind: type) -> list[Any]:
@@ -172,6 +176,7 @@ def test_a_client_that_leaves(client: Client, recorder: Recorder, path: str) -> 
 def test_a_hijacked_connection(client: Client, recorder: Recorder) -> None:
     assert client.get("/hijack").body == b"mine"
     recorder.until_closed()
+    recorder.until(StreamClosed)  # the thread is free a moment later
     assert sorted(kind.__name__ for kind in recorder.kinds) == [
         "ConnectionClosed",
         "ConnectionOpened",
