@@ -5,8 +5,6 @@ The options are those of the option table, so that none is written twice.
 
 from __future__ import annotations
 
-import contextlib
-import math
 import signal
 import sys
 from pathlib import Path
@@ -14,55 +12,33 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem
 
 from .adapters import as_app, as_sync_app
 from .apps import AppError, LoadedApp, app_folder, load_app
-from .banner import start_message
-from .binding import open_sockets
-from .config_file import read_settings, show
-from .process import check_files, configure_logging, raise_descriptor_limit, say
-from .reload import GRACE, Inherited, Reloader, Watched, this_command
-from .version import __version__
-from .worker import (
-    OPTIONS,
-    ConfigError,
-    Option,
-    Server,
-    ServerConfig,
-    StartupError,
-    app_kind,
+from .command_options import (
+    GroupedCommand,
+    GroupedOption,
+    app_options,
+    from_table,
+    reload_options,
+    spelled_as_flag,
 )
+from .config_file import read_settings, show
+from .process import USAGE_ERROR, say
+from .reload import Inherited, Watched
+from .serving import checked_config, run_reloader, run_server
+from .version import __version__
+from .worker import OPTIONS, ConfigError, app_kind
 from .worker.listener import parse_bind
-from .worker.server import Hybrid, Served
+from .worker.server import Hybrid
 from .worker.supervisor import Loaded, StartFailed
 from .workers import run_workers
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Sequence
 
-    _ParamType = click.ParamType[Any]
-else:
-    _ParamType = click.ParamType  # not generic before click 8.4
-
-USAGE_ERROR = 2
 START_FAILED = 3
 _INTERRUPTED = 128 + signal.SIGINT
-
-_GROUPS = {
-    "app": "Application",
-    "bind": "Where",
-    "workers": "Threads",
-    "processes": "Processes",
-    "asgi": "ASGI",
-    "tls": "TLS",
-    "log": "Logs",
-    "limits": "Limits",
-    "timeouts": "Timeouts",
-    "reload": "Development",
-}
-_METAVARS = {"bytes": "SIZE", "seconds": "SECONDS", "bytes per second": "BYTES"}
 
 _HELP = """Serve a WSGI application or a SyncApp on threads, without an event loop.
 
@@ -131,65 +107,14 @@ def _fail(message: str, code: int = USAGE_ERROR) -> int:
 # ---- The command and its options ----------------------------------------------------------
 
 
-class _Value(_ParamType):
-    """The value of an option of the table."""
-
-    def __init__(self, option: Option) -> None:
-        self.option = option
-        self.name = option.name
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        del param
-        try:
-            converted = self.option.convert(value)
-        except ConfigError as error:
-            raise click.UsageError(spelled_as_flag(str(error)), ctx) from None
-        return converted[0] if self.option.multiple else converted
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        del ctx, param
-        words = (*self.option.choices, *filter(None, (self.option.word,)))
-        return [CompletionItem(c) for c in words if c.startswith(incomplete)]
-
-
-class GroupedOption(click.Option):
-    """An option that stands under the heading `group` in the help."""
-
-    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.group = group
-
-
-class GroupedCommand(click.Command):
-    """A command whose help has a section for each group of options."""
-
-    #: Of options that say no other.
-    default_group = "app"
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in _GROUPS.values()}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None and isinstance(param, click.Option):
-                title = _GROUPS[getattr(param, "group", self.default_group)]
-                sections[title].append(record)
-        for title, records in sections.items():
-            if not records:
-                continue
-            with formatter.section(title):
-                formatter.write_dl(records)
-
-
 def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> click.Command:
     """The command that serves; or another with its options, which are checked the same way."""
     return GroupedCommand(
         name="loopless",
         params=[
-            *_app_options(),
+            *app_options(),
             *map(from_table, OPTIONS),
-            *(() if callback else _reload_options()),
+            *(() if callback else reload_options()),
             _config_option(),
             _version_option(),
         ],
@@ -202,62 +127,6 @@ def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> c
             "max_content_width": 100,
         },
     )
-
-
-def _app_options() -> list[click.Parameter]:
-    return [
-        click.Argument(["app"], required=False, envvar="LOOPLESS_APP"),
-        GroupedOption(
-            ["--interface"],
-            type=click.Choice(["auto", "wsgi", "sync", "asgi"]),
-            default="auto",
-            help="What the application is, where looking at it does not tell.  [default: auto]",
-            group="app",
-        ),
-        GroupedOption(
-            ["--asgi", "asgi_app"],
-            metavar="APP",
-            help="An ASGI application beside APP, for WebSockets and what a SyncApp leaves.",
-            group="app",
-        ),
-        GroupedOption(
-            ["--app-dir"],
-            type=click.Path(exists=True, file_okay=False),
-            default=".",
-            help="Where modules are looked for first.  [default: the current directory]",
-            group="app",
-        ),
-        GroupedOption(
-            ["--factory"],
-            is_flag=True,
-            help="APP is a function that returns the application.",
-            group="app",
-        ),
-    ]
-
-
-def _reload_options() -> list[click.Parameter]:
-    def several(name: str, text: str, metavar: str) -> click.Option:
-        return GroupedOption(
-            [f"--reload-{name}"], multiple=True, metavar=metavar, help=text, group="reload"
-        )
-
-    return [
-        GroupedOption(
-            ["--reload"],
-            is_flag=True,
-            help="Restart when a file changes, and cut what is in flight. For development only.",
-            group="reload",
-        ),
-        several(
-            "dir",
-            "Watch this folder. May be repeated.  [default: --app-dir, and where APP is]",
-            "FOLDER",
-        ),
-        several("include", "Watch what matches, beside *.py. May be repeated.", "PATTERN"),
-        several("exclude", "Do not watch what matches. May be repeated.", "PATTERN"),
-        several("extra", "Watch this file too, wherever it is. May be repeated.", "PATH"),
-    ]
 
 
 def _config_option() -> click.Option:
@@ -294,90 +163,7 @@ def _version_option() -> click.Option:
     )
 
 
-def from_table(option: Option) -> click.Option:
-    """A row of the option table as an option of a command."""
-    if option.type is bool:
-        return GroupedOption(
-            [f"{option.flag}/--no-{option.flag[2:]}", option.name],
-            default=option.default,
-            help=option.help,
-            group=option.group,
-        )
-    facts = [option.unit] if option.unit else []
-    if shown := _shown(option):
-        facts.append(f"default: {shown}")
-    return GroupedOption(
-        [option.flag, option.name],
-        type=_Value(option),
-        multiple=option.multiple,
-        default=option.default,
-        metavar=_metavar(option),
-        help=option.help + (f"  [{', '.join(facts)}]" if facts else ""),
-        group=option.group,
-        hidden=option.secret,
-        callback=_not_typed if option.secret else None,
-    )
-
-
-def _not_typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """Refuse a secret on the command line, which every user of the machine may read."""
-    assert param.name is not None
-    if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
-        raise ConfigError(
-            f"{param.name}: everybody sees a command line, in ps; set"
-            f" {ctx.auto_envvar_prefix}_{param.name.upper()}, or give --keyfile-password-file"
-        )
-    return value
-
-
-def _metavar(option: Option) -> str:
-    if option.choices:
-        return f"[{'|'.join(option.choices)}]"
-    if option.unit:
-        return _METAVARS[option.unit]
-    return {int: "NUMBER", float: "NUMBER"}.get(option.type, "TEXT")
-
-
-def _shown(option: Option) -> str:
-    """The default as one would type it."""
-    default = option.default
-    if option.multiple:
-        return " ".join(default)
-    if option.unit == "bytes":
-        for letter, size in (("M", 1024**2), ("K", 1024)):
-            if default and default % size == 0:
-                return f"{default // size}{letter}"
-    return f"{default:g}" if option.type is float else str(default)
-
-
-def spelled_as_flag(message: str) -> str:
-    """`message` of a `ConfigError`, which begins with the option's name, as of the command line."""
-    name, colon, rest = message.partition(":")
-    flags = {option.name: option.flag for option in OPTIONS}
-    return flags.get(name, name) + colon + rest
-
-
 # ---- Serving ------------------------------------------------------------------------------
-
-
-class _CommandServer(Server):
-    """A server that says when it begins to stop. `grace` is the longest that it then waits."""
-
-    announced = False
-    grace = math.inf
-
-    def start(self) -> None:
-        announced, self.announced = self.announced, True  # a start that fails needs no end
-        super().start()
-        self.announced = announced
-
-    def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
-        if not self.announced:
-            self.announced = True
-            say("stopping")
-        if timeout is None:
-            timeout = self.config.timeouts.graceful
-        super().stop(min(timeout, self.grace), linger=linger)
 
 
 def _run(
@@ -458,78 +244,6 @@ def _existing(folders: tuple[str, ...]) -> list[str]:
         if not Path(folder).is_dir():
             raise ConfigError(f"--reload-dir: there is no folder {folder}; check the path")
     return list(folders)
-
-
-def checked_config(options: dict[str, Any]) -> ServerConfig:
-    """The configuration that `options` make. Raises `ConfigError`."""
-    config = ServerConfig.from_options(**options)
-    check_files(config)
-    return config
-
-
-def run_reloader(config: ServerConfig, watched: Watched, command: Sequence[str] = ()) -> int:
-    """Open the sockets, and run `command` (else this one) with them in a child, again and again.
-
-    Returns the exit code. Raises `ConfigError` for an address that cannot be bound.
-    """
-    return Reloader(command or this_command(), open_sockets(config), watched, say).run()
-
-
-def run_server(
-    app: Served,
-    config: ServerConfig,
-    name: str,
-    kind: str,
-    inherited: Inherited | None = None,
-    notes: Sequence[str] = (),
-    ssl_context: ssl.SSLContext | None = None,
-) -> int:
-    """Serve `app` until a signal comes, and return the exit code.
-
-    `name`, `kind` and `notes` are for the start message. `inherited` is what a reloader has left
-    to this process. Raises `ConfigError` for what cannot be bound or used.
-    """
-    if config.processes.needs_supervisor:
-        raise ConfigError("workers: this serves in one process; `loopless APP` starts others")
-    configure_logging(config.log.level)
-    raise_descriptor_limit()
-    sockets = open_sockets(config) if inherited is None else inherited.sockets
-    server = _CommandServer(app, config, sockets=sockets, ssl_context=ssl_context)
-    if inherited is not None:
-        server.announced, server.grace = True, GRACE
-        notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
-
-    def announce() -> None:
-        if inherited is None or inherited.first:
-            say(start_message(server, name, kind, notes))
-        else:
-            say(f"loopless serves {name} again")
-
-    # Until `serve_forever` handles them, both signals end the start.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _start(server)
-        server.serve_forever(announce)
-    except KeyboardInterrupt:
-        with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
-            server.stop()
-    return 0
-
-
-def _start(server: _CommandServer) -> None:
-    try:
-        server.start()
-    except StartupError as error:
-        text = str(error).strip()
-        trace = text + "\n" if "\n" in text else ""
-        reason = text.rpartition("\n")[2] or "its lifespan said so"
-        raise AppError(f"the application did not start: {reason}", trace) from None
-    except (ConfigError, OSError) as error:
-        server.announced = True  # there is nothing to stop but the sockets
-        server.stop()
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"the server cannot start: {error}") from None
 
 
 def _as_app(

@@ -13,6 +13,9 @@ from .worker.access_log import compile_format
 from .worker.listener import hosts_of
 from .worker.tls_context import make_context
 
+#: The exit code after a mistake of the user's.
+USAGE_ERROR = 2
+
 
 def check_files(config: ServerConfig) -> None:
     """Look at what `config` names, before an application is imported. Raises `ConfigError`."""

@@ -17,9 +17,9 @@ import pytest
 
 from loopless import ConfigError, Request, ThreadedServer
 from loopless.worker.access_log import COMBINED, COMMON, AccessLog, compile_format
-from loopless.worker.config import Limits, Log
 from loopless.worker.http1 import RequestParser
 from loopless.worker.lifecycle import ResponseCompleted
+from loopless.worker.settings import Limits, Log
 
 from .wire_client import Client
 

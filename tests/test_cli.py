@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from loopless import Server, ServerConfig, __version__, binding, cli, process
+from loopless import Server, ServerConfig, __version__, binding, cli, process, serving
 from loopless.banner import gil_advice, start_message
 from loopless.worker import OPTIONS
 
@@ -104,8 +104,8 @@ def fails(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(cli, "raise_descriptor_limit", lambda: None)
-    monkeypatch.setattr(cli, "configure_logging", lambda level: None)
+    monkeypatch.setattr(serving, "raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr(serving, "configure_logging", lambda level: None)
     before, handler = set(sys.modules), signal.getsignal(signal.SIGTERM)
 
     def run(*args: str) -> str:

@@ -10,8 +10,8 @@ import pytest
 
 from loopless import ConfigError, ServerConfig
 from loopless.worker import OPTIONS, Limits, Option, Timeouts
-from loopless.worker.config import parse_size
 from loopless.worker.listener import BindAddress, parse_bind
+from loopless.worker.settings import parse_size
 
 NUMBERS = [option for option in OPTIONS if option.type in (int, float)]
 BOUNDED = [option for option in OPTIONS if option.low is not None]

@@ -18,7 +18,8 @@ from loopless.worker.connection import (
     IllegalTransition,
     State,
 )
-from loopless.worker.poller import EpollPoller, Poller
+from loopless.worker.poller import Poller
+from loopless.worker.pollers import EpollPoller
 
 ADDRESS = ("127.0.0.1", 1)
 

@@ -31,7 +31,8 @@ from loopless.worker.connection import WAITING, Connection, State
 from loopless.worker.errors import ClientDisconnected
 from loopless.worker.listener import BindAddress, Listener, open_socket
 from loopless.worker.listener import connect as connection_on
-from loopless.worker.poller import EpollPoller, Poller
+from loopless.worker.poller import Poller
+from loopless.worker.pollers import EpollPoller
 
 from .wire_client import Client
 

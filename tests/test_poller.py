@@ -19,7 +19,8 @@ import pytest
 from loopless import ServerConfig, SyncWorker, ThreadedServer
 from loopless.adapters import as_sync_app
 from loopless.worker.distributor import QueuePoller
-from loopless.worker.poller import EpollPoller, connection_limit, make_poller
+from loopless.worker.poller import connection_limit
+from loopless.worker.pollers import EpollPoller, make_poller
 
 from .wire_client import Client
 

@@ -19,7 +19,8 @@ from loopless import Request, Response, ThreadedServer
 from loopless.worker.connection import Connection, IllegalTransition, State
 from loopless.worker.distributor import QueuePoller
 from loopless.worker.lifecycle import ConnectionClosed, LifecycleEvent
-from loopless.worker.poller import Poller, make_poller
+from loopless.worker.poller import Poller
+from loopless.worker.pollers import make_poller
 
 from .wire_client import Client
 

@@ -16,11 +16,11 @@ import pytest
 
 from loopless import Request, Response, ServerConfig, SyncWorker
 from loopless.worker import sync_worker
-from loopless.worker.config import Limits
 from loopless.worker.connection import Connection, State
 from loopless.worker.http1 import RequestParser
 from loopless.worker.messages import RequestReceived
 from loopless.worker.response import imf_fixdate
+from loopless.worker.settings import Limits
 from loopless.worker.sync_worker import _classify_request, _RequestMeta
 
 from .wire_client import Client

@@ -27,8 +27,8 @@ from loopless import (
     ThreadedServer,
     make_server,
 )
-from loopless.worker.config import Tls
 from loopless.worker.peer import distinguished
+from loopless.worker.settings import Tls
 from loopless.worker.tls_context import make_context
 
 from .certificates import PASSWORD, Authority, openssl

@@ -1,20 +1,7 @@
 """HTTP over threads. Knows no framework; see docs/architecture.md."""
 
 from .app_kind import MARKER, app_kind, is_asgi
-from .config import (
-    ASGI,
-    OPTIONS,
-    Bind,
-    ConfigError,
-    Limits,
-    Log,
-    Option,
-    ServerConfig,
-    Timeouts,
-    Tls,
-    Workers,
-    gil_enabled,
-)
+from .config import OPTIONS, ServerConfig, gil_enabled
 from .errors import (
     ClientDisconnected,
     InvalidResponseError,
@@ -35,6 +22,7 @@ from .messages import (
     SyncApp,
 )
 from .server import Server
+from .settings import ASGI, Bind, ConfigError, Limits, Log, Option, Timeouts, Tls, Workers
 from .sync_worker import SyncWorker
 
 __all__ = [

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from .config import ConfigError, Log
 from .lifecycle import LifecycleEvent, ResponseCompleted
+from .settings import ConfigError, Log
 
 COMMON = '%h %l %u %t "%r" %>s %b'
 COMBINED = COMMON + ' "%{Referer}i" "%{User-Agent}i"'

@@ -17,9 +17,9 @@ import re
 
 import h11
 
-from .config import Limits
 from .errors import ProtocolError
 from .messages import RequestReceived, cgi_name
+from .settings import Limits
 
 # RFC 9110, 5.6.2 and 5.5. Deleting the allowed octets leaves the forbidden ones: one pass in C.
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

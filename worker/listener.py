@@ -11,9 +11,10 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import Bind, ConfigError, ServerConfig
+from .config import ServerConfig
 from .connection import Connection
 from .messages import Address
+from .settings import Bind, ConfigError
 
 if TYPE_CHECKING:
     import ssl

@@ -12,8 +12,8 @@ from .errors import ClientDisconnected
 from .messages import FileBody
 
 if TYPE_CHECKING:
-    from .config import Timeouts
     from .connection import Connection
+    from .settings import Timeouts
 
 # What one flush sends before it lets other connections have a turn.
 _FLUSH_TURN = 4 * 1024 * 1024

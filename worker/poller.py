@@ -10,8 +10,8 @@ that may be another connection's: what counts is what the pop gives, and that is
 Events are one-shot, so the kernel tells one thread, once. The listeners wait in the same poller,
 level-triggered and exclusive, so that a connection wakes one thread of one process.
 
-`EpollPoller` and `KqueuePoller` share all but the system calls. `distributor.QueuePoller` is the
-portable way.
+`pollers.EpollPoller` and `pollers.KqueuePoller` are the kernel's ways, `distributor.QueuePoller` is
+the portable one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import select
 import socket
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .connection import FOR_OUTPUT, Connection, State
+from .connection import Connection, State
 from .errors import ClientDisconnected
 from .listener import Listener
 from .readiness import has_input
@@ -334,181 +333,6 @@ class Poller(ABC):
 
     @abstractmethod
     def _unregister(self, fd: int) -> None: ...
-
-
-class _KernelPoller(Poller):
-    """A poller on a kernel queue that many threads can wait on."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self._waker, self._woken = socket.socketpair()
-
-    def _ready(self, fd: int) -> Connection | None:
-        """What the event on `fd` gives the calling thread."""
-        connection = self._parked.pop(fd, None)
-        if connection is None:
-            listener = self.listeners.get(fd)
-            if listener is not None:
-                return self._accept(listener)
-        return connection
-
-    def _nothing_ready(self) -> Connection | None:
-        now = time.monotonic()
-        if now >= self._next_sweep:
-            self._sweep(now)
-        return self._take_overdue()
-
-    def wake(self) -> None:
-        with contextlib.suppress(OSError):
-            self._waker.send(b"!")
-
-    def close(self) -> list[Connection]:
-        self._waker.close()
-        self._woken.close()
-        return self._surrender()
-
-
-class EpollPoller(_KernelPoller):
-    """Linux. See epoll(7) for EPOLLONESHOT and EPOLLEXCLUSIVE."""
-
-    def __init__(self, limit: int) -> None:
-        self._epoll = select.epoll()  # first: it needs no closing should the next step fail
-        super().__init__(limit)
-        self._poll = self._epoll.poll
-        self._modify = self._epoll.modify
-        self._epoll.register(self._woken, select.EPOLLIN)
-        self._for_input = select.EPOLLIN | select.EPOLLONESHOT
-        self._for_output = select.EPOLLOUT | select.EPOLLONESHOT
-
-    def wait(self, seconds: float) -> Connection | None:
-        if self._overdue:
-            return self._take_overdue()
-        for fd, _ in self._poll(seconds, 1):
-            connection = self._parked.pop(fd, None)
-            return self._ready(fd) if connection is None else connection
-        return self._nothing_ready()
-
-    def park(self, connection: Connection, now: float) -> None:
-        fd = connection.fd
-        events = self._for_input
-        if (
-            connection.state is not State.IDLE and connection.state in FOR_OUTPUT
-        ) or connection.wants_write:
-            events = self._for_output
-        if now >= self._next_sweep:
-            self._sweep(now)
-        registered = connection.registered
-        connection.registered = True
-        self._parked[fd] = connection  # before the kernel is told, which may be quick
-        try:
-            if registered:
-                self._modify(fd, events)
-            else:
-                self._epoll.register(fd, events)
-        except OSError:
-            if self._take_back(connection):
-                raise
-        except ValueError:  # epoll is closed
-            if self._take_back(connection):
-                raise ClientDisconnected("the server has stopped") from None
-        if self.draining and now >= self.idle_until:
-            self.nudge_idle()
-
-    def nudge_idle(self) -> None:
-        # ready for output is what an idle connection always is
-        for fd, connection in self._parked.copy().items():
-            if connection.state is State.IDLE:
-                with contextlib.suppress(OSError, ValueError):
-                    self._modify(fd, self._for_input | select.EPOLLOUT)
-
-    def close(self) -> list[Connection]:
-        self._epoll.close()
-        return super().close()
-
-    def _register_listener(self, fd: int) -> None:
-        self._epoll.register(fd, select.EPOLLIN | getattr(select, "EPOLLEXCLUSIVE", 0))
-
-    def _unregister(self, fd: int) -> None:
-        self._epoll.unregister(fd)
-
-
-class KqueuePoller(_KernelPoller):
-    """macOS and the BSDs. See kqueue(2) for EV_ONESHOT, which also deletes the event."""
-
-    def __init__(self, limit: int) -> None:
-        self._kqueue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
-        super().__init__(limit)
-        self._change(self._woken.fileno(), "EVFILT_READ", "EV_ADD")
-
-    def wait(self, seconds: float) -> Connection | None:
-        if self._overdue:
-            return self._take_overdue()
-        for event in self._kqueue.control(None, 1, seconds):
-            return self._ready(event.ident)
-        return self._nothing_ready()
-
-    def park(self, connection: Connection, now: float) -> None:
-        fd = connection.fd
-        output = connection.state in FOR_OUTPUT or connection.wants_write
-        if now >= self._next_sweep:
-            self._sweep(now)
-        self._parked[fd] = connection
-        try:
-            self._change(fd, "EVFILT_WRITE" if output else "EVFILT_READ", "EV_ADD", "EV_ONESHOT")
-        except OSError:
-            if self._take_back(connection):
-                raise
-        except ValueError:  # the kqueue is closed
-            if self._take_back(connection):
-                raise ClientDisconnected("the server has stopped") from None
-        if self.draining and now >= self.idle_until:
-            self.nudge_idle()
-
-    def nudge_idle(self) -> None:
-        for fd, connection in self._parked.copy().items():
-            if connection.state is State.IDLE:
-                with contextlib.suppress(OSError, ValueError):
-                    self._change(fd, "EVFILT_WRITE", "EV_ADD", "EV_ONESHOT")
-
-    def close(self) -> list[Connection]:
-        self._kqueue.close()
-        return super().close()
-
-    def _register_listener(self, fd: int) -> None:
-        self._change(fd, "EVFILT_READ", "EV_ADD")
-
-    def _unregister(self, fd: int) -> None:
-        for kind in ("EVFILT_READ", "EVFILT_WRITE"):
-            with contextlib.suppress(OSError):
-                self._change(fd, kind, "EV_DELETE")
-
-    def _change(self, fd: int, kind: str, *flags: str) -> None:
-        bits = sum(getattr(select, "KQ_" + flag) for flag in flags)
-        event = select.kevent(fd, getattr(select, "KQ_" + kind), bits)  # type: ignore[attr-defined,unused-ignore]
-        self._kqueue.control([event], 0)
-
-
-def make_poller(
-    kind: str,
-    limit: int,
-    conn_queue: ConnectionQueue | None = None,
-    ssl_context: ssl.SSLContext | None = None,
-) -> Poller:
-    """The poller `kind` says; `auto` is the best that this system has. `OSError` if it has none."""
-    from .distributor import QueuePoller
-
-    if conn_queue is not None:
-        return QueuePoller(limit, conn_queue, ssl_context)
-    has_epoll, has_kqueue = hasattr(select, "epoll"), hasattr(select, "kqueue")
-    if kind == "epoll" or (kind == "auto" and has_epoll):
-        if not has_epoll:
-            raise OSError("this system has no epoll; leave the poller at auto")
-        return EpollPoller(limit)
-    if kind == "kqueue" or (kind == "auto" and has_kqueue):
-        if not has_kqueue:
-            raise OSError("this system has no kqueue; leave the poller at auto")
-        return KqueuePoller(limit)
-    return QueuePoller(limit)
 
 
 def connection_limit(asked: int) -> int:

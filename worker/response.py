@@ -39,7 +39,7 @@ from .outgoing import Outgoing
 from .readiness import has_room
 
 if TYPE_CHECKING:
-    from .config import Timeouts
+    from .settings import Timeouts
 
 log = logging.getLogger("loopless")
 

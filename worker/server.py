@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .access_log import AccessLog
-from .config import ConfigError, ServerConfig, changed
+from .config import ServerConfig, changed
 from .crew import Pulse
 from .lifecycle import Collectors, LifecycleCollector
 from .listener import BindAddress, hosts_of, open_sockets, parse_bind
 from .messages import ASGIApp, SyncApp
+from .settings import ConfigError
 from .signals import Signals
 from .sync_worker import SyncWorker
 from .systemd import Notifier

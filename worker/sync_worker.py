@@ -46,7 +46,8 @@ from .messages import (
     Response,
     SyncApp,
 )
-from .poller import ConnectionQueue, connection_limit, make_poller
+from .poller import ConnectionQueue, connection_limit
+from .pollers import make_poller
 from .response import ResponseWriter, StreamWriter
 from .steering import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
 from .tls_context import make_context

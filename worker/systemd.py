@@ -9,7 +9,7 @@ import os
 import socket
 import time
 
-from .config import ConfigError
+from .settings import ConfigError
 
 _FIRST_DESCRIPTOR = 3
 

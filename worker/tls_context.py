@@ -9,7 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from .config import ConfigError, Tls, changed
+from .config import changed
+from .settings import ConfigError, Tls
 
 if TYPE_CHECKING:
     import ssl

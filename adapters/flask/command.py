@@ -22,18 +22,15 @@ from werkzeug.debug import DebuggedApplication
 
 from loopless.adapters import WSGIApp, as_sync_app
 from loopless.apps import AppError, app_folder
-from loopless.cli import (
-    USAGE_ERROR,
+from loopless.command_options import (
     GroupedCommand,
     GroupedOption,
-    checked_config,
     from_table,
-    run_reloader,
-    run_server,
     spelled_as_flag,
 )
-from loopless.process import say
+from loopless.process import USAGE_ERROR, say
 from loopless.reload import Inherited, Watched
+from loopless.serving import checked_config, run_reloader, run_server
 from loopless.worker import OPTIONS, ConfigError
 from loopless.worker.supervisor import Loaded, StartFailed
 from loopless.workers import run_workers
@@ -77,31 +74,23 @@ def _paths(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     return [path for path in (value or "").split(os.pathsep) if path]
 
 
-def _options() -> list[click.Parameter]:
-    def of_flask(*names: str, group: str, **kwargs: Any) -> click.Option:
-        return GroupedOption(names, group=group, **kwargs)
+def _option(*names: str, group: str, **kwargs: Any) -> click.Option:
+    return GroupedOption(names, group=group, **kwargs)
 
-    several = f"Several are separated by {os.pathsep!r}."
+
+def _where() -> list[click.Parameter]:
     return [
-        of_flask(
-            "--debug/--no-debug",
-            group="reload",
-            callback=_set_debug,
-            is_eager=True,
-            expose_value=False,
-            help="Set debug mode.",
-        ),
-        of_flask(
+        _option(
             "--host", "-h", group="bind", help="The interface to bind to.  [default: 127.0.0.1]"
         ),
-        of_flask(
+        _option(
             "--port",
             "-p",
             group="bind",
             type=click.IntRange(0, 65535),
             help="The port to bind to.  [default: 5000]",
         ),
-        of_flask(
+        _option(
             "--bind",
             group="bind",
             multiple=True,
@@ -109,49 +98,67 @@ def _options() -> list[click.Parameter]:
             help="Where to listen, in the place of --host and --port: PORT, HOST:PORT, [IPV6]:PORT,"
             " unix:/PATH or fd://N. May be repeated.",
         ),
-        of_flask(
+        _option(
             "--cert",
             group="tls",
             metavar="PATH|adhoc",
             help="A certificate file, the import name of an SSLContext, or adhoc, which makes a"
             " certificate up, for development, with trustme. Switches TLS on.",
         ),
-        of_flask("--key", group="tls", metavar="PATH", help="The key of --cert."),
-        of_flask(
+        _option("--key", group="tls", metavar="PATH", help="The key of --cert."),
+        _option(
+            "--with-threads/--without-threads",
+            group="workers",
+            default=None,
+            help="--without-threads is --threads 1.",
+        ),
+    ]
+
+
+def _for_development() -> list[click.Parameter]:
+    several = f"Several are separated by {os.pathsep!r}."
+    return [
+        _option(
+            "--debug/--no-debug",
+            group="reload",
+            callback=_set_debug,
+            is_eager=True,
+            expose_value=False,
+            help="Set debug mode.",
+        ),
+        _option(
             "--reload/--no-reload",
             group="reload",
             default=None,
             help="Restart when a file changes.  [default: in debug mode]",
         ),
-        of_flask(
+        _option(
             "--debugger/--no-debugger",
             group="reload",
             default=None,
             help="Show errors in Werkzeug's debugger to clients on this machine; in debug mode"
             " only.  [default: in debug mode]",
         ),
-        of_flask(
-            "--with-threads/--without-threads",
-            group="workers",
-            default=None,
-            help="--without-threads is --threads 1.",
-        ),
-        of_flask(
+        _option(
             "--extra-files",
             group="reload",
             callback=_paths,
             metavar="PATHS",
             help=f"Files that restart it when they change, beside the modules. {several}",
         ),
-        of_flask(
+        _option(
             "--exclude-patterns",
             group="reload",
             callback=_paths,
             metavar="PATTERNS",
             help=f"Files matching one of these do not restart it. {several}",
         ),
-        *(from_table(option) for option in OPTIONS if option.name not in _BY_OTHER_NAMES),
     ]
+
+
+def _options() -> list[click.Parameter]:
+    table = [from_table(option) for option in OPTIONS if option.name not in _BY_OTHER_NAMES]
+    return [*_where(), *_for_development(), *table]
 
 
 # ---- The command --------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from ..config import ConfigError, gil_enabled
+from ..config import gil_enabled
+from ..settings import ConfigError
 
 if TYPE_CHECKING:
     from ..config import ServerConfig

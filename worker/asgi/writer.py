@@ -13,9 +13,9 @@ from ..response import ResponseWriter, StreamWriter
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..config import Timeouts
     from ..connection import Connection
     from ..messages import RequestReceived, Response
+    from ..settings import Timeouts
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 # Fields that frame or route a message, or authenticate, must not follow it (RFC 9110, 6.5.1).

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..config import ConfigError, ServerConfig
+from ..config import ServerConfig
 from ..server import Served, Server
+from ..settings import ConfigError
 from .forking import Build, Job, Loaded
 from .phases import TRANSITIONS, IllegalPhase, Phase, Phased
 from .supervisor import StartFailed, Supervisor

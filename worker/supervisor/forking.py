@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ..config import ConfigError, ServerConfig
+from ..config import ServerConfig
 from ..server import Served, Server
+from ..settings import ConfigError
 from .channel import LONGEST_TEXT, Message
 
 log = logging.getLogger("loopless")

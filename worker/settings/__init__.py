@@ -1,0 +1,25 @@
+"""The groups of settings, of which `ServerConfig` is made.
+
+Every field of theirs is one option. Its name on the command line, in `serve(app, ...)` and on the
+settings page, its type, its unit and its help text are read from the field, so they cannot drift.
+"""
+
+from .limits import Limits, Timeouts
+from .logs import Log
+from .network import Bind, Tls
+from .option import ConfigError, Option, parse_size
+from .running import ASGI, Processes, Workers
+
+__all__ = [
+    "ASGI",
+    "Bind",
+    "ConfigError",
+    "Limits",
+    "Log",
+    "Option",
+    "Processes",
+    "Timeouts",
+    "Tls",
+    "Workers",
+    "parse_size",
+]
