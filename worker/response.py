@@ -176,12 +176,17 @@ class ResponseWriter:
 
         Raises `InvalidResponseError`.
         """
+        framed = self._framed(head, response, persistent)
+        return StreamWriter(connection, response.code, *framed, self._timeouts)
+
+    def _framed(
+        self, head: RequestReceived, response: Response, persistent: bool
+    ) -> tuple[bytes, float, bool, bool]:
+        """The head of a stream, how much of it may follow, whether in chunks, and whether the
+        connection persists."""
         parts, allowed, persistent = self._render(head, response, None, persistent)
-        code = response.code
         chunked = allowed == math.inf and _understands_chunks(head)
-        return StreamWriter(
-            connection, code, b"".join(parts), allowed, chunked, persistent, self._timeouts
-        )
+        return b"".join(parts), allowed, chunked, persistent
 
     def interim(self, connection: Connection, status: int, headers: HeaderList) -> None:
         """Send an interim response (RFC 9110, 15.2). Raises `ClientDisconnected`, also when the

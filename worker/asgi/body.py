@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..messages import RequestReceived
 
+#: How much of a body that the application left is read for the sake of the connection.
+MOST_DISCARDED = 65536
+
 
 class BodyStream:
     """Takes the octets behind a head, and gives them out as they come. Belongs to one loop.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import endings
 from ..errors import ClientDisconnected, InvalidResponseError
 from ..messages import FileBody, Response
-from .body import BodyStream
+from .body import MOST_DISCARDED, BodyStream
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -30,8 +30,6 @@ _FILE_BLOCK = 65536
 _SENDS_A_TURN = 32
 # How often an application that was told that nobody reads may send on.
 _MOST_SENDS_TO_NOBODY = 100
-# How much of an unread request body is read for the sake of the connection.
-_MOST_DISCARDED = 65536
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 # The constructor of a named tuple, without the Python function around it.
@@ -307,7 +305,7 @@ class Cycle:
         incoming = self.incoming
         if isinstance(incoming, BodyStream) and not incoming.done:
             # more than would be read for nothing: the answer says that it is the last
-            return not self.expects and incoming.missing <= _MOST_DISCARDED
+            return not self.expects and incoming.missing <= MOST_DISCARDED
         return True
 
     def _answer(self, body: bytes | FileBody) -> None:
@@ -402,11 +400,14 @@ class Cycle:
         return self._stream
 
     def _finish(self) -> None:
-        """End a stream."""
+        """End a stream, with its trailers if there are to be any."""
         stream = self._stream
         assert stream is not None
         try:
-            stream.finish()
+            if self._trailers is None:
+                stream.finish()
+            else:
+                stream.finish_with_trailers(self._trailers)
         except ClientDisconnected as error:
             self._stage = _DONE
             self.line.lost(str(error))
@@ -424,22 +425,14 @@ class Cycle:
         self.line.answered(self)
 
     def _send_trailers(self, message: Message) -> None:
-        stream = self._stream
         assert self._trailers is not None
         self._trailers += message.get("headers", ())
         if message.get("more_trailers", False):
             return
-        if self.line.closed or self.answered or stream is None:
+        if self.line.closed or self.answered or self._stream is None:
             self._stage = _DONE
-            return
-        try:
-            stream.finish_with_trailers(self._trailers)
-        except ClientDisconnected as error:
-            self._stage = _DONE
-            self.line.lost(str(error))
-            return
-        self._stage = _DONE
-        self._complete(stream)
+        else:
+            self._finish()
 
     async def _send_to_nobody(self, more: bool) -> None:
         """The client has left. Whoever listens is told by `receive`, and whoever does not, here."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from enum import IntEnum
 from typing import TYPE_CHECKING, cast
 
 from ..connection import Record
@@ -14,11 +13,10 @@ from ..lifecycle import RequestStarted
 from ..messages import Request, RequestReceived, Response
 from ..readiness import has_input
 from ..steering import _classify_request
-from ..wrong_port import WITH_TLS, WITHOUT_TLS, began_handshake
+from ..wrong_port import WITHOUT_TLS
 from .body import BodyStream
 from .cycle import Cycle
-from .line import RECEIVED_AT_ONCE, Line
-from .loops import start_task
+from .intake import Phase, RequestLine, gone
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -33,61 +31,24 @@ log = logging.getLogger("loopless")
 # Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
 _PLAIN = RequestReceived._fields.index("plain")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
-# A head up to this size is remembered with its connection, in case it comes again.
-_LONGEST_REPEATED = 1024
-# How many requests a connection may have pipelined before others get a turn.
-_REQUESTS_A_TURN = 16
-# What may wait behind a request that is being answered, and of a body that nobody reads.
-_MOST_HELD = 65536
-# How much of a body that the application left is read, so that the connection can go on.
-_MOST_DISCARDED = 65536
-
-
-class Phase(IntEnum):
-    """What the octets that come are."""
-
-    READY = 0  # the next request, or a part of its head
-    BUSY = 1  # what a client pipelines behind the request that is being answered
-    BODY = 2  # the body of that request
-    SESSION = 3  # a WebSocket's
-    LINGER = 4  # thrown away: the last answer is out
-    SHAKING = 5  # a TLS handshake
-
 
 _READY, _BUSY, _BODY = Phase.READY, Phase.BUSY, Phase.BODY
 
 
-class HTTPLine(Line):
+class HTTPLine(RequestLine):
     """A connection that speaks HTTP, and perhaps changes to a WebSocket.
 
     `home` is the worker that a connection came from and goes back to, in hybrid mode.
     """
 
-    __slots__ = (
-        "_advancing",
-        "_discarded",
-        "_headers",
-        "_headers_of",
-        "cycle",
-        "eof",
-        "home",
-        "phase",
-        "session",
-        "template",
-    )
+    __slots__ = ("_headers", "_headers_of", "home", "template")
 
     def __init__(
         self, worker: LoopWorker, conn: Connection, home: SyncWorker | None = None
     ) -> None:
         super().__init__(worker, conn)
         self.home = home
-        self.phase = _READY
-        self.cycle: Cycle | None = None
-        self.session: Session | None = None
-        self.eof = False
         self.template: Scope = worker.scopes.template(conn)
-        self._advancing = False
-        self._discarded = 0
         # the headers of the last head, in case it comes again
         self._headers_of: RequestReceived | None = None
         self._headers: Headers = []
@@ -122,120 +83,9 @@ class HTTPLine(Line):
         else:
             self.close("TLS handshake failed")
 
-    # ---- In -------------------------------------------------------------------------------
-
-    def on_readable(self) -> None:
-        conn = self.conn
-        phase = self.phase
-        if phase is Phase.LINGER:
-            self.throw_away()
-            return
-        if phase is Phase.SHAKING:
-            self.phase = phase = _READY
-        try:
-            data = conn.recv(RECEIVED_AT_ONCE)
-        except BlockingIOError:
-            self.received_nothing()
-            return
-        except OSError as error:
-            self.lost(error.strerror or str(error))
-            return
-        if phase is not _READY:
-            self._received_later(data)
-        elif data == conn.repeated and conn.repeated_head is not None and not conn.buffer:
-            # a client that polls sends the same octets each time
-            self._advancing = True
-            self._begin(conn.repeated_head)
-            self._advancing = False
-            if conn.buffer and not self.closed:
-                self.advance()
-        elif data:
-            conn.buffer = conn.buffer + data if conn.buffer else data
-            self.advance()
-        else:
-            self.close("closed by the client")
-
-    def _received_later(self, data: bytes) -> None:
-        """Something came that is not the beginning of the next request."""
-        if self.phase is Phase.SESSION:
-            assert self.session is not None
-            self.session.received(data)
-        elif not data:
-            self._end_of_input()
-        elif self.phase is _BODY:
-            self._received_body(data)
-        else:
-            self.conn.buffer += data
-            if len(self.conn.buffer) > _MOST_HELD:
-                self.pause_reading()
-
-    def _end_of_input(self) -> None:
-        """The client has closed, or says no more: an answer under way is sent all the same."""
-        self.eof = True
-        self.pause_reading()
-        cycle = self.cycle
-        if self.phase is _BODY:
-            # what did not come whole must not pass for whole
-            self.lost("closed by the client within a body")
-        elif cycle is not None:
-            cycle.disconnect()
-
-    def advance(self) -> None:
-        """Serve what is buffered, as far as it goes."""
-        if self._advancing:
-            return
-        self._advancing = True
-        try:
-            for _ in range(_REQUESTS_A_TURN):
-                if self.phase is not _READY or not self.conn.buffer or self.closed:
-                    break
-                head = self._next_head()
-                if head is None:
-                    break
-                self._begin(head)
-            else:
-                self.worker.loop.call_soon(self.advance)
-        finally:
-            self._advancing = False
-
-    def _next_head(self) -> RequestReceived | None:
-        """The head that `conn.buffer` begins with, and takes it from there; None if not whole."""
-        conn = self.conn
-        parser = self.worker.parser
-        data = conn.buffer
-        try:
-            raw_head, end, rest = data.partition(b"\r\n\r\n")
-            if end and raw_head:
-                head = parser.parse(raw_head)
-                conn.buffer = rest
-                conn.head_deadline = 0.0
-                conn.scanned = conn.skipped = 0
-                if head[_PLAIN] and not rest and len(data) <= _LONGEST_REPEATED:
-                    conn.repeated = data
-                    conn.repeated_head = head
-                return head
-            if data.startswith(b"\r\n"):
-                empty = parser.skip_empty_lines(data, conn.skipped)
-                conn.skipped += empty
-                conn.buffer = data[empty:]
-                conn.scanned = 0
-                if end:
-                    return self._next_head()
-            parser.unfinished(conn.buffer, conn.scanned)
-            conn.scanned = len(conn.buffer)
-        except ProtocolError as error:
-            message = error.message
-            if began_handshake(data):
-                self.worker.crew.wrong_port.with_tls(conn)
-                message = WITH_TLS
-            self.refuse(error.status, message)
-            return None
-        if not conn.head_deadline:
-            conn.head_deadline = self.deadline = time.monotonic() + self.worker.config.timeouts.head
-        return None
+    # ---- A request ------------------------------------------------------------------------
 
     def _begin(self, head: RequestReceived) -> None:
-        """Run the application on a request whose head is there."""
         conn, worker = self.conn, self.worker
         conn.requests += 1
         worker.served += 1
@@ -252,11 +102,7 @@ class HTTPLine(Line):
         worker = self.worker
         head = cycle.head
         scope = worker.scopes.http(self.template, head, self.headers(head))
-        scope["state"] = worker.scope_state()
-        task = start_task(cycle.run(worker.app, scope), worker.loop)
-        if not task.done():
-            cycle.task = task
-            worker.calls.add(cycle)
+        worker.begin(cycle, scope)
 
     def headers(self, head: RequestReceived) -> Headers:
         """The header lines for a scope, which may change them."""
@@ -290,63 +136,8 @@ class HTTPLine(Line):
             cycle.expects = "100-continue" in head.field("expect").lower() and (
                 head.version == "1.1"
             )
-            self._discarded = 0
-            self.phase = _BODY
-            if self.conn.buffer:
-                data, self.conn.buffer = self.conn.buffer, b""
-                self._received_body(data)
+            self._expect_body()
         return not self.closed and self.cycle is cycle
-
-    # ---- A body ---------------------------------------------------------------------------
-
-    def _received_body(self, data: bytes) -> None:
-        cycle = self.cycle
-        assert cycle is not None
-        incoming = cycle.incoming
-        assert isinstance(incoming, BodyStream)
-        try:
-            incoming.feed(data)
-        except ProtocolError as error:
-            self._broken_body(error)
-            return
-        if incoming.done:
-            self.conn.buffer = incoming.rest
-            self.phase = _BUSY
-        if cycle.answered:
-            self._discard(cycle, incoming)
-            return
-        if not incoming.done and incoming.buffered > _MOST_HELD and self.reading:
-            self.pause_reading()
-            incoming.pause()
-        cycle.wake()
-
-    def body_wanted(self) -> None:
-        """The application has taken what there was of a body."""
-        cycle = self.cycle
-        if cycle is None or self.reading or self.eof:
-            return
-        if isinstance(cycle.incoming, BodyStream):
-            cycle.incoming.resume()
-            self.resume_reading()
-
-    def _discard(self, cycle: Cycle, incoming: BodyStream) -> None:
-        """The answer is out, and its request still comes."""
-        self._discarded += len(incoming.take())
-        if incoming.done:
-            self._next(cycle)
-        elif self._discarded > _MOST_DISCARDED:
-            self._linger()
-
-    def _broken_body(self, error: ProtocolError) -> None:
-        """The client broke the framing of its body, or a limit; its application hears no more."""
-        cycle = self.cycle
-        assert cycle is not None
-        if cycle.begun:
-            self.conn.spoil()
-            self.lost(error.message)
-        else:
-            cycle.disconnect()
-            self.refuse(error.status, error.message)
 
     # ---- After an answer ------------------------------------------------------------------
 
@@ -375,7 +166,6 @@ class HTTPLine(Line):
             self.answered(self.cycle)
 
     def _next(self, cycle: Cycle) -> None:
-        """Wait for the next request, or go on with it, or close."""
         conn, worker = self.conn, self.worker
         self.cycle = None
         if not cycle.persistent or worker.draining or self.eof:
@@ -406,7 +196,6 @@ class HTTPLine(Line):
             self.throw_away()
 
     def refuse(self, status: int, message: str) -> None:
-        """Answer `status` and end the connection; no more of it is executed (RFC 9112, 2.2)."""
         self.cycle = None
         conn = self.conn
         if conn.record is None and self.worker.collector is not None:
@@ -525,18 +314,6 @@ class HTTPLine(Line):
             cycle.disconnect(gone=True)
         if self.session is not None:
             self.session.lost()
-
-
-def gone(fd: int) -> bool:
-    """Whether the client of a connection that is not read from has closed it."""
-    import select
-
-    events = getattr(select, "POLLRDHUP", 0)
-    if not events:
-        return False
-    poll = select.poll()
-    poll.register(fd, events)
-    return bool(poll.poll(0))
 
 
 def adopted(line: HTTPLine, request: Request) -> None:

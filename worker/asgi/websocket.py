@@ -20,7 +20,6 @@ from wsproto.frame_protocol import CloseReason
 from ..errors import ClientDisconnected, InvalidResponseError
 from .cycle import Cycle, is_about_the_client
 from .deflate import negotiate
-from .loops import start_task
 from .writer import as_text
 
 if TYPE_CHECKING:
@@ -91,11 +90,7 @@ class Session:
             line.hold(session)
             worker = line.worker
             scope = worker.scopes.websocket(line.template, head, line.headers(head))
-            scope["state"] = worker.scope_state()
-            task = start_task(session.run(worker.app, scope), worker.loop)
-            if not task.done():
-                session.task = task
-                worker.calls.add(session)
+            worker.begin(session, scope)
 
     # ---- The application's call -----------------------------------------------------------
 

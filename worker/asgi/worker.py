@@ -16,9 +16,10 @@ from ..errors import StartupError
 from ..http1 import RequestParser
 from ..lifecycle import ConnectionOpened, LifecycleCollector
 from ..readiness import has_input
-from .http import HTTPLine, Phase, adopted
+from .http import HTTPLine, adopted
+from .intake import Phase
 from .lifespan import Lifespan
-from .loops import loop_factory
+from .loops import loop_factory, start_task
 from .scope import Scopes
 from .writer import LoopWriter
 
@@ -48,6 +49,9 @@ class Call(Protocol):
     """An application's call that waits for something."""
 
     task: asyncio.Task[None] | None
+
+    async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
+        """Call the application, once. Nothing that it raises escapes."""
 
     def ask_to_end(self) -> None:
         """The server's time is almost over."""
@@ -255,10 +259,15 @@ class LoopWorker:
             for fd, listener in self._listeners.items():
                 self.loop.add_reader(fd, self._accept, listener)
 
-    def scope_state(self) -> dict[str, Any]:
-        """The state of one request: a shallow copy, as the specification wants it."""
+    def begin(self, call: Call, scope: dict[str, Any]) -> None:
+        """Start an application's call. `scope` gets the state, which `call` keeps for itself: a
+        shallow copy, as the specification wants it."""
         given = self.given or self.crew.lifespan_state
-        return {**given, **self.state} if given else self.state.copy()
+        scope["state"] = {**given, **self.state} if given else self.state.copy()
+        task = start_task(call.run(self.app, scope), self.loop)
+        if not task.done():
+            call.task = task
+            self.calls.add(call)
 
     def is_busy(self) -> bool:
         """Whether a request is under way. Any thread may ask."""

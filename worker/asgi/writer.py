@@ -67,6 +67,12 @@ class LoopWriter(ResponseWriter):
         persistent: bool,
     ) -> LoopStream:
         """As there; what the kernel does not take is left in `connection.outgoing`."""
+        framed = self._framed(head, response, persistent)
+        return LoopStream(connection, response.code, *framed, self._timeouts)
+
+    def _framed(
+        self, head: RequestReceived, response: Response, persistent: bool
+    ) -> tuple[bytes, float, bool, bool]:
         if persistent and head.plain:
             # the short way: what is not usual is left to `_render`
             try:
@@ -75,29 +81,11 @@ class LoopWriter(ResponseWriter):
                 block = b"".join([known[pair] for pair in response.headers])
                 if b"Content-Length" not in block:
                     self.date_header()
-                    parts = [status_line, self._stamp, block, _CHUNKED]
-                    return LoopStream(
-                        connection,
-                        response.code,
-                        b"".join(parts),
-                        math.inf,
-                        True,
-                        True,
-                        self._timeouts,
-                    )
+                    lines = b"".join((status_line, self._stamp, block, _CHUNKED))
+                    return lines, math.inf, True, True
             except (SpecialError, TypeError):
                 pass
-        parts, allowed, persistent = self._render(head, response, None, persistent)
-        chunked = allowed == math.inf and head.version == "1.1"
-        return LoopStream(
-            connection,
-            response.code,
-            b"".join(parts),
-            allowed,
-            chunked,
-            persistent,
-            self._timeouts,
-        )
+        return super()._framed(head, response, persistent)
 
     def switching(
         self, fields: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]]
