@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import endings
+from .config import gil_enabled
 from .connection import State
+from .distributor import QueuePoller
+from .exchange import close_response
 from .hijack import HijackedWebSocket
+from .listener import Listener
 from .rota import Rota
 from .wrong_port import WrongPort
 
 if TYPE_CHECKING:
+    import asyncio
+    import socket
     import ssl
     from collections.abc import Callable
 
-    from .asgi.crew import LoopCrew
     from .config import ServerConfig
     from .poller import Poller
     from .sync_worker import SyncWorker
 
 log = logging.getLogger("loopless")
 
+# Seconds between two looks at `shutdown_event`, which cannot wake a poller.
+_POLL_INTERVAL = 1.0
 # Seconds of grace for what has no end of its own, WebSockets and event streams.
 _FAREWELL = 0.5
 # Seconds between two looks at what is left.
@@ -34,27 +42,105 @@ _GLANCE = 0.02
 _LAST_MOMENT = 1.0
 
 
-class Crew:
-    """A poller, a rota, and the workers that use them. All of it may be called from any thread.
+class AnyCrew(Protocol):
+    """What a `SyncWorker` and a `Server` need of those who serve: threads, as here, or the event
+    loops of `asgi.crew`.
 
-    `lock` guards `workers`, `threads` and the numbers. `hire` makes and starts another worker.
+    Any thread may call it, but for the four that take a worker: those are the worker's thread's.
+    """
+
+    lifespan_state: dict[str, Any]
+    shutdown_event: threading.Event
+    wrong_port: WrongPort
+    poller: Poller
+
+    def enrol(self, worker: SyncWorker) -> None:
+        """`worker` is to be used with this crew."""
+
+    def run(self, worker: SyncWorker) -> None:
+        """Serve until the end (blocking); the calling thread serves too."""
+
+    def take_turn(
+        self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
+    ) -> None:
+        """The calling thread's part of it, until its turn ends; on the loop of `runner`, where
+        there are loops."""
+
+    def attend(self, runner: asyncio.Runner | None) -> None:
+        """Serve what was handed over and has no loop yet (blocking), on that of `runner`, if
+        given."""
+
+    def disband(self, worker: SyncWorker) -> None:
+        """End everything now, and close what is open."""
+
+    def number(self) -> int:
+        """A new number for a worker."""
+
+    def wait_until_ready(self) -> None:
+        """Return when requests are served. Raises what kept the application from starting."""
+
+    def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
+        """Accept connections from `sock`, which listens; `plain` ones are without TLS."""
+
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin handshakes with `ssl_context` from now on; what is without TLS stays so."""
+
+    def share_listeners(self) -> None:
+        """Whoever else has the sockets takes what waits in their backlog."""
+
+    def drain(self) -> None:
+        """Stop listening; let everything end well."""
+
+    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
+        """The same, for `timeout` seconds at most, and return when it has ended. Idle connections
+        stay for `linger` seconds, for a request that is on its way."""
+
+    def cut(self) -> None:
+        """End every connection now, whatever it is at."""
+
+    def stop(self) -> None:
+        """Let those who serve end when they are done with what they are at."""
+
+    def is_idle(self) -> bool:
+        """Whether nothing is being read, served, streamed or written."""
+
+    def is_full(self) -> bool:
+        """Whether no further request could be begun."""
+
+    def served(self) -> int:
+        """How many requests the application was given."""
+
+    def activity(self) -> object:
+        """Something that is the same at two looks if no request was begun between them."""
+
+    @property
+    def looked(self) -> float:
+        """Something that changes about once a second, while connections are looked after."""
+
+
+class Crew:
+    """A poller, a rota, and the workers that use them: an `AnyCrew` of threads.
+
+    `lock` guards `workers`, `threads` and the numbers. `sibling` makes another worker.
     """
 
     def __init__(
         self,
         config: ServerConfig,
         poller: Poller,
-        shutdown_event: threading.Event,
-        hire: Callable[[], None],
+        shutdown_event: threading.Event | None,
+        sibling: Callable[[], SyncWorker],
         *,
-        gil: bool,
+        ssl_context: ssl.SSLContext | None,
     ) -> None:
         self.config = config
         self.poller = poller
-        self.rota = Rota(config.threads(), config.workers.max_streams, hire, gil=gil)
-        self.shutdown_event = shutdown_event
+        gil = gil_enabled() and not isinstance(poller, QueuePoller)
+        self.rota = Rota(config.threads(), config.workers.max_streams, self.hire, gil=gil)
+        self.shutdown_event = shutdown_event or threading.Event()
         self.lifespan_state: dict[str, Any] = {}
-        self.ssl_context: ssl.SSLContext | None = None
+        self._ssl_context = ssl_context
+        self._sibling = sibling
         self.wrong_port = WrongPort()
         self.workers: set[SyncWorker] = set()
         self._threads: set[threading.Thread] = set()
@@ -66,7 +152,92 @@ class Crew:
         self.lock = threading.Lock()
         poller.every_second = self._look
 
+    # ---- Listening ------------------------------------------------------------------------
+
+    def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
+        """Accept connections from `sock`, which listens; `plain` ones are without TLS."""
+        self.poller.listen(Listener(sock, self.config, None if plain else self._ssl_context))
+
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin handshakes with `ssl_context` from now on; what is without TLS stays so."""
+        self._ssl_context = ssl_context
+        self.poller.use_context(ssl_context)
+
+    def wait_until_ready(self) -> None:
+        """Nothing to wait for: the kernel keeps connections until the threads are there."""
+
     # ---- Threads --------------------------------------------------------------------------
+
+    def run(self, worker: SyncWorker) -> None:
+        """Serve until `stop`, with `worker` on the calling thread, and others on threads of
+        their own."""
+        try:
+            for _ in range(self.config.threads() - 1):
+                self.hire()
+                self.rota.joined()
+            self.rota.joined()
+            self._live(worker, permanent=True)
+        finally:
+            self.disband(worker)
+
+    def hire(self) -> None:
+        """Start a thread with a worker of its own. Raises `RuntimeError` when there can be none."""
+        worker = self._sibling()
+        try:
+            self._start(functools.partial(self._live, worker), f"loopless-{worker.worker_id}")
+        except RuntimeError:
+            self._left(worker)
+            raise
+
+    def _live(self, worker: SyncWorker, *, permanent: bool = False) -> None:
+        """The life of a thread."""
+        queued = isinstance(self.poller, QueuePoller)
+        take_turn = worker._run_from_queue if queued else worker._run_accept_loop
+        try:
+            while self.rota.take_turn(worker, permanent=permanent):
+                worker.lost_seat = False
+                try:
+                    take_turn(_POLL_INTERVAL, None)
+                except Exception:
+                    # a bug of loopless, or a kernel without means: the thread goes on
+                    log.exception("A thread met an internal error while it polled")
+                finally:
+                    self.rota.leave(worker)
+        finally:
+            for note in worker.notes.values():
+                if hasattr(note, "close"):
+                    close_response(note.close)
+            self._left(worker)
+            self._ended(threading.current_thread())
+
+    def take_turn(
+        self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
+    ) -> None:
+        """Poll, and serve with `worker`, until the calling thread's turn ends."""
+        rota, wait, handle = self.rota, self.poller.wait, worker._handle_connection
+        while rota.leader is worker:
+            connection = wait(poll_interval)
+            worker.turn += 1
+            if rota.asleep:
+                rota.wake()
+            if connection is not None:
+                handle(connection, connection.client, runner)
+        while rota.eager and worker.seated:
+            connection = wait(poll_interval)
+            started = time.monotonic()
+            if connection is not None:
+                handle(connection, connection.client, runner)
+                if not rota.always_eager:
+                    rota.observe(worker, time.monotonic() - started)
+
+    def attend(self, runner: asyncio.Runner | None) -> None:
+        """Nothing to do: what is handed over has the pool's loops."""
+
+    def enrol(self, worker: SyncWorker) -> None:
+        """`worker` is one of this crew's."""
+        worker.rota = self.rota
+        with self.lock:
+            self.workers.add(worker)
 
     def number(self) -> int:
         """A new number for a worker."""
@@ -74,7 +245,7 @@ class Crew:
             self._hired += 1
             return self._hired
 
-    def start(self, target: Callable[[], None], name: str) -> None:
+    def _start(self, target: Callable[[], None], name: str) -> None:
         """Run `target` on a new thread. Raises `RuntimeError` when there can be none."""
         # An empty context: free-threaded builds would hand this thread's down, request and all
         kwargs: dict[str, Any] = {}
@@ -86,15 +257,15 @@ class Crew:
         try:
             thread.start()
         except RuntimeError:
-            self.ended(thread)
+            self._ended(thread)
             raise
 
-    def ended(self, thread: threading.Thread) -> None:
+    def _ended(self, thread: threading.Thread) -> None:
         """`thread` runs no more."""
         with self.lock:
             self._threads.discard(thread)
 
-    def left(self, worker: SyncWorker) -> None:
+    def _left(self, worker: SyncWorker) -> None:
         """`worker` serves no more."""
         with self.lock:
             self.workers.discard(worker)
@@ -117,6 +288,10 @@ class Crew:
         return inside >= self.rota.threads
 
     # ---- The end --------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Stop listening; requests in flight finish, idle connections close."""
+        self.poller.drain()
 
     def is_idle(self) -> bool:
         """Whether nothing is being read, served, streamed or written."""
@@ -222,7 +397,7 @@ class Crew:
 class Pulse:
     """Whether requests are being taken. A crew that is idle, or full of short ones, is well."""
 
-    def __init__(self, crew: Crew | LoopCrew) -> None:
+    def __init__(self, crew: AnyCrew) -> None:
         self._crew = crew
         self._activity = crew.activity()
         self._looked = crew.looked

@@ -73,9 +73,11 @@ def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) 
         log.error("%s %s needs the asyncio side: %s", request.method, request.path, why)
         endings.answer_refusal(worker, conn, 501, "Not Implemented")
         return
-    worker.poller.release(conn)
+    if conn.blocking:  # a loop must not be held up, nor the poller that it may come back to
+        conn.sock.setblocking(False)
+        conn.blocking = False
     conn.become(State.ADOPTED)
-    worker.poller.forget(conn)
+    worker.poller.hand_over(conn)
 
 
 def _in_main_thread() -> bool:

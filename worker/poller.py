@@ -46,9 +46,9 @@ ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
 class Poller(ABC):
     """What all pollers share: the parked connections, the open ones, the listeners.
 
-    `_parked`, `connections` and `_accepting` are changed, and copied, by single operations on a
-    dict and on sets, which are atomic on every CPython. `_lock` guards the pausing of the
-    listeners, which is rare.
+    `_parked`, `connections`, `_adopted` and `_accepting` are changed, and copied, by single
+    operations on a dict and on sets, which are atomic on every CPython. `_lock` guards the pausing
+    of the listeners, which is rare.
     """
 
     def __init__(self, limit: int) -> None:
@@ -61,6 +61,8 @@ class Poller(ABC):
         self.listeners: dict[int, Listener] = {}
         #: Every open connection, whoever owns it.
         self.connections: set[Connection] = set()
+        #: Those that the asyncio side has, and perhaps some that it has closed.
+        self._adopted: set[Connection] = set()
         self._parked: dict[int, Connection] = {}
         #: The threads between a connection in the backlog and one in `connections`.
         self._accepting: set[int] = set()
@@ -100,8 +102,33 @@ class Poller(ABC):
         """`connection` is closed, or another's for good; its place is free."""
         self.connections.discard(connection)
         self._look_whether_drained()
-        if self._paused and not self.draining and len(self.connections) < self.limit:
+        if self._paused and not self.draining and not self._is_full():
             self._resume()
+
+    def hand_over(self, connection: Connection) -> None:
+        """`connection` is ADOPTED, and may come back; until it is closed it takes up a place."""
+        self.release(connection)
+        self._adopted.add(connection)
+        self.forget(connection)
+
+    def take_back(self, connection: Connection, now: float) -> None:
+        """`park` for a connection that was handed over."""
+        self._adopted.discard(connection)
+        connection.registered = False
+        self.connections.add(connection)
+        self.park(connection, now)
+
+    def _is_full(self) -> bool:
+        if len(self.connections) + len(self._adopted) < self.limit:
+            return False
+        self._look_after_adopted()
+        return len(self.connections) + len(self._adopted) >= self.limit
+
+    def _look_after_adopted(self) -> None:
+        """Whoever has them tells nobody when it closes them."""
+        for connection in self._adopted.copy():
+            if connection.state is State.CLOSED:
+                self._adopted.discard(connection)
 
     def release(self, connection: Connection) -> None:
         """Make the kernel forget a connection that stays open elsewhere."""
@@ -199,9 +226,9 @@ class Poller(ABC):
     # ---- Accepting ------------------------------------------------------------------------
 
     def _accept(self, listener: Listener) -> Connection | None:
-        if len(self.connections) >= self.limit:
+        if self._is_full():
             with self._evicting:
-                if len(self.connections) >= self.limit:
+                if self._is_full():
                     return self._evict_for(listener)
         thread = threading.get_ident()
         self._accepting.add(thread)
@@ -315,6 +342,8 @@ class Poller(ABC):
             # the kernel may have told a process that was killed before it could accept
             for fd in list(self.listeners):
                 self._stand_back(fd)
+        if self._adopted:
+            self._look_after_adopted()
         if self._paused and not self.draining:
             self._resume()
         if self.every_second is not None:
@@ -332,6 +361,27 @@ class Poller(ABC):
     def _register_listener(self, fd: int) -> None: ...
 
     @abstractmethod
+    def _unregister(self, fd: int) -> None: ...
+
+
+class BlockingPoller(Poller):
+    """Where nothing waits: for those who serve sockets that block, or have loops to wait in."""
+
+    def wait(self, seconds: float) -> Connection | None:
+        raise NotImplementedError
+
+    def park(self, connection: Connection, now: float) -> None:
+        raise NotImplementedError
+
+    def nudge_idle(self) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def close(self) -> list[Connection]:
+        return []
+
+    def _register_listener(self, fd: int) -> None: ...
+
     def _unregister(self, fd: int) -> None: ...
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
-    from .asgi.crew import LoopCrew, LoopPool
-    from .crew import Crew
+    from .asgi.crew import LoopPool
+    from .crew import AnyCrew
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
@@ -282,7 +282,7 @@ class Server:
             patience = self.config.timeouts.graceful if timeout is None else timeout
             until = time.monotonic() + patience
             if self._pool is not None:
-                self._pool.drain(patience)
+                self._pool.drain(patience, linger)
             worker.shutdown(patience, linger)
             if self._pool is not None:
                 self._pool.shutdown(max(until - time.monotonic(), 0))
@@ -304,8 +304,8 @@ class Server:
             self._access_log.reopen()
 
     @property
-    def crew(self) -> Crew | LoopCrew | None:
-        """The threads that serve; None before `start`."""
+    def crew(self) -> AnyCrew | None:
+        """Who serves; None before `start`."""
         return self._worker.crew if self._worker is not None else None
 
     def serve_forever(self, started: Callable[[], None] | None = None) -> None:

@@ -25,19 +25,18 @@ import socket
 import threading
 import time
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import endings, receiving, streaming
 from .app_kind import is_asgi
-from .config import ServerConfig, gil_enabled
+from .config import ServerConfig
 from .connection import Connection, State
-from .crew import Crew
-from .distributor import QueuePoller
+from .crew import AnyCrew, Crew
 from .errors import ClientDisconnected, ProtocolError
-from .exchange import close_response, exchange
+from .exchange import exchange
 from .http1 import RequestParser
 from .lifecycle import LifecycleCollector
-from .listener import Listener, address_of, hosts_of
+from .listener import address_of, hosts_of
 from .messages import (
     ASGIApp,
     HeaderList,
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     from .asgi.crew import LoopCrew
     from .async_pool import AsyncPool
     from .hijack import HijackedSocket
+    from .rota import Rota
 
 log = logging.getLogger("loopless")
 
@@ -71,8 +71,6 @@ _PLAIN = RequestReceived._fields.index("plain")
 _LONGEST_REPEATED = 1024
 # How many requests a connection may have pipelined before others get a turn.
 _REQUESTS_A_TURN = 16
-# Seconds between two looks at `shutdown_event`, which cannot wake a poller.
-_POLL_INTERVAL = 1.0
 
 _new_context = contextvars.Context
 
@@ -83,6 +81,11 @@ def _bound(app: SyncApp) -> SyncApp:
     """`app` as a method where it is an instance: CPython calls that without a detour through C."""
     call = getattr(type(app), "__call__")  # noqa: B004, B009 - of the type, it is not bound yet
     return MethodType(call, app) if isinstance(call, FunctionType) else app
+
+
+def _leave_it(request: Request) -> Response | None:  # noqa: ARG001
+    """What an ASGI application is beside: every request is for the loop."""
+    return None
 
 
 class SyncWorker:
@@ -96,7 +99,8 @@ class SyncWorker:
     second. `lifecycle_collector` is told what happens, see `lifecycle`.
 
     An ASGI `app` without `sync_app` is served by event loops (`asgi.crew`): `run` makes its thread
-    the first of them, and only what stands under "Any thread" has a meaning.
+    the first of them. `_handle_connection` hands over to them, or where none runs, serves on a loop
+    of its own; its blocking socket is read like any other.
 
     Raises `ConfigError`, and `TypeError` for what is no application.
     """
@@ -122,52 +126,49 @@ class SyncWorker:
         self.collector = lifecycle_collector
         self.async_pool = async_pool
         self._conn_queue = conn_queue
-        self._loops: LoopCrew | None = None
         if ssl_context is None:
             ssl_context = make_context(config.tls, hosts_of(config))
-        if sync_app is None:
-            if is_asgi(app):
-                self._loops = self._make_loops(sock, ssl_context, shutdown_event)
-                return
-            sync_app = app  # type: ignore[assignment]
-        assert sync_app is not None
-        self.sync_app = _bound(sync_app)
-        listener = None if sock is None else Listener(sock, config, ssl_context)
-        limit = connection_limit(config.limits.connections)
-        poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
-        poller.takes_turns = config.processes.needs_supervisor
-        gil = gil_enabled() and not isinstance(poller, QueuePoller)
-        event = shutdown_event or threading.Event()
-        self._crew = Crew(config, poller, event, self._hire, gil=gil)
-        self._crew.ssl_context = ssl_context
-        if listener is not None:
-            poller.listen(listener)
+        self._crew: AnyCrew
+        if sync_app is None and is_asgi(app):
+            self.sync_app: SyncApp = _leave_it
+            self._crew = loops = self._loops(ssl_context, shutdown_event)
+            self.async_pool = async_pool or loops
+        else:
+            self.sync_app = _bound(cast("SyncApp", app) if sync_app is None else sync_app)
+            self._crew = self._threads(ssl_context, shutdown_event)
         self._settle()
+        if sock is not None:
+            self._crew.listen(sock)
 
-    def _make_loops(
-        self,
-        sock: socket.socket | None,
-        ssl_context: ssl.SSLContext | None,
-        shutdown_event: threading.Event | None,
+    def _loops(
+        self, ssl_context: ssl.SSLContext | None, shutdown_event: threading.Event | None
     ) -> LoopCrew:
         from .asgi.crew import LoopCrew
 
-        loops = LoopCrew(
+        return LoopCrew(
             self._app,  # type: ignore[arg-type]
             self.config,
             collector=self.collector,
             shutdown_event=shutdown_event,
             ssl_context=ssl_context,
+            conn_queue=self._conn_queue,
         )
-        if sock is not None:
-            loops.listen(sock)
-        return loops
+
+    def _threads(
+        self, ssl_context: ssl.SSLContext | None, shutdown_event: threading.Event | None
+    ) -> Crew:
+        config = self.config
+        limit = connection_limit(config.limits.connections)
+        poller = make_poller(config.workers.poller, limit, self._conn_queue, ssl_context)
+        poller.takes_turns = config.processes.needs_supervisor
+        return Crew(config, poller, shutdown_event, self._sibling, ssl_context=ssl_context)
 
     def _settle(self) -> None:
         """What belongs to this worker's thread alone."""
         config = self.config
         self.poller = self._crew.poller
-        self.rota = self._crew.rota
+        #: Set by a crew of threads.
+        self.rota: Rota
         self.wrong_port = self._crew.wrong_port
         self.parser = RequestParser(config.limits)
         self.writer = ResponseWriter(config.timeouts)
@@ -188,68 +189,52 @@ class SyncWorker:
         self.handed_off = False
         #: How many requests this worker has given to the application.
         self.served = 0
-        with self._crew.lock:
-            self._crew.workers.add(self)
+        self._crew.enrol(self)
 
     # ---- Any thread -----------------------------------------------------------------------
 
     def set_lifespan_state(self, state: dict[str, Any]) -> None:
         """Set the lifespan's state, shared with all requests that go to the asyncio side."""
-        if self._loops is not None:
-            self._loops.lifespan_state = state
-        else:
-            self._crew.lifespan_state = state
+        self._crew.lifespan_state = state
 
     @property
     def lifespan_state(self) -> dict[str, Any]:
         """What `set_lifespan_state` was given."""
-        return (self._loops or self._crew).lifespan_state
+        return self._crew.lifespan_state
 
     @property
     def shutdown_event(self) -> threading.Event:
         """Setting it stops `run`."""
-        return (self._loops or self._crew).shutdown_event
+        return self._crew.shutdown_event
+
+    @property
+    def crew(self) -> AnyCrew:
+        """What this worker shares with its siblings."""
+        return self._crew
 
     def wait_until_ready(self) -> None:
         """Return when `run`, on another thread, serves. An ASGI application starts up first:
         raises `StartupError` when it says that it cannot."""
-        if self._loops is not None:
-            self._loops.wait_until_ready()
-
-    @property
-    def crew(self) -> Crew | LoopCrew:
-        """What this worker shares with its siblings."""
-        return self._loops or self._crew
+        self._crew.wait_until_ready()
 
     def start_draining(self) -> None:
         """Stop listening, now. Requests in flight finish and close; idle connections close."""
-        if self._loops is not None:
-            self._loops.drain()
-        else:
-            self.poller.drain()
+        self._crew.drain()
 
     def is_idle(self) -> bool:
         """Whether no connection is being handled: none is read, served, streamed or written to."""
-        return (self._loops or self._crew).is_idle()
+        return self._crew.is_idle()
 
     def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
         """Accept connections from `sock`, which listens, too; `plain` ones are without TLS."""
-        if self._loops is not None:
-            self._loops.listen(sock, plain=plain)
-            return
-        context = None if plain else self._crew.ssl_context
-        self.poller.listen(Listener(sock, self.config, context))
+        self._crew.listen(sock, plain=plain)
 
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
         """Begin the handshakes from now on with `ssl_context`; where there is no TLS none begins.
 
         Connections that are open keep what they have.
         """
-        if self._loops is not None:
-            self._loops.use_context(ssl_context)
-            return
-        self._crew.ssl_context = ssl_context
-        self.poller.use_context(ssl_context)
+        self._crew.use_context(ssl_context)
 
     def take_back(self, conn: Connection, let_go: Callable[[], object]) -> bool:
         """Serve the next request of `conn`, which was adopted before.
@@ -257,15 +242,16 @@ class SyncWorker:
         `let_go` is called first, and must leave it IDLE or YIELDED. False, and nothing happens,
         where no more is served.
         """
-        if self.poller.draining:
+        now = time.monotonic()
+        if self.poller.draining and now >= self.poller.idle_until:
             return False
         let_go()
-        now = time.monotonic()
         conn.deadline = now + self._keep_alive
-        conn.registered = False
         conn.worker = None
-        self.poller.connections.add(conn)
-        self.poller.park(conn, now)
+        try:
+            self.poller.take_back(conn, now)
+        except (OSError, ClientDisconnected) as error:  # it was closed meanwhile
+            endings.close(self, conn, f"lost: {error}")
         return True
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:
@@ -273,15 +259,15 @@ class SyncWorker:
 
         Idle connections stay for another `linger` seconds, for a request that is on its way.
         """
-        (self._loops or self._crew).shutdown(timeout, linger)
+        self._crew.shutdown(timeout, linger)
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
-        (self._loops or self._crew).cut()
+        self._crew.cut()
 
     def stop(self) -> None:
         """Make `run` return when the threads are done with what they are at."""
-        (self._loops or self._crew).stop()
+        self._crew.stop()
 
     def run(self) -> None:
         """Serve until `stop` is called or `shutdown_event` is set (blocking).
@@ -289,96 +275,33 @@ class SyncWorker:
         The calling thread serves, and hires the other threads of the configuration. Afterwards
         the poller is closed, and with it the listening socket.
         """
-        if self._loops is not None:
-            self._loops.run(conn_queue=self._conn_queue)
-            return
-        try:
-            for _ in range(self.config.threads() - 1):
-                self._hire()
-                self.rota.joined()
-            self.rota.joined()
-            self._serve(permanent=True)
-        finally:
-            self.close()
+        self._crew.run(self)
 
     def close(self) -> None:
         """End every connection, close the listening sockets, and free the poller.
 
         `run` does it at its end: this is for a worker that is not run, or by other means.
         """
-        if self._loops is not None:
-            self._loops.shutdown(0)
-        else:
-            self._crew.disband(self)
+        self._crew.disband(self)
 
     # ---- The crew -------------------------------------------------------------------------
 
-    def _hire(self) -> None:
-        """Start a thread with a worker of its own, which shares this one's crew."""
+    def _sibling(self) -> SyncWorker:
+        """A worker for another thread, which shares this one's crew."""
         sibling = object.__new__(SyncWorker)
-        sibling._loops = None
-        for name in ("config", "_app", "sync_app", "collector", "async_pool"):
+        for name in ("config", "_app", "sync_app", "collector", "async_pool", "_crew"):
             setattr(sibling, name, getattr(self, name))
-        sibling._crew = self._crew
         sibling.worker_id = self.worker_id + self._crew.number()
         sibling._settle()
-        try:
-            self._crew.start(sibling._serve, f"loopless-{sibling.worker_id}")
-        except RuntimeError:
-            self._crew.left(sibling)
-            raise
-
-    def _serve(self, *, permanent: bool = False) -> None:
-        """The life of a thread of the crew."""
-        crew = self._crew
-        try:
-            while self.rota.take_turn(self, permanent=permanent):
-                self.lost_seat = False
-                try:
-                    if isinstance(self.poller, QueuePoller):
-                        self._run_from_queue(_POLL_INTERVAL, None)
-                    else:
-                        self._run_accept_loop(_POLL_INTERVAL, None)
-                except Exception:
-                    # a bug of loopless, or a kernel without means: the thread goes on
-                    log.exception("A thread met an internal error while it polled")
-                finally:
-                    self.rota.leave(self)
-        finally:
-            for note in self.notes.values():
-                if hasattr(note, "close"):
-                    close_response(note.close)
-            with crew.lock:
-                crew.workers.discard(self)
-            crew.ended(threading.current_thread())
+        return sibling
 
     def _run_accept_loop(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """Poll and serve until this thread's turn ends. `runner` is None where all is sync."""
-        if self._loops is not None:
-            self._loops.run(runner)
-            return
-        rota, wait = self.rota, self.poller.wait
-        while rota.leader is self:
-            connection = wait(poll_interval)
-            self.turn += 1
-            if rota.asleep:
-                rota.wake()
-            if connection is not None:
-                self._handle_connection(connection, connection.client, runner)
-        while rota.eager and self.seated:
-            connection = wait(poll_interval)
-            started = time.monotonic()
-            if connection is not None:
-                self._handle_connection(connection, connection.client, runner)
-                if not rota.always_eager:
-                    rota.observe(self, time.monotonic() - started)
+        self._crew.take_turn(self, poll_interval, runner)
 
     def _run_from_queue(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """The same, with connections that a distributor puts into `conn_queue`."""
-        if self._loops is not None:
-            self._loops.run(runner, conn_queue=self._conn_queue)
-            return
-        self._run_accept_loop(poll_interval, runner)
+        self._crew.take_turn(self, poll_interval, runner)
 
     # ---- One connection -------------------------------------------------------------------
 
@@ -411,7 +334,7 @@ class SyncWorker:
         self,
         conn: Connection | socket.socket,
         addr: tuple[str, int],
-        runner: asyncio.Runner | None,  # noqa: ARG002
+        runner: asyncio.Runner | None,
     ) -> bool:
         """Read, answer, and read on, while there is something to read.
 
@@ -441,8 +364,7 @@ class SyncWorker:
                 return False
             # a context of its own, so that nothing a request sets is there for the next
             if not _new_context().run(exchange, self, conn, head, body):
-                handed_off, self.handed_off = self.handed_off, False
-                return handed_off
+                return self._is_gone(runner)
             if not conn.buffer:
                 if conn.blocking:
                     continue
@@ -456,6 +378,13 @@ class SyncWorker:
             if answered == _REQUESTS_A_TURN and not conn.blocking:
                 endings.park(self, conn, State.YIELDED, self.config.timeouts.head)
                 return False
+
+    def _is_gone(self, runner: asyncio.Runner | None) -> bool:
+        """Whether the connection was handed off; where no loop has it yet, it is served here."""
+        handed_off, self.handed_off = self.handed_off, False
+        if handed_off:
+            self._crew.attend(runner)
+        return handed_off
 
     def _introduce(self, sock: socket.socket, client: tuple[str, int]) -> Connection:
         connection = Connection(sock, client, address_of(sock.getsockname()))

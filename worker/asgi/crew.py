@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..listener import Listener, address_of, connect
-from ..poller import connection_limit
+from ..poller import BlockingPoller, connection_limit
 from ..wrong_port import WrongPort
 from .loops import loop_count, loop_factory
 from .worker import LoopWorker
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ..connection import Connection
     from ..lifecycle import LifecycleCollector
     from ..messages import ASGIApp, Request
-    from ..poller import ConnectionQueue
+    from ..poller import ConnectionQueue, Poller
+    from ..sync_worker import SyncWorker
 
 log = logging.getLogger("loopless")
 
@@ -37,7 +38,7 @@ _POLL_INTERVAL = 1.0
 
 
 class LoopCrew:
-    """Loops that share listeners. All of it may be called from any thread.
+    """Loops that share listeners: an `AnyCrew`. All of it may be called from any thread.
 
     Every loop runs the application's lifespan, and has its own state. No connection is accepted
     before all of them are ready. Raises `ConfigError` where the loop asked for cannot be had.
@@ -51,25 +52,31 @@ class LoopCrew:
         collector: LifecycleCollector | None = None,
         shutdown_event: threading.Event | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        conn_queue: ConnectionQueue | None = None,
         loops: int = 0,
     ) -> None:
         loop_factory(config.asgi.loop)  # now, and not first on a thread
         self.config = config
+        self._app = app
+        self._collector = collector
         #: What requests see beside what the lifespan says.
         self.lifespan_state: dict[str, Any] = {}
         self.wrong_port = WrongPort()
         self.shutdown_event = shutdown_event or threading.Event()
+        #: What only serves sockets that block: see `SyncWorker._recv_request_fast`.
+        self.poller: Poller = BlockingPoller(connection_limit(config.limits.connections))
         self._ssl_context = ssl_context
+        self._conn_queue = conn_queue
         count = loops or loop_count(config)
         self.workers = [LoopWorker(self, app, config, collector) for _ in range(count)]
         self.is_alone = count == 1
-        self._limit = connection_limit(config.limits.connections)
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()  # guards what follows
         #: Connections may still be handed over, so that nothing ends before `shutdown`.
         self.held = False
         self._open: set[int] = set()
+        self._waiting: list[tuple[Connection, Request, dict[str, Any]]] = []
         self._arrived: set[LoopWorker] = set()
         self._serving = False
         #: No more is accepted.
@@ -94,7 +101,8 @@ class LoopCrew:
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
         """Begin handshakes with `ssl_context` from now on; listeners without TLS stay so."""
         with self._lock:
-            self._ssl_context = ssl_context
+            if self._ssl_context is not None:
+                self._ssl_context = ssl_context
             for listener in self._listeners:
                 if listener.ssl_context is not None:
                     listener.ssl_context = ssl_context
@@ -105,25 +113,40 @@ class LoopCrew:
             self._start_thread(worker.run, f"{name}-{number}")
         self.wait_until_ready()
 
-    def run(
-        self,
-        runner: asyncio.Runner | None = None,
-        *,
-        conn_queue: ConnectionQueue | None = None,
-    ) -> None:
-        """The same, with the first loop on the calling thread (blocking), in `runner` if given.
+    def enrol(self, worker: SyncWorker) -> None:
+        """Nothing to do: loops have workers of their own."""
 
-        Connections are taken from `conn_queue` too, which somebody fills with (socket, address)
-        pairs.
+    def number(self) -> int:
+        """Always 0: there is but one such worker."""
+        return 0
+
+    def run(self, worker: SyncWorker) -> None:
+        """Serve until the end (blocking): the calling thread becomes that of the first loop."""
+        self.take_turn(worker, _POLL_INTERVAL, None)
+
+    def disband(self, worker: SyncWorker) -> None:  # noqa: ARG002
+        """End everything now, and close what is open."""
+        self.shutdown(0)
+
+    def take_turn(
+        self,
+        worker: SyncWorker,  # noqa: ARG002
+        poll_interval: float,
+        runner: asyncio.Runner | None,
+    ) -> None:
+        """The same, with the first loop in `runner`, if there is one.
+
+        Where there is a `conn_queue`, it is looked at every `poll_interval` seconds at least.
         """
-        for number, worker in enumerate(self.workers[1:], 1):
-            self._start_thread(worker.run, f"loopless-{number}")
-        if conn_queue is not None:
-            take = functools.partial(self._take_from, conn_queue)
+        first, *others = self.workers
+        for number, each in enumerate(others, 1):
+            self._start_thread(each.run, f"loopless-{number}")
+        if self._conn_queue is not None:
+            take = functools.partial(self._take_from, self._conn_queue, poll_interval)
             self._start_thread(take, "loopless-distributor")
-        self.workers[0].run(runner)
-        for worker in self.workers[1:]:
-            worker.ended.wait()
+        first.run(runner)
+        for each in others:
+            each.ended.wait()
 
     def _start_thread(self, target: Callable[[], None], name: str) -> None:
         # An empty context: free-threaded builds would hand this thread's down
@@ -133,6 +156,30 @@ class LoopCrew:
         thread = threading.Thread(target=target, name=name, daemon=True, **kwargs)
         self._threads.append(thread)
         thread.start()
+
+    def adopt(self, connection: Connection, request: Request, state: dict[str, Any]) -> None:
+        """See `AsyncPool.adopt`. Where no loop runs yet, `attend` will be called."""
+        worker = self.least_busy(self.workers[0])
+        if worker.call(worker.adopt, connection, request, state, None):
+            return
+        if worker.ended.is_set():
+            raise RuntimeError("the event loop has ended")
+        with self._lock:
+            self._waiting.append((connection, request, state))
+
+    def attend(self, runner: asyncio.Runner | None) -> None:
+        """Serve what was adopted while no loop ran, on that of `runner` or one made here, until
+        it is closed (blocking). The application's lifespan is somebody else's affair."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        worker = LoopWorker(self, self._app, self.config, self._collector)
+        self.workers.append(worker)
+        try:
+            worker.attend(waiting, runner)
+        finally:
+            self.workers.remove(worker)
 
     def arrived(self, worker: LoopWorker) -> None:
         """`worker` is ready, or has failed or ended."""
@@ -169,7 +216,7 @@ class LoopCrew:
 
     def has_no_room(self) -> bool:
         """Whether as many connections are open as may be."""
-        return sum(worker.load() for worker in self.workers) >= self._limit
+        return sum(worker.load() for worker in self.workers) >= self.poller.limit
 
     def least_busy(self, candidate: LoopWorker) -> LoopWorker:
         """Who takes a new connection: `candidate`, unless another has clearly fewer."""
@@ -204,11 +251,11 @@ class LoopCrew:
         """Whether no request is under way."""
         return not any(worker.is_busy() for worker in self.workers)
 
-    def _take_from(self, conn_queue: ConnectionQueue) -> None:
+    def _take_from(self, conn_queue: ConnectionQueue, poll_interval: float) -> None:
         self.ready.wait()
         while not self.workers[0].ended.is_set() and not self.stopping:
             try:
-                sock, what = conn_queue.get(timeout=_POLL_INTERVAL)
+                sock, what = conn_queue.get(timeout=poll_interval)
             except queue.Empty:
                 continue
             try:
@@ -238,10 +285,10 @@ class LoopCrew:
 
     # ---- Stop -----------------------------------------------------------------------------
 
-    def drain(self, timeout: float | None = None) -> None:
+    def drain(self, timeout: float | None = None, linger: float = 0.0) -> None:
         """Stop listening; let everything end well, and cut what is left after `timeout` seconds
-        (`graceful_timeout` if None)."""
-        self._stop(self.config.timeouts.graceful if timeout is None else timeout)
+        (`graceful_timeout` if None). Idle connections stay for `linger` seconds."""
+        self._stop(self.config.timeouts.graceful if timeout is None else timeout, linger)
 
     def stop(self) -> None:
         """End now, but in order."""

@@ -168,7 +168,8 @@ class HTTPLine(RequestLine):
     def _next(self, cycle: Cycle) -> None:
         conn, worker = self.conn, self.worker
         self.cycle = None
-        if not cycle.persistent or worker.draining or self.eof:
+        now = time.monotonic()
+        if not cycle.persistent or self.eof or (worker.draining and now >= worker.idle_until):
             if conn.buffer or (not self.eof and has_input(conn.fd)):
                 self._linger()
             else:
@@ -178,7 +179,9 @@ class HTTPLine(RequestLine):
             self._go_home(self.home)
             return
         self.phase = _READY
-        self.deadline = time.monotonic() + worker.config.timeouts.keep_alive
+        self.deadline = now + worker.config.timeouts.keep_alive
+        if worker.draining:
+            self.deadline = min(self.deadline, worker.idle_until)
         if not self.reading:
             self.resume_reading()
         if conn.buffer and not self._advancing:
@@ -293,15 +296,15 @@ class HTTPLine(RequestLine):
         else:
             self.close("keep-alive timeout" if self.conn.requests else "no request came")
 
-    def drain(self, linger: float) -> None:
+    def drain(self, idle_until: float) -> None:
         """The server stops: what is idle closes, what is answered ends with its answer."""
         if self.session is not None:
             self.session.drain()
         elif self.cycle is not None:
             self.cycle.drain()
         elif self.phase is _READY and not self.conn.buffer and not has_input(self.conn.fd):
-            if linger and self.conn.requests:
-                self.deadline = min(self.deadline, time.monotonic() + linger)
+            if idle_until and self.conn.requests:
+                self.deadline = min(self.deadline, idle_until)
             else:
                 self.close("the server stops")
 

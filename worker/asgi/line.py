@@ -169,8 +169,8 @@ class Line:
         """Once a second: is its time up?"""
         raise NotImplementedError
 
-    def drain(self, linger: float) -> None:
-        """The server stops; what is idle may stay for `linger` seconds."""
+    def drain(self, idle_until: float) -> None:
+        """The server stops; what is idle may stay so long, in the seconds of `time.monotonic`."""
         raise NotImplementedError
 
     def lost(self, why: str) -> None:

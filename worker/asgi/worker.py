@@ -92,6 +92,10 @@ class LoopWorker:
         #: Applications' calls that wait for something.
         self.calls: set[Call] = set()
         self.draining = False
+        #: While draining: when idle connections are closed, in the seconds of `time.monotonic`.
+        self.idle_until = 0.0
+        #: There is nothing to wait for but what is open.
+        self._passing = False
         #: The calls that are left are being cancelled.
         self.cancelling = False
         self.loop: asyncio.AbstractEventLoop
@@ -160,6 +164,36 @@ class LoopWorker:
             self._close_listeners()
             left = self._deadline - time.monotonic()
             await lifespan.shutdown(max(left, _LAST_LIFESPAN))
+
+    def attend(
+        self,
+        adopted: list[tuple[Connection, Request, dict[str, Any]]],
+        runner: asyncio.Runner | None,
+    ) -> None:
+        """Serve what was adopted, and end with it (blocking); without a lifespan, nor listening.
+
+        Without a `runner` the loop is made here, and closed.
+        """
+        made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
+        try:
+            with contextlib.nullcontext(runner) if runner is not None else made:
+                made.run(self._attend(adopted))
+        finally:
+            self.ended.set()
+
+    async def _attend(self, adopted: list[tuple[Connection, Request, dict[str, Any]]]) -> None:
+        self._empty = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        self._timers.append(self.loop.call_later(_SWEEP, self._sweep))
+        for connection, request, state in adopted:
+            self.adopt(connection, request, state, None)
+        self._passing = True
+        self._look_whether_empty()
+        try:
+            await self._empty.wait()
+        finally:
+            for timer in self._timers:
+                timer.cancel()
 
     async def _unless_stopped(self, startup: Coroutine[Any, Any, None]) -> None:
         """Wait for `startup`, but not when the server stops."""
@@ -291,7 +325,7 @@ class LoopWorker:
         self._look_whether_empty()
 
     def _look_whether_empty(self) -> None:
-        if self.draining and not (self.lines or self.calls or self.crew.held):
+        if (self.draining or self._passing) and not (self.lines or self.calls or self.crew.held):
             self._empty.set()
 
     def _sweep(self) -> None:
@@ -322,12 +356,13 @@ class LoopWorker:
             return
         self.draining = True
         self._deadline = deadline
+        self.idle_until = time.monotonic() + linger if linger else 0.0
         for listener in self._listeners.values():
             if not listener.shared:
                 self._take_backlog(listener)
         self._close_listeners()
         for line in list(self.lines):
-            line.drain(linger)
+            line.drain(self.idle_until)
         self._look_whether_empty()
         left = max(deadline - time.monotonic(), 0)
         words, cancelled = min(_LAST_WORDS, left / 4), min(_CANCELLED, left / 8)
