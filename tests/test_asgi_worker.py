@@ -111,11 +111,21 @@ def test_handle_connection_makes_a_loop_of_its_own(
     app: App, worker: SyncWorker, pair: tuple[socket.socket, Client]
 ) -> None:
     ours, client = pair
+    results: list[bool] = []
+
+    def handle() -> None:
+        results.append(worker._handle_connection_impl(ours, ("192.0.2.1", 5), None))
+
+    thread = threading.Thread(target=handle)
+    thread.start()
     client.send(f"GET /ws HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n".encode())
     client.send(b"\x81\x82\0\0\0\0hi")
-    assert worker._handle_connection_impl(ours, ("192.0.2.1", 5), None) is True
     assert client.answer().status == 101
-    assert client.rest() == b"\x81\x02hi\x88\x02\x03\xe8"
+    assert client._exactly(8) == b"\x81\x02hi\x88\x02\x03\xe8"
+    client.send(b"\x88\x82\0\0\0\0\x03\xe8")
+    client.close()
+    thread.join(5)
+    assert results == [True]
     assert app.seen.values[0][2].is_closed()
 
 

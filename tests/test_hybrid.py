@@ -89,6 +89,14 @@ def both() -> Both:
     return Both()
 
 
+def until(condition: Callable[[], object], seconds: float = 5) -> None:
+    """Return when `condition` holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.002)
+
+
 def post(path: str, body: bytes, *, more: str = "") -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
@@ -278,6 +286,64 @@ def test_what_is_handed_over_while_it_stops(serve: Serve, connect: Connect) -> N
     go_on.set()
     got = client.answer()
     assert (got.body, got.header("connection")) == (b"late", "close")
+    stopping.join(5)
+    assert not stopping.is_alive()
+
+
+def test_adopted_connections_count(serve: Serve, connect: Connect, both: Both) -> None:
+    """`limit_connections` is for all there are, and a place is free again soon after a close."""
+    server = serve(both.sync, asgi_app=both.asgi, limit_connections=3, threads=2)
+    sockets = [connect(server) for _ in range(3)]
+    for client in sockets:
+        assert client.get("/ws", headers=UPGRADE).status == 101
+    late = connect(server)
+    late.send(post("/sync", b"late"))
+    late.sock.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        late.sock.recv(1)
+    late.sock.settimeout(10)
+    sockets[0].close()
+    assert late.answer().body == b"sync late"
+    # what is idle gives way, to a connection that goes to the pool, too
+    other = connect(server)
+    assert other.get("/ws", headers=UPGRADE).status == 101
+    assert late.closed()
+
+
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_connections_that_had_a_stream_linger(serve: Serve, connect: Connect, hybrid: bool) -> None:
+    """A stream whose client was told that it may go on, and the server was told to stop."""
+    go_on = threading.Event()
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        if scope["path"] == "/":
+            await answer(send, b"sync")
+            return
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        await asyncio.to_thread(go_on.wait)
+        await send({"type": "http.response.body"})
+
+    def sync(request: Request) -> Response | None:
+        return None if request.path == "/stream" else Response(200, [], b"sync")
+
+    served: Any = {"asgi_app": asgi} if hybrid else {"loops": 1}
+    server = serve(sync if hybrid else asgi, graceful_timeout=10, **served)
+    idle, client = connect(server), connect(server)
+    assert idle.get("/").body == b"sync"
+    client.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+    while b"begun" not in client._buffer:
+        client._receive()
+    stopping = threading.Thread(target=server.stop, kwargs={"linger": 5.0})
+    stopping.start()
+    draining = server._pool or server.crew
+    until(lambda: draining.workers[0].draining)
+    go_on.set()
+    assert client.answer().body == b"begun"
+    for each in (client, idle):
+        got = each.get("/")
+        assert (got.body, got.header("connection")) == (b"sync", "close")
     stopping.join(5)
     assert not stopping.is_alive()
 

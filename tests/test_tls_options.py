@@ -314,14 +314,37 @@ def test_a_server_that_cannot_start_leaves_nothing_open(files: Files) -> None:
 # ---- Reloading ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("poller", ["auto", "queue"])
+async def asgi(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": scope["scheme"].encode()})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("sync", {"poller": "auto"}),
+        ("sync", {"poller": "queue"}),
+        ("asgi", {"loops": 1}),
+        ("asgi", {"loops": 2}),
+        ("hybrid", {}),
+    ],
+)
 def test_reload(
-    serve: Serve, connect_tls: Connect, files: Files, tmp_path: Path, poller: str
+    serve: Serve,
+    connect_tls: Connect,
+    files: Files,
+    tmp_path: Path,
+    kind: str,
+    options: dict[str, Any],
 ) -> None:
     pair = tmp_path / "cert.pem", tmp_path / "key.pem"
     for source, target in zip((files.cert, files.key), pair, strict=True):
         shutil.copyfile(source, target)
-    server = serve(app, certfile=str(pair[0]), keyfile=str(pair[1]), poller=poller)
+    if kind == "hybrid":
+        options["asgi_app"] = asgi
+    served = asgi if kind == "asgi" else app
+    server = serve(served, certfile=str(pair[0]), keyfile=str(pair[1]), **options)
     before = connect_tls(server)
     first = session_of(before).getpeercert(True)
 
