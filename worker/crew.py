@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import endings
 from .connection import State
@@ -17,9 +17,8 @@ from .wrong_port import WrongPort
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from .asgi.crew import LoopCrew
     from .config import ServerConfig
     from .poller import Poller
     from .sync_worker import SyncWorker
@@ -219,20 +218,42 @@ class Crew:
                 endings.close(worker, connection, "cut at shutdown")
 
 
-class Pulse:
-    """Whether requests are being taken. A crew that is idle, or full of short ones, is well."""
+class Watched(Protocol):
+    """A part of a server that can hang by itself: the threads together, or an event loop."""
 
-    def __init__(self, crew: Crew | LoopCrew) -> None:
-        self._crew = crew
-        self._activity = crew.activity()
-        self._looked = crew.looked
+    @property
+    def looked(self) -> float:
+        """Changes about once a second, while somebody comes by to see what there is to do."""
+
+    def activity(self) -> object:
+        """Something that is the same at two looks if no request was begun between them."""
+
+    def is_full(self) -> bool:
+        """Whether nobody is free to begin another."""
+
+
+class Pulse:
+    """Whether all `parts` take requests. One that is idle, or full of short ones, is well."""
+
+    def __init__(self, parts: Iterable[Watched]) -> None:
+        self._beats = [_Beat(part) for part in parts]
+
+    def age(self) -> float:
+        """For how many seconds some part has taken no request, nor could have."""
+        return max((beat.age() for beat in self._beats), default=0.0)
+
+
+class _Beat:
+    def __init__(self, part: Watched) -> None:
+        self._part = part
+        self._activity = part.activity()
+        self._looked = part.looked
         self._well_at = time.monotonic()
 
     def age(self) -> float:
-        """For how many seconds no request was taken, nor could have been."""
-        activity, looked = self._crew.activity(), self._crew.looked
-        # a thread came by at the poller, and one was free to serve
-        waiting = looked != self._looked and not self._crew.is_full()
+        activity, looked = self._part.activity(), self._part.looked
+        # somebody came by, and was free to serve
+        waiting = looked != self._looked and not self._part.is_full()
         if waiting or activity != self._activity:
             self._activity, self._looked = activity, looked
             self._well_at = time.monotonic()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .access_log import AccessLog
 from .config import ServerConfig, changed
-from .crew import Pulse
+from .crew import Crew, Pulse, Watched
 from .lifecycle import Collectors, LifecycleCollector
 from .listener import BindAddress, hosts_of, open_sockets, parse_bind
 from .messages import ASGIApp, SyncApp
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .asgi.crew import LoopCrew, LoopPool
-    from .crew import Crew
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
@@ -308,6 +307,17 @@ class Server:
         """The threads that serve; None before `start`."""
         return self._worker.crew if self._worker is not None else None
 
+    def parts(self) -> list[Watched]:
+        """What can hang by itself, of a server that was started: the threads, and each loop."""
+        crew, parts = self.crew, list[Watched]()
+        if isinstance(crew, Crew):
+            parts.append(crew)
+        elif crew is not None:
+            parts += crew.workers
+        if self._pool is not None:
+            parts += self._pool.workers
+        return parts
+
     def serve_forever(self, started: Callable[[], None] | None = None) -> None:
         """Serve until `stop` is called, or SIGINT or SIGTERM comes; a second one is not patient.
 
@@ -336,10 +346,10 @@ class Server:
             started()
         notifier = Notifier()
         notifier.ready("serving")
-        pulse = Pulse(self.crew) if self.crew is not None else None
+        pulse = Pulse(self.parts())
         ends: list[int] = []
         while not self._stop_asked.is_set() and not ends:
-            if pulse is not None and pulse.age() <= 2 * notifier.interval:
+            if pulse.age() <= 2 * notifier.interval:
                 notifier.alive()
             ends = self._enders(signals.wait(notifier.interval / 2 or None))
         notifier.stopping()
