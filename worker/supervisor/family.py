@@ -21,6 +21,8 @@ from .phases import Phase
 
 # Seconds between the end of a child's line and its being reaped.
 _BURIAL = 1.0
+# Seconds for a process that is late to say where it is.
+_LAST_WORDS = 1.0
 
 
 class Family:
@@ -34,6 +36,7 @@ class Family:
         self._job = job
         self._signals = signals
         self._preload = job.config.processes.preload
+        self._patience = job.config.processes.start_timeout
         self._selector = selectors.PollSelector()  # which leaves nothing behind in a child
         self._selector.register(signals, selectors.EVENT_READ, None)
         self._workers_made = 0
@@ -80,6 +83,7 @@ class Family:
             else:
                 pid = self._fork(ours, theirs, process.run)
         worker = Worker(Channel(ours), pid, number, generation)
+        worker.deadline = self._start_deadline()
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         generation.workers.add(worker)
 
@@ -89,8 +93,13 @@ class Family:
         with theirs:
             pid = self._fork(ours, theirs, template.run)
         generation.template = made = Template(Channel(ours), pid, generation)
+        made.deadline = self._start_deadline()
         self._selector.register(made.channel, selectors.EVENT_READ, made)
         return made
+
+    def _start_deadline(self) -> float:
+        """Until when a process that is born now must be ready; 0 without an end."""
+        return time.monotonic() + self._patience + _LAST_WORDS if self._patience else 0.0
 
     def _fork(
         self, ours: socket.socket, theirs: socket.socket, run: Callable[[Job, socket.socket], int]

@@ -73,6 +73,7 @@ class Supervisor(Phased):
         self._job = job
         self._preload = job.config.processes.preload
         self._timeout = job.config.processes.worker_timeout
+        self._start_timeout = job.config.processes.start_timeout
         self._patience = job.config.timeouts.graceful
         self._want = count
         self._started = started
@@ -112,6 +113,8 @@ class Supervisor(Phased):
         if now - asleep > _OVERSLEPT:
             # this process was stopped, and perhaps the others too: they need time to say a word
             for child in self._family.children():
+                if child.phase is Phase.STARTING and child.deadline:
+                    child.deadline += now - asleep
                 if isinstance(child, Worker):
                     child.beat_at = now
         self._inspect(now)
@@ -197,6 +200,7 @@ class Supervisor(Phased):
             worker.ready_at = worker.beat_at = now
             worker.pid = message["ready"]  # the template's word of it may come later
             worker.become(Phase.SERVING)
+            worker.in_time()
             self._facts = self._facts or message
             log.debug("%s is ready", worker)
         elif "beat" in message:
@@ -207,6 +211,7 @@ class Supervisor(Phased):
     def _hear_template(self, parent: Template, message: Message) -> None:
         if "loaded" in message:
             parent.become(Phase.SERVING)
+            parent.in_time()
         elif "exited" in message:
             for worker in parent.generation.workers:
                 if worker.pid == message["exited"]:
@@ -239,7 +244,7 @@ class Supervisor(Phased):
             if child.dismissed or before is Phase.DRAINING:
                 log.debug("%s %s", child, end)
             else:
-                self._lost(generation, child, str(child), end, now)
+                self._lost(generation, child, end, now)
 
     def _bury_template(self, child: Template, now: float) -> None:
         generation = child.generation
@@ -250,17 +255,17 @@ class Supervisor(Phased):
         for worker in generation.workers:
             if worker.pid is None:  # it was asked for, and never born
                 worker.dismissed = True
-        self._lost(generation, child, f"the template (process {child.pid})", end, now)
+        self._lost(generation, child, end, now)
 
-    def _lost(self, generation: Generation, child: Child, who: str, end: str, now: float) -> None:
+    def _lost(self, generation: Generation, child: Child, end: str, now: float) -> None:
         """A process has ended that was to live."""
         generation.lost(child, now)
-        reason = child.failed or f"{who} {end} before it was ready"
+        reason = child.failed or f"{child} {end} before it was ready"
         if generation.phase is Phase.STARTING and (child.failed or generation.is_hopeless()):
             self._give_up(generation, reason, child)
             return
         sys.stderr.write(generation.new_trace(child.trace))
-        log.error("%s %s%s", who, end, f": {child.failed}" if child.failed else "")
+        log.error("%s %s%s", child, end, f": {child.failed}" if child.failed else "")
 
     def _give_up(self, generation: Generation, reason: str, child: Child) -> None:
         """No worker of `generation` will ever be ready."""
@@ -283,13 +288,22 @@ class Supervisor(Phased):
         self._notifier.alive()  # the manager watches this process, which watches the others
         for child in self._family.children():
             if child.deadline and now >= child.deadline:
-                child.deadline = now + _LAST_MOMENT
-                child.kill()
+                self._kill(child, now)
             if isinstance(child, Worker) and child.phase is Phase.SERVING:
                 stuck = max(now - child.beat_at, child.pulse)
                 if self._timeout and stuck >= self._timeout and not child.outgoing:
                     child.hangs = True
                     self._replace(child, f"it has taken no request for {stuck:.0f} seconds")
+
+    def _kill(self, child: Child, now: float) -> None:
+        """The time of `child` is up."""
+        if child.phase is Phase.STARTING and not child.dismissed:
+            child.failed = child.failed or (
+                f"{child} was not ready within {self._start_timeout:g} seconds;"
+                " give more with start_timeout, if it needs that"
+            )
+        child.deadline = now + _LAST_MOMENT
+        child.kill()
 
     def _replace(self, worker: Worker, reason: str) -> None:
         if worker.phase is Phase.SERVING and not worker.outgoing:
