@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -108,10 +109,43 @@ class Supervised:
             self.end(signal.SIGQUIT)
 
 
+Start = Callable[..., Supervised]
+
+
+@contextmanager
+def starting(folder: Path, app: str) -> Iterator[Start]:
+    """`start(*arguments)`: the command on a free port, with two workers, ended behind the block.
+
+    It serves `app.py` of `folder`, which is `app` if there is none yet.
+    """
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **options: Any) -> Supervised:
+            if not (folder / "app.py").exists():
+                write(folder, app)
+            args = list(arguments)
+            if "--bind" not in args:
+                args += ["--bind", "127.0.0.1:0"]
+            if "--workers" not in args:
+                args += ["--workers", "2"]
+            server = Supervised(folder, *args, **options)
+            stack.callback(server.close)
+            return server
+
+        yield start
+
+
+def write(folder: Path, text: str) -> None:
+    """The application, put there in one piece."""
+    (folder / "new.tmp").write_text(text)
+    (folder / "new.tmp").replace(folder / "app.py")
+
+
 class Load:
     """Clients with connections that are kept alive, one request after the other, counted."""
 
     def __init__(self, port: int, clients: int = 8, context: ssl.SSLContext | None = None) -> None:
+        self.clients = clients
         self.answers = 0
         self.failures: list[str] = []
         #: Who answered the last request on a connection that failed.
@@ -120,6 +154,8 @@ class Load:
         self._context = context
         #: The certificates that the server has shown.
         self.certificates: set[bytes | None] = set()
+        #: Who has answered.
+        self.pids: set[int] = set()
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
@@ -150,6 +186,7 @@ class Load:
                     pid = int(body.split()[1])
                     with self._lock:
                         self.answers += 1
+                        self.pids.add(pid)
                     if b"connection: close" in head.lower():
                         break
 

@@ -177,15 +177,16 @@ def test_pulse() -> None:
     crew = SimpleNamespace(
         looked=0.0, full=False, doing=0, activity=lambda: crew.doing, is_full=lambda: crew.full
     )
-    pulse = Pulse(crew)  # type: ignore[arg-type]
-    started = pulse._well_at
+    pulse = Pulse([crew])
+    (beat,) = pulse._beats
+    started = beat._well_at
 
     def look(**facts: Any) -> bool:
         """Whether this look found that requests are taken."""
         vars(crew).update(facts)
-        pulse._well_at = 1.0
+        beat._well_at = 1.0
         pulse.age()
-        return pulse._well_at >= started
+        return beat._well_at >= started
 
     assert look(looked=1.0)
     assert not look(), "nobody looked after the poller"

@@ -9,10 +9,8 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,35 +18,14 @@ from loopless import serve as serve_here
 from loopless.worker import ConfigError
 
 from .certificates import Authority
-from .supervised import APP, Load, Supervised, receive, until
-
-Start = Callable[..., Supervised]
+from .supervised import APP, Load, Start, receive, starting, until, write
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """`start(*arguments)`: the command with `app.py`, on a free port, with two workers."""
-    with ExitStack() as stack:
-
-        def run(*arguments: str, **options: Any) -> Supervised:
-            if not (tmp_path / "app.py").exists():
-                write(tmp_path, APP.format(version="old"))
-            args = list(arguments)
-            if "--bind" not in args:
-                args += ["--bind", "127.0.0.1:0"]
-            if "--workers" not in args:
-                args += ["--workers", "2"]
-            server = Supervised(tmp_path, *args, **options)
-            stack.callback(server.close)
-            return server
-
+    with starting(tmp_path, APP.format(version="old")) as run:
         yield run
-
-
-def write(folder: Path, text: str) -> None:
-    """The application, put there in one piece."""
-    (folder / "new.tmp").write_text(text)
-    (folder / "new.tmp").replace(folder / "app.py")
 
 
 def alive(pid: int) -> bool:
@@ -303,6 +280,26 @@ def test_a_new_certificate_drops_nobody(start: Start, tmp_path: Path, workers: s
     assert shown in files["new"]
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "for this run"])
+def test_all_workers_show_one_made_up_certificate(start: Start, tmp_path: Path, kept: bool) -> None:
+    pytest.importorskip("trustme", reason="trustme has no wheels here", exc_type=ImportError)
+    (tmp_path / "file").touch()  # no folder can be made in it
+    home = {"HOME": str(tmp_path / ("home" if kept else "file")), "XDG_CACHE_HOME": ""}
+    server = start("--cert", "adhoc", env=home)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with Load(server.port, 8, context) as load:
+        load.more(20)
+        server.send(signal.SIGHUP)
+        server.await_line("The new application is served")
+        server.await_line("with code 0", 2)
+        load.more(20)
+    assert not load.failures
+    assert len(load.pids) == 4
+    assert len(load.certificates) == 1
+
+
 # ---- Replacement --------------------------------------------------------------------------
 
 
@@ -320,6 +317,7 @@ def test_a_killed_worker_costs_what_was_in_it(start: Start, extra: tuple[str, ..
             load.more()
     # a connection that was new when its worker was killed does not know whose it was
     assert set(load.losers) <= {0, *killed}
+    assert len(load.losers) <= len(killed) * load.clients
     assert server.end() == 0
 
 

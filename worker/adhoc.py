@@ -35,6 +35,10 @@ _KEPT_DAYS = 365
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _HOST = re.compile(r"[0-9A-Za-z]([-.0-9A-Za-z]*[0-9A-Za-z])?|[0-9A-Fa-f:.]+")
 
+# What was used last, for each set of names. A process that is forked later has it too, and it may
+# be of a user who has no such folder: all workers must show the same certificate.
+_this_run: dict[tuple[str, ...], bytes] = {}
+
 
 def load(context: ssl.SSLContext, hosts: Iterable[str] = ()) -> None:
     """Give `context` a certificate for localhost and `hosts`.
@@ -45,12 +49,13 @@ def load(context: ssl.SSLContext, hosts: Iterable[str] = ()) -> None:
     folder = _folder()
     if folder is not None and _load_kept(context, folder, names):
         return
-    pem = _make(names)
     if folder is not None:
         with contextlib.suppress(OSError):
-            _replace(folder / f"{_stem(names)}.pem", pem)
+            _replace(folder / f"{_stem(names)}.pem", _make(names))
             if _load_kept(context, folder, names):
                 return
+    key = tuple(names)
+    pem = _this_run.get(key) or _this_run.setdefault(key, _make(names))
     # `ssl` takes it from a file only; mkstemp's are its user's alone
     descriptor, path = tempfile.mkstemp(suffix=".pem")
     try:
@@ -159,10 +164,12 @@ def _load_kept(context: ssl.SSLContext, folder: Path, names: Sequence[str]) -> b
             return False
         context.load_cert_chain(path)
         # the last one in it is the authority's: so the two files cannot be of two makings
-        authority = _BEGIN + path.read_bytes().rpartition(_BEGIN)[2]
+        pem = path.read_bytes()
+        authority = _BEGIN + pem.rpartition(_BEGIN)[2]
         public = path.with_name(f"{path.stem}-ca.pem")
         if not public.exists() or public.read_bytes() != authority:
             _replace(public, authority)
+        _this_run[tuple(names)] = pem
     except (OSError, ssl.SSLError):  # it is not there, or somebody has edited it
         return False
     return True

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from .config import ServerConfig
     from .poller import Poller
@@ -104,18 +104,11 @@ class AnyCrew(Protocol):
     def is_idle(self) -> bool:
         """Whether nothing is being read, served, streamed or written."""
 
-    def is_full(self) -> bool:
-        """Whether no further request could be begun."""
-
     def served(self) -> int:
         """How many requests the application was given."""
 
-    def activity(self) -> object:
-        """Something that is the same at two looks if no request was begun between them."""
-
-    @property
-    def looked(self) -> float:
-        """Something that changes about once a second, while connections are looked after."""
+    def parts(self) -> Sequence[Watched]:
+        """What of it can hang by itself."""
 
 
 class Crew:
@@ -276,6 +269,10 @@ class Crew:
         with self.lock:
             return self._served + sum(worker.served for worker in self.workers)
 
+    def parts(self) -> Sequence[Watched]:
+        """Threads are as good as each other: together they hang or not."""
+        return [self]
+
     def activity(self) -> frozenset[tuple[int, int]]:
         """Something that is the same at two looks if no request was begun between them."""
         with self.lock:
@@ -394,20 +391,42 @@ class Crew:
                 endings.close(worker, connection, "cut at shutdown")
 
 
-class Pulse:
-    """Whether requests are being taken. A crew that is idle, or full of short ones, is well."""
+class Watched(Protocol):
+    """A part of a server that can hang by itself: the threads together, or an event loop."""
 
-    def __init__(self, crew: AnyCrew) -> None:
-        self._crew = crew
-        self._activity = crew.activity()
-        self._looked = crew.looked
+    @property
+    def looked(self) -> float:
+        """Changes about once a second, while somebody comes by to see what there is to do."""
+
+    def activity(self) -> object:
+        """Something that is the same at two looks if no request was begun between them."""
+
+    def is_full(self) -> bool:
+        """Whether nobody is free to begin another."""
+
+
+class Pulse:
+    """Whether all `parts` take requests. One that is idle, or full of short ones, is well."""
+
+    def __init__(self, parts: Iterable[Watched]) -> None:
+        self._beats = [_Beat(part) for part in parts]
+
+    def age(self) -> float:
+        """For how many seconds some part has taken no request, nor could have."""
+        return max((beat.age() for beat in self._beats), default=0.0)
+
+
+class _Beat:
+    def __init__(self, part: Watched) -> None:
+        self._part = part
+        self._activity = part.activity()
+        self._looked = part.looked
         self._well_at = time.monotonic()
 
     def age(self) -> float:
-        """For how many seconds no request was taken, nor could have been."""
-        activity, looked = self._crew.activity(), self._crew.looked
-        # a thread came by at the poller, and one was free to serve
-        waiting = looked != self._looked and not self._crew.is_full()
+        activity, looked = self._part.activity(), self._part.looked
+        # somebody came by, and was free to serve
+        waiting = looked != self._looked and not self._part.is_full()
         if waiting or activity != self._activity:
             self._activity, self._looked = activity, looked
             self._well_at = time.monotonic()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .access_log import AccessLog
 from .config import ServerConfig, changed
-from .crew import Pulse
+from .crew import Pulse, Watched
 from .lifecycle import Collectors, LifecycleCollector
 from .listener import BindAddress, hosts_of, open_sockets, parse_bind
 from .messages import ASGIApp, SyncApp
@@ -308,6 +308,14 @@ class Server:
         """Who serves; None before `start`."""
         return self._worker.crew if self._worker is not None else None
 
+    def parts(self) -> list[Watched]:
+        """What can hang by itself, of a server that was started: the threads, and each loop."""
+        parts: list[Watched] = []
+        for crew in (self.crew, self._pool):
+            if crew is not None:
+                parts += crew.parts()
+        return parts
+
     def serve_forever(self, started: Callable[[], None] | None = None) -> None:
         """Serve until `stop` is called, or SIGINT or SIGTERM comes; a second one is not patient.
 
@@ -336,10 +344,10 @@ class Server:
             started()
         notifier = Notifier()
         notifier.ready("serving")
-        pulse = Pulse(self.crew) if self.crew is not None else None
+        pulse = Pulse(self.parts())
         ends: list[int] = []
         while not self._stop_asked.is_set() and not ends:
-            if pulse is not None and pulse.age() <= 2 * notifier.interval:
+            if pulse.age() <= 2 * notifier.interval:
                 notifier.alive()
             ends = self._enders(signals.wait(notifier.interval / 2 or None))
         notifier.stopping()

@@ -225,22 +225,13 @@ class LoopCrew:
         least = min(self.workers, key=LoopWorker.load)
         return candidate if candidate.load() <= least.load() + 1 else least
 
+    def parts(self) -> list[LoopWorker]:
+        """Each loop can hang by itself."""
+        return self.workers
+
     def served(self) -> int:
         """How many requests were begun."""
         return sum(worker.served for worker in self.workers)
-
-    def activity(self) -> int:
-        """Something that changes with each request."""
-        return self.served()
-
-    @property
-    def looked(self) -> int:
-        """Changes about once a second, unless a loop hangs in the application's code."""
-        return min(worker.sweeps for worker in self.workers)
-
-    def is_full(self) -> bool:
-        """A loop always takes another request."""
-        return False
 
     def share_listeners(self) -> None:
         """Whoever else has the sockets takes what waits in their backlog."""

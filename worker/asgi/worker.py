@@ -343,6 +343,21 @@ class LoopWorker:
         self.crew.every_second()
         self._timers[0] = self.loop.call_later(_SWEEP, self._sweep)
 
+    # ---- Whether it hangs; any thread may ask: see `crew.Watched` ---------------------------
+
+    @property
+    def looked(self) -> float:
+        """Looks at the deadlines that were taken: none while the application holds the loop."""
+        return self.sweeps
+
+    def activity(self) -> object:
+        """Changes with each request."""
+        return self.served
+
+    def is_full(self) -> bool:
+        """A loop always takes another request."""
+        return False
+
     # ---- The end --------------------------------------------------------------------------
 
     def drain(self, deadline: float, linger: float = 0.0) -> None:

@@ -62,6 +62,15 @@ class Processes:
         unit="seconds",
         low=0.0,
     )
+    # Less than the 90 seconds that systemd waits, which could not say why.
+    start_timeout: float = option(
+        "start_timeout",
+        60.0,
+        "For a worker to import the application and to become ready; then it is killed, with its"
+        " traceback in the log. A reload is given up, and the old application serves on; 0 never.",
+        unit="seconds",
+        low=0.0,
+    )
     max_requests: int = option(
         "max_requests",
         0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -24,6 +25,8 @@ log = logging.getLogger("loopless")
 
 # The exit code of a process whose code has a bug of loopless: EX_SOFTWARE of sysexits.h.
 _INTERNAL_ERROR = 70
+# Not `sys.stderr`, which the application may have replaced by something without a descriptor.
+_STDERR = 2
 
 #: Signals that a terminal or an operator may send to all processes; only the supervisor acts.
 _DEAF_TO = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH")
@@ -129,6 +132,23 @@ def leave(code: int) -> NoReturn:
 
 def _nothing() -> None:
     """Where there is nothing to wait for."""
+
+
+@contextlib.contextmanager
+def in_time(config: ServerConfig) -> Iterator[None]:
+    """For what a process does until it is ready: if that takes too long, say where it is.
+
+    The supervisor kills it then. The interpreter says it on a thread of its own, so that not even
+    code that keeps the GIL can hinder it.
+    """
+    seconds = config.processes.start_timeout
+    if seconds:
+        faulthandler.dump_traceback_later(seconds, file=_STDERR)
+    try:
+        yield
+    finally:
+        if seconds:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def failure(error: BaseException) -> Message:

@@ -38,6 +38,13 @@ class Child(Phased):
         #: What it said of an application that could not be loaded.
         self.failed = ""
         self.trace = ""
+        #: Its end was asked for.
+        self.dismissed = False
+
+    def in_time(self) -> None:
+        """It was ready before its deadline; one that it has for another reason stays."""
+        if not self.dismissed:
+            self.deadline = 0.0
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal. It was not reaped yet, so the id is its own."""
@@ -62,8 +69,6 @@ class Worker(Child):
         #: Why it is to be replaced; empty when it is not.
         self.outgoing = ""
         self.hangs = False
-        #: Its end was asked for.
-        self.dismissed = False
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.pid})"
@@ -79,6 +84,9 @@ class Template(Child):
     def __init__(self, channel: Channel, pid: int, generation: Generation) -> None:
         super().__init__(channel, pid)
         self.generation = generation
+
+    def __str__(self) -> str:
+        return f"the template (process {self.pid})"
 
 
 class Generation(Phased):

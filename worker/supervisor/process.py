@@ -20,7 +20,7 @@ from ..crew import Pulse
 from ..server import Server
 from ..signals import Signals
 from .channel import Channel, Message
-from .forking import Job, Loaded, facts, failure
+from .forking import Job, Loaded, facts, failure, in_time
 from .phases import Phase, Phased
 
 log = logging.getLogger("loopless")
@@ -34,10 +34,11 @@ def run(job: Job, sock: socket.socket, loaded: Loaded | None = None) -> int:
     channel = Channel(sock)
     sockets = job.take_sockets()
     try:
-        if loaded is None:
-            loaded = job.load()
-        server = job.build(loaded.app, sockets)
-        server.start()
+        with in_time(job.config):
+            if loaded is None:
+                loaded = job.load()
+            server = job.build(loaded.app, sockets)
+            server.start()
     except BaseException as error:
         channel.send(failure(error))
         for listener in sockets:
@@ -60,7 +61,7 @@ class WorkerProcess(Phased):
         self._linger = config.timeouts.drain_idle
         assert server.crew is not None
         self._crew = server.crew
-        self._pulse = Pulse(server.crew)
+        self._pulse = Pulse(server.parts())
         self._wear = Wear(config)
         self._asked = False  # to be replaced
         self._stopper: threading.Thread | None = None

@@ -17,19 +17,16 @@ recycling is nothing special.
 from __future__ import annotations
 
 import logging
-import os
-import selectors
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
 
 from ..signals import Signals
 from ..systemd import Notifier
-from . import process, template
-from .channel import Channel, Message, pair
-from .forking import Job, describe, fork
+from .channel import Message
+from .family import Family
+from .forking import Job, describe
 from .generation import Child, Generation, Template, Worker
 from .phases import Phase, Phased
 
@@ -44,8 +41,6 @@ _OVERSLEPT = 5.0
 _LAST_MOMENT = 2.0
 # Seconds beyond its own deadline that a draining worker has.
 _MERCY = 5.0
-# Seconds between the end of a child's line and its being reaped.
-_BURIAL = 1.0
 
 
 class StartFailed(Exception):
@@ -78,40 +73,30 @@ class Supervisor(Phased):
         self._job = job
         self._preload = job.config.processes.preload
         self._timeout = job.config.processes.worker_timeout
+        self._start_timeout = job.config.processes.start_timeout
         self._patience = job.config.timeouts.graceful
         self._want = count
         self._started = started
         self._stopping = stopping
         self._notifier = Notifier()
-        self._selector = selectors.PollSelector()  # which leaves nothing behind in a child
         self._signals = Signals(getattr(signal, name) for name in _HEEDED)
         self._facts: Message = {}
-        self._generations: list[Generation] = []
-        self._workers_made = 0
-        self._generations_made = 0
+        self._family = Family(job, self._signals)
         #: The one that serves, and the one that is to take over; None without.
         self._current: Generation | None = None
         self._next: Generation | None = None
         self._failure: StartFailed | None = None
-        #: Templates that were hung up on, and not reaped yet.
-        self._strays: set[int] = set()
 
     def run(self) -> None:
         """Until it is told to stop. Raises `StartFailed` when no worker has become ready."""
         with self._signals:
-            self._selector.register(self._signals, selectors.EVENT_READ, None)
             try:
-                self._next = self._conceive()
+                self._next = self._family.conceive()
                 self._reconcile(time.monotonic())
                 while self.phase is not Phase.STOPPED:
                     self._turn()
             finally:
-                self._selector.close()
-                for child in self._children():
-                    child.channel.close()
-                    child.kill()
-                    if self._is_own(child) and child.pid is not None:
-                        os.waitpid(child.pid, 0)
+                self._family.end()
         if self._failure is not None:
             raise self._failure
 
@@ -119,17 +104,17 @@ class Supervisor(Phased):
 
     def _turn(self) -> None:
         asleep = time.monotonic()
-        for key, _ in self._selector.select(self._nap()):
-            child: Child | None = key.data
-            if child is not None:
-                self._hear(child)
+        for child in self._family.wait(self._nap()):
+            self._hear(child)
         for number in self._signals.take():
             self._obey(number)
-        self._reap()
         now = time.monotonic()
+        self._bury_the_dead(now)
         if now - asleep > _OVERSLEPT:
             # this process was stopped, and perhaps the others too: they need time to say a word
-            for child in self._children():
+            for child in self._family.children():
+                if child.phase is Phase.STARTING and child.deadline:
+                    child.deadline += now - asleep
                 if isinstance(child, Worker):
                     child.beat_at = now
         self._inspect(now)
@@ -139,19 +124,11 @@ class Supervisor(Phased):
         """How long nothing is to be done, if nothing happens."""
         now = time.monotonic()
         times = [now + _LOOK]
-        times += [child.deadline for child in self._children() if child.deadline]
-        times += [each.not_before for each in self._generations if each.not_before > now]
+        times += [child.deadline for child in self._family.children() if child.deadline]
+        times += [each.not_before for each in self._family.generations if each.not_before > now]
         if self._notifier.interval:
             times.append(now + self._notifier.interval / 2)
         return max(min(times) - now, 0.0)
-
-    def _children(self) -> list[Child]:
-        children: list[Child] = []
-        for generation in self._generations:
-            children += generation.workers
-            if generation.template is not None:
-                children.append(generation.template)
-        return children
 
     # ---- Signals --------------------------------------------------------------------------
 
@@ -167,7 +144,7 @@ class Supervisor(Phased):
         elif number == signal.SIGHUP:
             self._reload()
         elif number == signal.SIGUSR1:
-            for child in self._children():
+            for child in self._family.children():
                 if isinstance(child, Worker):
                     child.channel.send({"reopen": True})
         elif number == signal.SIGTTIN:
@@ -182,7 +159,7 @@ class Supervisor(Phased):
             self._abandon(self._next)
         log.info("Reloading the application")
         self._notifier.reloading()
-        self._next = self._conceive()
+        self._next = self._family.conceive()
 
     def _drain_all(self) -> None:
         if self.phase is Phase.DRAINING:
@@ -195,30 +172,27 @@ class Supervisor(Phased):
         self._notifier.stopping()
         # the last of the workers that closes them takes what the kernel still has
         self._job.close_sockets()
-        for generation in self._generations:
+        for generation in self._family.generations:
             if generation.template is not None:
                 generation.template.channel.send({"close": True})
             self._abandon(generation)
 
     def _cut(self) -> None:
         deadline = time.monotonic() + _LAST_MOMENT
-        for child in self._children():
+        for child in self._family.children():
             child.channel.send({"cut": True})
             child.deadline = deadline
 
     # ---- What children say ------------------------------------------------------------------
 
     def _hear(self, child: Child) -> None:
-        for message in child.channel.receive():
+        for message in self._family.listen(child):
             if "failed" in message:
                 child.failed, child.trace = message["failed"], message["trace"]
             elif isinstance(child, Worker):
                 self._hear_worker(child, message)
             elif isinstance(child, Template):
                 self._hear_template(child, message)
-        if child.channel.ended:
-            self._selector.unregister(child.channel)
-            child.silent_since = time.monotonic()
 
     def _hear_worker(self, worker: Worker, message: Message) -> None:
         now = time.monotonic()
@@ -226,6 +200,7 @@ class Supervisor(Phased):
             worker.ready_at = worker.beat_at = now
             worker.pid = message["ready"]  # the template's word of it may come later
             worker.become(Phase.SERVING)
+            worker.in_time()
             self._facts = self._facts or message
             log.debug("%s is ready", worker)
         elif "beat" in message:
@@ -236,6 +211,7 @@ class Supervisor(Phased):
     def _hear_template(self, parent: Template, message: Message) -> None:
         if "loaded" in message:
             parent.become(Phase.SERVING)
+            parent.in_time()
         elif "exited" in message:
             for worker in parent.generation.workers:
                 if worker.pid == message["exited"]:
@@ -250,53 +226,13 @@ class Supervisor(Phased):
 
     # ---- The dead -------------------------------------------------------------------------
 
-    def _reap(self) -> None:
-        now = time.monotonic()
-        for child in self._children():
-            if child.status is None and self._is_own(child):
-                assert child.pid is not None
-                found, status = os.waitpid(child.pid, os.WNOHANG)
-                if found:
-                    child.status = os.waitstatus_to_exitcode(status)
-            if child.status is not None:
-                if not child.channel.ended:
-                    self._hear(child)  # its last words
-                self._bury(child, now)
-            elif child.silent_since and now - child.silent_since >= self._respite(child):
-                if self._is_own(child):
-                    child.kill()  # it lives, but cannot be spoken to; the next turn reaps it
-                else:
-                    self._bury(child, now)
-        for pid in self._strays.copy():
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                self._strays.discard(pid)
-        if os.getpid() == 1:
-            self._reap_strangers()
-
-    def _respite(self, child: Child) -> float:
-        """For how long somebody may yet say how a child has ended, whose line is cut."""
-        orphan = isinstance(child, Worker) and child.generation.template is None
-        return _BURIAL if self._is_own(child) or not orphan else 0.0
-
-    def _is_own(self, child: Child) -> bool:
-        return isinstance(child, Template) or not self._preload
-
-    def _reap_strangers(self) -> None:
-        """The first process of a container is given the orphans of all the others."""
-        own = {child.pid for child in self._children()} | self._strays
-        while True:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None or found.si_pid in own:
-                return
-            os.waitpid(found.si_pid, os.WNOHANG)
+    def _bury_the_dead(self, now: float) -> None:
+        for child in self._family.dead(now):
+            self._hear(child)  # its last words
+            self._bury(child, now)
 
     def _bury(self, child: Child, now: float) -> None:
-        if not child.channel.ended:
-            self._selector.unregister(child.channel)
-        child.channel.close()
+        self._family.close(child)
         before = child.phase
         child.become(Phase.STOPPED)
         if isinstance(child, Template):
@@ -308,7 +244,7 @@ class Supervisor(Phased):
             if child.dismissed or before is Phase.DRAINING:
                 log.debug("%s %s", child, end)
             else:
-                self._lost(generation, child, str(child), end, now)
+                self._lost(generation, child, end, now)
 
     def _bury_template(self, child: Template, now: float) -> None:
         generation = child.generation
@@ -319,17 +255,17 @@ class Supervisor(Phased):
         for worker in generation.workers:
             if worker.pid is None:  # it was asked for, and never born
                 worker.dismissed = True
-        self._lost(generation, child, f"the template (process {child.pid})", end, now)
+        self._lost(generation, child, end, now)
 
-    def _lost(self, generation: Generation, child: Child, who: str, end: str, now: float) -> None:
+    def _lost(self, generation: Generation, child: Child, end: str, now: float) -> None:
         """A process has ended that was to live."""
         generation.lost(child, now)
-        reason = child.failed or f"{who} {end} before it was ready"
+        reason = child.failed or f"{child} {end} before it was ready"
         if generation.phase is Phase.STARTING and (child.failed or generation.is_hopeless()):
             self._give_up(generation, reason, child)
             return
         sys.stderr.write(generation.new_trace(child.trace))
-        log.error("%s %s%s", who, end, f": {child.failed}" if child.failed else "")
+        log.error("%s %s%s", child, end, f": {child.failed}" if child.failed else "")
 
     def _give_up(self, generation: Generation, reason: str, child: Child) -> None:
         """No worker of `generation` will ever be ready."""
@@ -350,15 +286,24 @@ class Supervisor(Phased):
     def _inspect(self, now: float) -> None:
         """Find the workers that hang, and end the children whose time is up."""
         self._notifier.alive()  # the manager watches this process, which watches the others
-        for child in self._children():
+        for child in self._family.children():
             if child.deadline and now >= child.deadline:
-                child.deadline = now + _LAST_MOMENT
-                child.kill()
+                self._kill(child, now)
             if isinstance(child, Worker) and child.phase is Phase.SERVING:
                 stuck = max(now - child.beat_at, child.pulse)
                 if self._timeout and stuck >= self._timeout and not child.outgoing:
                     child.hangs = True
                     self._replace(child, f"it has taken no request for {stuck:.0f} seconds")
+
+    def _kill(self, child: Child, now: float) -> None:
+        """The time of `child` is up."""
+        if child.phase is Phase.STARTING and not child.dismissed:
+            child.failed = child.failed or (
+                f"{child} was not ready within {self._start_timeout:g} seconds;"
+                " give more with start_timeout, if it needs that"
+            )
+        child.deadline = now + _LAST_MOMENT
+        child.kill()
 
     def _replace(self, worker: Worker, reason: str) -> None:
         if worker.phase is Phase.SERVING and not worker.outgoing:
@@ -390,12 +335,13 @@ class Supervisor(Phased):
                 self._promote(self._next)
             elif self._next is None and self._current is not None:
                 self._retire(self._current)
-        for generation in self._generations.copy():
+        generations = self._family.generations
+        for generation in generations.copy():
             if generation not in (self._next, self._current) and not generation.workers:
-                self._hang_up(generation)
+                self._family.hang_up(generation)
                 if generation.template is None:
-                    self._generations.remove(generation)
-        if self.phase is Phase.DRAINING and not any(each.workers for each in self._generations):
+                    generations.remove(generation)
+        if self.phase is Phase.DRAINING and not any(each.workers for each in generations):
             self.become(Phase.STOPPED)
 
     def _staff(self, generation: Generation, now: float) -> None:
@@ -405,11 +351,11 @@ class Supervisor(Phased):
             return
         try:
             if self._preload:
-                generation.template = generation.template or self._fork_template(generation)
-                if generation.template.phase is not Phase.SERVING:
+                parent = generation.template or self._family.fork_template(generation)
+                if parent.phase is not Phase.SERVING:
                     return
             for _ in range(missing):
-                generation.workers.add(self._hire(generation))
+                self._family.hire(generation)
         except OSError as error:
             log.error("No process could be started: %s", error)
             generation.not_before = now + _LOOK
@@ -445,62 +391,3 @@ class Supervisor(Phased):
                 self._dismiss(worker)
             else:
                 self._drain(worker)
-
-    # ---- Births ---------------------------------------------------------------------------
-
-    def _conceive(self) -> Generation:
-        self._generations_made += 1
-        generation = Generation(self._generations_made)
-        self._generations.append(generation)
-        return generation
-
-    def _hire(self, generation: Generation) -> Worker:
-        self._workers_made += 1
-        number = self._workers_made
-        ours, theirs = pair()
-        with theirs:
-            if generation.template is not None:
-                generation.template.channel.send({"fork": number}, theirs.fileno())
-                pid = None
-            else:
-                try:
-                    pid = self._fork(ours, theirs, process.run)
-                except OSError:
-                    ours.close()
-                    raise
-        worker = Worker(Channel(ours), pid, number, generation)
-        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
-        return worker
-
-    def _fork_template(self, generation: Generation) -> Template:
-        ours, theirs = pair()
-        with theirs:
-            try:
-                pid = self._fork(ours, theirs, template.run)
-            except OSError:
-                ours.close()
-                raise
-        made = Template(Channel(ours), pid, generation)
-        self._selector.register(made.channel, selectors.EVENT_READ, made)
-        return made
-
-    def _fork(
-        self, ours: socket.socket, theirs: socket.socket, run: Callable[[Job, socket.socket], int]
-    ) -> int:
-        def main() -> int:
-            ours.close()
-            self._signals.close()
-            return run(self._job, theirs)
-
-        return fork(main)
-
-    def _hang_up(self, generation: Generation) -> None:
-        """Let the template end; its workers live on, and are watched by their lines."""
-        parent, generation.template = generation.template, None
-        if parent is not None:
-            self._selector.unregister(parent.channel)
-            parent.channel.close()
-            if parent.phase is Phase.STARTING:  # else it sees that it is alone
-                parent.kill(signal.SIGTERM)
-            assert parent.pid is not None
-            self._strays.add(parent.pid)

@@ -17,7 +17,7 @@ import threading
 from ..signals import Signals
 from . import process
 from .channel import Channel
-from .forking import Job, Loaded, failure, fork
+from .forking import Job, Loaded, failure, fork, in_time
 
 log = logging.getLogger("loopless")
 
@@ -26,7 +26,8 @@ def run(job: Job, sock: socket.socket) -> int:
     """Import the application, then fork a worker for each that is asked for; the exit code."""
     channel = Channel(sock)
     try:
-        loaded = job.load()
+        with in_time(job.config):
+            loaded = job.load()
     except BaseException as error:
         channel.send(failure(error))
         return 1
