@@ -17,7 +17,7 @@ import pytest
 from loopless import ThreadedServer
 from loopless.worker.connection import State
 
-from .wire_client import Client
+from .wire_client import Client, refuses
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Client]
@@ -289,15 +289,7 @@ def test_the_second_signal_is_impatient() -> None:
         client.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.sock.recv(10)
         server.send_signal(signal.SIGINT)
-
-        def refused() -> bool:
-            try:
-                socket.create_connection(("127.0.0.1", port), 5).close()
-            except ConnectionRefusedError:
-                return True
-            return False
-
-        until(refused)
+        until(lambda: refuses(port))
         assert server.poll() is None
         started = time.monotonic()
         server.send_signal(signal.SIGINT)

@@ -19,6 +19,7 @@ from loopless.worker import ConfigError
 
 from .certificates import Authority
 from .supervised import APP, Load, Start, receive, starting, until, write
+from .wire_client import refuses
 
 
 @pytest.fixture
@@ -39,14 +40,6 @@ def alive(pid: int) -> bool:
 def status_of(pid: int) -> list[str]:
     """The state of a process, its parent, and more: see proc_pid_stat(5)."""
     return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-
-
-def refused(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 both = pytest.mark.parametrize("extra", [(), ("--preload",)], ids=["each-imports", "preload"])
@@ -90,7 +83,7 @@ def test_a_request_in_flight_is_answered_at_the_end(
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         until((tmp_path / "begun").exists)
         server.send(signal.SIGINT)
-        until(lambda: refused(server.port))
+        until(lambda: refuses(server.port))
         (tmp_path / "go").touch()
         head, body = receive(client)
     assert body == b"late answer"

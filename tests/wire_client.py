@@ -108,3 +108,14 @@ class Client:
             data, self._buffer = self._buffer, b""
             raise EOFError(data)
         self._buffer += received
+
+
+def refuses(port: int) -> bool:
+    """Whether nobody listens there any more."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass  # it was about to be accepted when the socket was closed
+    return False
