@@ -31,6 +31,8 @@ from loopless import (
 from loopless.adapters import as_sync_app
 from loopless.worker import app_kind
 
+from .wire_client import refuses
+
 LOCAL = "127.0.0.1:0"
 
 
@@ -50,14 +52,6 @@ def get(port: int, path: str = "/", host: str = "127.0.0.1") -> bytes:
     with closing(http.client.HTTPConnection(host, port, timeout=10)) as connection:
         connection.request("GET", path, headers={"Connection": "close"})
         return connection.getresponse().read()
-
-
-def refuses(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def descriptors() -> set[str]:

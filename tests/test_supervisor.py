@@ -119,7 +119,7 @@ def test_workers_do_not_outlive_their_supervisor(start: Start, extra: tuple[str,
     port = server.port
     server.end(signal.SIGKILL)
     until(lambda: not any(alive(worker) for worker in workers))
-    assert refused(port)
+    assert refuses(port)
 
 
 @both
