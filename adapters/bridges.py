@@ -92,6 +92,8 @@ class _Channel:
         )
         self.server: Address = (str(environ["SERVER_NAME"]), int(environ["SERVER_PORT"] or 0))
         self.client_port = str(self.client[1])
+        self.peer = self.client
+        self.prefix = str(environ.get("SCRIPT_NAME", ""))
         self.notes: dict[Any, Any] = {}
         self.begun = False
 

@@ -234,7 +234,7 @@ class WSGIApp:
         template: Environ = {
             # set for each request; here, so that the copies have room for them
             **dict.fromkeys(_PER_REQUEST, ""),
-            "SCRIPT_NAME": "",
+            "SCRIPT_NAME": channel.prefix,
             # a unix socket has a path and no port
             "SERVER_NAME": host if port else "localhost",
             "SERVER_PORT": str(port or (443 if channel.scheme == "https" else 80)),
@@ -280,7 +280,7 @@ class WSGIApp:
     def _mount(self, environ: Environ) -> None:
         path, prefix = environ["PATH_INFO"], self._script_name
         if path == prefix or path.startswith(prefix + "/"):
-            environ["SCRIPT_NAME"] = prefix
+            environ["SCRIPT_NAME"] += prefix
             environ["PATH_INFO"] = path[len(prefix) :]
 
     def _response(self, call: Call, result: Any) -> Response:

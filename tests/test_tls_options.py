@@ -559,7 +559,7 @@ def test_what_was_not_said_is_counted(serve: Serve, connect: Connect, caplog: An
     with caplog.at_level(logging.INFO, "loopless"):
         for _ in range(3):
             mistake_the_port()
-        worker.wrong_port._next.clear()  # a minute later
+        worker.seldom._next.clear()  # a minute later
         mistake_the_port()
     first, second = [text for text in caplog.messages if "asked for https" in text]
     assert first.endswith("or give the server a certificate")

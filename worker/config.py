@@ -17,6 +17,7 @@ from .settings import (
     Log,
     Option,
     Processes,
+    Proxies,
     Timeouts,
     Tls,
     Workers,
@@ -35,6 +36,7 @@ class ServerConfig:
     processes: Processes = field(default_factory=Processes)
     asgi: ASGI = field(default_factory=ASGI)
     tls: Tls = field(default_factory=Tls)
+    proxies: Proxies = field(default_factory=Proxies)
     log: Log = field(default_factory=Log)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -46,6 +48,10 @@ class ServerConfig:
                 raise ConfigError(
                     f"{option.name}: {value!r} is for from_options, which converts it"
                 )
+        if changed(self.proxies):
+            from .proxies import check  # what nobody asks for need not be imported
+
+            check(self.proxies)
 
     @classmethod
     def from_options(cls, **options: Any) -> ServerConfig:
@@ -128,6 +134,7 @@ TITLES = {
     "processes": "Processes",
     "asgi": "ASGI",
     "tls": "TLS",
+    "proxies": "Proxies",
     "log": "Logs",
     "limits": "Limits",
     "timeouts": "Timeouts",

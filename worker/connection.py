@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .hijack import HijackedSocket
     from .messages import HeaderList, Request, RequestReceived, Response
     from .outgoing import Outgoing
+    from .proxies import Origin
+    from .proxy_protocol import Header
     from .response import StreamWriter
     from .sync_worker import SyncWorker
     from .tls import TLSSocket
@@ -31,6 +33,7 @@ class State(Enum):
 
     __hash__ = object.__hash__  # Enum hashes the name, in Python code; members are unique anyway
 
+    PREFACE = "preface"  # the PROXY header waits for the proxy
     HANDSHAKE = "handshake"  # the TLS handshake waits for the client
     IDLE = "idle"  # no octet of the next request is here
     HEAD = "head"  # a part of a head is here
@@ -46,6 +49,7 @@ class State(Enum):
 
 
 _WAITING = (
+    State.PREFACE,
     State.HANDSHAKE,
     State.IDLE,
     State.HEAD,
@@ -103,9 +107,14 @@ class Connection:
         "client",
         "client_port",
         "deadline",
+        "direct",
+        "encrypted",
         "endless",
         "fd",
         "linger",
+        "peer",
+        "preface",
+        "prefix",
         "recv",
         "registered",
         "requests",
@@ -151,10 +160,20 @@ class Connection:
         self.fd = sock.fileno()
         self.recv = sock.recv
         self.send = sock.send
+        #: Who is at the other end of the socket.
+        self.peer = client
+        #: For whom the request under way comes, and as what: a trusted proxy may say it.
         self.client = client
         self.client_port = str(client[1])
         self.server = server
         self.scheme = scheme
+        self.prefix = ""
+        #: The same for the connection itself, where proxies are trusted.
+        self.direct: Origin | None = None
+        #: Octets go through TLS, whatever a proxy says of the scheme.
+        self.encrypted = scheme == "https"
+        #: A PROXY header that is not whole yet.
+        self.preface: Header | None = None
         self.state = state
         #: When the wait ends, in the seconds of `time.monotonic`.
         self.deadline = 0.0
@@ -204,6 +223,15 @@ class Connection:
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"{self.state.value} -> {state.value}")
         self.state = state
+
+    def represent(self, origin: Origin) -> None:
+        """Come from `origin`, for the request under way."""
+        self.client, self.client_port, self.server, self.scheme, self.prefix, _ = origin
+
+    def represent_itself(self) -> None:
+        """Come from where the connection comes from: no request says anything else."""
+        if self.direct is not None:
+            self.represent(self.direct)
 
     def close(self) -> None:
         """End the connection and let go of all that belongs to it. The owner calls it, once."""

@@ -18,6 +18,7 @@ from .exchange import close_response
 from .hijack import HijackedWebSocket
 from .listener import Listener
 from .rota import Rota
+from .seldom import Seldom
 from .wrong_port import WrongPort
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class Crew:
         self.lifespan_state: dict[str, Any] = {}
         self._ssl_context = ssl_context
         self._sibling = sibling
-        self.wrong_port = WrongPort()
+        self.seldom = Seldom()
+        self.wrong_port = WrongPort(self.seldom)
         self.workers: set[SyncWorker] = set()
         self._threads: set[threading.Thread] = set()
         self._hired = 0

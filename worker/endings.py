@@ -12,6 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, cast
 
+from . import preface
 from .connection import Connection, Record, State
 from .errors import ClientDisconnected, PlainRequest
 from .lifecycle import ClientGone, ConnectionClosed, ConnectionOpened, ResponseCompleted
@@ -61,7 +62,7 @@ def park_unfinished(worker: SyncWorker, conn: Connection) -> None:
     if now >= conn.deadline:
         _overdue(worker, conn, state)
         return
-    if conn.scheme == "https":
+    if conn.encrypted:
         conn.wants_write = cast("TLSSocket", conn.sock).wants_write
     conn.become(state)
     worker.poller.park(conn, now)
@@ -81,7 +82,11 @@ def resume(worker: SyncWorker, conn: Connection, before: State) -> bool:
     """
     if before is State.SERVING:
         _opened(worker, conn)
-        return conn.scheme == "http" or _shake_hands(worker, conn)
+        if worker.config.proxies.protocol:
+            return _read_preface(worker, conn)
+        return not conn.encrypted or _shake_hands(worker, conn)
+    if before is State.PREFACE:
+        return _read_preface(worker, conn)
     if before is State.HANDSHAKE:
         return _shake_hands(worker, conn)
     if before is State.WRITING:
@@ -95,6 +100,34 @@ def resume(worker: SyncWorker, conn: Connection, before: State) -> bool:
     if before is State.LINGERING:
         _drain_input(worker, conn)
         return False
+    return True
+
+
+def _read_preface(worker: SyncWorker, conn: Connection) -> bool:
+    """Go on with the PROXY header, and what comes behind it. It waits without a thread."""
+    assert worker.forwarding is not None
+    timeouts = worker.config.timeouts
+    try:
+        preface.advance(conn, worker.forwarding)
+    except BlockingIOError:
+        now = time.monotonic()
+        if now >= conn.deadline:
+            close(worker, conn, "no PROXY header came in time")
+        else:
+            conn.become(State.PREFACE)
+            worker.poller.park(conn, now)
+        return False
+    except preface.PrefaceError as error:
+        preface.complain(conn, worker.seldom, error)
+        close(worker, conn, str(error))
+        return False
+    except OSError as error:
+        close(worker, conn, f"lost: {error}")
+        return False
+    if conn.encrypted:
+        conn.deadline = time.monotonic() + timeouts.handshake
+        return _shake_hands(worker, conn)
+    conn.deadline = time.monotonic() + timeouts.head
     return True
 
 
@@ -130,19 +163,21 @@ def _answer_plainly(worker: SyncWorker, conn: Connection, sock: TLSSocket) -> No
     """A request without TLS, on a port with it: the client can read the answer without, too."""
     plain = sock.without_tls()
     conn.sock, conn.recv, conn.send = plain, plain.recv, plain.send
-    conn.scheme = "http"
+    conn.scheme, conn.encrypted = "http", False
     worker.wrong_port.without_tls(conn)
     refuse(worker, conn, 400, WITHOUT_TLS)
 
 
 def _opened(worker: SyncWorker, conn: Connection) -> None:
     """A new connection. Until its first octet it is idle, but not for as long as a known one."""
-    timeouts = worker.config.timeouts
-    conn.deadline = time.monotonic() + (
-        timeouts.head if conn.scheme == "http" else timeouts.handshake
-    )
+    timeouts, proxies = worker.config.timeouts, worker.config.proxies
+    if proxies.protocol:
+        seconds = proxies.timeout
+    else:
+        seconds = timeouts.handshake if conn.encrypted else timeouts.head
+    conn.deadline = time.monotonic() + seconds
     if worker.collector is not None:
-        worker.collector.record(ConnectionOpened(conn.client))
+        worker.collector.record(ConnectionOpened(conn.peer))
 
 
 def _park_writing(worker: SyncWorker, conn: Connection) -> None:
@@ -213,6 +248,7 @@ def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: s
 
     `conn.linger` tells that it was refused, and that `after_answer` is due.
     """
+    conn.represent_itself()
     if worker.collector is not None:
         conn.record = Record(None, time.monotonic())
     headers = [("Content-Type", "text/plain; charset=utf-8")]
@@ -323,4 +359,4 @@ def close(worker: SyncWorker, conn: Connection, reason: str) -> None:
         conn.close()
         worker.poller.forget(conn)
     if worker.collector is not None:
-        worker.collector.record(ConnectionClosed(conn.client, reason, conn.requests))
+        worker.collector.record(ConnectionClosed(conn.peer, reason, conn.requests))

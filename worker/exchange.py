@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from . import endings, failures, streaming
 from .connection import Connection, Record, State
-from .errors import NeedsAsyncError
+from .errors import NeedsAsyncError, ProtocolError
 from .lifecycle import RequestStarted
 from .messages import FileBody, Request, RequestReceived, Response
 from .steering import _classify_request
@@ -80,6 +80,21 @@ def exchange(
         if type(body) is not bytes and conn.state is not State.ADOPTED:
             body.close()  # type: ignore[union-attr]
     return (conn.usual and persistent) or _settled(worker, conn, request)
+
+
+def exchange_forwarded(
+    worker: SyncWorker, conn: Connection, head: RequestReceived, body: bytes | BinaryIO
+) -> bool:
+    """`exchange`, for requests that come through proxies which are trusted."""
+    assert worker.forwarding is not None
+    try:
+        head = worker.forwarding.amend(conn, head)
+    except ProtocolError as error:
+        if not isinstance(body, bytes):
+            body.close()
+        endings.refuse(worker, conn, error.status, error.message)
+        return False
+    return exchange(worker, conn, head, body)
 
 
 def _settled(worker: SyncWorker, conn: Connection, request: Request) -> bool:

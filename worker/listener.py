@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .config import ServerConfig
-from .connection import Connection
+from .connection import Connection, State
 from .messages import Address
 from .settings import Bind, ConfigError
 
@@ -221,10 +221,12 @@ class Listener:
         self.ssl_context = ssl_context
         #: Whoever else has the socket will accept what waits in its backlog.
         self.shared = isinstance(sock, SharedSocket)
-        #: Seconds for the first thing that a client must do.
-        self.first_timeout = (
-            config.timeouts.head if ssl_context is None else config.timeouts.handshake
-        )
+        #: What a new connection waits for first, and how many seconds it may take.
+        self.first_state, self.first_timeout = State.IDLE, config.timeouts.head
+        if config.proxies.protocol:
+            self.first_state, self.first_timeout = State.PREFACE, config.proxies.timeout
+        elif ssl_context is not None:
+            self.first_state, self.first_timeout = State.HANDSHAKE, config.timeouts.handshake
         self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)
         sock.setblocking(False)
         if not self.is_unix:

@@ -113,9 +113,15 @@ class Channel(Protocol):
     """What an application can do with the connection of its request. The worker implements it."""
 
     scheme: str
+    #: For whom the request comes, which a trusted proxy may have said.
     client: Address
-    #: One object for all connections of a listener; where clients are asked for certificates, one
-    #: for each connection. So an adapter may keep by it what is the same for them.
+    #: Who is at the other end of the connection.
+    peer: Address
+    #: What a trusted proxy has cut from the beginning of the path; no slash at its end.
+    prefix: str
+    #: One object for all connections of a listener, or what a proxy says in its place, of one
+    #: scheme and prefix; where clients are asked for certificates, one for each connection. So an
+    #: adapter may keep by it what is the same for them.
     server: Address
     #: The port of `client` as text.
     client_port: str
@@ -184,12 +190,22 @@ class Request(NamedTuple):
 
     @property
     def client(self) -> Address:
-        """The peer's address."""
+        """The client's address: the peer's, or what a trusted proxy says. ("", 0): unknown."""
         return self._the_channel().client
 
     @property
+    def peer(self) -> Address:
+        """The address at the other end of the connection, a proxy's if there is one."""
+        return self._the_channel().peer
+
+    @property
+    def prefix(self) -> str:
+        """What a trusted proxy has cut from the beginning of the path, such as `/api`."""
+        return self._the_channel().prefix
+
+    @property
     def server(self) -> Address:
-        """The address that the request came in on."""
+        """The address that the request came in on, or was sent to at a trusted proxy."""
         return self._the_channel().server
 
     @property

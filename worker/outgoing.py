@@ -75,7 +75,7 @@ class Outgoing:
         views = self._views
         sendmsg = getattr(connection.sock, "sendmsg", None)
         try:
-            if self._file is not None and len(views) == 1 and connection.scheme == "http":
+            if self._file is not None and len(views) == 1 and not connection.encrypted:
                 sent = cast("socket.socket", connection.sock).send(views[0], _MSG_MORE)
             elif len(views) > 1 and sendmsg is not None:
                 sent = sendmsg(views[:_MOST_VIEWS])
@@ -115,7 +115,7 @@ class Outgoing:
 
 
 def _send_some(connection: Connection, file: FileBody, size: int) -> int:
-    if connection.scheme == "http" and hasattr(os, "sendfile"):
+    if not connection.encrypted and hasattr(os, "sendfile"):
         return os.sendfile(connection.fd, file.fd, file.offset, size)
     os.lseek(file.fd, file.offset, os.SEEK_SET)
     block = os.read(file.fd, min(size, 256 * 1024))

@@ -321,8 +321,7 @@ class Poller(ABC):
             if connection is None:
                 return adopted
             self.connections.add(connection)
-            tls = connection.scheme == "https"
-            connection.become(State.HANDSHAKE if tls else State.IDLE)
+            connection.become(listener.first_state)
             connection.deadline = time.monotonic() + listener.first_timeout
             adopted.append(connection)
         return adopted

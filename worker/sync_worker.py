@@ -33,7 +33,7 @@ from .config import ServerConfig
 from .connection import Connection, State
 from .crew import AnyCrew, Crew
 from .errors import ClientDisconnected, ProtocolError
-from .exchange import exchange
+from .exchange import exchange, exchange_forwarded
 from .http1 import RequestParser
 from .lifecycle import LifecycleCollector
 from .listener import address_of, hosts_of
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from .asgi.crew import LoopCrew
     from .async_pool import AsyncPool
     from .hijack import HijackedSocket
+    from .proxies import Forwarding
     from .rota import Rota
 
 log = logging.getLogger("loopless")
@@ -169,7 +170,16 @@ class SyncWorker:
         self.poller = self._crew.poller
         #: Set by a crew of threads.
         self.rota: Rota
+        self.seldom = self._crew.seldom
         self.wrong_port = self._crew.wrong_port
+        #: What trusted proxies say; None where none is trusted.
+        self.forwarding: Forwarding | None = None
+        self._exchange = exchange
+        if config.proxies.trusted:
+            from .proxies import Forwarding
+
+            self.forwarding = Forwarding(config.proxies, self.seldom)
+            self._exchange = exchange_forwarded
         self.parser = RequestParser(config.limits)
         self.writer = ResponseWriter(config.timeouts)
         self._keep_alive = config.timeouts.keep_alive
@@ -363,7 +373,7 @@ class SyncWorker:
                         endings.park_unfinished(self, conn)
                 return False
             # a context of its own, so that nothing a request sets is there for the next
-            if not _new_context().run(exchange, self, conn, head, body):
+            if not _new_context().run(self._exchange, self, conn, head, body):
                 return self._is_gone(runner)
             if not conn.buffer:
                 if conn.blocking:

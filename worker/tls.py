@@ -68,6 +68,10 @@ class TLSSocket:
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
             raise BlockingIOError from None
 
+    @property
+    def family(self) -> int:
+        return self._ssl.family
+
     def fileno(self) -> int:
         return self._ssl.fileno()
 

@@ -7,30 +7,22 @@ on a public address it happens all the time.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .messages import Address
-
-log = logging.getLogger("loopless")
-
-# Seconds between two lines of a kind.
-_INTERVAL = 60.0
+    from .seldom import Seldom
 
 WITHOUT_TLS = "This port speaks https, and the request came without TLS"
 WITH_TLS = "This port speaks http, and the client began a TLS handshake"
 
 
 class WrongPort:
-    """Says it at most once a minute. Any thread may call; `_lock` guards the counts."""
+    """Says it at most once a minute. Any thread may call."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._next: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+    def __init__(self, seldom: Seldom) -> None:
+        self._seldom = seldom
 
     def without_tls(self, conn: Connection) -> None:
         """A plain request has come where TLS is spoken."""
@@ -41,21 +33,12 @@ class WrongPort:
         self._say("https", "http", "use http:// there, or give the server a certificate", conn)
 
     def _say(self, asked: str, spoken: str, hint: str, conn: Connection) -> None:
-        now = time.monotonic()
-        with self._lock:
-            if now < self._next.get(asked, 0.0):
-                self._unsaid[asked] = self._unsaid.get(asked, 0) + 1
-                return
-            self._next[asked] = now + _INTERVAL
-            unsaid = self._unsaid.pop(asked, 0)
-        log.info(
-            "%s asked for %s at %s, which speaks %s; %s%s",
-            conn.client[0] or "A client",
+        self._seldom.say(
             asked,
+            logging.INFO,
+            f"%s asked for {asked} at %s, which speaks {spoken}; {hint}",
+            conn.peer[0] or "A client",
             _spelled(conn.server),
-            spoken,
-            hint,
-            f" ({unsaid} more such clients since this was said last)" if unsaid else "",
         )
 
 

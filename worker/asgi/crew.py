@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..listener import Listener, address_of, connect
 from ..poller import BlockingPoller, connection_limit
+from ..seldom import Seldom
 from ..wrong_port import WrongPort
 from .loops import loop_count, loop_factory
 from .worker import LoopWorker
@@ -61,7 +62,8 @@ class LoopCrew:
         self._collector = collector
         #: What requests see beside what the lifespan says.
         self.lifespan_state: dict[str, Any] = {}
-        self.wrong_port = WrongPort()
+        self.seldom = Seldom()
+        self.wrong_port = WrongPort(self.seldom)
         self.shutdown_event = shutdown_event or threading.Event()
         #: What only serves sockets that block: see `SyncWorker._recv_request_fast`.
         self.poller: Poller = BlockingPoller(connection_limit(config.limits.connections))

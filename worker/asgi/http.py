@@ -54,13 +54,24 @@ class HTTPLine(RequestLine):
         self._headers: Headers = []
 
     def start(self) -> None:
-        """Wait for the first request of a new connection."""
+        """Wait for what comes first on a new connection."""
+        proxies = self.worker.config.proxies
+        if proxies.protocol:
+            self.phase = Phase.PREFACE
+            self.deadline = time.monotonic() + proxies.timeout
+            self.read_preface()
+        else:
+            self.begin()
+
+    def begin(self) -> None:
+        """Wait for a TLS handshake, or the first request."""
         timeouts = self.worker.config.timeouts
-        if self.conn.scheme == "https":
+        if self.conn.encrypted:
             self.phase = Phase.SHAKING
             self.deadline = time.monotonic() + timeouts.handshake
             self.shake_hands()
         else:
+            self.phase = _READY
             self.deadline = time.monotonic() + timeouts.head
             self.resume_reading()
 
@@ -72,7 +83,7 @@ class HTTPLine(RequestLine):
     def answer_plainly(self) -> None:
         sock = cast("TLSSocket", self.conn.sock).without_tls()
         self.conn.sock, self.conn.recv, self.conn.send = sock, sock.recv, sock.send
-        self.conn.scheme = "http"
+        self.conn.scheme, self.conn.encrypted = "http", False
         self.worker.crew.wrong_port.without_tls(self.conn)
         self.refuse(400, WITHOUT_TLS)
 
@@ -201,6 +212,7 @@ class HTTPLine(RequestLine):
     def refuse(self, status: int, message: str) -> None:
         self.cycle = None
         conn = self.conn
+        conn.represent_itself()
         if conn.record is None and self.worker.collector is not None:
             conn.record = Record(None, time.monotonic())
         self._last_answer(Response(status, [_TEXT], message.encode("latin-1", "replace") + b"\n"))
@@ -287,7 +299,9 @@ class HTTPLine(RequestLine):
             self._broken_body(ProtocolError(408, "The request did not arrive in time"))
 
     def _overdue(self) -> None:
-        if self.phase is Phase.SHAKING:
+        if self.phase is Phase.PREFACE:
+            self.close("no PROXY header came in time")
+        elif self.phase is Phase.SHAKING:
             self.close("TLS handshake timeout")
         elif self.phase is Phase.LINGER:
             self.close("answered the last request")
@@ -317,6 +331,26 @@ class HTTPLine(RequestLine):
             cycle.disconnect(gone=True)
         if self.session is not None:
             self.session.lost()
+
+
+class ForwardedLine(HTTPLine):
+    """A connection whose requests may come through proxies that are trusted."""
+
+    __slots__ = ()
+
+    def begin(self) -> None:
+        self.template = self.worker.scopes.template(self.conn)  # a PROXY header may have come
+        super().begin()
+
+    def _begin(self, head: RequestReceived) -> None:
+        assert self.worker.forwarding is not None
+        try:
+            head = self.worker.forwarding.amend(self.conn, head)
+        except ProtocolError as error:
+            self.refuse(error.status, error.message)
+            return
+        self.template = self.worker.scopes.template(self.conn)
+        super()._begin(head)
 
 
 def adopted(line: HTTPLine, request: Request) -> None:

@@ -37,6 +37,7 @@ class Phase(IntEnum):
     SESSION = 3  # a WebSocket's
     LINGER = 4  # thrown away: the last answer is out
     SHAKING = 5  # a TLS handshake
+    PREFACE = 6  # a PROXY header
 
 
 _READY, _BUSY, _BODY = Phase.READY, Phase.BUSY, Phase.BODY

@@ -12,6 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, cast
 
+from .. import preface
 from ..connection import State
 from ..errors import ClientDisconnected, PlainRequest
 from ..lifecycle import ClientGone, ConnectionClosed, ResponseCompleted
@@ -66,8 +67,30 @@ class Line:
 
     def received_nothing(self) -> None:
         """TLS had nothing yet; it may have to write first."""
-        if self.conn.scheme == "https" and cast("TLSSocket", self.conn.sock).wants_write:
+        if self.conn.encrypted and cast("TLSSocket", self.conn.sock).wants_write:
             self._wait_for_room()
+
+    def read_preface(self) -> None:
+        """Begin, or go on with, the PROXY header; `begin` takes over behind it."""
+        loop, worker = self.worker.loop, self.worker
+        assert worker.forwarding is not None
+        try:
+            preface.advance(self.conn, worker.forwarding)
+        except BlockingIOError:
+            self.reading = True
+            loop.add_reader(self.conn.fd, self.read_preface)
+        except preface.PrefaceError as error:
+            preface.complain(self.conn, worker.crew.seldom, error)
+            self.close(str(error))
+        except OSError as error:
+            self.close(f"lost: {error}")
+        else:
+            self.pause_reading()
+            self.begin()
+
+    def begin(self) -> None:
+        """Wait for what comes behind a PROXY header, or first."""
+        raise NotImplementedError
 
     def shake_hands(self) -> None:
         """Begin, or go on with, a TLS handshake; `on_readable` takes over behind it."""
@@ -192,7 +215,7 @@ class Line:
         self._wake()
         collector = self.worker.collector
         if collector is not None:
-            collector.record(ConnectionClosed(self.conn.client, reason, self.conn.requests))
+            collector.record(ConnectionClosed(self.conn.peer, reason, self.conn.requests))
 
     def _release(self) -> None:
         """Let the loop forget the descriptor."""

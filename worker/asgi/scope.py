@@ -44,7 +44,7 @@ class Scopes:
         self._lines: dict[bytes, tuple[bytes, bytes]] = {}
 
     def template(self, conn: Connection) -> Scope:
-        """What is the same in all HTTP requests of `conn`."""
+        """What is the same in all HTTP requests of `conn`, unless they come from elsewhere."""
         host, port = conn.server
         return {
             "type": "http",
@@ -52,9 +52,9 @@ class Scopes:
             "http_version": "1.1",
             "server": (host, port or None),
             # of a unix socket's client there is nothing to say
-            "client": conn.client if conn.client[1] else None,
+            "client": conn.client if conn.client[0] else None,
             "scheme": conn.scheme,
-            "root_path": self._root_path,
+            "root_path": conn.prefix or self._root_path,
         }
 
     def http(self, template: Scope, head: RequestReceived, headers: Headers) -> Scope:
@@ -63,7 +63,7 @@ class Scopes:
         path = head.path
         scope["asgi"] = HTTP_SPEC.copy()
         scope["method"] = head.method
-        scope["path"] = self._root_path + (decode_path(path) if "%" in path else path)
+        scope["path"] = scope["root_path"] + (decode_path(path) if "%" in path else path)
         scope["raw_path"] = path.encode("latin-1")
         scope["query_string"] = head.query.encode("latin-1")
         scope["headers"] = headers

@@ -16,7 +16,7 @@ from ..errors import StartupError
 from ..http1 import RequestParser
 from ..lifecycle import ConnectionOpened, LifecycleCollector
 from ..readiness import has_input
-from .http import HTTPLine, adopted
+from .http import ForwardedLine, HTTPLine, adopted
 from .intake import Phase
 from .lifespan import Lifespan
 from .loops import loop_factory, start_task
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..listener import Listener
     from ..messages import ASGIApp, Request
+    from ..proxies import Forwarding
     from ..sync_worker import SyncWorker
     from .crew import LoopCrew
     from .line import Line
@@ -82,6 +83,14 @@ class LoopWorker:
         self.parser = RequestParser(config.limits)
         self.writer = LoopWriter(config.timeouts)
         self.scopes = Scopes(config.asgi.root_path)
+        #: What trusted proxies say; None where none is trusted.
+        self.forwarding: Forwarding | None = None
+        self._line = HTTPLine
+        if config.proxies.trusted:
+            from ..proxies import Forwarding
+
+            self.forwarding = Forwarding(config.proxies, crew.seldom)
+            self._line = ForwardedLine
         #: The lifespan's; every scope gets a copy.
         self.state: dict[str, Any] = {}
         self.lines: set[Line] = set()
@@ -254,8 +263,8 @@ class LoopWorker:
         self.coming.discard(conn)
         conn.become(State.ADOPTED)
         if self.collector is not None:
-            self.collector.record(ConnectionOpened(conn.client))
-        HTTPLine(self, conn).start()
+            self.collector.record(ConnectionOpened(conn.peer))
+        self._line(self, conn).start()
 
     def adopt(
         self, conn: Connection, request: Request, state: dict[str, Any], home: SyncWorker | None

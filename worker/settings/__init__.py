@@ -8,6 +8,7 @@ from .limits import Limits, Timeouts
 from .logs import Log
 from .network import Bind, Tls
 from .option import ConfigError, Option, parse_size
+from .proxies import Proxies
 from .running import ASGI, Processes, Workers
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Log",
     "Option",
     "Processes",
+    "Proxies",
     "Timeouts",
     "Tls",
     "Workers",

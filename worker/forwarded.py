@@ -1,0 +1,121 @@
+"""What proxies write into header fields, as values: X-Forwarded-... and Forwarded (RFC 7239).
+
+Every function raises `ValueError` for what is not as it must be, and guesses nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+IPAddress = IPv4Address | IPv6Address
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# RFC 7239, 4: a pair; then what separates it from the next. All of it may be missing.
+_PAIR = re.compile(rf"[ \t]*(?:({_TOKEN})=(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*)\"))?[ \t]*([;,]|\Z)")
+# RFC 7239, 6. Real addresses are then read by the ipaddress module.
+_HIDDEN = r"_[A-Za-z0-9._-]+"
+_NODE = re.compile(
+    rf"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\]|(?:[Uu][Nn][Kk][Nn][Oo][Ww][Nn]|{_HIDDEN}))"
+    rf"(?::([0-9]{{1,5}}|{_HIDDEN}))?"
+)
+_BARE_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+# RFC 3986, 3.2.2, without what no host of a web site has.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~-]+))(?::([0-9]{1,5}))?")
+# RFC 1035, 2.3.4, and a port.
+_LONGEST_HOST = 261
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+;=:@-]+)*/?")
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
+
+class Node(NamedTuple):
+    """Somebody on the way of a request. `address` is None for one that is not to be named."""
+
+    address: IPAddress | None
+    port: int
+
+
+def items(text: str) -> list[str]:
+    """The elements of a list; empty ones do not count (RFC 9110, 5.6.1.2)."""
+    return [item for part in text.split(",") if (item := part.strip(" \t"))]
+
+
+def elements(text: str) -> list[dict[str, str]]:
+    """The elements of a Forwarded field, the names of their parameters in lower case."""
+    found: list[dict[str, str]] = []
+    element: dict[str, str] = {}
+    at, end = 0, ""
+    while at < len(text) or end:
+        match = _PAIR.match(text, at)
+        if match is None:
+            raise ValueError("this is no parameter")
+        name, token, quoted, end = match.groups()
+        if name is not None:
+            name = name.lower()
+            if name in element:
+                raise ValueError("a parameter that comes twice")
+            element[name] = re.sub(r"\\(.)", r"\1", quoted) if token is None else token
+        if end != ";" and element:
+            found.append(element)
+            element = {}
+        at = match.end()
+    return found
+
+
+def node(text: str, *, bare_ipv6: bool) -> Node:
+    """Who `text` names; `bare_ipv6` where an IPv6 address may stand without brackets."""
+    if bare_ipv6 and _BARE_IPV6.fullmatch(text):
+        return Node(plain_address(text), 0)
+    match = _NODE.fullmatch(text)
+    if match is None:
+        raise ValueError("this names nobody")
+    ipv4: str | None
+    ipv6: str | None
+    ipv4, ipv6, port = match.groups()
+    number = int(port) if port and port.isdigit() else 0
+    if number > 65535:
+        raise ValueError("this is no port")
+    if ipv4 is not None:
+        return Node(IPv4Address(ipv4), number)
+    return Node(None, 0) if ipv6 is None else Node(plain_address(str(IPv6Address(ipv6))), number)
+
+
+def plain_address(text: str) -> IPAddress:
+    """The address that `text` is: without a zone, and an IPv4 one that comes as IPv6 as itself."""
+    address = ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def scheme(text: str) -> str:
+    """`http` or `https`, for those of WebSockets too."""
+    try:
+        return _SCHEMES[text.lower()]
+    except KeyError:
+        raise ValueError("this is no scheme of the web") from None
+
+
+def host(text: str) -> tuple[str, int]:
+    """Host, IPv6 without its brackets, and port, which is 0 where there is none."""
+    match = _HOST.fullmatch(text)
+    if match is None or len(text) > _LONGEST_HOST:
+        raise ValueError("this is no host")
+    ipv6, name, digits = match.groups()
+    if ipv6 is not None:
+        IPv6Address(ipv6)
+    return ipv6 or name, port(digits) if digits else 0
+
+
+def port(text: str) -> int:
+    """A port, which is not 0."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise ValueError("this is no port")
+    return int(text)
+
+
+def prefix(text: str) -> str:
+    """The beginning of a path, without a slash at its end: empty for `/`."""
+    # "//host" would lead links to another site; "." and ".." mean something else to a browser
+    if not _PREFIX.fullmatch(text) or not {".", ".."}.isdisjoint(text.split("/")):
+        raise ValueError("this is no path")
+    return text.rstrip("/")
