@@ -11,6 +11,7 @@ from pathlib import Path
 from .worker import ServerConfig
 from .worker.access_log import compile_format
 from .worker.listener import hosts_of
+from .worker.proxies import check as check_proxies
 from .worker.tls_context import make_context
 
 #: The exit code after a mistake of the user's.
@@ -20,6 +21,7 @@ USAGE_ERROR = 2
 def check_files(config: ServerConfig) -> None:
     """Look at what `config` names, before an application is imported. Raises `ConfigError`."""
     compile_format(config.log.format)
+    check_proxies(config.proxies)
     make_context(config.tls, hosts_of(config))
 
 

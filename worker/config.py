@@ -48,10 +48,6 @@ class ServerConfig:
                 raise ConfigError(
                     f"{option.name}: {value!r} is for from_options, which converts it"
                 )
-        if changed(self.proxies):
-            from .proxies import check  # what nobody asks for need not be imported
-
-            check(self.proxies)
 
     @classmethod
     def from_options(cls, **options: Any) -> ServerConfig:

@@ -17,6 +17,7 @@ from .crew import Pulse, Watched
 from .lifecycle import Collectors, LifecycleCollector
 from .listener import BindAddress, hosts_of, open_sockets, parse_bind
 from .messages import ASGIApp, SyncApp
+from .proxies import check as check_proxies
 from .settings import ConfigError
 from .signals import Signals
 from .sync_worker import SyncWorker
@@ -111,6 +112,7 @@ class Server:
             return
         addresses = [parse_bind(text) for text in self.config.bind.addresses]
         try:
+            check_proxies(self.config.proxies)
             if self._ssl_context is None:
                 self._ssl_context = make_context(self.config.tls, hosts_of(self.config))
             if not self._sockets:

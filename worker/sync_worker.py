@@ -47,6 +47,8 @@ from .messages import (
 )
 from .poller import ConnectionQueue, connection_limit
 from .pollers import make_poller
+from .proxies import Forwarding
+from .proxies import check as check_proxies
 from .response import ResponseWriter, StreamWriter
 from .steering import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
 from .tls_context import make_context
@@ -61,7 +63,6 @@ if TYPE_CHECKING:
     from .asgi.crew import LoopCrew
     from .async_pool import AsyncPool
     from .hijack import HijackedSocket
-    from .proxies import Forwarding
     from .rota import Rota
 
 log = logging.getLogger("loopless")
@@ -127,6 +128,7 @@ class SyncWorker:
         self.collector = lifecycle_collector
         self.async_pool = async_pool
         self._conn_queue = conn_queue
+        check_proxies(config.proxies)
         if ssl_context is None:
             ssl_context = make_context(config.tls, hosts_of(config))
         self._crew: AnyCrew
@@ -176,8 +178,6 @@ class SyncWorker:
         self.forwarding: Forwarding | None = None
         self._exchange = exchange
         if config.proxies.trusted:
-            from .proxies import Forwarding
-
             self.forwarding = Forwarding(config.proxies, self.seldom)
             self._exchange = exchange_forwarded
         self.parser = RequestParser(config.limits)

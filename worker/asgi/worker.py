@@ -15,6 +15,7 @@ from ..connection import Connection, State
 from ..errors import StartupError
 from ..http1 import RequestParser
 from ..lifecycle import ConnectionOpened, LifecycleCollector
+from ..proxies import Forwarding
 from ..readiness import has_input
 from .http import ForwardedLine, HTTPLine, adopted
 from .intake import Phase
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from ..listener import Listener
     from ..messages import ASGIApp, Request
-    from ..proxies import Forwarding
     from ..sync_worker import SyncWorker
     from .crew import LoopCrew
     from .line import Line
@@ -87,8 +87,6 @@ class LoopWorker:
         self.forwarding: Forwarding | None = None
         self._line = HTTPLine
         if config.proxies.trusted:
-            from ..proxies import Forwarding
-
             self.forwarding = Forwarding(config.proxies, crew.seldom)
             self._line = ForwardedLine
         #: The lifespan's; every scope gets a copy.
