@@ -97,6 +97,8 @@ def compile_format(text: str) -> Callable[[ResponseCompleted], str]:
         parts.append(_literal(text[at : match.start()]))
         if match[2] is not None and match[3] == "i":
             parts.append(_header(match[2]))
+        elif match[0] == "%{c}a":
+            parts.append(lambda event: event.peer[0] or "-")
         elif match[1] is not None and match[1] in _FIELDS:
             parts.append(_FIELDS[match[1]])
         else:
@@ -117,6 +119,7 @@ def _json_line(event: ResponseCompleted) -> str:
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "client": event.client[0],
+        "peer": event.peer[0],
         "method": request.method if request else None,
         "target": request.target if request else None,
         "protocol": f"HTTP/{request.version}" if request else None,

@@ -283,7 +283,13 @@ def _completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:
         seconds = time.monotonic() - record.started
         worker.collector.record(
             ResponseCompleted(
-                record.request, conn.client, record.status, record.body_bytes, seconds, complete
+                record.request,
+                conn.client,
+                record.status,
+                record.body_bytes,
+                seconds,
+                complete,
+                conn.peer,
             )
         )
 

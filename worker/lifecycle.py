@@ -14,7 +14,7 @@ from .messages import Address, Request
 
 @dataclass(slots=True, frozen=True)
 class ConnectionOpened:
-    """A connection was accepted."""
+    """A connection was accepted; `client` is its peer, whoever may speak through it."""
 
     client: Address
 
@@ -40,7 +40,8 @@ class ResponseCompleted:
     """The last byte of an answer went to the kernel, or the answer was given up (`complete`).
 
     `request` is None when what came was no request. `body_bytes` counts what the application
-    sent, without framing. `seconds` is the time since the request was wholly there.
+    sent, without framing. `seconds` is the time since the request was wholly there. `client` is
+    for whom the request came, `peer` who was at the other end of the connection.
     """
 
     request: Request | None
@@ -49,6 +50,7 @@ class ResponseCompleted:
     body_bytes: int
     seconds: float
     complete: bool
+    peer: Address = ("", 0)
 
 
 @dataclass(slots=True, frozen=True)

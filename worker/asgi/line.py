@@ -236,6 +236,7 @@ class Line:
                     record.body_bytes,
                     time.monotonic() - record.started,
                     complete,
+                    self.conn.peer,
                 )
             )
 

@@ -23,9 +23,9 @@ class Proxies:
     headers: tuple[str, ...] = option(
         "forwarded_header",
         ("x-forwarded-for", "x-forwarded-proto"),
-        "A header that the trusted proxies set, or overwrite, in every request: x-forwarded-for,"
-        " x-forwarded-proto, x-forwarded-host, x-forwarded-port, x-forwarded-prefix, or forwarded"
-        " (RFC 7239) instead of all of them. May be repeated.",
+        "A header that the trusted proxies set, or overwrite, in every request, by its full name:"
+        " of the X-Forwarded ones For, Proto, Host, Port and Prefix, or Forwarded (RFC 7239) alone."
+        " May be repeated.",
     )
     hops: int = option(
         "proxy_hops",
