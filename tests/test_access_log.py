@@ -44,7 +44,8 @@ def event(
     """What the log is told of a request."""
     head = f"{method} {target} HTTP/1.1\r\nHost: x{fields}".encode("latin-1")
     request = Request(RequestParser(Limits()).parse(head))
-    return ResponseCompleted(request, ("192.0.2.1", 1234), status, size, 0.25, complete)
+    client, peer = ("192.0.2.1", 1234), ("192.0.2.7", 80)
+    return ResponseCompleted(request, client, status, size, 0.25, complete, peer)
 
 
 NO_REQUEST = ResponseCompleted(None, ("192.0.2.1", 1234), 400, 12, 0.0, complete=True)
@@ -72,6 +73,7 @@ def test_json() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line.pop("time"))
     assert line == {
         "client": "192.0.2.1",
+        "peer": "192.0.2.7",
         "method": "GET",
         "target": "/a?b=c",
         "protocol": "HTTP/1.1",
@@ -93,6 +95,7 @@ def test_json_of_what_was_no_request() -> None:
     ("text", "line"),
     [
         ("%h %a", "192.0.2.1 192.0.2.1"),
+        ("%{c}a", "192.0.2.7"),
         ("%l %u", "- -"),
         ("%m %U %q %H", "GET /a ?b=c HTTP/1.1"),
         ("%s %>s %b %B", "200 200 5 5"),

@@ -111,6 +111,8 @@ class TrustedPeers:
 def _network(word: str) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(word, strict=False)
+        if "%" in word:
+            raise ValueError("a zone says nothing of a peer")
     except ValueError:
         raise ConfigError(
             f"trusted_proxies: {word!r} is neither an address nor a network; 10.0.0.7, 10.0.0.0/8,"
@@ -276,22 +278,22 @@ class Forwarding:
             return None
         if not elements:
             return _Said()
-        nodes = [element.get("for", "") for element in elements]
+        nodes = [element.get("for") for element in elements]
         address, depth = self._walk(nodes)
         chosen = elements[-depth]
         proto = chosen.get("proto", "")
         return _Said(address, proto and forwarded.scheme(proto), chosen.get("host", ""))
 
-    def _walk(self, nodes: list[str]) -> tuple[Address | None, int]:
-        """Who the client is, and how many entries from the right. An empty node says nothing."""
+    def _walk(self, nodes: Sequence[str | None]) -> tuple[Address | None, int]:
+        """Who the client is, and how many entries from the right. None says nothing of it."""
         if self._hops:
             text = nodes[-self._hops]
-            return self._node(text)[0] if text else None, self._hops
+            return None if text is None else self._node(text)[0], self._hops
         address: Address | None = None
         depth = 0
         for text in reversed(nodes):
             depth += 1
-            if not text:
+            if text is None:
                 break
             address, trusted = self._node(text)
             if not trusted:
