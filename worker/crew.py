@@ -52,6 +52,7 @@ class AnyCrew(Protocol):
 
     lifespan_state: dict[str, Any]
     shutdown_event: threading.Event
+    seldom: Seldom
     wrong_port: WrongPort
     poller: Poller
 

@@ -269,7 +269,7 @@ class LoopWorker:
     ) -> None:
         """Serve a connection of the threads, from `request` on."""
         self.given = state
-        adopted(HTTPLine(self, conn, home), request)
+        adopted(self._line(self, conn, home), request)
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle the longest; False when none is idle."""
