@@ -330,7 +330,7 @@ class Forwarding:
 
     def _shared(self, conn: Connection, server: Address, scheme: str, prefix: str) -> Address:
         """`server` as an object that stands for all that is the same: see `Channel.server`."""
-        if "SSL_CLIENT_VERIFY" in conn.tls:
+        if not isinstance(conn.sock, socket.socket) and conn.sock.asks:
             return (server[0], server[1])
         key = (*server, scheme, prefix)
         known = self._servers.get(key)

@@ -72,6 +72,11 @@ class TLSSocket:
     def family(self) -> int:
         return self._ssl.family
 
+    @property
+    def asks(self) -> bool:
+        """Whether clients are asked for certificates."""
+        return self._ssl.context.verify_mode is not ssl.CERT_NONE
+
     def fileno(self) -> int:
         return self._ssl.fileno()
 
