@@ -114,7 +114,7 @@ def _as_wsgi(app: SyncApp) -> Any:
             response = Response(501, [("Content-Type", "text/plain")], b"Not Implemented\n")
         status = response.status
         text = status if isinstance(status, str) else f"{status} {_reason(status)}"
-        body = response.body
+        body: Any = response.body
         if response.revise is not None and not isinstance(body, (bytes, list, FileBody)):
             return _Blocks(_revised(response, start_response), response)
         start_response(text, list(response.headers))

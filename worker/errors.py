@@ -36,4 +36,5 @@ class StartupError(RuntimeError):
 
 
 class NeedsAsyncError(Exception):
-    """The request wants the asyncio side: an upgrade, or the sync application returned None."""
+    """The request wants the asyncio side: an upgrade, or the sync application returned None, or an
+    asynchronous body."""

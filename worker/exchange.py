@@ -69,17 +69,19 @@ def exchange(
                 )
             else:
                 close = close or getattr(content, "close", None)
+                if _is_for_a_loop(worker, conn, content):
+                    raise NeedsAsyncError("its answer is asynchronous")
                 _respond(worker, conn, request, response)
     except BaseException as error:
         # an exception of any kind, SystemExit too, costs a request and not a thread
         failures.trouble(worker, conn, request, error)
     finally:
         conn.worker = None
-        if close is not None:
+        if close is not None and conn.state is not State.ADOPTED:
             close_response(close)
         if type(body) is not bytes and conn.state is not State.ADOPTED:
             body.close()  # type: ignore[union-attr]
-    return (conn.usual and persistent) or _settled(worker, conn, request)
+    return (conn.usual and persistent) or _settled(worker, conn, request, response)
 
 
 def exchange_forwarded(
@@ -97,10 +99,12 @@ def exchange_forwarded(
     return exchange(worker, conn, head, body)
 
 
-def _settled(worker: SyncWorker, conn: Connection, request: Request) -> bool:
+def _settled(
+    worker: SyncWorker, conn: Connection, request: Request, response: Response | None
+) -> bool:
     """The end of an exchange that is not the usual one. Whether `conn` can go on at once."""
     if conn.state is State.ADOPTED:
-        _adopted(worker, conn, request)
+        _adopted(worker, conn, request, response)
         return False
     if conn.hijacked is not None:
         streaming.end_hijack(worker, conn)
@@ -111,14 +115,19 @@ def _settled(worker: SyncWorker, conn: Connection, request: Request) -> bool:
     return endings.after_answer(worker, conn)
 
 
-def _adopted(worker: SyncWorker, conn: Connection, request: Request) -> None:
+def _adopted(
+    worker: SyncWorker, conn: Connection, request: Request, response: Response | None
+) -> None:
     assert worker.async_pool is not None
     conn.worker = worker  # the way back
+    answer = () if response is None else (response,)
     try:
-        worker.async_pool.adopt(conn, request, worker.lifespan_state)
+        worker.async_pool.adopt(conn, request, worker.lifespan_state, *answer)
     except BaseException:
         if not isinstance(request.body, bytes):
             request.body.close()
+        if response is not None and response.close is not None:
+            close_response(response.close)
         raise
     worker.handed_off = True
 
@@ -134,6 +143,13 @@ def _steer(worker: SyncWorker, head: RequestReceived) -> bool:
 def _no_response(conn: Connection) -> None:
     if conn.hijacked is None:
         raise NeedsAsyncError("the application has no answer without an event loop")
+
+
+def _is_for_a_loop(worker: SyncWorker, conn: Connection, content: object) -> bool:
+    """Whether a loop has to send it, or the one that may be asked for it either way is there."""
+    if not hasattr(content, "__aiter__") or conn.state is not State.SERVING:
+        return False
+    return worker.async_pool is not None or not hasattr(content, "__iter__")
 
 
 def _respond(worker: SyncWorker, conn: Connection, request: Request, response: Response) -> None:

@@ -5,7 +5,7 @@ Text is `str` in Latin-1, one character a byte, as PEP 3333 has it: nothing is l
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
@@ -75,7 +75,8 @@ class FileBody:
 
 #: `bytes`, or a list of them, is sent at once. Any other iterable is a stream: each block is on
 #: the wire before the next is asked for, and its `close()`, if it has one, is called exactly once.
-Body = bytes | list[bytes] | FileBody | Iterable[bytes]
+#: An asynchronous iterable is streamed by the event loop of a hybrid, and of no use without one.
+Body = bytes | list[bytes] | FileBody | Iterable[bytes] | AsyncIterable[bytes]
 
 
 class Response(NamedTuple):
@@ -85,7 +86,8 @@ class Response(NamedTuple):
     `headers` keep their order and repetitions. `Date`, `Server`, and whatever frames the body are
     the server's business: they may be left out. A declared `Content-Length` is held to.
     `close`, if given, is called exactly once when the body needs no more of the application: on
-    the thread that ran it, after an error and after the client has left too.
+    the thread that ran it, after an error and after the client has left too. Behind an asynchronous
+    body it is another thread.
     `revise`, if given, is asked for the status and the headers again when the first block of a
     stream is there, for applications that may change their mind until then (PEP 3333).
     """

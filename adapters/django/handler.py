@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -95,6 +95,8 @@ class _AroundDjango(WSGIApp):
 
 def _stream(response: Any, headers: list[tuple[str, str]]) -> Any:
     """The body of a streaming response: by the kernel if it is a file, else block by block."""
+    if response.is_async:
+        return _AsyncBlocks(response)
     file = getattr(response, "file_to_stream", None)
     body = None if file is None else file_body(file, headers)
     return _blocks(response) if body is None else body
@@ -102,8 +104,21 @@ def _stream(response: Any, headers: list[tuple[str, str]]) -> Any:
 
 def _blocks(response: HttpResponseBase) -> Iterator[bytes]:
     # Only now: to iterate is to run the view's code, which must happen on its lent thread.
-    # An asynchronous iterator is consumed at once, with Django's own warning.
     yield from response
+
+
+class _AsyncBlocks:
+    """An asynchronous body: for the loop beside the threads. Without one it is consumed at once,
+    with Django's own warning."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return _blocks(self._response)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._response.__aiter__()  # type: ignore[no-any-return]
 
 
 class _Thread:

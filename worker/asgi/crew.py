@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..connection import Connection
     from ..lifecycle import LifecycleCollector
-    from ..messages import ASGIApp, Request
+    from ..messages import ASGIApp, Request, Response
     from ..poller import ConnectionQueue, Poller
     from ..sync_worker import SyncWorker
 
@@ -159,7 +159,13 @@ class LoopCrew:
         self._threads.append(thread)
         thread.start()
 
-    def adopt(self, connection: Connection, request: Request, state: dict[str, Any]) -> None:
+    def adopt(
+        self,
+        connection: Connection,
+        request: Request,
+        state: dict[str, Any],
+        response: Response | None = None,  # noqa: ARG002 - beside no sync application there is none
+    ) -> None:
         """See `AsyncPool.adopt`. Where no loop runs yet, `attend` will be called."""
         worker = self.least_busy(self.workers[0])
         if worker.call(worker.adopt, connection, request, state, None):
@@ -330,9 +336,20 @@ class LoopPool(LoopCrew):
         super().__init__(app, config, **keywords)
         self.held = True
 
-    def adopt(self, connection: Connection, request: Request, state: dict[str, Any]) -> None:
+    def adopt(
+        self,
+        connection: Connection,
+        request: Request,
+        state: dict[str, Any],
+        response: Response | None = None,
+    ) -> None:
         """See `AsyncPool.adopt`."""
-        home = connection.worker
         worker = self.least_busy(self.workers[0])
-        if not worker.call(worker.adopt, connection, request, state, home):
+        home = connection.worker
+        if response is None:
+            taken = worker.call(worker.adopt, connection, request, state, home)
+        else:  # what has been set for the request, such as a language, is set for its stream
+            context = contextvars.copy_context()
+            taken = worker.call(worker.stream, connection, request, response, home, context)
+        if not taken:
             raise RuntimeError("the event loop has ended")

@@ -356,15 +356,22 @@ class ForwardedLine(HTTPLine):
 def adopted(line: HTTPLine, request: Request) -> None:
     """Begin with a request that a thread has read, its body too."""
     head, body = request.head, request.body
-    meta = _classify_request(head)
-    line.phase = _BUSY
-    line.resume_reading()
-    if meta.websocket:
+    if _classify_request(head).websocket:
+        line.phase = _BUSY
+        line.resume_reading()
         if not isinstance(body, bytes):
             body.close()
         line._upgrade(head)
         return
-    line.cycle = cycle = Cycle(line, head)
-    cycle.persistent = line.worker.persistent and not meta.close
+    cycle = answering(line, request)
     cycle.incoming = body or None
     line._call(cycle)
+
+
+def answering(line: HTTPLine, request: Request) -> Cycle:
+    """The cycle of a request that a thread has read, without its body."""
+    line.phase = _BUSY
+    line.resume_reading()
+    line.cycle = cycle = Cycle(line, request.head)
+    cycle.persistent = line.worker.persistent and not _classify_request(request.head).close
+    return cycle

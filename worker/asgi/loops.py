@@ -45,18 +45,24 @@ def loop_count(config: ServerConfig) -> int:
 
 def _eager() -> Callable[..., asyncio.Task[None]]:
     def start(
-        coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
+        coroutine: Coroutine[Any, Any, None],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
     ) -> asyncio.Task[None]:
-        context = contextvars.Context()
+        context = contextvars.Context() if context is None else context
         return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
 
     return start
 
 
 def _scheduled(
-    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
+    coroutine: Coroutine[Any, Any, None],
+    loop: asyncio.AbstractEventLoop,
+    context: contextvars.Context | None,
 ) -> asyncio.Task[None]:
-    return loop.create_task(coroutine, context=contextvars.Context())
+    return loop.create_task(
+        coroutine, context=contextvars.Context() if context is None else context
+    )
 
 
 def _start_function() -> Callable[..., asyncio.Task[None]]:
@@ -66,5 +72,6 @@ def _start_function() -> Callable[..., asyncio.Task[None]]:
 
 
 #: Starts a task: at once where Python can, so that a call that waits for nothing is never
-#: scheduled at all. Its context is its own and new: what starts it may be the end of another one.
+#: scheduled at all. Its context is its own and new, where none is given: what starts it may be the
+#: end of another one.
 start_task = _start_function()

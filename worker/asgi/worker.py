@@ -17,18 +17,19 @@ from ..http1 import RequestParser
 from ..lifecycle import ConnectionOpened, LifecycleCollector
 from ..proxies import Forwarding
 from ..readiness import has_input
-from .http import ForwardedLine, HTTPLine, adopted
+from .http import ForwardedLine, HTTPLine, adopted, answering
 from .intake import Phase
 from .lifespan import Lifespan
 from .loops import loop_factory, start_task
 from .scope import Scopes
+from .streamed import Streamed
 from .writer import LoopWriter
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from ..listener import Listener
-    from ..messages import ASGIApp, Request
+    from ..messages import ASGIApp, Request, Response
     from ..sync_worker import SyncWorker
     from .crew import LoopCrew
     from .line import Line
@@ -271,6 +272,18 @@ class LoopWorker:
         self.given = state
         adopted(self._line(self, conn, home), request)
 
+    def stream(
+        self,
+        conn: Connection,
+        request: Request,
+        response: Response,
+        home: SyncWorker | None,
+        context: contextvars.Context,
+    ) -> None:
+        """Send the asynchronous body of `response`, which a thread's application has returned."""
+        line = self._line(self, conn, home)
+        self.begin(answering(line, request), {}, Streamed(request, response), context)
+
     def _make_room(self) -> bool:
         """Close the connection that has been idle the longest; False when none is idle."""
         idle = [
@@ -300,12 +313,18 @@ class LoopWorker:
             for fd, listener in self._listeners.items():
                 self.loop.add_reader(fd, self._accept, listener)
 
-    def begin(self, call: Call, scope: dict[str, Any]) -> None:
-        """Start an application's call. `scope` gets the state, which `call` keeps for itself: a
-        shallow copy, as the specification wants it."""
+    def begin(
+        self,
+        call: Call,
+        scope: dict[str, Any],
+        app: ASGIApp | None = None,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        """Start an application's call, the worker's if not another's is given. `scope` gets the
+        state: a shallow copy, as the specification wants it."""
         given = self.given or self.crew.lifespan_state
         scope["state"] = {**given, **self.state} if given else self.state.copy()
-        task = start_task(call.run(self.app, scope), self.loop)
+        task = start_task(call.run(app or self.app, scope), self.loop, context)
         if not task.done():
             call.task = task
             self.calls.add(call)
