@@ -52,7 +52,11 @@ class Supervised:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         if ready:
-            self.await_line("Ctrl-C")
+            try:
+                self.await_line("Ctrl-C")
+            except BaseException:
+                self.close()
+                raise
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -178,6 +182,8 @@ class Load:
                     try:
                         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                         head, body = receive(sock)
+                        if not head.startswith(b"HTTP/1.1 200 "):
+                            raise ConnectionError(f"refused: {head!r}")
                     except OSError as error:
                         with self._lock:
                             self.failures.append(str(error))

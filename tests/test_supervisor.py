@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,6 +177,35 @@ def test_the_file_of_a_unix_socket(start: Start, tmp_path: Path) -> None:
         assert receive(client)[1].startswith(b"old ")
     assert server.end() == 0
     assert not (tmp_path / "here.sock").exists()
+
+
+def test_several_sockets_of_all_kinds(start: Start, tmp_path: Path) -> None:
+    """Both families, and a unix socket with permissions where a stale one was."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+    binds = ["127.0.0.1:0", f"unix:{path}", *(["*:0"] if socket.has_dualstack_ipv6() else [])]
+    arguments = [word for bind in binds for word in ("--bind", bind)]
+    server = start(*arguments, "--unix-permissions", "660")
+    places: list[tuple[int, Any]] = [(socket.AF_UNIX, str(path))]
+    for host, port in re.findall(r"http://(\[.*?\]|[^\s:]+):(\d+)", "".join(server.lines)):
+        family = socket.AF_INET6 if "[" in host else socket.AF_INET
+        places.append((family, (host.strip("[]"), int(port))))
+    assert len(places) == (4 if len(binds) == 3 else 2)
+    for turn in range(2):
+        for family, place in places:
+            with socket.socket(family, socket.SOCK_STREAM) as client:
+                client.settimeout(20)
+                client.connect(place)
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert receive(client)[1].startswith(b"old ")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        if turn == 0:
+            server.send(signal.SIGHUP)
+            server.await_line("The new application is served")
+            server.await_line("with code 0", 2)
+    assert server.end() == 0
+    assert not path.exists()
 
 
 # ---- Reload -------------------------------------------------------------------------------

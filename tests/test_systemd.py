@@ -20,7 +20,7 @@ from loopless.worker import Bind, ConfigError
 from loopless.worker.listener import open_socket, parse_bind
 from loopless.worker.systemd import Notifier, inherited_sockets
 
-from .supervised import APP, Supervised
+from .supervised import APP, Supervised, receive, until
 
 
 class Manager:
@@ -68,6 +68,34 @@ def test_ready_alive_and_stopping(manager: Manager, folder: Path, workers: str) 
         server.send(signal.SIGTERM)
         manager.hear("STOPPING=1")
         assert server.end(0) == 0
+    finally:
+        server.close()
+
+
+def test_a_single_process_that_takes_no_requests_is_silent(manager: Manager, folder: Path) -> None:
+    (folder / "app.py").write_text(
+        "import pathlib, time\n"
+        "def app(environ, start_response):\n"
+        "    pathlib.Path('begun').touch()\n"
+        "    while not pathlib.Path('go').exists(): time.sleep(0.005)\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'well']\n"
+    )
+    environment = {**manager.environment, "WATCHDOG_USEC": "2000000"}
+    server = Supervised(folder, "--bind", "127.0.0.1:0", "--threads", "1", env=environment)
+    try:
+        manager.hear("WATCHDOG=1")
+        with socket.create_connection(("127.0.0.1", server.port), 20) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            until((folder / "begun").exists)
+            manager.sock.settimeout(4)  # the manager would have lost its patience twice
+            with pytest.raises(TimeoutError):
+                while True:
+                    manager.hear("WATCHDOG=1")
+            manager.sock.settimeout(20)
+            (folder / "go").touch()
+            assert receive(client)[1] == b"well"
+            manager.hear("WATCHDOG=1")
     finally:
         server.close()
 
@@ -153,6 +181,54 @@ def test_socket_activation(folder: Path, workers: str) -> None:
     assert b"\r\n\r\nold " in answer
     assert f"http://127.0.0.1:{port}" in output
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_several_sockets_with_names(folder: Path, workers: str) -> None:
+    """Their order counts; their names are for the manager, and the application sees neither."""
+    (folder / "app.py").write_text(
+        "import os\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [repr([name for name in os.environ if 'LISTEN' in name]).encode()]\n"
+    )
+    launcher = (
+        "import fcntl, os, sys\n"
+        "given = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]]\n"
+        "moved = [os.dup2(fd, place) for place, fd in enumerate(given, 3)]\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2', LISTEN_FDNAMES='a:b')\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'loopless', *sys.argv[3:]])\n"
+    )
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as unix,
+    ):
+        unix.bind(str(folder / "s"))
+        unix.listen()
+        port = tcp.getsockname()[1]
+        fds = [tcp.fileno(), unix.fileno()]
+        command = [sys.executable, "-c", launcher, *map(str, fds), "--workers", workers]
+        with subprocess.Popen(
+            command, cwd=folder, pass_fds=fds, stdout=subprocess.PIPE, text=True
+        ) as process:
+            for sock in (tcp, unix):
+                with socket.socket(sock.family, socket.SOCK_STREAM) as client:
+                    client.settimeout(20)
+                    client.connect(sock.getsockname())
+                    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    answer = b"".join(iter(lambda client=client: client.recv(4096), b""))
+                    assert answer.endswith(b"\r\n\r\n[]")
+            assert process.stdout is not None
+            output = ""
+            while "Ctrl-C" not in output:
+                output += (line := process.stdout.readline())
+                assert line, output
+            process.terminate()
+            process.communicate(timeout=20)
+    assert f"http://127.0.0.1:{port}" in output
+    assert f"unix:{folder}/s" in output
+    assert process.returncode == 0
+    assert (folder / "s").exists(), "the manager's, and not ours to remove"
 
 
 def test_sockets_are_taken_once_and_by_whom_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,11 +27,13 @@ from loopless import (
     ThreadedServer,
     make_server,
 )
+from loopless.worker.crew import Crew
 from loopless.worker.peer import distinguished
 from loopless.worker.settings import Tls
 from loopless.worker.tls_context import make_context
 
 from .certificates import PASSWORD, Authority, openssl
+from .supervised import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -569,14 +571,18 @@ def test_what_was_not_said_is_counted(serve: Serve, connect: Connect, caplog: An
 # ---- Handshakes that never end --------------------------------------------------------------
 
 
-def test_promise_3_half_open_handshakes_and_the_requests_of_others(
+def test_promise_3_a_thousand_half_open_handshakes_and_the_requests_of_others(
     serve: Serve, connect: Connect, connect_tls: Connect, files: Files
 ) -> None:
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
     binds = ["127.0.0.1:0", "http://127.0.0.1:0"]
-    server = serve(app, bind=binds, certfile=str(files.both), threads=1)
-    for number in range(200):
+    certfile = str(files.both)
+    server = serve(app, bind=binds, certfile=certfile, threads=1, handshake_timeout=600)
+    crew = server.crew
+    assert isinstance(crew, Crew)
+    for number in range(1000):
         connect(server).send(hello[: number % len(hello)])
+    until(lambda: len(crew.poller.connections) == 1000)
     with socket.create_connection(server.addresses[1], 10) as sock:
         plain = Client(sock)
         for _ in range(20):
@@ -584,6 +590,8 @@ def test_promise_3_half_open_handshakes_and_the_requests_of_others(
             assert plain.get().body == b"http"
             assert connect_tls(server).get().body == b"https"
             assert time.monotonic() - started < 2
+    # they are all there yet
+    assert len(crew.poller.connections) >= 1000
 
 
 # ---- Other programs -------------------------------------------------------------------------
