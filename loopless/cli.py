@@ -179,6 +179,8 @@ def _run(
     reload_extra: tuple[str, ...],
     **options: Any,
 ) -> int:
+    if reload and _is_default("static_refresh"):
+        options["static_refresh"] = True
     config = checked_config(options)
     inherited = None
 
@@ -190,7 +192,10 @@ def _run(
 
     if reload:
         if config.processes.needs_supervisor:
-            raise ConfigError("workers: --reload restarts a single process; leave one of them out")
+            option = config.processes.reason_for_supervisor or "workers"
+            raise ConfigError(
+                f"{option}: --reload restarts a single process; leave one of them out"
+            )
         roots = _existing(reload_dir) or [app_dir, *app_folder(app, app_dir)]
         watched = Watched(roots, ("*.py", *reload_include), reload_exclude, reload_extra)
         inherited = Inherited.take()
@@ -237,6 +242,11 @@ def _show(**options: Any) -> int:
     config = checked_config({name: options[name] for name in options if name in names})
     say(show(config, sources))
     return 0
+
+
+def _is_default(name: str) -> bool:
+    """Whether nobody has said anything about the option `name`."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.DEFAULT
 
 
 def _existing(folders: tuple[str, ...]) -> list[str]:

@@ -17,6 +17,7 @@ from .settings import (
     Log,
     Option,
     Processes,
+    Static,
     Timeouts,
     Tls,
     Workers,
@@ -35,6 +36,7 @@ class ServerConfig:
     processes: Processes = field(default_factory=Processes)
     asgi: ASGI = field(default_factory=ASGI)
     tls: Tls = field(default_factory=Tls)
+    static: Static = field(default_factory=Static)
     log: Log = field(default_factory=Log)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -128,6 +130,7 @@ TITLES = {
     "processes": "Processes",
     "asgi": "ASGI",
     "tls": "TLS",
+    "static": "Static files",
     "log": "Logs",
     "limits": "Limits",
     "timeouts": "Timeouts",
