@@ -12,6 +12,10 @@ from .listener import BoundUnixSocket
 from .settings import ConfigError, Processes
 
 
+# The number with which system calls say "leave it": nobody has it.
+_NOBODY_S = 2**32 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A user and a group. `name` and `home` are empty for a number that is no known user."""
@@ -72,30 +76,44 @@ class Identity:
 
 def find_identity(settings: Processes) -> Identity | None:
     """The user and the group that `settings` name; None without. Raises `ConfigError`."""
-    user, group = settings.user, settings.group
-    if not user and not group:
+    if not settings.user and not settings.group:
         return None
     try:
-        import grp
+        import grp  # noqa: F401 - where there is one there is the other
         import pwd
     except ImportError:
-        raise ConfigError("user: this system has no such users; leave it out") from None
-    gid = -1
-    if group:
-        try:
-            gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
-        except (KeyError, OverflowError):
-            raise ConfigError(f"group: there is no group {group}; see getent group") from None
-    if not user:
+        option = "user" if settings.user else "group"
+        raise ConfigError(f"{option}: this system has no such; leave it out") from None
+    gid = _group(settings.group) if settings.group else -1
+    if not settings.user:
         return Identity(os.getuid(), gid)
+    number = _number(settings.user)
     try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except (KeyError, OverflowError):
-        if not user.isdecimal():
-            raise ConfigError(f"user: there is no user {user}; see getent passwd") from None
+        entry = pwd.getpwnam(settings.user) if number < 0 else pwd.getpwuid(number)
+    except KeyError:
+        if number < 0:
+            raise ConfigError(
+                f"user: there is no user {settings.user}; see getent passwd"
+            ) from None
         if gid < 0:
             raise ConfigError(
-                f"group: nobody knows the user {user}, nor a group of its; give --group too"
+                f"group: nobody knows the user {number}, nor a group of its; give --group too"
             ) from None
-        return Identity(int(user), gid)
+        return Identity(number, gid)
     return Identity(entry.pw_uid, entry.pw_gid if gid < 0 else gid, entry.pw_name, entry.pw_dir)
+
+
+def _group(text: str) -> int:
+    import grp
+
+    number = _number(text)
+    try:
+        return grp.getgrnam(text).gr_gid if number < 0 else number
+    except KeyError:
+        raise ConfigError(f"group: there is no group {text}; see getent group") from None
+
+
+def _number(text: str) -> int:
+    """The number that `text` is, if a user or a group can have it; else -1."""
+    number = int(text) if text.isdecimal() and len(text) <= 10 else -1
+    return number if number < _NOBODY_S else -1
