@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from .listener import BoundUnixSocket
 from .settings import ConfigError, Processes
 
-
 # The number with which system calls say "leave it": nobody has it.
 _NOBODY_S = 2**32 - 1
 
