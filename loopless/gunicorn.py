@@ -18,10 +18,10 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
-from gunicorn.errors import AppImportError
-from gunicorn.glogging import Logger
-from gunicorn.sock import ssl_context
-from gunicorn.workers.base import Worker
+from gunicorn.errors import AppImportError  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
+from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from .adapters.wsgi import Call, Environ, WSGIApp
 from .process import raise_descriptor_limit
@@ -39,6 +39,8 @@ _GROUPS_OF_GUNICORN = ("bind", "processes", "tls", "log")
 
 class ThreadWorker(Worker):  # type: ignore[misc]
     """Serves a WSGI application on threads, as the command `loopless` does."""
+
+    alive: bool
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:  # noqa: ARG003
@@ -75,7 +77,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         )
         server.start()
         assert server.crew is not None
-        pulse = Pulse(server.crew)
+        pulse = Pulse(server.parts())
         while self.alive:
             if pulse.age() <= 2 * _LOOK:  # else the master counts the seconds
                 self.notify()
