@@ -418,8 +418,8 @@ def test_no_file_stays_open(serve: Serve, connect: Connect, folder: Path, each_a
 
 
 def test_a_cancelled_call_closes_its_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loopless.worker.asgi.static import ASGIStaticApp
     from loopless.worker.static import StaticFiles
-    from loopless.worker.static.on_loop import ASGIStaticApp
 
     (folder / "large.bin").write_bytes(bytes(1_000_000))
     files = StaticFiles(ServerConfig.from_options(static=f"/static={folder}").static)

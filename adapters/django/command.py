@@ -116,6 +116,12 @@ class LooplessCommand(_Command):
             parser.error = partial(_complain, parser)  # type: ignore[method-assign]
         return parser
 
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Django's; but without colours where `NO_COLOR` asks for none, which Django leaves."""
+        if os.environ.get("NO_COLOR") and not options["force_color"]:
+            options["no_color"] = True
+        return super().execute(*args, **options)
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Check what was typed, then serve, with or without autoreload."""
         del args

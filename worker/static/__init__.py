@@ -24,7 +24,7 @@ def with_files(settings: Static, app: Any, sync_app: SyncApp | None) -> tuple[An
     if sync_app is not None:
         return app, StaticApp(sync_app, files)
     if is_asgi(app):
-        from .on_loop import ASGIStaticApp
+        from ..asgi.static import ASGIStaticApp
 
         return ASGIStaticApp(app, files), None
     return StaticApp(app, files), None

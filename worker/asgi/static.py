@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..messages import ASGIApp
-    from .files import StaticFiles
+    from ..static.files import StaticFiles
 
 _BLOCK = 256 * 1024
 # What decides about an answer; everything else of a request is not looked at.
