@@ -8,6 +8,7 @@ from .adapters import as_app, as_sync_app
 from .apps import load_app
 from .worker import ConfigError, LifecycleCollector, Server, ServerConfig
 from .worker.listener import open_sockets
+from .worker.pid_file import pid_file
 from .worker.server import Hybrid, Served
 from .worker.supervisor import Loaded, run_supervised
 from .worker.systemd import inherited_sockets
@@ -39,9 +40,15 @@ class ThreadedServer(Server):
     ) -> None:
         config = ServerConfig.from_options(**options)
         if config.processes.needs_supervisor:
+            option = config.processes.reason_for_supervisor or "workers"
             raise ConfigError(
-                "workers: a server object serves in this process; serve() and the command loopless"
-                " start others"
+                f"{option}: a server object serves in this process; serve() and the command"
+                " loopless start others"
+            )
+        if config.processes.pid_file:
+            raise ConfigError(
+                "pid_file: a process may have several server objects; serve() and the command"
+                " loopless write one"
             )
         super().__init__(
             _as_served(app, interface, asgi_app),
@@ -113,9 +120,13 @@ def serve(
 
     if supervised:
         sockets = inherited_sockets(config.bind.backlog) or open_sockets(config.bind)
-        run_supervised(load, config, sockets, build=build)
+        with pid_file(config.processes.pid_file):
+            run_supervised(load, config, sockets, build=build)
     else:
-        build(load().app, inherited_sockets(config.bind.backlog)).serve_forever()
+        server = build(load().app, inherited_sockets(config.bind.backlog))
+        server.bind()
+        with pid_file(config.processes.pid_file):
+            server.serve_forever()
 
 
 def make_server(host: str, port: int, app: Any, **options: Any) -> ThreadedServer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+from collections.abc import Iterator, Sequence
 
 from .worker import Bind, ConfigError, ServerConfig
 from .worker.listener import BindAddress, open_socket, parse_bind
@@ -37,6 +38,16 @@ def open_socket_for(text: str, settings: Bind) -> socket.socket:
         return open_socket(address, settings.backlog, settings)
     except OSError as error:
         raise ConfigError(_bind_problem(text, address, error)) from None
+
+
+@contextlib.contextmanager
+def closed_in_the_end(sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """With them the files of unix sockets go; those that were closed already stay so."""
+    try:
+        yield
+    finally:
+        for sock in sockets:
+            sock.close()
 
 
 def _bind_problem(text: str, address: BindAddress, error: OSError) -> str:

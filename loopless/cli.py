@@ -23,7 +23,8 @@ from .command_options import (
     reload_options,
     spelled_as_flag,
 )
-from .config_file import read_settings, show
+from .config_file import CONCURRENCY, read_settings, show, with_concurrency
+from .foreign_options import instead_of
 from .process import USAGE_ERROR, say
 from .reload import Inherited, Watched
 from .serving import checked_config, run_reloader, run_server
@@ -72,6 +73,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except AppError as error:
         sys.stderr.write(error.trace)
         return _fail(str(error))
+    except click.NoSuchOption as error:
+        said = instead_of(error.option_name)
+        said = f"{error.option_name}: {said}" if said else error.format_message().rstrip(".")
+        return _fail(f"{said}; see loopless --help")
     except click.ClickException as error:
         return _fail(f"{error.format_message().rstrip('.')}; see loopless --help")
     except ConfigError as error:
@@ -132,7 +137,7 @@ def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> c
 def _config_option() -> click.Option:
     def read(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
         if not ctx.resilient_parsing:
-            ctx.obj = read_settings(path)
+            ctx.obj = with_concurrency(read_settings(path))
             ctx.default_map = ctx.obj.values
 
     return GroupedOption(
@@ -179,6 +184,11 @@ def _run(
     reload_extra: tuple[str, ...],
     **options: Any,
 ) -> int:
+    if reload:
+        if _is_default("static_refresh"):
+            options["static_refresh"] = True
+        if _is_of_platform("workers"):
+            options["workers"] = 1
     config = checked_config(options)
     inherited = None
 
@@ -190,7 +200,10 @@ def _run(
 
     if reload:
         if config.processes.needs_supervisor:
-            raise ConfigError("workers: --reload restarts a single process; leave one of them out")
+            option = config.processes.reason_for_supervisor or "workers"
+            raise ConfigError(
+                f"{option}: --reload restarts a single process; leave one of them out"
+            )
         roots = _existing(reload_dir) or [app_dir, *app_folder(app, app_dir)]
         watched = Watched(roots, ("*.py", *reload_include), reload_exclude, reload_extra)
         inherited = Inherited.take()
@@ -237,6 +250,18 @@ def _show(**options: Any) -> int:
     config = checked_config({name: options[name] for name in options if name in names})
     say(show(config, sources))
     return 0
+
+
+def _is_default(name: str) -> bool:
+    """Whether nobody has said anything about the option `name`."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.DEFAULT
+
+
+def _is_of_platform(name: str) -> bool:
+    """Whether nobody but the platform, which does not know what is run, has said anything."""
+    ctx = click.get_current_context()
+    source = ctx.get_parameter_source(name)
+    return source is ParameterSource.DEFAULT_MAP and ctx.obj.places[name] == CONCURRENCY
 
 
 def _existing(folders: tuple[str, ...]) -> list[str]:

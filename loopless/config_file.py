@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 OWN_FILE = "loopless.toml"
 SHARED_FILE = "pyproject.toml"
+#: The variable in which platforms say how many processes a machine of theirs is good for.
+CONCURRENCY = "WEB_CONCURRENCY"
 
 _OPTIONS = {option.name: option for option in OPTIONS}
 
@@ -58,6 +61,25 @@ def read_settings(path: str | None = None) -> Settings:
         if settings.path is not None:
             return settings
     return Settings()
+
+
+def with_concurrency(settings: Settings) -> Settings:
+    """`settings`, and the number of workers from `WEB_CONCURRENCY` where they say none.
+
+    Raises `ConfigError`.
+    """
+    text = os.environ.get(CONCURRENCY)
+    if not text or "workers" in settings.values:
+        return settings
+    try:
+        workers = _OPTIONS["workers"].convert(text)
+    except ConfigError as error:
+        raise ConfigError(f"{CONCURRENCY}: {str(error).partition(': ')[2]}") from None
+    return Settings(
+        settings.path,
+        {**settings.values, "workers": workers},
+        {**settings.places, "workers": CONCURRENCY},
+    )
 
 
 def _read(path: Path, *, required: bool) -> Settings:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .worker import ServerConfig
 from .worker.access_log import compile_format
+from .worker.identity import find_identity
 from .worker.listener import hosts_of
 from .worker.proxies import check as check_proxies
 from .worker.tls_context import make_context
@@ -20,6 +21,11 @@ USAGE_ERROR = 2
 
 def check_files(config: ServerConfig) -> None:
     """Look at what `config` names, before an application is imported. Raises `ConfigError`."""
+    if config.static.mounts:
+        from .worker.static.folders import check_static
+
+        check_static(config.static)
+    find_identity(config.processes)
     compile_format(config.log.format)
     check_proxies(config.proxies)
     make_context(config.tls, hosts_of(config))

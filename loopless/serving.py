@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from .apps import AppError
 from .banner import start_message
-from .binding import open_sockets
+from .binding import closed_in_the_end, open_sockets
 from .process import check_files, configure_logging, raise_descriptor_limit, say
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .worker import ConfigError, Server, ServerConfig, StartupError
+from .worker.pid_file import pid_file
 
 if TYPE_CHECKING:
     import ssl
@@ -53,7 +54,9 @@ def run_reloader(config: ServerConfig, watched: Watched, command: Sequence[str] 
 
     Returns the exit code. Raises `ConfigError` for an address that cannot be bound.
     """
-    return Reloader(command or this_command(), open_sockets(config), watched, say).run()
+    sockets = open_sockets(config)
+    with closed_in_the_end(sockets), pid_file(config.processes.pid_file):
+        return Reloader(command or this_command(), sockets, watched, say).run()
 
 
 def run_server(
@@ -88,12 +91,15 @@ def run_server(
 
     # Until `serve_forever` handles them, both signals end the start.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _start(server)
-        server.serve_forever(announce)
-    except KeyboardInterrupt:
-        with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
-            server.stop()
+    # under a reloader its parent has one
+    written = "" if inherited is not None else config.processes.pid_file
+    with closed_in_the_end(sockets), pid_file(written):
+        try:
+            _start(server)
+            server.serve_forever(announce)
+        except KeyboardInterrupt:
+            with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
+                server.stop()
     return 0
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .banner import start_message
-from .binding import open_sockets
+from .binding import closed_in_the_end, open_sockets
 from .process import configure_logging, raise_descriptor_limit
 from .worker import Request, Server, ServerConfig
+from .worker.pid_file import pid_file
 from .worker.server import Served
 from .worker.supervisor import Loaded, run_supervised
 
@@ -51,14 +52,15 @@ def run_workers(
     def build(app: Served, given: Sequence[socket.socket]) -> Server:
         return Server(app, config, sockets=given, ssl_context=ssl_context)
 
-    run_supervised(
-        load_loudly,
-        config,
-        sockets,
-        build=build,
-        started=announce,
-        stopping=lambda: say("stopping"),
-    )
+    with closed_in_the_end(sockets), pid_file(config.processes.pid_file):
+        run_supervised(
+            load_loudly,
+            config,
+            sockets,
+            build=build,
+            started=announce,
+            stopping=lambda: say("stopping"),
+        )
     return 0
 
 

@@ -39,9 +39,19 @@ class Supervised:
 
     def __init__(self, folder: Path, *arguments: str, ready: bool = True, **options: Any) -> None:
         command = [sys.executable, "-W", "error", "-m", "loopless", *arguments]
+        self.start([*command, "--log-level", "debug"], folder, **options)
+        if ready:
+            try:
+                self.await_line("Ctrl-C")
+            except BaseException:
+                self.close()
+                raise
+
+    def start(self, command: list[str], folder: Path, **options: Any) -> None:
+        """Run `command` among the files of `folder`."""
         options["env"] = {**os.environ, **options.get("env", {}), "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = subprocess.Popen(
-            [*command, "--log-level", "debug"],
+            command,
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -51,12 +61,6 @@ class Supervised:
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        if ready:
-            try:
-                self.await_line("Ctrl-C")
-            except BaseException:
-                self.close()
-                raise
 
     def _read(self) -> None:
         assert self.process.stdout is not None

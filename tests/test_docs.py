@@ -15,6 +15,7 @@ import pytest
 
 from loopless.adapters.flask.command import serve
 from loopless.cli import main
+from loopless.foreign_options import FOREIGN_OPTIONS
 from loopless.worker import OPTIONS
 
 from .apps.django_project import DJANGO_OPTIONS
@@ -90,6 +91,8 @@ def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # in the running text too
     mentioned = set(re.findall(r"`(--[a-z-]+)[ `]", page.read_text("utf-8")))
     known |= {"--check", "--loopless-live-server", *DJANGO_OPTIONS}
+    if page.name in ("differences.md", "other-hosts.md"):
+        known |= set(FOREIGN_OPTIONS)
     assert mentioned <= (known | flask_knows if page.name == "flask.md" else known)
 
 

@@ -18,6 +18,7 @@ from .settings import (
     Option,
     Processes,
     Proxies,
+    Static,
     Timeouts,
     Tls,
     Workers,
@@ -37,6 +38,7 @@ class ServerConfig:
     asgi: ASGI = field(default_factory=ASGI)
     tls: Tls = field(default_factory=Tls)
     proxies: Proxies = field(default_factory=Proxies)
+    static: Static = field(default_factory=Static)
     log: Log = field(default_factory=Log)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -131,6 +133,7 @@ TITLES = {
     "asgi": "ASGI",
     "tls": "TLS",
     "proxies": "Proxies",
+    "static": "Static files",
     "log": "Logs",
     "limits": "Limits",
     "timeouts": "Timeouts",

@@ -138,7 +138,7 @@ def _permissions(settings: Bind) -> int | None:
 def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socket:
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("bind: this system has no unix sockets; bind a port")
-    sock = _UnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = BoundUnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
         if permissions is not None:
@@ -154,7 +154,7 @@ def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socke
     return sock
 
 
-class _UnixSocket(socket.socket):
+class BoundUnixSocket(socket.socket):
     """A unix socket that was bound here: its file goes when it is closed."""
 
     def close(self) -> None:

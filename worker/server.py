@@ -123,6 +123,13 @@ class Server:
             raise
         self.addresses = [sock.getsockname() for sock in self._sockets]
 
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Let `ssl_context` be what `config.tls` says: read before its files were out of reach.
+
+        Before `bind`.
+        """
+        self._ssl_context = ssl_context
+
     def _without_tls(self, addresses: list[BindAddress]) -> list[bool]:
         """Which of the sockets speak plain HTTP. Raises `ConfigError`."""
         if len(addresses) != len(self._sockets):  # they come from somewhere else

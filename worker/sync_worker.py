@@ -122,6 +122,10 @@ class SyncWorker:
         sync_app: SyncApp | None = None,
     ) -> None:
         self.worker_id = worker_id
+        if config.static.mounts:
+            from .static import with_files
+
+            app, sync_app = with_files(config.static, app, sync_app)
         # Of the server
         self.config = config
         self._app = app

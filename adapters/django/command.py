@@ -36,6 +36,7 @@ from loopless.process import check_files, configure_logging, raise_descriptor_li
 from loopless.reload import GRACE
 from loopless.version import __version__
 from loopless.worker import ConfigError, Server, ServerConfig, StartupError
+from loopless.worker.pid_file import pid_file
 
 from . import autoreload
 from .handler import django_app
@@ -115,6 +116,12 @@ class LooplessCommand(_Command):
             parser.error = partial(_complain, parser)  # type: ignore[method-assign]
         return parser
 
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Django's; but without colours where `NO_COLOR` asks for none, which Django leaves."""
+        if os.environ.get("NO_COLOR") and not options["force_color"]:
+            options["no_color"] = True
+        return super().execute(*args, **options)
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Check what was typed, then serve, with or without autoreload."""
         del args
@@ -151,11 +158,17 @@ class LooplessCommand(_Command):
                 raise ConfigError("an address was given twice: as an argument, and by --bind")
             typed["bind"] = self._address(options["addrport"] or "", ipv6=options["use_ipv6"])
         defaults: dict[str, Any] = {"bind": self._address("", ipv6=False)}
+        reloads = options["use_reloader"] and settings.DEBUG
+        if reloads:
+            defaults["static_refresh"] = True
         if settings.DEBUG:
             defaults["graceful_timeout"] = GRACE  # no developer waits for an open stream
         config = configure(options, defaults={**defaults, **setting}, typed=typed)
-        if config.processes.needs_supervisor and options["use_reloader"] and settings.DEBUG:
-            raise ConfigError("workers: autoreload is for a single process; add --noreload")
+        if reloads and (config.processes.needs_supervisor or config.processes.pid_file):
+            option = config.processes.reason_for_supervisor or (
+                "workers" if config.processes.needs_supervisor else "pid_file"
+            )
+            raise ConfigError(f"{option}: autoreload is for a single process; add --noreload")
         return config
 
     def _address(self, typed: str, *, ipv6: bool) -> str:
@@ -217,11 +230,12 @@ class LooplessCommand(_Command):
             sockets=autoreload.line().sockets(config),
             lifecycle_collector=_request_log(config),
         )
-        try:
-            self._server.start()
-        except (OSError, StartupError) as error:
-            raise ConfigError(f"the server cannot start: {error}") from None
-        self._serve(self._server, static=static, **options)
+        with pid_file(config.processes.pid_file):
+            try:
+                self._server.start()
+            except (OSError, StartupError) as error:
+                raise ConfigError(f"the server cannot start: {error}") from None
+            self._serve(self._server, static=static, **options)
 
     def _stop(self) -> None:
         if self._server is not None:

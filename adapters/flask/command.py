@@ -206,12 +206,15 @@ def _serve(
     ssl_context = _use_certificate(cert, key, given)
     if debug and not {"access_log", "log_format"} & given.keys():
         given |= _DEBUG_LOG
+    if reload:
+        given.setdefault("static_refresh", True)
     config = checked_config(given)
     debugger = debug if debugger is None else debugger
     if config.processes.needs_supervisor and (reload or debugger):
+        option = config.processes.reason_for_supervisor or "workers"
         raise ConfigError(
-            "workers: the reloader and the debugger are for a single process; add --no-reload and"
-            " --no-debugger, or leave out --workers"
+            f"{option}: the reloader and the debugger are for a single process; add --no-reload"
+            f" and --no-debugger, or leave out --{option.replace('_', '-')}"
         )
     inherited = None
     if reload:

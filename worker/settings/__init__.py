@@ -4,6 +4,7 @@ Every field of theirs is one option. Its name on the command line, in `serve(app
 settings page, its type, its unit and its help text are read from the field, so they cannot drift.
 """
 
+from .files import Static
 from .limits import Limits, Timeouts
 from .logs import Log
 from .network import Bind, Tls
@@ -20,6 +21,7 @@ __all__ = [
     "Option",
     "Processes",
     "Proxies",
+    "Static",
     "Timeouts",
     "Tls",
     "Workers",

@@ -90,11 +90,30 @@ class Processes:
         unit="bytes",
         low=0,
     )
+    pid_file: str = option(
+        "pid_file",
+        "",
+        "Write the number of the process that takes signals to this file, when the addresses are"
+        " bound, and remove it in the end.",
+    )
+    user: str = option(
+        "user",
+        "",
+        "The user, a name or a number, that the worker processes become before they import the"
+        " application. The supervisor stays root, to bind ports and to read keys.",
+    )
+    group: str = option("group", "", "The group that they become; without it, that of the user.")
 
     @property
     def needs_supervisor(self) -> bool:
         """Whether serving in the process that was started would not do."""
-        return bool(self.workers != 1 or self.preload or self.max_requests or self.max_rss)
+        return bool(self.workers != 1 or self.reason_for_supervisor)
+
+    @property
+    def reason_for_supervisor(self) -> str:
+        """The option, beside `workers`, because of which there must be one; empty without."""
+        names = ("preload", "max_requests", "max_rss", "user", "group")
+        return next((name for name in names if getattr(self, name)), "")
 
 
 @dataclass(frozen=True, slots=True)

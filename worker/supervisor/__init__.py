@@ -11,15 +11,22 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import ServerConfig
+from ..identity import Identity, find_identity
+from ..listener import hosts_of
 from ..server import Served, Server
 from ..settings import ConfigError
+from ..tls_context import make_context
 from .forking import Build, Job, Loaded
 from .phases import TRANSITIONS, IllegalPhase, Phase, Phased
 from .supervisor import StartFailed, Supervisor
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = [
     "TRANSITIONS",
@@ -53,13 +60,43 @@ def run_supervised(
     Raises `StartFailed` when the application cannot be loaded or served, `ConfigError` on a system
     that cannot fork, and `RuntimeError` beside other threads.
     """
-    job = Job(load, build or partial(_plain_server, config), config, list(sockets))
+    build = build or partial(_plain_server, config)
+    job = Job(load, build, config, list(sockets))
     try:
         _check()
+        if identity := find_identity(config.processes):
+            identity.require_means()
+            identity.give(sockets)
+            job = replace(job, **_as_somebody(identity, config, load, build))
         count = config.worker_count()
         Supervisor(job, count, started or _say_nothing, stopping or _say_nothing).run()
     finally:
         job.close_sockets()
+
+
+def _as_somebody(
+    identity: Identity, config: ServerConfig, load: Callable[[], Loaded], build: Build
+) -> dict[str, Any]:
+    """`load` and `build` for processes that become another user before anything is imported.
+
+    What only root may read, a key, is read before that: in each new process, or a reload would
+    have the old one.
+    """
+    context: ssl.SSLContext | None = None
+
+    def load_as_somebody() -> Loaded:
+        nonlocal context
+        context = make_context(config.tls, hosts_of(config))
+        identity.assume()
+        return load()
+
+    def build_with_context(app: Served, sockets: Sequence[socket.socket]) -> Server:
+        server = build(app, sockets)
+        if context is not None:
+            server.use_context(context)
+        return server
+
+    return {"load": load_as_somebody, "build": build_with_context}
 
 
 def _check() -> None:

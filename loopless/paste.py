@@ -1,0 +1,85 @@
+"""Entry points for PasteDeploy: `use = egg:loopless` in the `[server:main]` of an ini file.
+
+    [server:main]
+    use = egg:loopless
+    bind = 127.0.0.1:6543 [::1]:6543
+    threads = 16
+    limit_body = 20M
+
+The keys are the options of the option table; `host` and `port` are understood too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .adapters import as_app
+from .process import USAGE_ERROR, say
+from .serving import checked_config, run_server
+from .worker import OPTIONS, ConfigError, ServerConfig, app_kind
+from .worker.supervisor import Loaded, StartFailed
+from .workers import run_workers
+
+_MULTIPLE = {option.name for option in OPTIONS if option.multiple}
+
+
+def server_factory(global_conf: Mapping[str, str], **settings: str) -> Callable[[Any], None]:
+    """A function that serves the application it is given (`paste.server_factory`).
+
+    What is wrong with the settings ends the process with code 2, after a line on standard error.
+    """
+    file = global_conf.get("__file__", "")
+    try:
+        config = parse_settings(settings)
+    except ConfigError as error:
+        sys.stderr.write(f"loopless: {file + ': ' if file else ''}{error}\n")
+        raise SystemExit(USAGE_ERROR) from None
+    name = Path(file).name or "an application"
+    return lambda app: _serve(app, config, name)
+
+
+def server_runner(app: Any, global_conf: Mapping[str, str], **settings: str) -> None:
+    """Serve `app` until a signal comes (`paste.server_runner`).
+
+    Raises `ConfigError` for an address that cannot be had; ends as `server_factory`.
+    """
+    server_factory(global_conf, **settings)(app)
+
+
+def parse_settings(settings: Mapping[str, str]) -> ServerConfig:
+    """The texts of an ini file as settings. Raises `ConfigError`.
+
+    Several values stand in lines of their own, or in one line with blanks between.
+    """
+    options: dict[str, Any] = {}
+    for key, text in settings.items():
+        name = key.replace("-", "_")
+        if name in _MULTIPLE:
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            options[name] = lines if len(lines) > 1 else text.split()
+        else:
+            options[name] = text.strip()
+    host, port = options.pop("host", None), options.pop("port", None)
+    if host is not None or port is not None:
+        if "bind" in options:
+            raise ConfigError("bind: it takes the place of host and port; leave them out")
+        host = host or "127.0.0.1"
+        options["bind"] = f"[{host}]:{port or 8000}" if ":" in host else f"{host}:{port or 8000}"
+    return checked_config(options)
+
+
+def _serve(app: Any, config: ServerConfig, name: str) -> None:
+    kind = app_kind(app)
+    supervised = config.processes.needs_supervisor
+    served = as_app(app, multiprocess=supervised)
+    if not supervised:
+        run_server(served, config, name, kind)
+        return
+    try:
+        run_workers(lambda: Loaded(served, name, kind), config, say)
+    except StartFailed as error:
+        sys.stderr.write(error.trace)
+        raise ConfigError(str(error)) from None

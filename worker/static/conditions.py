@@ -1,0 +1,98 @@
+"""What a client says that it has already, and which part it wants (RFC 9110, 13 and 14).
+
+`fields` are a request's header fields by their CGI names.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from collections.abc import Mapping
+from email.utils import parsedate
+from functools import lru_cache
+
+_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+_QUALITY = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.IGNORECASE)
+
+
+def precondition(fields: Mapping[str, str], etag: str, modified: int) -> int:
+    """304 or 412 where that is the answer, else 0; in the order of RFC 9110, 13.2.2.
+
+    `etag` is a strong one; `modified` in seconds since the epoch.
+    """
+    if wanted := fields.get("HTTP_IF_MATCH"):
+        if not _names(wanted, etag, weakly=False):
+            return 412
+    elif (date := _date(fields, "HTTP_IF_UNMODIFIED_SINCE")) is not None and modified > date:
+        return 412
+    if known := fields.get("HTTP_IF_NONE_MATCH"):
+        return 304 if _names(known, etag, weakly=True) else 0
+    date = _date(fields, "HTTP_IF_MODIFIED_SINCE")
+    return 304 if date is not None and modified <= date else 0
+
+
+def wanted_range(
+    fields: Mapping[str, str], size: int, etag: str, modified: int
+) -> tuple[int, int] | None:
+    """Where the range that is asked for begins, and its length; None: the whole file.
+
+    A length of 0 says that there is no such range (416). A server may ignore what it does not
+    understand, and several ranges at once (RFC 9110, 14.2).
+    """
+    match = _RANGE.fullmatch(fields.get("HTTP_RANGE", "").strip())
+    if match is None or not _is_the_same(fields, etag, modified):
+        return None
+    first, last = match.groups()
+    if not first:
+        if not last:
+            return None
+        length = min(int(last), size)
+        return size - length, length
+    if last and int(last) < int(first):
+        return None
+    begin = int(first)
+    if begin >= size:
+        return 0, 0
+    return begin, min(int(last) if last else size - 1, size - 1) - begin + 1
+
+
+@lru_cache(maxsize=64)
+def accepted_codings(text: str) -> frozenset[str]:
+    """The content codings that the Accept-Encoding `text` allows; `*` is among them as such."""
+    accepted = set()
+    for item in text.lower().split(","):
+        coding, _, parameters = item.partition(";")
+        quality = _QUALITY.fullmatch(parameters.strip())
+        if quality is None or float(quality[1]):
+            accepted.add(coding.strip().removeprefix("x-"))
+    return frozenset(accepted)
+
+
+def _names(listed: str, etag: str, *, weakly: bool) -> bool:
+    """Whether `etag` is among the tags of a field; a weak one counts only `weakly`."""
+    if listed.strip() == "*":
+        return True
+    return any(match[2] == etag and (weakly or not match[1]) for match in _TAG.finditer(listed))
+
+
+def _is_the_same(fields: Mapping[str, str], etag: str, modified: int) -> bool:
+    """If-Range: whether the client has its other parts of the very same file."""
+    condition = fields.get("HTTP_IF_RANGE")
+    if not condition:
+        return True
+    if condition.startswith(('"', "W/")):
+        return condition.strip() == etag
+    return _date(fields, "HTTP_IF_RANGE") == modified
+
+
+def _date(fields: Mapping[str, str], name: str) -> int | None:
+    """The date in the field `name`, in seconds; None where there is none to be understood."""
+    text = fields.get(name)
+    parts = parsedate(text) if text else None
+    if parts is None:
+        return None
+    try:
+        return calendar.timegm(parts)
+    except (ValueError, OverflowError):
+        return None

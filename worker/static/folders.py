@@ -1,0 +1,260 @@
+"""Which file a path names, by WhiteNoise: it finds them, and knows their types and for how long
+they may be kept. What is answered is `files`' own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from wsgiref.headers import Headers
+
+from ..headers import imf_fixdate
+from ..settings import ConfigError
+
+try:
+    from whitenoise.base import WhiteNoise  # type: ignore[import-untyped]
+    from whitenoise.responders import (  # type: ignore[import-untyped]
+        IsDirectoryError,
+        MissingFileError,
+        Redirect,
+    )
+except ImportError:
+    raise ConfigError("static: whitenoise is missing; pip install 'loopless[static]'") from None
+
+if TYPE_CHECKING:
+    from ..settings import Static
+
+log = logging.getLogger("loopless")
+
+_CODINGS = {".br": "br", ".gz": "gzip", ".zst": "zstd"}
+# Files with a dot before their name are not meant for others, but for these (RFC 8615).
+_SHOWN = ".well-known"
+
+
+class Mount(NamedTuple):
+    """A folder, and the path that its files are below: it begins and ends with a slash."""
+
+    prefix: str
+    folder: str
+
+
+def parse_mounts(settings: Static) -> list[Mount]:
+    """The folders that `settings` name. Raises `ConfigError`."""
+    return [_parse(text) for text in settings.mounts]
+
+
+def _parse(text: str) -> Mount:
+    prefix, equals, folder = text.partition("=")
+    if not prefix.startswith("/") or not equals or not folder:
+        raise ConfigError(f"static: {text!r} is not like /static=FOLDER")
+    if not _is_canonical(prefix):
+        raise ConfigError(f"static: {prefix!r} is no plain path; write it as clients ask for it")
+    path = os.path.abspath(folder)
+    if not os.path.isdir(path):
+        raise ConfigError(f"static: there is no folder {folder}; make it first, or mend the path")
+    if os.path.dirname(path) == path:
+        raise ConfigError(f"static: {folder} is the whole machine; give the folder that is meant")
+    stripped = prefix.strip("/")
+    return Mount(f"/{stripped}/" if stripped else "/", path)
+
+
+def _is_canonical(prefix: str) -> bool:
+    parts = prefix.strip("/").split("/")
+    plain = not any(letter in prefix for letter in "\\\0%?#")
+    return plain and (parts == [""] or not {"", ".", ".."} & set(parts))
+
+
+def check_static(settings: Static) -> None:
+    """Look at what `settings` say, without reading the folders. Raises `ConfigError`."""
+    parse_mounts(settings)
+    _pattern(settings)
+
+
+def _pattern(settings: Static) -> re.Pattern[str] | None:
+    try:
+        return re.compile(settings.immutable) if settings.immutable else None
+    except re.error as error:
+        raise ConfigError(
+            f"static_immutable: {settings.immutable!r} is no regular expression: {error}"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A file as it is sent: itself, or a compressed one beside it. `coding` is empty for itself.
+
+    `headers` have all that is said of it but its length; `modified` is in seconds since the epoch.
+    """
+
+    path: str
+    coding: str
+    common: tuple[tuple[str, str], ...]
+    size: int
+    mtime_ns: int
+    etag: str
+    headers: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(
+        cls, path: str, coding: str, common: tuple[tuple[str, str], ...], status: os.stat_result
+    ) -> Variant:
+        """The file at `path`, of which `status` is known. `common` is said of all its variants."""
+        mtime, size = status.st_mtime_ns, status.st_size
+        # one for each coding: parts of one must not be completed with parts of another
+        etag = f'"{mtime:x}-{size:x}{"-" + coding if coding else ""}"'
+        headers = [*common, ("Last-Modified", imf_fixdate(mtime // 10**9)), ("ETag", etag)]
+        if coding:
+            headers.append(("Content-Encoding", coding))
+        return cls(path, coding, common, size, mtime, etag, tuple(headers))
+
+    def with_status(self, status: os.stat_result) -> Variant:
+        """The same path as it is now, where `status` says that the file is another."""
+        if (status.st_mtime_ns, status.st_size) == (self.mtime_ns, self.size):
+            return self
+        return Variant.of(self.path, self.coding, self.common, status)
+
+    @property
+    def modified(self) -> int:
+        return self.mtime_ns // 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What is at another path; `headers` say where."""
+
+    headers: tuple[tuple[str, str], ...]
+
+
+#: The variants of a file, the smallest first.
+Found = tuple[Variant, ...] | Moved
+
+
+class Folders(WhiteNoise):  # type: ignore[misc]
+    """The files of all mounts. Any thread may use it once it is made.
+
+    With `refresh` the folders are looked at each time, else once, here. Raises `ConfigError`.
+    """
+
+    def __init__(self, settings: Static) -> None:
+        immutable = _pattern(settings)
+        super().__init__(
+            None,
+            autorefresh=settings.refresh,
+            max_age=settings.max_age,
+            allow_all_origins=False,
+            index_file=settings.index or None,
+            immutable_file_test=lambda _path, url: bool(immutable and immutable.search(url)),
+        )
+        self.mounts = parse_mounts(settings)
+        for mount in self.mounts:
+            self.add_files(mount.folder, mount.prefix)
+
+    def find(self, url: str) -> Found | None:
+        """What there is at the decoded path `url`. May wait for the disk with `refresh` only."""
+        if not self.autorefresh:
+            found = self.files.get(url)
+        elif "\0" in url or (os.name == "nt" and ":" in url):  # a drive, or a second stream
+            return None
+        else:
+            try:
+                found = self.find_file(url)
+            except (OSError, ValueError):
+                return None
+        if isinstance(found, Redirect):
+            return Moved(tuple(found.response.headers))
+        return found  # type: ignore[no-any-return]
+
+    # ---- What WhiteNoise asks of itself ----------------------------------------------------
+
+    @staticmethod
+    def is_compressed_variant(path: str, stat_cache: Any = None) -> bool:
+        stem, suffix = os.path.splitext(path)
+        if suffix not in _CODINGS:
+            return False
+        return os.path.isfile(stem) if stat_cache is None else stem in stat_cache
+
+    def candidate_paths_for_url(self, url: str) -> Iterator[str]:
+        for root, prefix in self.directories:
+            if url.startswith(prefix) and not _is_hidden(url[len(prefix) :]):
+                path = os.path.join(root, url[len(prefix) :])
+                if self.path_is_child_of(path, root):
+                    yield path
+
+    def update_files_dictionary(self, root: str, prefix: str) -> None:
+        files = dict(_walk(root, ()))
+        for path in files:
+            url = prefix + path[len(root) :].replace(os.sep, "/")
+            self.add_file_to_dictionary(url, path, stat_cache=files)
+
+    def get_static_file(self, path: str, url: str, stat_cache: Any = None) -> tuple[Variant, ...]:
+        status = _status(path, stat_cache)
+        if status is None:
+            if os.path.isdir(path):
+                raise IsDirectoryError(path)
+            raise MissingFileError(path)
+        coded = [
+            (path + suffix, coding, other)
+            for suffix, coding in _CODINGS.items()
+            # one that is older was made of what the file was before
+            if (other := _status(path + suffix, stat_cache)) is not None
+            and int(other.st_mtime) >= int(status.st_mtime)
+        ]
+        headers = Headers([])
+        self.add_mime_headers(headers, path, url)
+        self.add_cache_headers(headers, path, url)
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Accept-Ranges"] = "bytes"
+        if coded:
+            headers["Vary"] = "Accept-Encoding"
+        common = tuple(headers.items())
+        variants = [Variant.of(path, "", common, status)]
+        variants += [Variant.of(name, coding, common, other) for name, coding, other in coded]
+        return tuple(sorted(variants, key=lambda variant: (variant.size, variant.coding)))
+
+
+def _status(path: str, known: dict[str, os.stat_result] | None) -> os.stat_result | None:
+    """What the system says of a regular file at `path`; None where there is none."""
+    if known is not None:
+        return known.get(path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether a part of `path`, below its folder, is not for others."""
+    return any(part.startswith(".") and part != _SHOWN for part in path.split("/"))
+
+
+def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.stat_result]]:
+    """The regular files in `folder` and below, and what the system says of them.
+
+    Links are followed, as `collectstatic --link` makes them, but in no circle: `above` has the
+    folders on the way.
+    """
+    try:
+        here = os.stat(folder)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        log.warning("No files of %s are served: %s", folder, error.strerror)
+        return
+    identity = (here.st_dev, here.st_ino)
+    if identity in above:
+        return
+    for entry in entries:
+        if _is_hidden(entry.name):
+            continue
+        try:
+            status = entry.stat()
+        except OSError:  # a link to nothing
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield from _walk(entry.path, (*above, identity))
+        elif stat.S_ISREG(status.st_mode):
+            yield entry.path, status
