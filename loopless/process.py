@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from .worker import ServerConfig
-from .worker.access_log import compile_format
 from .worker.listener import hosts_of
+from .worker.log_format import compile_format
+from .worker.log_target import parse_syslog
 from .worker.tls_context import make_context
 
 #: The exit code after a mistake of the user's.
@@ -20,6 +21,7 @@ USAGE_ERROR = 2
 def check_files(config: ServerConfig) -> None:
     """Look at what `config` names, before an application is imported. Raises `ConfigError`."""
     compile_format(config.log.format)
+    parse_syslog(config.log.access_log)
     make_context(config.tls, hosts_of(config))
 
 

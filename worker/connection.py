@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, final
 
 from .errors import ClientDisconnected
+from .lifecycle import ResponseCompleted
 from .messages import Address
 
 if TYPE_CHECKING:
@@ -80,13 +82,29 @@ FOR_OUTPUT = frozenset({State.WRITING, State.YIELDED})
 class Record:
     """What is known of an answer before it is out; see `lifecycle.ResponseCompleted`."""
 
-    __slots__ = ("body_bytes", "request", "started", "status")
+    __slots__ = ("body_bytes", "received", "request", "request_id", "started", "status")
 
     def __init__(self, request: Request | None, started: float) -> None:
         self.request = request
         self.started = started
+        self.request_id = ""
         self.status = 0
         self.body_bytes = 0
+        self.received = 0
+
+    def completed(self, client: Address, *, complete: bool) -> ResponseCompleted:
+        """What a collector is told when the answer is out, or given up."""
+        seconds = time.monotonic() - self.started
+        return ResponseCompleted(
+            self.request,
+            client,
+            self.status,
+            self.body_bytes,
+            seconds,
+            complete,
+            self.received,
+            self.request_id,
+        )
 
 
 class IllegalTransition(RuntimeError):
@@ -132,6 +150,7 @@ class Connection:
         "outgoing",
         "persistent",
         "record",
+        "request_id",
         "stream_writer",
         "hijacked",
         "notes",
@@ -196,6 +215,8 @@ class Connection:
         self.notes: dict[Any, Any] = _NO_NOTES
         self.stream_writer: StreamWriter | None = None
         self.hijacked: HijackedSocket | None = None
+        #: Of the request under way, where requests have ids.
+        self.request_id = ""
         #: What a lifecycle collector will be told when the answer is out; else None.
         self.record: Record | None = None
 

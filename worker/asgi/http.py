@@ -90,6 +90,8 @@ class HTTPLine(RequestLine):
         conn.requests += 1
         worker.served += 1
         self.phase = _BUSY
+        if worker.request_ids is not None:
+            head = worker.request_ids.give(conn, head)
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = worker.persistent
         if not head[_PLAIN] and not self._steer(cycle, head):
@@ -102,7 +104,7 @@ class HTTPLine(RequestLine):
         worker = self.worker
         head = cycle.head
         scope = worker.scopes.http(self.template, head, self.headers(head))
-        worker.begin(cycle, scope)
+        worker.begin(cycle, scope, self.conn.request_id)
 
     def headers(self, head: RequestReceived) -> Headers:
         """The header lines for a scope, which may change them."""
@@ -114,7 +116,8 @@ class HTTPLine(RequestLine):
     def _started(self, head: RequestReceived) -> None:
         assert self.worker.collector is not None
         request = Request(head, b"", self.conn)
-        self.conn.record = Record(request, time.monotonic())
+        self.conn.record = record = Record(request, time.monotonic())
+        record.request_id = self.conn.request_id
         self.worker.collector.record(RequestStarted(request))
 
     def _steer(self, cycle: Cycle, head: RequestReceived) -> bool:
@@ -201,6 +204,7 @@ class HTTPLine(RequestLine):
     def refuse(self, status: int, message: str) -> None:
         self.cycle = None
         conn = self.conn
+        self.refused(str(status))
         if conn.record is None and self.worker.collector is not None:
             conn.record = Record(None, time.monotonic())
         self._last_answer(Response(status, [_TEXT], message.encode("latin-1", "replace") + b"\n"))
@@ -288,6 +292,7 @@ class HTTPLine(RequestLine):
 
     def _overdue(self) -> None:
         if self.phase is Phase.SHAKING:
+            self.refused("tls")
             self.close("TLS handshake timeout")
         elif self.phase is Phase.LINGER:
             self.close("answered the last request")
@@ -307,6 +312,12 @@ class HTTPLine(RequestLine):
                 self.deadline = min(self.deadline, idle_until)
             else:
                 self.close("the server stops")
+
+    def completed(self, *, complete: bool) -> None:
+        record, cycle = self.conn.record, self.cycle
+        if record is not None and cycle is not None and isinstance(cycle.incoming, BodyStream):
+            record.received = cycle.incoming.size
+        super().completed(complete=complete)
 
     def close(self, reason: str) -> None:
         if self.closed:

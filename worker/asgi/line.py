@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..connection import State
 from ..errors import ClientDisconnected, PlainRequest
-from ..lifecycle import ClientGone, ConnectionClosed, ResponseCompleted
+from ..lifecycle import ClientGone, ConnectionClosed, Refused
 from .writer import send_or_keep
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Line:
             return
         except OSError as error:
             log.debug("The TLS handshake of %s failed: %s", self.conn.client[0], error)
+            self.refused("tls")
             loop.remove_writer(fd)
             self.handshake_failed()
             return
@@ -205,16 +206,12 @@ class Line:
         """Tell the collector that the answer under way is out, or given up."""
         record, self.conn.record = self.conn.record, None
         if record is not None and self.worker.collector is not None:
-            self.worker.collector.record(
-                ResponseCompleted(
-                    record.request,
-                    self.conn.client,
-                    record.status,
-                    record.body_bytes,
-                    time.monotonic() - record.started,
-                    complete,
-                )
-            )
+            self.worker.collector.record(record.completed(self.conn.client, complete=complete))
+
+    def refused(self, cause: str) -> None:
+        """Tell the collector of a refusal; see `lifecycle.Refused`."""
+        if self.worker.collector is not None:
+            self.worker.collector.record(Refused(self.conn.client, cause))
 
     def say_this_was_all(self) -> bool:
         """Send an end of output, so that the connection may linger (RFC 9112, 9.6).

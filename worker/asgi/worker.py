@@ -16,12 +16,13 @@ from ..errors import StartupError
 from ..http1 import RequestParser
 from ..lifecycle import ConnectionOpened, LifecycleCollector
 from ..readiness import has_input
+from ..request_id import request_ids, within
 from .http import HTTPLine, adopted
 from .intake import Phase
 from .lifespan import Lifespan
 from .loops import loop_factory, start_task
 from .scope import Scopes
-from .writer import LoopWriter
+from .writer import EchoingLoopWriter, LoopWriter
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -80,7 +81,12 @@ class LoopWorker:
         self.sweeps = 0
         self.persistent = config.timeouts.keep_alive > 0
         self.parser = RequestParser(config.limits)
-        self.writer = LoopWriter(config.timeouts)
+        self.request_ids = request_ids(config)
+        self.writer = (
+            EchoingLoopWriter(config.timeouts, config.log.request_id_header)
+            if config.log.request_id_echo
+            else LoopWriter(config.timeouts)
+        )
         self.scopes = Scopes(config.asgi.root_path)
         #: The lifespan's; every scope gets a copy.
         self.state: dict[str, Any] = {}
@@ -293,12 +299,15 @@ class LoopWorker:
             for fd, listener in self._listeners.items():
                 self.loop.add_reader(fd, self._accept, listener)
 
-    def begin(self, call: Call, scope: dict[str, Any]) -> None:
+    def begin(self, call: Call, scope: dict[str, Any], request_id: str = "") -> None:
         """Start an application's call. `scope` gets the state, which `call` keeps for itself: a
         shallow copy, as the specification wants it."""
         given = self.given or self.crew.lifespan_state
         scope["state"] = {**given, **self.state} if given else self.state.copy()
-        task = start_task(call.run(self.app, scope), self.loop)
+        running = call.run(self.app, scope)
+        if request_id:
+            running = within(request_id, running)
+        task = start_task(running, self.loop)
         if not task.done():
             call.task = task
             self.calls.add(call)
