@@ -22,6 +22,10 @@ def check_files(config: ServerConfig) -> None:
     """Look at what `config` names, before an application is imported. Raises `ConfigError`."""
     compile_format(config.log.format)
     parse_syslog(config.log.access_log)
+    if config.metrics.bind:
+        from .worker.metrics.endpoint import check_addresses
+
+        check_addresses(config)
     make_context(config.tls, hosts_of(config))
 
 

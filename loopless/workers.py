@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .banner import start_message
+from .banner import metrics_notes, start_message
 from .binding import open_sockets
 from .process import configure_logging, raise_descriptor_limit
 from .worker import Request, Server, ServerConfig
-from .worker.server import Served
+from .worker.server import Served, url_of
 from .worker.supervisor import Loaded, run_supervised
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def run_workers(
     # it is not started: what it knows of the sockets is for the start message
     front = Server(_nobody, config, sockets=sockets, ssl_context=ssl_context)
     front.bind()
+    monitored: list[socket.socket] = []
+    if config.metrics.bind:
+        from .worker.metrics.endpoint import open_metrics
+
+        monitored = open_metrics(config)
+        urls = [url_of("http", sock.getsockname()) for sock in monitored]
+        notes = [*notes, *metrics_notes(urls)]
 
     def load_loudly() -> Loaded:
         loaded = load()
@@ -58,6 +65,7 @@ def run_workers(
         build=build,
         started=announce,
         stopping=lambda: say("stopping"),
+        monitored=monitored,
     )
     return 0
 

@@ -19,8 +19,8 @@ from loopless import ConfigError, Request, ThreadedServer
 from loopless.worker.access_log import AccessLog
 from loopless.worker.http1 import RequestParser
 from loopless.worker.lifecycle import ResponseCompleted
-from loopless.worker.log_format import COMBINED, COMMON, compile_format, fitted
-from loopless.worker.log_target import FileTarget, open_target, parse_syslog
+from loopless.worker.log_format import COMBINED, COMMON, compile_format
+from loopless.worker.log_target import FileTarget
 from loopless.worker.settings import Limits, Log
 
 from .wire_client import Client

@@ -15,6 +15,7 @@ from .settings import (
     ConfigError,
     Limits,
     Log,
+    Metrics,
     Option,
     Processes,
     Timeouts,
@@ -36,6 +37,7 @@ class ServerConfig:
     asgi: ASGI = field(default_factory=ASGI)
     tls: Tls = field(default_factory=Tls)
     log: Log = field(default_factory=Log)
+    metrics: Metrics = field(default_factory=Metrics)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -129,6 +131,7 @@ TITLES = {
     "asgi": "ASGI",
     "tls": "TLS",
     "log": "Logs",
+    "metrics": "Metrics",
     "limits": "Limits",
     "timeouts": "Timeouts",
 }

@@ -79,6 +79,11 @@ WAITING = frozenset(_WAITING)
 FOR_OUTPUT = frozenset({State.WRITING, State.YIELDED})
 
 
+# `struct tcp_info` of Linux, as far as it is looked at.
+_TCP_INFO = 56
+_LAST_DATA_RECEIVED = 52
+
+
 class Record:
     """What is known of an answer before it is out; see `lifecycle.ResponseCompleted`."""
 
@@ -256,6 +261,18 @@ class Connection:
 
     def stream(self, request: Request, response: Response) -> StreamWriter:
         return self._server().open_stream(self, request, response)
+
+    def waited(self) -> float | None:
+        """Seconds since its last octets have come, in steps of the kernel's clock of a few
+        milliseconds; None where the system does not say."""
+        info = getattr(socket, "TCP_INFO", None)
+        if info is None:
+            return None
+        try:
+            data = self.sock.getsockopt(socket.IPPROTO_TCP, info, _TCP_INFO)
+        except OSError:  # not of TCP
+            return None
+        return struct.unpack_from("I", data, _LAST_DATA_RECEIVED)[0] / 1000
 
     def inform(self, request: Request, status: int, headers: HeaderList) -> None:
         self._server().inform(self, request, status, headers)

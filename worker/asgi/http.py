@@ -32,6 +32,14 @@ log = logging.getLogger("loopless")
 _PLAIN = RequestReceived._fields.index("plain")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
+_NAMES = {
+    Phase.BUSY: "serving",
+    Phase.BODY: "body",
+    Phase.SESSION: "websocket",
+    Phase.LINGER: "lingering",
+    Phase.SHAKING: "handshake",
+}
+
 _READY, _BUSY, _BODY = Phase.READY, Phase.BUSY, Phase.BODY
 
 
@@ -63,6 +71,13 @@ class HTTPLine(RequestLine):
         else:
             self.deadline = time.monotonic() + timeouts.head
             self.resume_reading()
+
+    def at(self) -> str:
+        if self.conn.outgoing is not None:
+            return "writing"
+        if self.phase is _READY:
+            return "head" if self.conn.buffer else "idle"
+        return _NAMES[self.phase]
 
     def idle_since(self) -> float:
         """When a connection that is READY has become so."""

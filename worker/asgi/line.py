@@ -48,6 +48,10 @@ class Line:
         self._waiters: list[asyncio.Future[None]] = []
         worker.lines.add(self)
 
+    def at(self) -> str:
+        """The name of the state it is in, for who counts; any thread may ask."""
+        return "writing" if self.conn.outgoing is not None else "other"
+
     # ---- In -------------------------------------------------------------------------------
 
     def resume_reading(self) -> None:

@@ -5,7 +5,7 @@ settings page, its type, its unit and its help text are read from the field, so 
 """
 
 from .limits import Limits, Timeouts
-from .logs import Log
+from .logs import Log, Metrics
 from .network import Bind, Tls
 from .option import ConfigError, Option, parse_size
 from .running import ASGI, Processes, Workers
@@ -16,6 +16,7 @@ __all__ = [
     "ConfigError",
     "Limits",
     "Log",
+    "Metrics",
     "Option",
     "Processes",
     "Timeouts",

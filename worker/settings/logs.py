@@ -1,4 +1,4 @@
-"""What is written about the requests."""
+"""What is written about the requests, and what is counted."""
 
 from __future__ import annotations
 
@@ -50,3 +50,15 @@ class Log:
             )
         if self.request_id_echo and not self.request_id_header:
             raise ConfigError("request_id_echo: there is no id without request_id_header; give one")
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where operators and their programs look."""
+
+    bind: tuple[str, ...] = option(
+        "metrics_bind",
+        (),
+        "Where to serve /metrics for Prometheus, and /healthz and /readyz: an address as for bind,"
+        " without TLS. May be repeated. Nothing is counted if empty.",
+    )

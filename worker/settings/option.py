@@ -74,7 +74,7 @@ class Option:
         """`value`, as typed or as passed, in the option's type; `ConfigError` when it has none."""
         if self.multiple:
             values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-            if not values:
+            if not values and self.default:
                 raise ConfigError(f"{self.name}: give at least one")
             if not all(type(item) in (str, int) for item in values):
                 raise ConfigError(f"{self.name}: {value!r} is not text, or a sequence of texts")
