@@ -69,6 +69,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
 }
 
+# The constructor of a named tuple, without the Python function around it.
+_new = tuple.__new__
+
 # Until a thread serves the connection, and lends it its own.
 _NO_NOTES: dict[Any, Any] = {}
 
@@ -100,15 +103,10 @@ class Record:
     def completed(self, client: Address, *, complete: bool) -> ResponseCompleted:
         """What a collector is told when the answer is out, or given up."""
         seconds = time.monotonic() - self.started
-        return ResponseCompleted(
-            self.request,
-            client,
-            self.status,
-            self.body_bytes,
-            seconds,
-            complete,
-            self.received,
-            self.request_id,
+        request, status, sent = self.request, self.status, self.body_bytes
+        return _new(
+            ResponseCompleted,
+            (request, client, status, sent, seconds, complete, self.received, self.request_id),
         )
 
 

@@ -139,7 +139,8 @@ def _respond(worker: SyncWorker, conn: Connection, request: Request, response: R
 def _watch(worker: SyncWorker, conn: Connection, request: Request) -> Request:
     """Give the request its id, and tell the collector of it; the request with its id."""
     if worker.request_ids is not None:
-        request = request._replace(head=worker.request_ids.give(conn, request.head))
+        head, body, _ = request
+        request = _new(Request, (worker.request_ids.give(conn, head), body, conn))
         enter(conn.request_id)
     if worker.collector is None:
         return request

@@ -165,7 +165,8 @@ def compile_format(text: str) -> LineOf:
     """A function from the event to its line. Raises `ConfigError` for an unknown directive."""
     if text == "json":
         return _json_format()
-    text = {"common": COMMON, "combined": COMBINED}.get(text, text)
+    if text in ("common", "combined"):
+        return _apache_format(combined=text == "combined")
     if "%" not in text:
         raise ConfigError(f"log_format: {text!r} is neither common, combined, json nor a format")
     if "%" in _DIRECTIVE.sub("", text):
@@ -197,28 +198,55 @@ def _directive(match: re.Match[str], known: dict[str, _Field]) -> _Field:
     raise ConfigError(f"log_format: {match[0]!r} is not known")
 
 
+# The formats that most have: named tuples are unpacked in one step, where the fields above ask them
+# name by name.
+
+
+def _apache_format(*, combined: bool) -> LineOf:
+    """`COMMON` or `COMBINED`, as `compile_format` would make it, in less time."""
+    clock = _Clock(_apache_time)
+
+    def line(event: ResponseCompleted) -> str:
+        request, client, status, size, seconds, _, _, _ = event
+        at = clock(time.time() - seconds)
+        asked, referer, agent = "-", "-", "-"
+        if request is not None:
+            method, target, _, _, version, _, variables = request[0][:7]
+            asked = _escape(f"{method} {target} HTTP/{version}")
+            if combined:
+                get = variables.get
+                referer = _escape(get("HTTP_REFERER", "")) or "-"
+                agent = _escape(get("HTTP_USER_AGENT", "")) or "-"
+        text = f'{client[0] or "-"} - - {at} "{asked}" {status or "-"} {size or "-"}'
+        return f'{text} "{referer}" "{agent}"' if combined else text
+
+    return line
+
+
 def _json_format() -> LineOf:
     clock = _Clock(_iso_second)
 
     def line(event: ResponseCompleted) -> str:
-        at = received_at(event)
-        request = event.request
+        request, client, status, size, seconds, complete, received, request_id = event
+        at = time.time() - seconds
         if request is None:
-            method = target = protocol = "null"
+            asked = '"method": null, "target": null, "protocol": null'
             referer = agent = '""'
         else:
-            head = request.head
-            method, target = _quoted(head.method), _quoted(head.target)
-            protocol = _quoted("HTTP/" + head.version)
-            referer = _quoted(head.variables.get("HTTP_REFERER", ""))
-            agent = _quoted(head.variables.get("HTTP_USER_AGENT", ""))
+            method, target, _, _, version, _, variables = request[0][:7]
+            asked = (
+                f'"method": {_quoted(method)}, "target": {_quoted(target)}'
+                f', "protocol": "HTTP/{version}"'
+            )
+            get = variables.get
+            referer = _quoted(get("HTTP_REFERER", ""))
+            agent = _quoted(get("HTTP_USER_AGENT", ""))
         return (
             f'{{"time": "{clock(at)}.{int(at % 1 * 1000):03}+00:00"'
-            f', "client": {_quoted(event.client[0])}, "method": {method}, "target": {target}'
-            f', "protocol": {protocol}, "status": {event.status}, "bytes": {event.body_bytes}'
-            f', "received": {event.received}, "seconds": {round(event.seconds, 6)}'
-            f', "complete": {"true" if event.complete else "false"}, "referer": {referer}'
-            f', "user_agent": {agent}, "request_id": {_quoted(event.request_id)}}}'
+            f', "client": {_quoted(client[0])}, {asked}, "status": {status}, "bytes": {size}'
+            f', "received": {received}, "seconds": {seconds:.6f}'
+            f', "complete": {"true" if complete else "false"}, "referer": {referer}'
+            f', "user_agent": {agent}, "request_id": {_quoted(request_id)}}}'
         )
 
     return line

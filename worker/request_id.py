@@ -8,7 +8,7 @@ import random
 import re
 from typing import TYPE_CHECKING
 
-from .messages import cgi_name
+from .messages import RequestReceived, cgi_name
 from .response import ResponseWriter
 
 if TYPE_CHECKING:
@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 
     from .config import ServerConfig
     from .connection import Connection
-    from .messages import HeaderList, RequestReceived, Response
+    from .messages import HeaderList, Response
     from .response import StreamWriter
     from .settings import Timeouts
 
 # What can stand in a header, a log and a URL as it is. UUIDs, ULIDs and traceparents do.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
+
+_BLOCK = RequestReceived._fields.index("block")
+_VARIABLES = RequestReceived._fields.index("variables")
+# The constructor of a named tuple, without the Python function around it.
+_new = tuple.__new__
 
 _current: contextvars.ContextVar[str] = contextvars.ContextVar("loopless_request_id", default="")
 
@@ -85,10 +90,10 @@ class RequestIds:
             version, *lines = block.split(b"\r\n")
             kept = [line for line in lines if not line.lower().startswith(name)]
             block = b"\r\n".join([version, *kept])
-        return head._replace(
-            block=b"%b\r\n%b: %b" % (block, self._name, made.encode("ascii")),
-            variables={**head.variables, self._variable: made},
-        )
+        fields = list(head)
+        fields[_BLOCK] = b"%b\r\n%b: %b" % (block, self._name, made.encode("ascii"))
+        fields[_VARIABLES] = {**head.variables, self._variable: made}
+        return _new(RequestReceived, fields)
 
 
 def request_ids(config: ServerConfig) -> RequestIds | None:
