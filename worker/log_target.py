@@ -49,8 +49,9 @@ _FACILITIES = {
     )
 } | {f"local{number}": 16 + number for number in range(8)}
 _INFORMATIONAL = 6
-# What every receiver takes (RFC 5424, 6.1), and what rsyslog and journald take as they come.
-_LONGEST_DATAGRAM = 2048
+# What every receiver takes (RFC 5424, 6.1), and what rsyslog and journald take as they come; less
+# what stands before a line, the name of the host above all.
+_LONGEST_DATAGRAM = 2048 - 350
 _LONGEST_MESSAGE = 8192
 
 
@@ -226,17 +227,17 @@ class Syslog(Target):
     def write(self, lines: list[str]) -> int:
         self.trouble = None
         now = time.monotonic()
+        if self._sock is None and now < self._retry_at:
+            self.trouble = ConnectionError("it could not be reached just now")
+            return len(lines)
         for _ in range(2):
             try:
                 if self._sock is None:
-                    if now < self._retry_at:
-                        break
                     self.connect()
                 return self.send(lines)
             except OSError as error:  # it was started anew, perhaps
                 self.trouble = error
                 self.close()
-        self.trouble = self.trouble or ConnectionError("it could not be reached just now")
         self._retry_at = now + _RETRY
         return len(lines)
 
