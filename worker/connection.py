@@ -270,7 +270,7 @@ class Connection:
             data = self.sock.getsockopt(socket.IPPROTO_TCP, info, _TCP_INFO)
         except OSError:  # not of TCP
             return None
-        return struct.unpack_from("I", data, _LAST_DATA_RECEIVED)[0] / 1000
+        return float(struct.unpack_from("I", data, _LAST_DATA_RECEIVED)[0]) / 1000
 
     def inform(self, request: Request, status: int, headers: HeaderList) -> None:
         self._server().inform(self, request, status, headers)

@@ -122,7 +122,7 @@ class Supervisor(Phased):
     def _ailing(self) -> str:
         """Why no requests should come; empty if they may."""
         if self.phase is not Phase.SERVING:
-            return self.phase.value
+            return str(self.phase.value)
         return "" if self._serving() else "no worker serves"
 
     def _serving(self) -> int:
