@@ -37,13 +37,9 @@ def run_workers(
     # it is not started: what it knows of the sockets is for the start message
     front = Server(_nobody, config, sockets=sockets, ssl_context=ssl_context)
     front.bind()
-    monitored: list[socket.socket] = []
-    if config.metrics.bind:
-        from .worker.metrics.endpoint import open_metrics
-
-        monitored = open_metrics(config)
-        urls = [url_of("http", sock.getsockname()) for sock in monitored]
-        notes = [*notes, *metrics_notes(urls)]
+    monitored = _open_metrics(config, sockets)
+    urls = [url_of("http", sock.getsockname()) for sock in monitored]
+    notes = [*notes, *metrics_notes(urls)]
 
     def load_loudly() -> Loaded:
         loaded = load()
@@ -68,6 +64,22 @@ def run_workers(
         monitored=monitored,
     )
     return 0
+
+
+def _open_metrics(
+    config: ServerConfig, sockets: Sequence[socket.socket]
+) -> Sequence[socket.socket]:
+    """The sockets for metrics. Raises `ConfigError`, and closes `sockets` then."""
+    if not config.metrics.bind:
+        return ()
+    from .worker.metrics.endpoint import open_metrics
+
+    try:
+        return open_metrics(config)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
 
 
 def _nobody(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Where the access log goes: files, pipes and syslogs; nothing torn, and nothing lost in silence."""
+"""Where the access log goes: nothing is torn, and nothing is lost in silence."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def test_what_is_no_syslog_is_refused(text: str) -> None:
 def test_a_syslog_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     server = ThreadedServer(hello, bind="127.0.0.1:0", access_log=f"syslog:{tmp_path}/none")
     try:
-        with pytest.raises(ConfigError, match="access_log: .*No such file"):
+        with pytest.raises(ConfigError, match=r"access_log: .*No such file"):
             server.start()
     finally:
         server.stop()

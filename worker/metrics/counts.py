@@ -94,7 +94,7 @@ class Counts:
     def __del__(self) -> None:
         # the thread has ended: another one may count on
         if self._free is not None:
-            self._free.append(self._place)
+            self._free.appendleft(self._place)
 
     def take(self, event: LifecycleEvent) -> None:
         """Count `event`."""
