@@ -47,7 +47,7 @@ def event(
     head = f"{method} {target} HTTP/1.1\r\nHost: x{fields}".encode("latin-1")
     request = Request(RequestParser(Limits()).parse(head))
     client, peer = ("192.0.2.1", 1234), ("192.0.2.7", 80)
-    return ResponseCompleted(request, client, status, size, 0.25, complete, peer)
+    return ResponseCompleted(request, client, status, size, 0.25, complete, peer=peer)
 
 
 NO_REQUEST = ResponseCompleted(None, ("192.0.2.1", 1234), 400, 12, 0.0, complete=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,40 +23,11 @@ from loopless.worker.lifecycle import (
     StreamOpened,
 )
 
+from .recorder import Recorder
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Client]
-
-
-class Recorder:
-    """Remembers the events, and lets a test wait for the end of connections."""
-
-    def __init__(self) -> None:
-        self.events: list[LifecycleEvent] = []
-        self._changed = threading.Condition()
-
-    def record(self, event: LifecycleEvent) -> None:
-        with self._changed:
-            self.events.append(event)
-            self._changed.notify_all()
-
-    def until_closed(self, number: int = 1) -> list[LifecycleEvent]:
-        """The events, once `number` connections have ended."""
-        return self.until(ConnectionClosed, number)
-
-    def until(self, kind: type, number: int = 1) -> list[LifecycleEvent]:
-        """The events, once `number` of `kind` are among them."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.of(kind)) >= number, 6)
-            return list(self.events)
-
-    def of(self, kind: type) -> list[Any]:
-        return [event for event in self.events if type(event) is kind]
-
-    @property
-    def kinds(self) -> list[type]:
-        return [type(event) for event in self.events]
 
 
 class App:

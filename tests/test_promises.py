@@ -18,10 +18,11 @@ import pytest
 from loopless import Request, Response, ThreadedServer
 from loopless.worker.connection import Connection, IllegalTransition, State
 from loopless.worker.distributor import QueuePoller
-from loopless.worker.lifecycle import ConnectionClosed, LifecycleEvent
+from loopless.worker.lifecycle import ConnectionClosed, ConnectionOpened, LifecycleEvent
 from loopless.worker.poller import Poller
 from loopless.worker.pollers import make_poller
 
+from .recorder import Recorder
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -745,7 +746,15 @@ def test_promise_12_connections_in_the_backlog_are_answered(connect: Connect, po
         go_on.wait(10)
         return hello(environ, start_response)
 
-    server = ThreadedServer(app, bind="127.0.0.1:0", threads=1, poller=poller, graceful_timeout=10)
+    recorder = Recorder()
+    server = ThreadedServer(
+        app,
+        bind="127.0.0.1:0",
+        threads=1,
+        poller=poller,
+        graceful_timeout=10,
+        lifecycle_collector=recorder,
+    )
     server.start()
     first = connect(server)
     first.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -766,3 +775,4 @@ def test_promise_12_connections_in_the_backlog_are_answered(connect: Connect, po
         assert client.closed()
     stopping.join(10)
     assert not stopping.is_alive()
+    assert len(recorder.of(ConnectionOpened)) == len(recorder.of(ConnectionClosed)) == 31

@@ -76,6 +76,8 @@ class Poller(ABC):
         self._lock = threading.Lock()
         #: Held while room is made for a new connection, so that it costs one idle one only.
         self._evicting = threading.Lock()
+        #: Called with a connection that waits before any thread has had it.
+        self.opened: Callable[[Connection], None] | None = None
         #: Called about once a second, by whichever thread comes by.
         self.every_second: Callable[[], None] | None = None
 
@@ -169,6 +171,8 @@ class Poller(ABC):
             self._deaf = True
         # not under the lock: parking may look at the deadlines, and that at the listeners
         for connection in adopted:
+            if self.opened is not None:
+                self.opened(connection)
             try:
                 self.park(connection, time.monotonic())
             except (OSError, ClientDisconnected):

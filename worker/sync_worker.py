@@ -35,7 +35,7 @@ from .crew import AnyCrew, Crew
 from .errors import ClientDisconnected, ProtocolError
 from .exchange import exchange, exchange_forwarded
 from .http1 import RequestParser
-from .lifecycle import LifecycleCollector
+from .lifecycle import ConnectionOpened, LifecycleCollector
 from .listener import address_of, hosts_of
 from .messages import (
     ASGIApp,
@@ -169,7 +169,17 @@ class SyncWorker:
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, self._conn_queue, ssl_context)
         poller.takes_turns = config.processes.needs_supervisor
+        if self.collector is not None:
+            poller.opened = self._opened
         return Crew(config, poller, shutdown_event, self._sibling, ssl_context=ssl_context)
+
+    def _opened(self, conn: Connection) -> None:
+        """Tell the collector of a connection that no thread has seen come."""
+        assert self.collector is not None
+        try:
+            self.collector.record(ConnectionOpened(conn.peer))
+        except Exception:
+            log.exception("A collector failed")
 
     def _settle(self) -> None:
         """What belongs to this worker's thread alone."""

@@ -91,7 +91,7 @@ class Session:
             line.hold(session)
             worker = line.worker
             scope = worker.scopes.websocket(line.template, head, line.headers(head))
-            worker.begin(session, scope, line.conn.request_id)
+            worker.begin(session, scope, request_id=line.conn.request_id)
 
     # ---- The application's call -----------------------------------------------------------
 
