@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from loopless import Request, Response, ThreadedServer
+from loopless.worker.lifecycle import LifecycleEvent, Refused
 from loopless.worker.proxy_protocol import Announced, Header, ProxyHeaderError, crc32c
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan
@@ -403,6 +404,25 @@ def test_the_header_has_a_deadline_of_its_own(serve: Serve, open_raw: Any, app: 
         thread.join()
     assert time.monotonic() - started >= 0.3
     assert ask(client)["client"][0] == "203.0.113.9"  # has come in time, and stays
+
+
+@APPS
+def test_refusals_are_told(serve: Serve, open_raw: Any, app: Any) -> None:
+    causes: list[str] = []
+
+    class Collector:
+        def record(self, event: LifecycleEvent) -> None:
+            if isinstance(event, Refused):
+                causes.append(event.cause)
+
+    options = {**OPTIONS, "lifecycle_collector": Collector(), "proxy_protocol_timeout": 0.2}
+    server = serve(app, **options)
+    client, silent = open_raw(server), open_raw(server)
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.closed()
+    assert silent.closed()
+    server.stop()
+    assert causes == ["proxy", "proxy"]
 
 
 @APPS
