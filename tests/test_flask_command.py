@@ -200,6 +200,20 @@ def test_the_debugger_in_debug_mode(start: Start) -> None:
     assert '"GET /fail HTTP/1.1" 500' in running.end()
 
 
+def test_no_debugger_behind_a_proxy(start: Start) -> None:
+    running = start("--app", "facts", "--debug", "serve", "-p", "0", "--trusted-proxies", "unix")
+    url = running.url()
+    assert "PIN" not in running.text
+    # of a proxy here that is not trusted the header is not told, but everybody comes from here
+    request = urllib.request.Request(url + "/fail", headers={"X-Forwarded-For": "1.2.3.4"})
+    for asked in (url + "/fail", request):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(asked, timeout=30)
+        with caught.value:
+            assert "on purpose" not in caught.value.read().decode()
+    running.end()
+
+
 def test_debug_without_debugger_and_reloader(start: Start) -> None:
     running = start("--app", "facts", "--debug", "serve", "-p", "0", "--no-debugger", "--no-reload")
     url = running.url()

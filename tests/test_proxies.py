@@ -12,7 +12,7 @@ from typing import Any
 import flask
 import pytest
 
-from loopless import Request, Response, ThreadedServer
+from loopless import Request, Response, ThreadedServer, cli
 from loopless.worker.lifecycle import LifecycleEvent, ResponseCompleted
 
 from .apps.process import script
@@ -393,3 +393,35 @@ def test_what_a_collector_is_told(serve: Serve, connect: Connect, app: Any) -> N
     assert completed.client == ("203.0.113.9", 0)
     assert completed.peer[0] == "127.0.0.1"
     assert opened.client == closed.client == completed.peer  # type: ignore[union-attr]
+
+
+# ---- Commands --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--proxy-protocol"], "--proxy-protocol: nobody is trusted"),
+        (["--trusted-proxies", "*"], "--trusted-proxies: where everybody is trusted, say with"),
+        (["--trusted-proxies", "nginx"], "--trusted-proxies: 'nginx' is neither"),
+        (["--trusted-proxies", "10.0.0.1/8"], "--trusted-proxies: 10.0.0.1/8 is no network"),
+        (["--forwarded-header", "via"], "--forwarded-header: 'via' is none of"),
+    ],
+)
+@pytest.mark.parametrize("command", [[], ["check"]])
+def test_a_mistake_is_one_line_and_code_2(
+    capsys: pytest.CaptureFixture[str], command: list[str], options: list[str], said: str
+) -> None:
+    assert cli.main([*command, "tests.test_proxies:wsgi", *options]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1
+    assert told.err.startswith(f"loopless: {said}")
+
+
+def test_the_environment_has_several(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("LOOPLESS_TRUSTED_PROXIES", "10.0.0.7 fd00::/8")
+    assert cli.main(["config", "show", "--trusted-proxies", "unix"]) == 0
+    assert 'trusted_proxies = ["unix"]' in capsys.readouterr().out
+    assert cli.main(["config", "show"]) == 0
+    assert 'trusted_proxies = ["10.0.0.7", "fd00::/8"]' in capsys.readouterr().out

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from loopless import Request, Response, ThreadedServer
+from loopless.worker.lifecycle import LifecycleEvent, Refused
 from loopless.worker.proxy_protocol import Announced, Header, ProxyHeaderError, crc32c
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan
@@ -406,6 +407,25 @@ def test_the_header_has_a_deadline_of_its_own(serve: Serve, open_raw: Any, app: 
 
 
 @APPS
+def test_refusals_are_told(serve: Serve, open_raw: Any, app: Any) -> None:
+    causes: list[str] = []
+
+    class Collector:
+        def record(self, event: LifecycleEvent) -> None:
+            if isinstance(event, Refused):
+                causes.append(event.cause)
+
+    options = {**OPTIONS, "lifecycle_collector": Collector(), "proxy_protocol_timeout": 0.2}
+    server = serve(app, **options)
+    client, silent = open_raw(server), open_raw(server)
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.closed()
+    assert silent.closed()
+    server.stop()
+    assert causes == ["proxy", "proxy"]
+
+
+@APPS
 def test_many_silent_connections_hold_no_thread(serve: Serve, open_raw: Any, app: Any) -> None:
     server = serve(app, threads=2, **OPTIONS)
     for number in range(100):
@@ -426,8 +446,8 @@ def test_a_unix_socket(serve: Serve, tmp_path: Path, app: Any) -> None:
             sock.settimeout(10)
             sock.connect(str(path))
             client = Client(sock)
-            client.send(LINE)
             if trusted == "unix":
+                client.send(LINE)
                 assert ask(client)["client"] == ["203.0.113.9", 4711]
             else:
                 assert client.closed()

@@ -209,7 +209,13 @@ def _serve(
     if reload:
         given.setdefault("static_refresh", True)
     config = checked_config(given)
-    debugger = debug if debugger is None else debugger
+    trusting = bool(config.proxies.trusted)
+    if debugger and trusting:
+        raise ConfigError(
+            "debugger: it is for clients on this machine, and behind --trusted-proxies anybody"
+            " could seem to be one; leave one of them out"
+        )
+    debugger = (debug and not trusting) if debugger is None else debugger
     if config.processes.needs_supervisor and (reload or debugger):
         option = config.processes.reason_for_supervisor or "workers"
         raise ConfigError(

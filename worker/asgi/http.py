@@ -319,6 +319,7 @@ class HTTPLine(RequestLine):
 
     def _overdue(self) -> None:
         if self.phase is Phase.PREFACE:
+            self.refused("proxy")
             self.close("no PROXY header came in time")
         elif self.phase is Phase.SHAKING:
             self.refused("tls")
