@@ -129,14 +129,17 @@ def test_what_is_said_at_the_start(server: tuple[Command, str]) -> None:
     assert "\x1b[" not in text
 
 
-@pytest.mark.parametrize("option", ["", "--no-color"])
+@pytest.mark.parametrize("option", ["", "--no-color", "NO_COLOR"])
 def test_colours_on_a_terminal(plain: Project, option: str) -> None:
     ours, theirs = pty.openpty()
     words = [sys.executable, "manage.py", "runserver_fast", "127.0.0.1:0", "--noreload"]
+    variables = {"NO_COLOR": "1"} if option == "NO_COLOR" else {}
+    if not option:
+        variables["DJANGO_COLORS"] = "dark;http_not_found=red"
     with subprocess.Popen(
-        [*words, *filter(None, [option])],
+        [*words, *([option] if option.startswith("--") else [])],
         cwd=plain.folder,
-        env=environment(DJANGO_COLORS="dark;http_not_found=red") if not option else environment(),
+        env=environment(**variables),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -361,6 +364,28 @@ def test_workers(project: Project) -> None:
         while get(f"{url}/version")[1] in before:
             assert time.monotonic() < end
         running.end()
+
+
+def test_static_files_and_a_pid_file(project: Project, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    words = ["--static", f"/media={files}"]
+    with project.serve(*words) as running:
+        url = url_of(running)
+        (files / "new.txt").write_text("uploaded")  # autoreload looks each time
+        assert get(f"{url}/media/new.txt") == (200, "uploaded")
+        running.end()
+    path = tmp_path / "app.pid"
+    with project.serve(*words, "--noreload", "--pid-file", str(path)) as running:
+        url = url_of(running)
+        assert path.read_text() == f"{running.process.pid}\n"
+        (files / "later.txt").write_text("not seen")
+        assert get(f"{url}/media/new.txt") == (200, "uploaded")
+        assert get(f"{url}/media/later.txt")[0] == 404
+        running.end()
+    assert not path.exists()
+    said = project.manage("runserver_fast", "--pid-file", str(path), code=2).stderr
+    assert one_line(said) == "Error: pid_file: autoreload is for a single process; add --noreload"
 
 
 # ---- Beside others --------------------------------------------------------------------------

@@ -96,6 +96,21 @@ def test_the_quickstart(start: Start) -> None:
     assert "Debug" not in text
 
 
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_static_files(start: Start, tmp_path: Path, debug: list[str]) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "known.txt").write_text("known")
+    words = ["--port", "0", "--static", "/files=files"]
+    running = start("--app", "hello", *debug, "serve", *words)
+    url = running.url()
+    (files / "new.txt").write_text("new")
+    assert get(f"{url}/files/known.txt") == (200, "known")
+    assert get(f"{url}/files/new.txt")[0] == (200 if debug else 404)
+    assert get(url)[0] == 200
+    running.end()
+
+
 def test_help(start: Start) -> None:
     assert re.search(r"^  serve +Serve on threads", start("--help").ended(), re.MULTILINE)
     text = start("serve", "--help").ended()

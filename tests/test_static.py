@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
@@ -19,6 +24,8 @@ from loopless.worker.static.conditions import accepted_codings, wanted_range
 from loopless.worker.static.folders import check_static
 
 from .asgi_tools import answer
+from .certificates import Authority
+from .supervised import APP, Supervised, until
 from .wire_client import Answer, Client
 
 Serve = Callable[..., ThreadedServer]
@@ -490,6 +497,85 @@ def test_no_application_is_called_for_a_file(serve: Serve, connect: Connect, fol
     for path in ("/static/style.css", "/static/missing", "/static", "/static/..%2f", "/other"):
         client.get(path)
     assert called == ["/other"]
+
+
+def test_over_tls(serve: Serve, folder: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue("server")
+    content = os.urandom(1_000_000)
+    (folder / "large.bin").write_bytes(content)
+    server = serve(app, static=f"/static={folder}", certfile=str(cert), keyfile=str(key))
+    url = f"https://127.0.0.1:{server.port}/static/large.bin"
+    with urllib.request.urlopen(url, context=authority.trusting(), timeout=20) as response:
+        assert response.read() == content
+
+
+# ---- Commands -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seen"),
+    [
+        ([], False),
+        (["--static-refresh"], True),
+        (["--reload"], True),
+        (["--reload", "--no-static-refresh"], False),
+        (["--workers", "2"], False),
+    ],
+)
+def test_a_command_that_serves_files(
+    tmp_path: Path, folder: Path, arguments: list[str], seen: bool
+) -> None:
+    (tmp_path / "application.py").write_text(APP.format(version=1))
+    words = ["application:app", "--bind", "127.0.0.1:0", "--static", "/static=files", *arguments]
+    server = Supervised(tmp_path, *words)
+    try:
+        (folder / "new.txt").write_text("new")
+        assert server.get("/static/style.css") == CSS.decode()
+        assert server.get().startswith("1 ")
+        if seen:
+            assert server.get("/static/new.txt") == "new"
+        else:
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                server.get("/static/new.txt")
+    finally:
+        server.end()
+
+
+def test_a_reload_reads_the_folders_again(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "application.py").write_text(APP.format(version=1))
+    words = ["application:app", "--bind", "127.0.0.1:0", "--static", "/static=files"]
+    server = Supervised(tmp_path, *words, "--workers", "2")
+    try:
+        (folder / "new.txt").write_text("new")
+        server.send(signal.SIGHUP)
+        server.await_line("The new application is served")
+        until(lambda: answered(f"http://127.0.0.1:{server.port}/static/new.txt"))
+    finally:
+        server.end()
+
+
+def answered(url: str) -> bool:
+    """Whether it is 200; the old workers may take a connection yet."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            return bool(response.status == 200)
+    except urllib.error.HTTPError:
+        return False
+
+
+def test_what_loopless_needs_for_it() -> None:
+    script = (
+        "import sys; sys.modules['whitenoise'] = None\n"
+        "from loopless.cli import main\n"
+        "sys.exit(main(['app', '--static', '/static=.']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 2
+    wanted = "loopless: --static: whitenoise is missing; pip install 'loopless[static]'\n"
+    assert done.stderr == wanted
 
 
 # ---- What is wrong with it ----------------------------------------------------------------

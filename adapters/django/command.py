@@ -235,26 +235,26 @@ class LooplessCommand(_Command):
                 self._server.start()
             except (OSError, StartupError) as error:
                 raise ConfigError(f"the server cannot start: {error}") from None
-            self._serve(self._server, static=static, **options)
+            self._serve(self._server, with_static=static, **options)
 
     def _stop(self) -> None:
         if self._server is not None:
             self._server.stop(GRACE)
 
-    def _serve(self, server: Server, *, static: bool, **options: Any) -> None:
+    def _serve(self, server: Server, *, with_static: bool, **options: Any) -> None:
         """Until Ctrl-C, SIGTERM, or the reloader ends the process."""
         if autoreload.is_child() and settings.DEBUG and options["use_reloader"]:
             # who reads that it serves may edit at once
             autoreload.line().looked.wait(_FIRST_LOOK)
         try:
-            self._announce(server, static=static)
+            self._announce(server, with_static=with_static)
             server.serve_forever()
         except KeyboardInterrupt:
             server.stop()
         if options.get("shutdown_message"):
             self.stdout.write(options["shutdown_message"])
 
-    def _announce(self, server: Server, *, static: bool) -> None:
+    def _announce(self, server: Server, *, with_static: bool) -> None:
         threads = server.config.threads()
         stop = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
         kind = "development server" if settings.DEBUG else "server"
@@ -270,9 +270,9 @@ class LooplessCommand(_Command):
         ]
         self.stdout.write("\n".join(lines))
         if not settings.DEBUG:
-            self.stdout.write(_kind_of_service(static))
+            self.stdout.write(_kind_of_service(with_static))
         elif os.environ.get("DJANGO_RUNSERVER_HIDE_WARNING") != "true":
-            self.stdout.write(self.style.WARNING(_kind_of_service(static)))
+            self.stdout.write(self.style.WARNING(_kind_of_service(with_static)))
         # into a pipe too, where somebody may be waiting for it
         self.stdout.flush()
 
