@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +26,8 @@ from loopless.worker.supervisor.forking import describe, failure
 from loopless.worker.supervisor.generation import Child, Generation, Worker
 from loopless.worker.supervisor.process import Wear
 
+from .asgi_tools import answer, no_lifespan
+from .certificates import Authority
 from .supervised import until
 from .wire_client import Client
 
@@ -262,6 +267,86 @@ def test_a_request_that_was_on_its_way_is_answered(
     assert idle.closed()
     stopper.join(20)
     assert not stopper.is_alive()
+
+
+async def loop_app(scope: Any, receive: Any, send: Any) -> None:
+    await no_lifespan(scope)
+    await answer(send, b"well")
+
+
+def sync_app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"well"]
+
+
+kinds = pytest.mark.parametrize("app", [sync_app, loop_app], ids=["threads", "loop"])
+
+
+@kinds
+def test_the_first_request_of_a_new_connection_is_answered(
+    serve: Serve, connect: Connect, app: Any
+) -> None:
+    """It was accepted, and its request may be on its way as any other."""
+    server = serve(app)
+    client, other = connect(server), connect(server)
+    assert other.get().body == b"well"  # so the first was accepted, too
+    stopper = threading.Thread(target=server.stop, kwargs={"timeout": 20, "linger": 1.5})
+    stopper.start()
+    until(lambda: refused(server.port))
+    answered = client.get()
+    assert (answered.body, answered.header("connection")) == (b"well", "close")
+    stopper.join(20)
+    assert not stopper.is_alive()
+
+
+@kinds
+def test_the_first_request_behind_a_long_handshake_is_answered(
+    serve: Serve, connect: Connect, app: Any, tmp_path: Path
+) -> None:
+    """The idle connections are gone already when its handshake is done."""
+    authority = Authority(tmp_path / "ca")
+    cert, key = authority.issue("server")
+    server = serve(app, certfile=str(cert), keyfile=str(key))
+    idle, client = connect(server), connect(server)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = authority.trusting().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    client.sock.sendall(outgoing.read())
+    incoming.write(client.sock.recv(65536))
+    stopper = threading.Thread(target=server.stop, kwargs={"timeout": 20, "linger": 0.5})
+    stopper.start()
+    until(lambda: refused(server.port))
+    time.sleep(1.2)  # longer than idle connections are kept
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            incoming.write(client.sock.recv(65536))
+    client.sock.sendall(outgoing.read())
+    time.sleep(0.2)  # the server has seen it, and there is no request yet
+    tls.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sock.sendall(outgoing.read())
+    received = b""
+    while not received.endswith(b"well"):
+        data = client.sock.recv(65536)
+        assert data, received
+        incoming.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while block := tls.read(65536):
+                received += block
+    idle.close()
+    stopper.join(20)
+    assert not stopper.is_alive()
+
+
+def refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return True
+    return False
 
 
 # ---- Cores --------------------------------------------------------------------------------

@@ -154,6 +154,7 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
     conn.wants_write = sock.wants_write
     if done:
         conn.deadline = now + worker.config.timeouts.head
+        worker.poller.linger(now)
     elif now >= conn.deadline:
         _refused(worker, conn, "tls")
         close(worker, conn, "TLS handshake timeout")

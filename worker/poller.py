@@ -56,6 +56,7 @@ class Poller(ABC):
         self.draining = False
         #: While draining: when idle connections are closed, in the seconds of `time.monotonic`.
         self.idle_until = 0.0
+        self._linger = 0.0
         #: Set when nothing is listened on and the last connection is gone.
         self.drained = threading.Event()
         self.listeners: dict[int, Listener] = {}
@@ -165,7 +166,8 @@ class Poller(ABC):
         with self._lock:
             if self.draining:
                 return
-            self.idle_until = time.monotonic() + linger if linger else 0.0
+            self._linger = linger
+            self.linger(time.monotonic())
             self.draining = True
             adopted = self._close_listeners()
             self._deaf = True
@@ -181,6 +183,15 @@ class Poller(ABC):
         self._look_whether_drained()
         if not linger:
             self.nudge_idle()
+
+    def linger(self, now: float) -> None:
+        """While draining: keep what is idle for as long as was said, from now on.
+
+        For a client whose TLS handshake is done only now, it may have taken long, and whose first
+        request cannot have come before.
+        """
+        if self._linger:
+            self.idle_until = now + self._linger
 
     def _look_whether_drained(self) -> None:
         if self.draining and self._is_empty():

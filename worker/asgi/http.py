@@ -338,7 +338,7 @@ class HTTPLine(RequestLine):
         elif self.cycle is not None:
             self.cycle.drain()
         elif self.phase is _READY and not self.conn.buffer and not has_input(self.conn.fd):
-            if idle_until and self.conn.requests:
+            if idle_until:  # a new connection has a request on its way more than any other
                 self.deadline = min(self.deadline, idle_until)
             else:
                 self.close("the server stops")
