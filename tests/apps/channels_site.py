@@ -1,4 +1,5 @@
-"""A Django site with the chat of Channels' tutorial, without Redis: `asgi` or `hybrid`, and a loop.
+"""A Django site with the chat of Channels' tutorial, without Redis: `asgi`, `hybrid` or `uvicorn`,
+and a loop.
 
 Prints its port, and serves until its input ends.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 import warnings
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,7 +31,12 @@ from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse  # noqa: E402
+from django.http import (  # noqa: E402
+    FileResponse,
+    HttpRequest,
+    HttpResponse,
+    StreamingHttpResponse,
+)
 from django.urls import path, re_path  # noqa: E402
 
 from loopless import ThreadedServer  # noqa: E402
@@ -73,14 +80,71 @@ async def stream_view(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(numbers())
 
 
-urlpatterns = [path("sync", sync_view), path("async", async_view), path("stream", stream_view)]
+def sync_stream_view(request: HttpRequest) -> StreamingHttpResponse:
+    """A synchronous view with an asynchronous body."""
+
+    async def numbers() -> AsyncIterator[str]:
+        for number in range(5):
+            yield f"{number} {asyncio.get_running_loop().is_running()} "
+            await asyncio.sleep(0.001)
+
+    return StreamingHttpResponse(numbers(), headers={"X-From": "sync"})
+
+
+def plain_stream_view(request: HttpRequest) -> StreamingHttpResponse:
+    """All of it synchronous."""
+    return StreamingHttpResponse(f"{number} " for number in range(5))
+
+
+async def late_view(request: HttpRequest) -> StreamingHttpResponse:
+    """An asynchronous view with a synchronous body, of which Django warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return StreamingHttpResponse(iter(["a", "b"]))
+
+
+def file_view(request: HttpRequest) -> FileResponse:
+    return FileResponse(open(__file__, "rb"))
+
+
+urlpatterns = [
+    path("sync", sync_view),
+    path("async", async_view),
+    path("stream", stream_view),
+    path("sync-stream", sync_stream_view),
+    path("plain-stream", plain_stream_view),
+    path("late", late_view),
+    path("file", file_view),
+]
 
 routes = [re_path(r"ws/chat/(?P<room>\w+)/$", ChatConsumer.as_asgi())]
 asgi = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": URLRouter(routes)})
 
+
+def serve_by_uvicorn() -> None:
+    import socket
+
+    import uvicorn
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(asgi, ws="websockets-sansio", log_level="critical"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    print(sock.getsockname()[1], flush=True)
+    sys.stdin.read()
+    server.should_exit = True
+    thread.join()
+    sock.close()
+
+
 if __name__ == "__main__":
     mode, loop = sys.argv[1:]
     warnings.simplefilter("default")
+    # what Django says of synchronous bodies under ASGI, and asynchronous ones without
+    warnings.filterwarnings("ignore", "StreamingHttpResponse must consume")
+    if mode == "uvicorn":
+        serve_by_uvicorn()
+        sys.exit()
     options: Any = {"bind": "127.0.0.1:0", "loop": loop, "graceful_timeout": 2}
     if mode == "asgi":
         server = ThreadedServer(asgi, **options)
