@@ -89,6 +89,11 @@ def made_up_certificate(server: Server) -> list[str]:
     ]
 
 
+def metrics_notes(urls: Sequence[str]) -> list[str]:
+    """Lines about where metrics are served."""
+    return [f"Metrics at {url}{'' if url.startswith('unix:') else '/metrics'}" for url in urls]
+
+
 def places(server: Server, path: str = "") -> list[str]:
     """Where `server` listens, a text for each of its sockets. `path` is put behind an URL."""
     found = []

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from .worker import ServerConfig
-from .worker.access_log import compile_format
 from .worker.identity import find_identity
 from .worker.listener import hosts_of
+from .worker.log_format import compile_format
+from .worker.log_target import parse_syslog
 from .worker.proxies import check as check_proxies
 from .worker.tls_context import make_context
 
@@ -28,6 +29,11 @@ def check_files(config: ServerConfig) -> None:
     find_identity(config.processes)
     compile_format(config.log.format)
     check_proxies(config.proxies)
+    parse_syslog(config.log.access_log)
+    if config.metrics.bind:
+        from .worker.metrics.endpoint import check_addresses
+
+        check_addresses(config)
     make_context(config.tls, hosts_of(config))
 
 

@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from .apps import AppError
-from .banner import start_message
+from .banner import metrics_notes, start_message
 from .binding import closed_in_the_end, open_sockets
 from .process import check_files, configure_logging, raise_descriptor_limit, say
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
@@ -85,7 +85,8 @@ def run_server(
 
     def announce() -> None:
         if inherited is None or inherited.first:
-            say(start_message(server, name, kind, notes))
+            more = metrics_notes(server.metrics_urls)
+            say(start_message(server, name, kind, [*notes, *more]))
         else:
             say(f"loopless serves {name} again")
 

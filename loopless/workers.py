@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .banner import start_message
+from .banner import metrics_notes, start_message
 from .binding import closed_in_the_end, open_sockets
 from .process import configure_logging, raise_descriptor_limit
 from .worker import Request, Server, ServerConfig
 from .worker.pid_file import pid_file
-from .worker.server import Served
+from .worker.server import Served, url_of
 from .worker.supervisor import Loaded, run_supervised
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def run_workers(
     # it is not started: what it knows of the sockets is for the start message
     front = Server(_nobody, config, sockets=sockets, ssl_context=ssl_context)
     front.bind()
+    monitored = _open_metrics(config, sockets)
+    urls = [url_of("http", sock.getsockname()) for sock in monitored]
+    notes = [*notes, *metrics_notes(urls)]
 
     def load_loudly() -> Loaded:
         loaded = load()
@@ -60,8 +63,25 @@ def run_workers(
             build=build,
             started=announce,
             stopping=lambda: say("stopping"),
+            monitored=monitored,
         )
     return 0
+
+
+def _open_metrics(
+    config: ServerConfig, sockets: Sequence[socket.socket]
+) -> Sequence[socket.socket]:
+    """The sockets for metrics. Raises `ConfigError`, and closes `sockets` then."""
+    if not config.metrics.bind:
+        return ()
+    from .worker.metrics.endpoint import open_metrics
+
+    try:
+        return open_metrics(config)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
 
 
 def _nobody(request: Request) -> None:

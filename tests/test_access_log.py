@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from loopless import ConfigError, Request, ThreadedServer
-from loopless.worker.access_log import COMBINED, COMMON, AccessLog, compile_format
+from loopless.worker.access_log import AccessLog
 from loopless.worker.http1 import RequestParser
 from loopless.worker.lifecycle import ResponseCompleted
+from loopless.worker.log_format import COMBINED, COMMON, compile_format
+from loopless.worker.log_target import FileTarget
 from loopless.worker.settings import Limits, Log
 
 from .wire_client import Client
@@ -79,6 +81,8 @@ def test_json() -> None:
         "protocol": "HTTP/1.1",
         "status": 200,
         "bytes": 5,
+        "received": 0,
+        "request_id": "",
         "seconds": 0.25,
         "complete": True,
         "referer": '"r"',
@@ -269,7 +273,7 @@ def test_a_log_whose_reader_has_left_costs_no_answer(serve: Serve, connect: Conn
     """`serve ... | head`: lines have nowhere to go, and clients must not notice."""
     reading, writing = os.pipe()
     os.close(reading)
-    log = AccessLog(writing, compile_format("common"))
+    log = AccessLog(FileTarget(writing), compile_format("common"))
     try:
         client = connect(serve(hello, lifecycle_collector=log))
         for _ in range(3):

@@ -17,6 +17,7 @@ from loopless.worker.lifecycle import (
     ConnectionClosed,
     ConnectionOpened,
     LifecycleEvent,
+    Refused,
     RequestStarted,
     ResponseCompleted,
     StreamClosed,
@@ -120,7 +121,8 @@ def test_a_refused_request(client: Client, recorder: Recorder) -> None:
     assert client.closed()
     client.close()
     recorder.until_closed()
-    assert recorder.kinds == [ConnectionOpened, ResponseCompleted, ConnectionClosed]
+    assert recorder.kinds == [ConnectionOpened, Refused, ResponseCompleted, ConnectionClosed]
+    assert recorder.of(Refused)[0].cause == "400"
     completed = recorder.of(ResponseCompleted)[0]
     assert (completed.request, completed.status, completed.complete) == (None, 400, True)
     assert recorder.of(ConnectionClosed)[0].requests == 0

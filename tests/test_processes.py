@@ -16,11 +16,12 @@ import pytest
 from loopless import ServerConfig, ThreadedServer
 from loopless.worker import cores
 from loopless.worker.crew import Pulse
+from loopless.worker.memory import resident_memory
 from loopless.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
 from loopless.worker.supervisor.channel import LONGEST_TEXT, Channel, pair
 from loopless.worker.supervisor.forking import describe, failure
 from loopless.worker.supervisor.generation import Child, Generation, Worker
-from loopless.worker.supervisor.process import Wear, resident_memory
+from loopless.worker.supervisor.process import Wear
 
 from .supervised import until
 from .wire_client import Client
@@ -160,13 +161,14 @@ def test_a_process_without_an_id_is_not_killed() -> None:
 
 
 def test_wear(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Wear(ServerConfig()).reason(10**9) == ""
+    assert Wear(ServerConfig()).reason(10**9) is None
     config = ServerConfig.from_options(max_requests=10, max_requests_jitter=5)
     random.seed(1)
     limits = {next(n for n in range(100) if wear.reason(n)) for wear in map(Wear, [config] * 100)}
     assert limits == set(range(10, 16))
     config = ServerConfig.from_options(max_rss=1)
-    assert "MiB" in Wear(config).reason(0)
+    why, cause = Wear(config).reason(0) or ("", "")
+    assert ("MiB" in why, cause) == (True, "max_rss")
     assert 5 << 20 < resident_memory() < 1 << 40
 
 

@@ -1,206 +1,161 @@
-"""The access log: a line a request, in Apache's formats or JSON."""
+"""The access log: a line for every answer, written by a thread of its own.
+
+Whoever serves a request makes its line, for later its head would have to be kept; the writing,
+which may have to wait for a disk or a reader, is the thread's. It sleeps while there is nothing,
+and otherwise writes what has come together in a tenth of a second.
+"""
 
 from __future__ import annotations
 
-import json
+import atexit
 import logging
 import os
-import re
-import sys
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
+import time
+from collections import deque
+from typing import TYPE_CHECKING
 
 from .lifecycle import LifecycleEvent, ResponseCompleted
-from .settings import ConfigError, Log
+from .log_format import LineOf, compile_format, fitted
+from .log_target import Target, open_target
 
-COMMON = '%h %l %u %t "%r" %>s %b'
-COMBINED = COMMON + ' "%{Referer}i" "%{User-Agent}i"'
+if TYPE_CHECKING:
+    from .settings import Log
 
 log = logging.getLogger("loopless")
 
-_DIRECTIVE = re.compile(r"%(?:>?([A-Za-z%])|\{([^}]+)\}([A-Za-z]))")
-# What would end a line or a quoted field early; anything not printable, as Apache escapes it.
-_UNSAFE = re.compile(r'["\\]|[^\x20-\x7e]')
-
-_Field = Callable[[ResponseCompleted], str]
-
-
-def _escape(text: str) -> str:
-    return _UNSAFE.sub(_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    character = match[0]
-    return (
-        "\\" + character
-        if character in '"\\'
-        else "".join(f"\\x{octet:02x}" for octet in character.encode("latin-1", "replace"))
-    )
-
-
-def _timestamp() -> str:
-    return datetime.now().astimezone().strftime("[%d/%b/%Y:%H:%M:%S %z]")
-
-
-def _request_line(event: ResponseCompleted) -> str:
-    request = event.request
-    if request is None:
-        return "-"
-    return _escape(f"{request.method} {request.target} HTTP/{request.version}")
-
-
-def _header(name: str) -> _Field:
-    def value(event: ResponseCompleted) -> str:
-        return _escape(event.request.header(name)) or "-" if event.request else "-"
-
-    return value
-
-
-#: What the letters of a format stand for: Apache's mod_log_config, where it has the same.
-_FIELDS: dict[str, _Field] = {
-    "%": lambda event: "%",
-    "h": lambda event: event.client[0] or "-",
-    "a": lambda event: event.client[0] or "-",
-    "l": lambda event: "-",
-    "u": lambda event: "-",
-    "t": lambda event: _timestamp(),
-    "r": _request_line,
-    "s": lambda event: str(event.status),
-    "b": lambda event: str(event.body_bytes or "-"),
-    "B": lambda event: str(event.body_bytes),
-    "m": lambda event: event.request.method if event.request else "-",
-    "U": lambda event: _escape(event.request.path) if event.request else "-",
-    "q": lambda event: _query(event),  # noqa: PLW0108
-    "H": lambda event: f"HTTP/{event.request.version}" if event.request else "-",
-    "D": lambda event: str(round(event.seconds * 1e6)),
-    "T": lambda event: str(int(event.seconds)),
-    "X": lambda event: "+" if event.complete else "X",
-    "P": lambda event: str(os.getpid()),
-}
-
-
-def _query(event: ResponseCompleted) -> str:
-    return _escape("?" + event.request.query) if event.request and event.request.query else ""
-
-
-def compile_format(text: str) -> Callable[[ResponseCompleted], str]:
-    """A function from the event to its line. Raises `ConfigError` for an unknown directive."""
-    if text == "json":
-        return _json_line
-    text = {"common": COMMON, "combined": COMBINED}.get(text, text)
-    if "%" not in text:
-        raise ConfigError(f"log_format: {text!r} is neither common, combined, json nor a format")
-    parts: list[_Field] = []
-    at = 0
-    for match in _DIRECTIVE.finditer(text):
-        parts.append(_literal(text[at : match.start()]))
-        if match[2] is not None and match[3] == "i":
-            parts.append(_header(match[2]))
-        elif match[0] == "%{c}a":
-            parts.append(lambda event: event.peer[0] or "-")
-        elif match[1] is not None and match[1] in _FIELDS:
-            parts.append(_FIELDS[match[1]])
-        else:
-            raise ConfigError(f"log_format: {match[0]!r} is not known")
-        at = match.end()
-    parts.append(_literal(text[at:]))
-    if "%" in _DIRECTIVE.sub("", text):
-        raise ConfigError(f"log_format: a % without its letter in {text!r}")
-    return lambda event: "".join([part(event) for part in parts])
-
-
-def _literal(text: str) -> _Field:
-    return lambda event: text
-
-
-def _json_line(event: ResponseCompleted) -> str:
-    request = event.request
-    line = {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "client": event.client[0],
-        "peer": event.peer[0],
-        "method": request.method if request else None,
-        "target": request.target if request else None,
-        "protocol": f"HTTP/{request.version}" if request else None,
-        "status": event.status,
-        "bytes": event.body_bytes,
-        "seconds": round(event.seconds, 6),
-        "complete": event.complete,
-        "referer": request.header("referer") if request else "",
-        "user_agent": request.header("user-agent") if request else "",
-    }
-    return json.dumps(line)
+# Seconds for which lines are collected, so that one write is for many.
+_COLLECTED = 0.1
+# Lines that may wait: at most a few megabytes, and the work of a fraction of a second.
+_MOST_WAITING = 16384
+# Seconds between two messages about lines that were lost.
+_QUIET = 10.0
+# Seconds for the last lines to be written when the server stops.
+_LAST_MOMENT = 3.0
 
 
 class AccessLog:
     """A `LifecycleCollector` that writes a line for every answer. Safe from all threads.
 
-    A line is one `write` to a descriptor opened for appending: lines of several threads, and of
-    several processes, do not mix, and none is left in a buffer.
+    A line that finds no room, because nothing can be written for a while, is lost and counted: a
+    log must not be what an answer waits for.
     """
 
-    def __init__(
-        self, descriptor: int, line: Callable[[ResponseCompleted], str], path: str = ""
-    ) -> None:
-        self._descriptor = descriptor
-        #: The file to open again; empty where there is none.
-        self._path = path
-        self._line = line
-        self._failed = False
-        # closing must not come between: another file may have the descriptor's number then
-        self._lock = threading.Lock()
+    def __init__(self, target: Target, line_of: LineOf) -> None:
+        self._target = target
+        self._line_of = line_of
+        self._longest = target.longest - 1
+        self._lines: deque[str] = deque()
+        #: The thread looks by itself, so that nobody need wake it.
+        self._awake = False
+        self._alarm = threading.Event()
+        self._hurry = threading.Event()
+        self._closing = False
+        self._writing = threading.Lock()  # guards the target
+        self._losing = threading.Lock()  # guards what follows
+        #: Lines that were not written.
+        self.lost = 0
+        self._reported = 0
+        self._next_report = 0.0
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="loopless-log", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
 
     @classmethod
     def open(cls, settings: Log) -> AccessLog:
-        """As `settings` say. Raises `ConfigError` for a format or a file that cannot be used."""
-        line = compile_format(settings.format)
-        if settings.access_log == "-":
-            return cls(os.dup(sys.stdout.fileno()), line)
-        try:
-            return cls(_open(settings.access_log), line, os.path.abspath(settings.access_log))
-        except OSError as error:
-            raise ConfigError(f"access_log: {settings.access_log}: {error.strerror}") from error
+        """As `settings` say. Raises `ConfigError` for a format or a place that cannot be used."""
+        line_of = compile_format(settings.format)
+        return cls(open_target(settings.access_log), line_of)
+
+    # ---- Any thread -----------------------------------------------------------------------
 
     def record(self, event: LifecycleEvent) -> None:
-        if type(event) is ResponseCompleted:
-            line = (self._line(event) + "\n").encode("ascii", "replace")
-            with self._lock:
-                self._write(line)
-
-    def _write(self, line: bytes) -> None:
-        if self._descriptor < 0:  # a thread that was left behind when the server stopped
+        if type(event) is not ResponseCompleted:
             return
-        try:
-            os.write(self._descriptor, line)
-        except OSError as error:
-            # the reader is gone or the disk is full: that must cost no answer
-            if not self._failed:
-                log.error("The access log cannot be written: %s", error)
-            self._failed = True
+        line = self._line_of(event)
+        if 0 < self._longest < len(line):
+            line = fitted(self._line_of, event, self._longest)
+        lines = self._lines
+        if len(lines) >= _MOST_WAITING or self._closing:
+            self._lose(1)
+            return
+        lines.append(line)
+        if not self._awake:
+            self._awake = True
+            self._alarm.set()
+        elif len(lines) >= _MOST_WAITING // 2:
+            self._hurry.set()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._writing:
+            # before the lines are taken: whoever comes later wakes the thread
+            self._awake = False
+            lines = []
+            while self._lines:
+                lines.append(self._lines.popleft())
+            if not lines:
+                return
+            lost = self._target.write(lines)
+            why = self._target.trouble
+        if lost:
+            self._lose(lost)
+        if self.lost != self._reported:
+            self._report(why)
 
     def reopen(self) -> None:
         """Go on in the file that has the name now, for whoever renames logs. No line is lost."""
-        if not self._path:
-            return
+        self.flush()
         try:
-            fresh = _open(self._path)
+            with self._writing:
+                self._target.reopen()
         except OSError as error:
             log.error("The access log cannot be opened again: %s", error)
-            return
-        with self._lock:
-            if self._descriptor >= 0:  # else it was closed meanwhile
-                fresh, self._descriptor = self._descriptor, fresh
-            self._failed = False
-        os.close(fresh)
+        self._next_report = 0.0
 
     def close(self) -> None:
-        """Close the file. What is recorded afterwards is dropped."""
-        with self._lock:
-            descriptor, self._descriptor = self._descriptor, -1
-        os.close(descriptor)
+        """Write what waits, and close the file. What is recorded afterwards is dropped."""
+        if self._closing or os.getpid() != self._process:  # a copy of what another one writes
+            return
+        self._closing = True
+        atexit.unregister(self.close)
+        self._alarm.set()
+        self._hurry.set()
+        self._thread.join(_LAST_MOMENT)
+        if self._thread.is_alive():
+            self._lose(len(self._lines))
+            log.error("The access log could not be written to its end")
+            return
+        self._next_report = 0.0
+        self._report(self._target.trouble)
+        self._target.close()
 
+    # ---- Inside ---------------------------------------------------------------------------
 
-def _open(path: str) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-    return os.open(path, flags, 0o640)
+    def _run(self) -> None:
+        while not self._closing:
+            self._alarm.wait()
+            self._alarm.clear()
+            self._hurry.wait(_COLLECTED)
+            self._hurry.clear()
+            try:
+                self.flush()
+            except Exception:
+                log.exception("The access log met an internal error")
+        self.flush()
+
+    def _lose(self, count: int) -> None:
+        with self._losing:
+            self.lost += count
+
+    def _report(self, why: OSError | None) -> None:
+        now = time.monotonic()
+        if now < self._next_report:
+            return
+        with self._losing:
+            lost, self._reported = self.lost - self._reported, self.lost
+        if lost:
+            self._next_report = now + _QUIET
+            reason = why or "its lines come faster than they can be written"
+            log.error("The access log cannot be written, %d lines are lost: %s", lost, reason)

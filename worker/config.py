@@ -15,6 +15,7 @@ from .settings import (
     ConfigError,
     Limits,
     Log,
+    Metrics,
     Option,
     Processes,
     Proxies,
@@ -40,6 +41,7 @@ class ServerConfig:
     proxies: Proxies = field(default_factory=Proxies)
     static: Static = field(default_factory=Static)
     log: Log = field(default_factory=Log)
+    metrics: Metrics = field(default_factory=Metrics)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -135,6 +137,7 @@ TITLES = {
     "proxies": "Proxies",
     "static": "Static files",
     "log": "Logs",
+    "metrics": "Metrics",
     "limits": "Limits",
     "timeouts": "Timeouts",
 }

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, final
 
 from .errors import ClientDisconnected
+from .lifecycle import ResponseCompleted
 from .messages import Address
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
 }
 
+# The constructor of a named tuple, without the Python function around it.
+_new = tuple.__new__
+
 # Until a thread serves the connection, and lends it its own.
 _NO_NOTES: dict[Any, Any] = {}
 
@@ -81,16 +86,42 @@ WAITING = frozenset(_WAITING)
 FOR_OUTPUT = frozenset({State.WRITING, State.YIELDED})
 
 
+# `struct tcp_info` of Linux, as far as it is looked at.
+_TCP_INFO = 56
+_LAST_DATA_RECEIVED = 52
+
+
 class Record:
     """What is known of an answer before it is out; see `lifecycle.ResponseCompleted`."""
 
-    __slots__ = ("body_bytes", "request", "started", "status")
+    __slots__ = ("body_bytes", "received", "request", "request_id", "started", "status")
 
     def __init__(self, request: Request | None, started: float) -> None:
         self.request = request
         self.started = started
+        self.request_id = ""
         self.status = 0
         self.body_bytes = 0
+        self.received = 0
+
+    def completed(self, conn: Connection, *, complete: bool) -> ResponseCompleted:
+        """What a collector is told when the answer is out, or given up."""
+        seconds = time.monotonic() - self.started
+        request, status, sent = self.request, self.status, self.body_bytes
+        return _new(
+            ResponseCompleted,
+            (
+                request,
+                conn.client,
+                status,
+                sent,
+                seconds,
+                complete,
+                conn.peer,
+                self.received,
+                self.request_id,
+            ),
+        )
 
 
 class IllegalTransition(RuntimeError):
@@ -141,6 +172,7 @@ class Connection:
         "outgoing",
         "persistent",
         "record",
+        "request_id",
         "stream_writer",
         "hijacked",
         "notes",
@@ -215,6 +247,8 @@ class Connection:
         self.notes: dict[Any, Any] = _NO_NOTES
         self.stream_writer: StreamWriter | None = None
         self.hijacked: HijackedSocket | None = None
+        #: Of the request under way, where requests have ids.
+        self.request_id = ""
         #: What a lifecycle collector will be told when the answer is out; else None.
         self.record: Record | None = None
 
@@ -263,6 +297,18 @@ class Connection:
 
     def stream(self, request: Request, response: Response) -> StreamWriter:
         return self._server().open_stream(self, request, response)
+
+    def waited(self) -> float | None:
+        """Seconds since its last octets have come, in steps of the kernel's clock of a few
+        milliseconds; None where the system does not say."""
+        info = getattr(socket, "TCP_INFO", None)
+        if info is None:
+            return None
+        try:
+            data = self.sock.getsockopt(socket.IPPROTO_TCP, info, _TCP_INFO)
+        except OSError:  # not of TCP
+            return None
+        return float(struct.unpack_from("I", data, _LAST_DATA_RECEIVED)[0]) / 1000
 
     def inform(self, request: Request, status: int, headers: HeaderList) -> None:
         self._server().inform(self, request, status, headers)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from . import preface
 from .connection import Connection, Record, State
 from .errors import ClientDisconnected, PlainRequest
-from .lifecycle import ClientGone, ConnectionClosed, ConnectionOpened, ResponseCompleted
+from .lifecycle import ClientGone, ConnectionClosed, ConnectionOpened, Refused
 from .messages import FileBody, Response
 from .readiness import has_input
 from .wrong_port import WITHOUT_TLS
@@ -142,6 +142,7 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
     except OSError as error:
         log.debug("The TLS handshake of %s failed: %s", conn.client[0], error)
         conn.wants_write = False
+        _handshake_refused(worker, conn)
         if has_input(conn.fd):  # closing would reset away the alert that says why
             _linger(worker, conn)
         else:
@@ -152,11 +153,17 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
     if done:
         conn.deadline = now + worker.config.timeouts.head
     elif now >= conn.deadline:
+        _handshake_refused(worker, conn)
         close(worker, conn, "TLS handshake timeout")
     else:
         conn.become(State.HANDSHAKE)
         worker.poller.park(conn, now)
     return done
+
+
+def _handshake_refused(worker: SyncWorker, conn: Connection) -> None:
+    if worker.collector is not None:
+        worker.collector.record(Refused(conn.client, "tls"))
 
 
 def _answer_plainly(worker: SyncWorker, conn: Connection, sock: TLSSocket) -> None:
@@ -212,7 +219,7 @@ def after_answer(worker: SyncWorker, conn: Connection) -> bool:
 def finished(worker: SyncWorker, conn: Connection) -> bool:
     """An answer is out. Whether `conn` can go on at once; else it was parked or closed."""
     if conn.record is not None:
-        _completed(worker, conn, complete=True)
+        completed(worker, conn, complete=True)
     if not conn.persistent:
         if conn.linger or conn.buffer or has_input(conn.fd):
             _linger(worker, conn)
@@ -251,6 +258,7 @@ def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: s
     conn.represent_itself()
     if worker.collector is not None:
         conn.record = Record(None, time.monotonic())
+        worker.collector.record(Refused(conn.client, str(status)))
     headers = [("Content-Type", "text/plain; charset=utf-8")]
     response = Response(status, headers, message.encode("latin-1", "replace") + b"\n")
     conn.buffer = b""
@@ -277,21 +285,11 @@ def note_answer(conn: Connection, response: Response) -> None:
         conn.record.body_bytes = body.count
 
 
-def _completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:
+def completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:
+    """Tell the collector that the answer under way is out, or given up."""
     record, conn.record = conn.record, None
     if record is not None and worker.collector is not None:
-        seconds = time.monotonic() - record.started
-        worker.collector.record(
-            ResponseCompleted(
-                record.request,
-                conn.client,
-                record.status,
-                record.body_bytes,
-                seconds,
-                complete,
-                conn.peer,
-            )
-        )
+        worker.collector.record(record.completed(conn, complete=complete))
 
 
 # ---- Closing -------------------------------------------------------------------------------
@@ -360,7 +358,7 @@ def close(worker: SyncWorker, conn: Connection, reason: str) -> None:
     """End the connection."""
     try:
         if conn.record is not None:
-            _completed(worker, conn, complete=False)
+            completed(worker, conn, complete=False)
     finally:
         conn.close()
         worker.poller.forget(conn)

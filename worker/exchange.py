@@ -23,6 +23,7 @@ from .connection import Connection, Record, State
 from .errors import NeedsAsyncError, ProtocolError
 from .lifecycle import RequestStarted
 from .messages import FileBody, Request, RequestReceived, Response
+from .request_id import enter
 from .steering import _classify_request
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def exchange(
         conn.persistent = persistent = worker.persistent
         if not head[_PLAIN]:
             conn.persistent = persistent = _steer(worker, head) and persistent
-        if worker.collector is not None:
-            _started(worker, conn, request)
+        if worker.watched:
+            request = _watch(worker, conn, request)
         response = worker.sync_app(request)
         if worker.poller.draining:
             conn.persistent = persistent = False
@@ -166,11 +167,26 @@ def _respond(worker: SyncWorker, conn: Connection, request: Request, response: R
         streaming.stream_body(worker, conn, request, response)
 
 
-def _started(worker: SyncWorker, conn: Connection, request: Request) -> None:
-    assert worker.collector is not None
+def _watch(worker: SyncWorker, conn: Connection, request: Request) -> Request:
+    """Give the request its id, and tell the collector of it; the request with its id."""
+    if worker.request_ids is not None:
+        head, body, _ = request
+        request = _new(Request, (worker.request_ids.give(conn, head), body, conn))
+        enter(conn.request_id)
+    if worker.collector is None:
+        return request
     conn.usual = False
-    conn.record = Record(request, time.monotonic())
+    conn.record = record = Record(request, time.monotonic())
+    if request.body:
+        body = request.body
+        record.received = len(body) if isinstance(body, bytes) else _size(body)
+    record.request_id = conn.request_id
     worker.collector.record(RequestStarted(request))
+    return request
+
+
+def _size(body: BinaryIO) -> int:
+    return os.fstat(body.fileno()).st_size
 
 
 def close_response(close: Callable[[], object]) -> None:

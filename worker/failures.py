@@ -13,6 +13,7 @@ from . import endings, streaming
 from .connection import Connection, State
 from .errors import ClientDisconnected, NeedsAsyncError, StreamLimitError
 from .messages import Request, Response
+from .request_id import named
 
 if TYPE_CHECKING:
     from .sync_worker import SyncWorker
@@ -57,20 +58,20 @@ def _answer_failure(
 def failed(request: Request, error: BaseException) -> Response:
     """The answer for an application that raised: no word of why, but in the log."""
     if isinstance(error, StreamLimitError):
-        log.warning("%s %s was refused: %s", request.method, request.path, error)
+        log.warning("%s was refused: %s", named(request.head), error)
         return Response(503, [("Retry-After", "5"), _TEXT], b"Too many streams are open\n")
     _log_failure(request, error)
     return Response(500, [_TEXT], b"Internal Server Error\n")
 
 
 def _log_failure(request: Request, error: BaseException) -> None:
-    log.error("The application failed on %s %s", request.method, request.path, exc_info=error)
+    log.error("The application failed on %s", named(request.head), exc_info=error)
 
 
 def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) -> None:
     """Let the asyncio side adopt the connection; without one, say that there is none."""
     if worker.async_pool is None:
-        log.error("%s %s needs the asyncio side: %s", request.method, request.path, why)
+        log.error("%s needs the asyncio side: %s", named(request.head), why)
         endings.answer_refusal(worker, conn, 501, "Not Implemented")
         return
     if conn.blocking:  # a loop must not be held up, nor the poller that it may come back to

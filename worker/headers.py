@@ -35,14 +35,15 @@ _LONGEST_CACHED_VALUE = 128
 _MOST_CACHED_LINES = 512
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+#: For what a locale must not change.
+MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 
 def imf_fixdate(seconds: float) -> str:
     """`seconds` since the epoch as RFC 9110, 5.6.7 wants them; `strftime` follows the locale."""
     year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
     return (
-        f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year:04}"
+        f"{_DAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year:04}"
         f" {hour:02}:{minute:02}:{second:02} GMT"
     )
 

@@ -32,6 +32,11 @@ class HijackedSocket:
         self._received = received
         self._detached = False
 
+    @property
+    def upgraded(self) -> bool:
+        """Whether the application has made this a WebSocket, as far as the server could see."""
+        return False
+
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Up to `size` octets; empty at the end of input."""
         if self._received and not flags:
@@ -90,6 +95,10 @@ class HijackedWebSocket(HijackedSocket):
         self._leaving = False
         #: Nothing that the application sends goes out any more; and the client was told.
         self._left = self._said = False
+
+    @property
+    def upgraded(self) -> bool:
+        return self._frames.upgraded
 
     def send(self, data: Any, flags: int = 0) -> int:
         """As `socket.send`."""
@@ -168,6 +177,8 @@ class _Frames:
         self._header = b""
         self._payload = 0
         self._lost = False
+        #: The handshake was answered with 101.
+        self.upgraded = False
         #: The application has sent a close frame itself.
         self.closed = False
 
@@ -198,7 +209,8 @@ class _Frames:
         head, end, _ = (self._handshake + bytes(data)).partition(b"\r\n\r\n")
         if end:
             self._handshake = None
-            self._lost = head[9:12] != b"101"
+            self.upgraded = head[9:12] == b"101"
+            self._lost = not self.upgraded
             return data[len(head) + len(end) - before :]
         self._handshake = head
         self._lost = len(head) > _LONGEST_HANDSHAKE

@@ -7,7 +7,7 @@ it must be quick, must not raise, and is called from several threads at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .messages import Address, Request
 
@@ -35,14 +35,16 @@ class RequestStarted:
     request: Request
 
 
-@dataclass(slots=True, frozen=True)
-class ResponseCompleted:
+class ResponseCompleted(NamedTuple):
     """The last byte of an answer went to the kernel, or the answer was given up (`complete`).
 
     `request` is None when what came was no request. `body_bytes` counts what the application
-    sent, without framing. `seconds` is the time since the request was wholly there. `client` is
-    for whom the request came, `peer` who was at the other end of the connection.
+    sent, without framing, and of a WebSocket the frames. `seconds` is the time since the request
+    was wholly there, or on an event loop its head. `client` is for whom the request came, `peer`
+    who was at the other end of the connection. `received` counts the octets of the request's body.
     """
+
+    # A named tuple, because one is made for every request.
 
     request: Request | None
     client: Address
@@ -51,6 +53,20 @@ class ResponseCompleted:
     seconds: float
     complete: bool
     peer: Address = ("", 0)
+    received: int = 0
+    request_id: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Refused:
+    """Something was refused before an application saw it, or could go on with it.
+
+    `cause` is the status of the answer, such as `431`, `streams` for a long response that was one
+    too many, or `tls` for a handshake that failed.
+    """
+
+    client: Address
+    cause: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,6 +95,7 @@ LifecycleEvent = (
     | ConnectionClosed
     | RequestStarted
     | ResponseCompleted
+    | Refused
     | StreamOpened
     | StreamClosed
     | ClientGone

@@ -258,6 +258,10 @@ class Listener:
             sock.close()
             return None
 
+    def detach(self) -> int:
+        """The descriptor, now wholly the caller's; the file of a unix socket stays."""
+        return self._sock.detach()
+
     def close(self) -> None:
         """Stop listening."""
         self._sock.close()

@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import time
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from .connection import FOR_OUTPUT, Connection, State
@@ -23,6 +24,10 @@ class KernelPoller(Poller):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._waker, self._woken = socket.socketpair()
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Readable when `wait` has something to give."""
 
     def _ready(self, fd: int) -> Connection | None:
         """What the event on `fd` gives the calling thread."""
@@ -60,6 +65,9 @@ class EpollPoller(KernelPoller):
         self._epoll.register(self._woken, select.EPOLLIN)
         self._for_input = select.EPOLLIN | select.EPOLLONESHOT
         self._for_output = select.EPOLLOUT | select.EPOLLONESHOT
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
 
     def wait(self, seconds: float) -> Connection | None:
         if self._overdue:
@@ -120,6 +128,9 @@ class KqueuePoller(KernelPoller):
         self._kqueue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
         super().__init__(limit)
         self._change(self._woken.fileno(), "EVFILT_READ", "EV_ADD")
+
+    def fileno(self) -> int:
+        return int(self._kqueue.fileno())
 
     def wait(self, seconds: float) -> Connection | None:
         if self._overdue:

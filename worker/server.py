@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .asgi.crew import LoopPool
     from .crew import AnyCrew
+    from .metrics.endpoint import Monitor
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
@@ -94,6 +95,10 @@ class Server:
         self._plain: list[bool] = []
         self._collector = lifecycle_collector
         self._access_log: AccessLog | None = None
+        # Where it is counted what happens: given by a supervisor, which serves it, else served here
+        self._page: memoryview[int] | None = None
+        self._monitor: Monitor | None = None
+        self._pulse: Pulse | None = None
         self._worker: SyncWorker | None = None
         self._pool: LoopPool | None = None
         self._thread: threading.Thread | None = None
@@ -150,7 +155,7 @@ class Server:
     def urls(self) -> list[str]:
         """Where the server is reached: an URL each for TCP sockets, `unix:/PATH` for the others."""
         return [
-            _url("http" if plain else "https", name)
+            url_of("http" if plain else "https", name)
             for plain, name in zip(self._plain, self.addresses, strict=True)
         ]
 
@@ -218,6 +223,7 @@ class Server:
         except BaseException:
             self.stop(0)
             raise
+        self._pulse = Pulse(self.parts())
 
     def _give_up(self) -> None:
         """Close what was opened for a thread that does not run."""
@@ -230,12 +236,7 @@ class Server:
         self._close_log()
 
     def _hire(self) -> None:
-        collector = self._collector
-        if self.config.log.access_log:
-            self._access_log = AccessLog.open(self.config.log)
-            collector = self._access_log
-            if self._collector is not None:
-                collector = Collectors(self._collector, self._access_log)
+        collector = self._collector_of_all()
         app: Any = self.app
         sync_app: Any = None
         if self.asgi_app is not None:
@@ -255,6 +256,23 @@ class Server:
         for sock, plain in zip(self._sockets, self._plain, strict=True):
             self._worker.listen(sock, plain=plain)
 
+    def _collector_of_all(self) -> LifecycleCollector | None:
+        collectors: list[LifecycleCollector] = []
+        if self._collector is not None:
+            collectors.append(self._collector)
+        if self._page is None and self.config.metrics.bind:
+            from .metrics.process import watch
+
+            self._monitor, self._page = watch(self)
+        if self._page is not None:
+            from .metrics.counts import Counter
+
+            collectors.append(Counter(self._page))
+        if self.config.log.access_log:
+            self._access_log = AccessLog.open(self.config.log)
+            collectors.append(self._access_log)
+        return Collectors(*collectors) if len(collectors) > 1 else next(iter(collectors), None)
+
     def _close_sockets(self) -> None:
         for sock in self._sockets:
             sock.close()
@@ -263,7 +281,10 @@ class Server:
     def _close_log(self) -> None:
         if self._access_log is not None:
             self._access_log.close()
-            self._access_log = None
+        self.take_stock()
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
 
     def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
         """Stop listening at once, finish the requests in flight, then end the threads.
@@ -312,6 +333,43 @@ class Server:
         if self._access_log is not None:
             self._access_log.reopen()
 
+    # ---- How it is ------------------------------------------------------------------------
+
+    def count_into(self, page: memoryview[int]) -> None:
+        """Before `start`: count what happens on `page`, for somebody else who serves it."""
+        self._page = page
+
+    def take_stock(self) -> None:
+        """Write down what there is, if there is a page for it. One thread at a time."""
+        if self._page is not None:
+            from .metrics.stock import take_stock
+
+            take_stock(self, self._page)
+
+    def ailing(self) -> str:
+        """Why no requests should be sent here; empty when all is well. One thread at a time."""
+        if self._stop_asked.is_set():
+            return "draining"
+        if self._pulse is None:
+            return "starting"
+        age, timeout = self._pulse.age(), self.config.processes.worker_timeout
+        return f"no request was taken for {age:.0f} seconds" if 0 < timeout <= age else ""
+
+    def crews(self) -> list[AnyCrew]:
+        """The threads and the loops that serve; none before `start`."""
+        return [crew for crew in (self.crew, self._pool) if crew is not None]
+
+    @property
+    def lost_lines(self) -> int:
+        """How many lines of the access log could not be written."""
+        return self._access_log.lost if self._access_log is not None else 0
+
+    @property
+    def metrics_urls(self) -> list[str]:
+        """Where its metrics are served; known after `start`."""
+        addresses = self._monitor.addresses if self._monitor is not None else []
+        return [url_of("http", name) for name in addresses]
+
     @property
     def crew(self) -> AnyCrew | None:
         """Who serves; None before `start`."""
@@ -320,9 +378,8 @@ class Server:
     def parts(self) -> list[Watched]:
         """What can hang by itself, of a server that was started: the threads, and each loop."""
         parts: list[Watched] = []
-        for crew in (self.crew, self._pool):
-            if crew is not None:
-                parts += crew.parts()
+        for crew in self.crews():
+            parts += crew.parts()
         return parts
 
     def serve_forever(self, started: Callable[[], None] | None = None) -> None:
@@ -417,7 +474,8 @@ class Server:
             signals.wake()
 
 
-def _url(scheme: str, name: Any) -> str:
+def url_of(scheme: str, name: Any) -> str:
+    """Where a socket is reached whose `getsockname` says `name`."""
     if not isinstance(name, tuple):
         return f"unix:{name}"
     host, port = str(name[0]), name[1]

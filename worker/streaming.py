@@ -16,8 +16,9 @@ from . import endings, failures
 from .connection import Connection, State
 from .errors import ClientDisconnected, StreamLimitError
 from .hijack import HijackedSocket, HijackedWebSocket
-from .lifecycle import StreamClosed, StreamOpened
+from .lifecycle import Refused, StreamClosed, StreamOpened
 from .messages import FileBody, Request, Response
+from .request_id import named
 from .response import StreamWriter
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def _lend(worker: SyncWorker, conn: Connection, request: Request, state: State) 
     if conn.state is not State.SERVING:
         raise RuntimeError("the request has begun a long response already")
     if not worker.rota.lend(worker):
+        if worker.collector is not None:
+            worker.collector.record(Refused(conn.client, "streams"))
         raise StreamLimitError("as many are open as max_streams allows")
     worker.lent = True
     conn.usual = False
@@ -180,9 +183,8 @@ def _cut(
     error: BaseException,
 ) -> None:
     log.error(
-        "The application failed in the middle of its answer to %s %s",
-        request.method,
-        request.path,
+        "The application failed in the middle of its answer to %s",
+        named(request.head),
         exc_info=error,
     )
     if writer.ends_with_the_connection:
@@ -245,7 +247,10 @@ def end_hijack(worker: SyncWorker, conn: Connection) -> None:
     hijacked, conn.hijacked = conn.hijacked, None
     assert hijacked is not None
     kept = hijacked.release()
-    conn.record = None  # the answer was the application's
+    if conn.record is not None and hijacked.upgraded:
+        conn.record.status = 101
+        endings.completed(worker, conn, complete=True)
+    conn.record = None  # any other answer was the application's
     if kept:
         conn.abandon()
     endings.close(worker, conn, "hijacked")

@@ -49,6 +49,7 @@ from .poller import ConnectionQueue, connection_limit
 from .pollers import make_poller
 from .proxies import Forwarding
 from .proxies import check as check_proxies
+from .request_id import Echo, request_ids
 from .response import ResponseWriter, StreamWriter
 from .steering import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
 from .tls_context import make_context
@@ -185,7 +186,14 @@ class SyncWorker:
             self.forwarding = Forwarding(config.proxies, self.seldom)
             self._exchange = exchange_forwarded
         self.parser = RequestParser(config.limits)
-        self.writer = ResponseWriter(config.timeouts)
+        self.request_ids = request_ids(config)
+        self.writer = (
+            Echo(config.timeouts, config.log.request_id_header)
+            if config.log.request_id_echo
+            else ResponseWriter(config.timeouts)
+        )
+        #: Something is to be done for a request before the application sees it.
+        self.watched = self.collector is not None or self.request_ids is not None
         self._keep_alive = config.timeouts.keep_alive
         #: Whether a connection may stay open at all.
         self.persistent = self._keep_alive > 0

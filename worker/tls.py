@@ -80,6 +80,9 @@ class TLSSocket:
     def fileno(self) -> int:
         return self._ssl.fileno()
 
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        return self._ssl.getsockopt(level, option, size)
+
     def setblocking(self, flag: bool) -> None:
         self._ssl.setblocking(flag)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import endings
 from ..errors import ClientDisconnected, InvalidResponseError
 from ..messages import FileBody, Response
+from ..request_id import named
 from .body import MOST_DISCARDED, BodyStream
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Cycle:
         elif self.disconnected and self.begun:
             line.lost("closed by the client")
         else:
-            log.error("The application left %s %s without an answer", *self._named())
+            log.error("The application left %s without an answer", named(self.head))
             self._fail()
 
     def _failed(self, error: BaseException) -> None:
@@ -143,9 +144,9 @@ class Cycle:
         if isinstance(error, asyncio.CancelledError) and line.worker.cancelling:
             pass
         elif is_about_the_client(error):
-            log.debug("%s %s: the client left", *self._named())
+            log.debug("%s: the client left", named(self.head))
         else:
-            log.error("The application failed on %s %s", *self._named(), exc_info=error)
+            log.error("The application failed on %s", named(self.head), exc_info=error)
         if not line.closed and not self.answered:
             self._fail()
 
@@ -167,9 +168,6 @@ class Cycle:
         """The application has ended that was to give the answer by `send` alone."""
         if self._stage is not _DONE:
             self._unfinished()
-
-    def _named(self) -> tuple[str, str]:
-        return self.head.method, self.head.path
 
     # ---- receive --------------------------------------------------------------------------
 

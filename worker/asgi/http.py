@@ -32,6 +32,15 @@ log = logging.getLogger("loopless")
 _PLAIN = RequestReceived._fields.index("plain")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
+_NAMES = {
+    Phase.BUSY: "serving",
+    Phase.BODY: "body",
+    Phase.SESSION: "websocket",
+    Phase.LINGER: "lingering",
+    Phase.SHAKING: "handshake",
+    Phase.PREFACE: "preface",
+}
+
 _READY, _BUSY, _BODY = Phase.READY, Phase.BUSY, Phase.BODY
 
 
@@ -75,6 +84,13 @@ class HTTPLine(RequestLine):
             self.deadline = time.monotonic() + timeouts.head
             self.resume_reading()
 
+    def at(self) -> str:
+        if self.conn.outgoing is not None:
+            return "writing"
+        if self.phase is _READY:
+            return "head" if self.conn.buffer else "idle"
+        return _NAMES[self.phase]
+
     def idle_since(self) -> float:
         """When a connection that is READY has become so."""
         timeouts = self.worker.config.timeouts
@@ -101,6 +117,8 @@ class HTTPLine(RequestLine):
         conn.requests += 1
         worker.served += 1
         self.phase = _BUSY
+        if worker.request_ids is not None:
+            head = worker.request_ids.give(conn, head)
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = worker.persistent
         if not head[_PLAIN] and not self._steer(cycle, head):
@@ -113,7 +131,7 @@ class HTTPLine(RequestLine):
         worker = self.worker
         head = cycle.head
         scope = worker.scopes.http(self.template, head, self.headers(head))
-        worker.begin(cycle, scope)
+        worker.begin(cycle, scope, request_id=self.conn.request_id)
 
     def headers(self, head: RequestReceived) -> Headers:
         """The header lines for a scope, which may change them."""
@@ -125,7 +143,8 @@ class HTTPLine(RequestLine):
     def _started(self, head: RequestReceived) -> None:
         assert self.worker.collector is not None
         request = Request(head, b"", self.conn)
-        self.conn.record = Record(request, time.monotonic())
+        self.conn.record = record = Record(request, time.monotonic())
+        record.request_id = self.conn.request_id
         self.worker.collector.record(RequestStarted(request))
 
     def _steer(self, cycle: Cycle, head: RequestReceived) -> bool:
@@ -213,6 +232,7 @@ class HTTPLine(RequestLine):
         self.cycle = None
         conn = self.conn
         conn.represent_itself()
+        self.refused(str(status))
         if conn.record is None and self.worker.collector is not None:
             conn.record = Record(None, time.monotonic())
         self._last_answer(Response(status, [_TEXT], message.encode("latin-1", "replace") + b"\n"))
@@ -302,6 +322,7 @@ class HTTPLine(RequestLine):
         if self.phase is Phase.PREFACE:
             self.close("no PROXY header came in time")
         elif self.phase is Phase.SHAKING:
+            self.refused("tls")
             self.close("TLS handshake timeout")
         elif self.phase is Phase.LINGER:
             self.close("answered the last request")
@@ -321,6 +342,12 @@ class HTTPLine(RequestLine):
                 self.deadline = min(self.deadline, idle_until)
             else:
                 self.close("the server stops")
+
+    def completed(self, *, complete: bool) -> None:
+        record, cycle = self.conn.record, self.cycle
+        if record is not None and cycle is not None and isinstance(cycle.incoming, BodyStream):
+            record.received = cycle.incoming.size
+        super().completed(complete=complete)
 
     def close(self, reason: str) -> None:
         if self.closed:

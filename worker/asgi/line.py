@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from .. import preface
 from ..connection import State
 from ..errors import ClientDisconnected, PlainRequest
-from ..lifecycle import ClientGone, ConnectionClosed, ResponseCompleted
+from ..lifecycle import ClientGone, ConnectionClosed, Refused
 from .writer import send_or_keep
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Line:
         #: Whoever waits until everything is written.
         self._waiters: list[asyncio.Future[None]] = []
         worker.lines.add(self)
+
+    def at(self) -> str:
+        """The name of the state it is in, for who counts; any thread may ask."""
+        return "writing" if self.conn.outgoing is not None else "other"
 
     # ---- In -------------------------------------------------------------------------------
 
@@ -105,6 +109,7 @@ class Line:
             return
         except OSError as error:
             log.debug("The TLS handshake of %s failed: %s", self.conn.client[0], error)
+            self.refused("tls")
             loop.remove_writer(fd)
             self.handshake_failed()
             return
@@ -228,17 +233,12 @@ class Line:
         """Tell the collector that the answer under way is out, or given up."""
         record, self.conn.record = self.conn.record, None
         if record is not None and self.worker.collector is not None:
-            self.worker.collector.record(
-                ResponseCompleted(
-                    record.request,
-                    self.conn.client,
-                    record.status,
-                    record.body_bytes,
-                    time.monotonic() - record.started,
-                    complete,
-                    self.conn.peer,
-                )
-            )
+            self.worker.collector.record(record.completed(self.conn, complete=complete))
+
+    def refused(self, cause: str) -> None:
+        """Tell the collector of a refusal; see `lifecycle.Refused`."""
+        if self.worker.collector is not None:
+            self.worker.collector.record(Refused(self.conn.client, cause))
 
     def say_this_was_all(self) -> bool:
         """Send an end of output, so that the connection may linger (RFC 9112, 9.6).

@@ -18,6 +18,7 @@ from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason
 
 from ..errors import ClientDisconnected, InvalidResponseError
+from ..request_id import named
 from .cycle import Cycle, is_about_the_client
 from .deflate import negotiate
 from .writer import as_text
@@ -90,7 +91,7 @@ class Session:
             line.hold(session)
             worker = line.worker
             scope = worker.scopes.websocket(line.template, head, line.headers(head))
-            worker.begin(session, scope)
+            worker.begin(session, scope, request_id=line.conn.request_id)
 
     # ---- The application's call -----------------------------------------------------------
 
@@ -112,13 +113,17 @@ class Session:
         if isinstance(error, asyncio.CancelledError) and self.line.worker.cancelling:
             pass
         elif error is not None and not is_about_the_client(error):
-            log.error("The application failed on the WebSocket %s", self.head.path, exc_info=error)
+            log.error(
+                "The application failed on the WebSocket %s", named(self.head), exc_info=error
+            )
         if self._stage is Stage.DENYING:
             assert self._denial is not None
             self._denial.returned()
         elif self._stage is Stage.CONNECTING:
             if error is None and not self.line.closed:
-                log.error("The application left the WebSocket %s without an answer", self.head.path)
+                log.error(
+                    "The application left the WebSocket %s without an answer", named(self.head)
+                )
             self._deny(500, b"Internal Server Error\n")
         elif self._stage is Stage.OPEN:
             self._close(1000 if error is None else 1011, "")
@@ -212,8 +217,11 @@ class Session:
 
     def _write(self, event: events.Event) -> None:
         assert self._frames is not None
+        data = self._frames.send(event)
+        if self.line.conn.record is not None:
+            self.line.conn.record.body_bytes += len(data)
         try:
-            self.line.write(self._frames.send(event))
+            self.line.write(data)
         except ClientDisconnected as error:
             self.line.lost(str(error))
             raise

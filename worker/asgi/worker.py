@@ -17,13 +17,14 @@ from ..http1 import RequestParser
 from ..lifecycle import ConnectionOpened, LifecycleCollector
 from ..proxies import Forwarding
 from ..readiness import has_input
+from ..request_id import request_ids, within
 from .http import ForwardedLine, HTTPLine, adopted, answering
 from .intake import Phase
 from .lifespan import Lifespan
 from .loops import loop_factory, start_task
 from .scope import Scopes
 from .streamed import Streamed
-from .writer import LoopWriter
+from .writer import EchoingLoopWriter, LoopWriter
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -82,7 +83,12 @@ class LoopWorker:
         self.sweeps = 0
         self.persistent = config.timeouts.keep_alive > 0
         self.parser = RequestParser(config.limits)
-        self.writer = LoopWriter(config.timeouts)
+        self.request_ids = request_ids(config)
+        self.writer = (
+            EchoingLoopWriter(config.timeouts, config.log.request_id_header)
+            if config.log.request_id_echo
+            else LoopWriter(config.timeouts)
+        )
         self.scopes = Scopes(config.asgi.root_path)
         #: What trusted proxies say; None where none is trusted.
         self.forwarding: Forwarding | None = None
@@ -319,12 +325,17 @@ class LoopWorker:
         scope: dict[str, Any],
         app: ASGIApp | None = None,
         context: contextvars.Context | None = None,
+        *,
+        request_id: str = "",
     ) -> None:
         """Start an application's call, the worker's if not another's is given. `scope` gets the
         state: a shallow copy, as the specification wants it."""
         given = self.given or self.crew.lifespan_state
         scope["state"] = {**given, **self.state} if given else self.state.copy()
-        task = start_task(call.run(app or self.app, scope), self.loop, context)
+        running = call.run(app or self.app, scope)
+        if request_id:
+            running = within(request_id, running)
+        task = start_task(running, self.loop, context)
         if not task.done():
             call.task = task
             self.calls.add(call)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ClientDisconnected, InvalidResponseError
 from ..headers import LineCache, SpecialError, encode_header
 from ..outgoing import Outgoing
+from ..request_id import Echo
 from ..response import ResponseWriter, StreamWriter
 
 if TYPE_CHECKING:
@@ -111,6 +112,10 @@ class LoopWriter(ResponseWriter):
     ) -> tuple[list[bytes], Any, bool]:
         headers = [as_text(pair) for pair in response.headers]
         return super()._render(head, response._replace(headers=headers), length, persistent)
+
+
+class EchoingLoopWriter(Echo, LoopWriter):  # type: ignore[misc]
+    """`LoopWriter` that says the request's id."""
 
 
 class LoopStream(StreamWriter):

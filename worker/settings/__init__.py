@@ -6,7 +6,7 @@ settings page, its type, its unit and its help text are read from the field, so 
 
 from .files import Static
 from .limits import Limits, Timeouts
-from .logs import Log
+from .logs import Log, Metrics
 from .network import Bind, Tls
 from .option import ConfigError, Option, parse_size
 from .proxies import Proxies
@@ -18,6 +18,7 @@ __all__ = [
     "ConfigError",
     "Limits",
     "Log",
+    "Metrics",
     "Option",
     "Processes",
     "Proxies",

@@ -47,6 +47,7 @@ def run_supervised(
     build: Build | None = None,
     started: Callable[[dict[str, Any]], None] | None = None,
     stopping: Callable[[], None] | None = None,
+    monitored: Sequence[socket.socket] = (),
 ) -> None:
     """Serve on `sockets` with as many processes as `config` says, until SIGTERM or SIGINT.
 
@@ -55,6 +56,9 @@ def run_supervised(
     that is not started of the application and the sockets; by default one with `config`.
     `started` is called when all workers are ready, with the `name` and the `kind` that `load`
     gave and whether the `gil` is on; `stopping` when the end begins.
+
+    On the sockets `monitored`, which listen, it serves metrics; those of the configuration's
+    `metrics_bind` are opened otherwise.
 
     Call it in the main thread, and before others are started. The sockets are closed in the end.
     Raises `StartFailed` when the application cannot be loaded or served, `ConfigError` on a system
@@ -69,9 +73,16 @@ def run_supervised(
             identity.give(sockets)
             job = replace(job, **_as_somebody(identity, config, load, build))
         count = config.worker_count()
-        Supervisor(job, count, started or _say_nothing, stopping or _say_nothing).run()
+        if config.metrics.bind and not monitored:
+            from ..metrics.endpoint import open_metrics
+
+            monitored = open_metrics(config)
+        watchers = (started or _say_nothing, stopping or _say_nothing)
+        Supervisor(job, count, *watchers, monitored=monitored).run()
     finally:
         job.close_sockets()
+        for sock in monitored:
+            sock.close()
 
 
 def _as_somebody(

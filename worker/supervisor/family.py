@@ -11,9 +11,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from ..signals import Signals
 from . import process, template
+from .books import Books
 from .channel import Channel, Message, pair
 from .forking import Job, fork
 from .generation import Child, Generation, Template, Worker
@@ -28,17 +30,20 @@ _LAST_WORDS = 1.0
 class Family:
     """Generations, their children, and the lines to them. Belongs to the supervisor's thread.
 
-    `signals`, which are open, end a `wait` too.
+    `signals`, which are open, end a `wait` too, and so does who asks for the `books`.
     """
 
-    def __init__(self, job: Job, signals: Signals) -> None:
+    def __init__(self, job: Job, signals: Signals, books: Books) -> None:
         self.generations: list[Generation] = []
         self._job = job
         self._signals = signals
+        self._books = books
         self._preload = job.config.processes.preload
         self._patience = job.config.processes.start_timeout
         self._selector = selectors.PollSelector()  # which leaves nothing behind in a child
         self._selector.register(signals, selectors.EVENT_READ, None)
+        if books.monitor is not None:
+            self._selector.register(books.monitor, selectors.EVENT_READ, None)
         self._workers_made = 0
         self._generations_made = 0
         #: Templates that were hung up on, and not reaped yet.
@@ -76,13 +81,18 @@ class Family:
         self._workers_made += 1
         number = self._workers_made
         ours, theirs = pair()
+        page = self._books.hired()
         with theirs:
             if generation.template is not None:
-                generation.template.channel.send({"fork": number}, theirs.fileno())
+                generation.template.channel.send({"fork": number, "page": page}, theirs.fileno())
                 pid = None
             else:
-                pid = self._fork(ours, theirs, process.run)
-        worker = Worker(Channel(ours), pid, number, generation)
+                try:
+                    pid = self._fork(ours, theirs, partial(process.run, page=page))
+                except OSError:
+                    self._books.unborn(page)
+                    raise
+        worker = Worker(Channel(ours), pid, number, generation, page)
         worker.deadline = self._start_deadline()
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         generation.workers.add(worker)
@@ -107,6 +117,7 @@ class Family:
         def main() -> int:
             ours.close()
             self._signals.close()
+            self._books.forget()
             return run(self._job, theirs)
 
         try:

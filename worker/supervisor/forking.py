@@ -14,12 +14,15 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..config import ServerConfig
 from ..server import Served, Server
 from ..settings import ConfigError
 from .channel import LONGEST_TEXT, Message
+
+if TYPE_CHECKING:
+    from ..metrics.ledger import Ledger
 
 log = logging.getLogger("loopless")
 
@@ -53,6 +56,8 @@ class Job:
     config: ServerConfig
     sockets: list[socket.socket]
     opener: int = field(default_factory=os.getpid)
+    #: Where the workers count, if anybody wants to know.
+    ledger: Ledger | None = None
 
     def take_sockets(self) -> list[socket.socket]:
         """The listening sockets for this process alone, and plain ones.

@@ -57,10 +57,17 @@ class Worker(Child):
     """A worker as the supervisor sees it."""
 
     def __init__(
-        self, channel: Channel, pid: int | None, number: int, generation: Generation
+        self,
+        channel: Channel,
+        pid: int | None,
+        number: int,
+        generation: Generation,
+        page: int = -1,
     ) -> None:
         super().__init__(channel, pid)
         self.number = number
+        #: Where it counts, see `books`.
+        self.page = page
         self.generation = generation
         self.ready_at = 0.0
         self.beat_at = 0.0
@@ -72,6 +79,16 @@ class Worker(Child):
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.pid})"
+
+    def end(self, before: Phase) -> str:
+        """How it has ended, in a word of `books.ENDS`, if it was in the phase `before`."""
+        if self.dismissed:
+            return "dismissed"
+        if self.failed:
+            return "failed"
+        if self.status is not None and self.status < 0:
+            return "signal"
+        return "drained" if before is Phase.DRAINING else "exit"
 
     def is_staff(self) -> bool:
         """Whether it serves, or will, and is not about to be replaced."""

@@ -6,17 +6,16 @@ Its main thread listens to the supervisor and to signals; threads of `Server` se
 from __future__ import annotations
 
 import logging
-import os
 import random
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 
 from ..config import ServerConfig, gil_enabled
 from ..crew import Pulse
+from ..memory import resident_memory
 from ..server import Server
 from ..signals import Signals
 from .channel import Channel, Message
@@ -29,8 +28,11 @@ log = logging.getLogger("loopless")
 _LOOK = 1.0
 
 
-def run(job: Job, sock: socket.socket, loaded: Loaded | None = None) -> int:
-    """Serve until the supervisor, or its absence, says otherwise; the exit code."""
+def run(job: Job, sock: socket.socket, loaded: Loaded | None = None, *, page: int = -1) -> int:
+    """Serve until the supervisor, or its absence, says otherwise; the exit code.
+
+    `page` is the number of its page in the job's ledger; negative for none.
+    """
     channel = Channel(sock)
     sockets = job.take_sockets()
     try:
@@ -38,6 +40,8 @@ def run(job: Job, sock: socket.socket, loaded: Loaded | None = None) -> int:
             if loaded is None:
                 loaded = job.load()
             server = job.build(loaded.app, sockets)
+            if job.ledger is not None and page >= 0:
+                server.count_into(job.ledger.page(page))
             server.start()
     except BaseException as error:
         channel.send(failure(error))
@@ -92,7 +96,7 @@ class WorkerProcess(Phased):
 
     def _obey(self, number: int) -> None:
         if number == signal.SIGTERM:
-            self._ask("it got SIGTERM")
+            self._ask("it got SIGTERM", "signal")
         elif number == signal.SIGQUIT:
             self._drain()
             self._crew.cut()
@@ -112,15 +116,16 @@ class WorkerProcess(Phased):
 
     def _look(self) -> None:
         self._channel.send({"beat": self._pulse.age()})
-        reason = self._wear.reason(self._crew.served())
-        if reason:
-            self._ask(reason)
+        self._server.take_stock()
+        worn = self._wear.reason(self._crew.served())
+        if worn is not None:
+            self._ask(*worn)
 
-    def _ask(self, reason: str) -> None:
+    def _ask(self, reason: str, cause: str) -> None:
         """Let the supervisor replace this worker: it serves on until its successor does."""
         if not self._asked and self.phase is Phase.SERVING:
             self._asked = True
-            self._channel.send({"replace": reason})
+            self._channel.send({"replace": reason, "cause": cause})
 
     def _drain(self) -> None:
         if self.phase is not Phase.SERVING:
@@ -146,22 +151,10 @@ class Wear:
             self._most_requests += random.randint(0, processes.max_requests_jitter)
         self._most_memory = processes.max_rss
 
-    def reason(self, served: int) -> str:
-        """Why, or an empty text."""
+    def reason(self, served: int) -> tuple[str, str] | None:
+        """Why, in words and as a cause for `books`; None if it is not."""
         if self._most_requests and served >= self._most_requests:
-            return f"it has served {served} requests"
+            return f"it has served {served} requests", "max_requests"
         if self._most_memory and (size := resident_memory()) > self._most_memory:
-            return f"it takes {size >> 20} MiB of memory"
-        return ""
-
-
-def resident_memory() -> int:
-    """The bytes of this process in memory; elsewhere than on Linux, the most there ever were."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+            return f"it takes {size >> 20} MiB of memory", "max_rss"
+        return None

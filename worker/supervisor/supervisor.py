@@ -20,15 +20,23 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..signals import Signals
 from ..systemd import Notifier
+from .books import Books
 from .channel import Message
 from .family import Family
 from .forking import Job, describe
 from .generation import Child, Generation, Template, Worker
 from .phases import Phase, Phased
+
+if TYPE_CHECKING:
+    import socket
+
+    from ..metrics.text import Metric
 
 log = logging.getLogger("loopless")
 
@@ -68,9 +76,13 @@ class Supervisor(Phased):
         count: int,
         started: Callable[[Message], None],
         stopping: Callable[[], None],
+        monitored: Sequence[socket.socket] = (),
     ) -> None:
         super().__init__()
-        self._job = job
+        self._books = Books(job.config, count)
+        if monitored:
+            self._books.open(monitored, self._gather, self._ailing)
+        self._job = job = replace(job, ledger=self._books.ledger)
         self._preload = job.config.processes.preload
         self._timeout = job.config.processes.worker_timeout
         self._start_timeout = job.config.processes.start_timeout
@@ -81,7 +93,7 @@ class Supervisor(Phased):
         self._notifier = Notifier()
         self._signals = Signals(getattr(signal, name) for name in _HEEDED)
         self._facts: Message = {}
-        self._family = Family(job, self._signals)
+        self._family = Family(job, self._signals, self._books)
         #: The one that serves, and the one that is to take over; None without.
         self._current: Generation | None = None
         self._next: Generation | None = None
@@ -97,8 +109,25 @@ class Supervisor(Phased):
                     self._turn()
             finally:
                 self._family.end()
+                self._books.close()
         if self._failure is not None:
             raise self._failure
+
+    # ---- Who watches ----------------------------------------------------------------------
+
+    def _gather(self) -> list[Metric]:
+        ready = not self._ailing()
+        return self._books.metrics(ready=ready, serving=self._serving(), wanted=self._want)
+
+    def _ailing(self) -> str:
+        """Why no requests should come; empty if they may."""
+        if self.phase is not Phase.SERVING:
+            return str(self.phase.value)
+        return "" if self._serving() else "no worker serves"
+
+    def _serving(self) -> int:
+        workers = self._current.workers if self._current is not None else ()
+        return sum(each.phase is Phase.SERVING and not each.hangs for each in workers)
 
     # ---- A turn ---------------------------------------------------------------------------
 
@@ -108,6 +137,7 @@ class Supervisor(Phased):
             self._hear(child)
         for number in self._signals.take():
             self._obey(number)
+        self._books.turn()
         now = time.monotonic()
         self._bury_the_dead(now)
         if now - asleep > _OVERSLEPT:
@@ -206,7 +236,7 @@ class Supervisor(Phased):
         elif "beat" in message:
             worker.beat_at, worker.pulse = now, message["beat"]
         elif "replace" in message:
-            self._replace(worker, message["replace"])
+            self._replace(worker, message["replace"], message["cause"])
 
     def _hear_template(self, parent: Template, message: Message) -> None:
         if "loaded" in message:
@@ -235,6 +265,8 @@ class Supervisor(Phased):
         self._family.close(child)
         before = child.phase
         child.become(Phase.STOPPED)
+        if isinstance(child, Worker):
+            self._books.buried(child.page, child.end(before))
         if isinstance(child, Template):
             self._bury_template(child, now)
         elif isinstance(child, Worker):
@@ -279,6 +311,7 @@ class Supervisor(Phased):
             return
         sys.stderr.write(child.trace)
         log.error("The new application is not served, the old one goes on: %s", reason)
+        self._books.reloaded(well=False)
         self._say_ready()
 
     # ---- The living -----------------------------------------------------------------------
@@ -293,7 +326,8 @@ class Supervisor(Phased):
                 stuck = max(now - child.beat_at, child.pulse)
                 if self._timeout and stuck >= self._timeout and not child.outgoing:
                     child.hangs = True
-                    self._replace(child, f"it has taken no request for {stuck:.0f} seconds")
+                    why = f"it has taken no request for {stuck:.0f} seconds"
+                    self._replace(child, why, "worker_timeout")
 
     def _kill(self, child: Child, now: float) -> None:
         """The time of `child` is up."""
@@ -305,8 +339,9 @@ class Supervisor(Phased):
         child.deadline = now + _LAST_MOMENT
         child.kill()
 
-    def _replace(self, worker: Worker, reason: str) -> None:
+    def _replace(self, worker: Worker, reason: str, cause: str) -> None:
         if worker.phase is Phase.SERVING and not worker.outgoing:
+            self._books.replaced(cause)
             worker.outgoing = reason
             log.info("Replacing %s: %s", worker, reason)
 
@@ -370,6 +405,7 @@ class Supervisor(Phased):
             self._started(self._facts)
         else:
             log.info("The new application is served")
+            self._books.reloaded(well=True)
             old.become(Phase.DRAINING)
             self._abandon(old)
         self._say_ready()

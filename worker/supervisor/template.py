@@ -60,26 +60,26 @@ class _Nursery:
             select.select([channel.fileno(), signals.fileno()], [], [])
             for message in channel.receive():
                 if "fork" in message:
-                    self._fork(message["fork"])
+                    self._fork(message["fork"], message["page"])
                 else:
                     self._job.close_sockets()
             signals.take()
             self._reap()
 
-    def _fork(self, number: int) -> None:
+    def _fork(self, number: int, page: int) -> None:
         sock = socket.socket(fileno=self._channel.descriptor())
         with sock:
             try:
-                pid = fork(lambda: self._become_worker(sock))
+                pid = fork(lambda: self._become_worker(sock, page))
             except OSError as error:
                 self._channel.send({"unborn": number, "why": str(error)})
                 return
         self._children.add(pid)
         self._channel.send({"forked": number, "pid": pid})
 
-    def _become_worker(self, sock: socket.socket) -> int:
+    def _become_worker(self, sock: socket.socket, page: int) -> int:
         self._signals.close()
-        return process.run(self._job, sock, self._loaded)
+        return process.run(self._job, sock, self._loaded, page=page)
 
     def _reap(self) -> None:
         for pid in self._children.copy():

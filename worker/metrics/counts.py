@@ -1,0 +1,167 @@
+"""What is counted, and where: a page of memory a process, a block of it a thread.
+
+A block is written by one thread alone, so that counting takes no lock; whoever reads sums them up.
+The memory may be shared with other processes: a number is eight octets at its own boundary, which
+is written and read as one. The first block of a page has what there is, instead of what happened.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ..lifecycle import (
+    ConnectionOpened,
+    LifecycleEvent,
+    Refused,
+    RequestStarted,
+    ResponseCompleted,
+)
+
+if TYPE_CHECKING:
+    from ..config import ServerConfig
+    from ..messages import Request
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other", "none")
+CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+#: Upper bounds, in seconds; beyond the last is one more bucket.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+CAUSES = ("400", "408", "413", "414", "417", "431", "501", "503", "505", "streams", "tls", "other")
+
+_HISTOGRAM = len(BUCKETS) + 2  # and the sum, in nanoseconds
+
+# Where the numbers are in a block of a thread.
+REQUESTS = 0
+DURATIONS = REQUESTS + len(METHODS) * len(CLASSES)
+WAITS = DURATIONS + _HISTOGRAM
+REFUSALS = WAITS + _HISTOGRAM
+RECEIVED = REFUSALS + len(CAUSES)
+SENT = RECEIVED + 1
+OPENED = SENT + 1
+CUT = OPENED + 1
+#: How many there are.
+COUNTERS = CUT + 1
+
+#: Numbers in a block: whole cache lines, so that threads do not share any.
+BLOCK = (COUNTERS // 8 + 1) * 8
+
+# In the first block: lines of the access log that were lost, and blocks in use.
+LOST = BLOCK - 1
+USED = BLOCK - 2
+# The second is shared by threads that find none for themselves.
+_SHARED = 1
+
+# Threads with a block of their own; the others take a lock.
+_MOST_BLOCKS = 256
+# One request of so many is asked how long it waited, which costs a system call.
+_SAMPLED = 16
+
+_ROWS = {method: row * len(CLASSES) for row, method in enumerate(METHODS)}
+_OTHER, _NONE = _ROWS["other"], _ROWS["none"]
+_DURATIONS_SUM = DURATIONS + len(BUCKETS) + 1
+_WAITS_SUM = WAITS + len(BUCKETS) + 1
+_CAUSES = {cause: REFUSALS + place for place, cause in enumerate(CAUSES)}
+_OTHER_CAUSE = _CAUSES["other"]
+
+
+def blocks_for(config: ServerConfig) -> int:
+    """How many blocks a process with `config` needs: one for itself, and one to be shared."""
+    threads = config.threads() + config.workers.max_streams + 16
+    return 2 + min(threads, _MOST_BLOCKS)
+
+
+class Counts:
+    """A thread's block."""
+
+    __slots__ = ("_free", "_next_sample", "_numbers", "_place", "lock")
+
+    def __init__(
+        self,
+        numbers: memoryview[int],
+        place: int,
+        free: deque[int] | None,
+        lock: threading.Lock | None,
+    ) -> None:
+        self._numbers = numbers[place * BLOCK : place * BLOCK + BLOCK]
+        self._place = place
+        self._free = free
+        #: To be held, where the block is shared.
+        self.lock = lock
+        self._next_sample = 1
+
+    def __del__(self) -> None:
+        # the thread has ended: another one may count on
+        if self._free is not None:
+            self._free.appendleft(self._place)
+
+    def take(self, event: LifecycleEvent) -> None:
+        """Count `event`."""
+        kind = type(event)
+        numbers = self._numbers
+        if kind is ResponseCompleted:
+            self._completed(event)  # type: ignore[arg-type]
+        elif kind is RequestStarted:
+            self._next_sample -= 1
+            if not self._next_sample:
+                self._next_sample = _SAMPLED
+                self._sample(event.request)  # type: ignore[union-attr, arg-type]
+        elif kind is ConnectionOpened:
+            numbers[OPENED] += 1
+        elif kind is Refused:
+            numbers[_CAUSES.get(event.cause, _OTHER_CAUSE)] += 1  # type: ignore[union-attr]
+
+    def _completed(self, event: ResponseCompleted) -> None:
+        request, _, status, sent, seconds, complete, _, received, _ = event
+        numbers = self._numbers
+        row = _NONE if request is None else _ROWS.get(request.head.method, _OTHER)
+        numbers[row + (status // 100 if status < 600 else 0)] += 1
+        numbers[DURATIONS + bisect_left(BUCKETS, seconds)] += 1
+        numbers[_DURATIONS_SUM] += int(seconds * 1e9)
+        numbers[SENT] += sent
+        if received:
+            numbers[RECEIVED] += received
+        if not complete:
+            numbers[CUT] += 1
+
+    def _sample(self, request: Request) -> None:
+        waited = getattr(request.channel, "waited", None)
+        seconds = waited() if waited is not None else None
+        if seconds is not None:
+            self._numbers[WAITS + bisect_left(BUCKETS, seconds)] += 1
+            self._numbers[_WAITS_SUM] += int(seconds * 1e9)
+
+
+class Counter:
+    """A `LifecycleCollector` that counts into a page, whose `numbers` are zero at first."""
+
+    def __init__(self, numbers: memoryview[int]) -> None:
+        self.numbers = numbers
+        self._free = deque(range(_SHARED + 1, len(numbers) // BLOCK))
+        self._shared = Counts(numbers, _SHARED, None, threading.Lock())
+        self._local = threading.local()
+        self._lock = threading.Lock()  # guards the number of blocks in use
+
+    def record(self, event: LifecycleEvent) -> None:
+        try:
+            counts: Counts = self._local.counts
+        except AttributeError:
+            counts = self._enlist()
+        if counts.lock is None:
+            counts.take(event)
+        else:
+            with counts.lock:
+                counts.take(event)
+
+    def _enlist(self) -> Counts:
+        try:
+            place = self._free.popleft()
+        except IndexError:
+            counts = self._shared
+        else:
+            with self._lock:
+                self.numbers[USED] = max(self.numbers[USED], place + 1)
+            counts = Counts(self.numbers, place, self._free, None)
+        self._local.counts = counts
+        return counts

@@ -1,0 +1,151 @@
+"""Request ids: what a proxy says, or else made, and the same for application, log and client."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import random
+import re
+from typing import TYPE_CHECKING
+
+from .messages import RequestReceived, cgi_name
+from .response import ResponseWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from .config import ServerConfig
+    from .connection import Connection
+    from .messages import HeaderList, Response
+    from .response import StreamWriter
+    from .settings import Timeouts
+
+# What can stand in a header, a log and a URL as it is. UUIDs, ULIDs and traceparents do.
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
+
+_BLOCK = RequestReceived._fields.index("block")
+_VARIABLES = RequestReceived._fields.index("variables")
+# The constructor of a named tuple, without the Python function around it.
+_new = tuple.__new__
+
+_current: contextvars.ContextVar[str] = contextvars.ContextVar("loopless_request_id", default="")
+
+
+def request_id() -> str:
+    """The id of the request that the calling code belongs to; empty outside of one.
+
+    It follows the context of the request, into `asyncio` tasks and whatever copies contexts.
+    """
+    return _current.get()
+
+
+def enter(request_id: str) -> None:
+    """Make `request_id` that of the context that this is called in."""
+    _current.set(request_id)
+
+
+async def within(request_id: str, call: Coroutine[Any, Any, None]) -> None:
+    """`call`, for a task whose context is the request's."""
+    _current.set(request_id)
+    await call
+
+
+def named(head: RequestReceived) -> str:
+    """What a message calls the request under way: method, path, and its id if it has one."""
+    known = _current.get()
+    return f"{head.method} {head.path}" + (f" [{known}]" if known else "")
+
+
+class RequestIdFilter(logging.Filter):
+    """Gives log records a `request_id`, for formats such as `%(request_id)s`; `-` without one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = _current.get() or "-"
+        return True
+
+
+class RequestIds:
+    """Gives requests their ids. Belongs to one thread, for its random numbers.
+
+    The id of a client that `trusts` says yes to is taken if it is well-formed; any other is made.
+    """
+
+    def __init__(self, header: str, trusts: Callable[[Connection], bool]) -> None:
+        self._name = header.encode("latin-1")
+        self._variable = cgi_name(header)
+        self._trusts = trusts
+        self._bits = random.Random().getrandbits
+
+    def give(self, conn: Connection, head: RequestReceived) -> RequestReceived:
+        """`head` with its id in the header, once; the id is in `conn.request_id`, too."""
+        sent = head.variables.get(self._variable)
+        if sent is not None and _WELL_FORMED.fullmatch(sent) and self._trusts(conn):
+            conn.request_id = sent
+            return head
+        made = conn.request_id = f"{self._bits(128):032x}"
+        block = head.block
+        if sent is not None:
+            name = self._name.lower() + b":"
+            version, *lines = block.split(b"\r\n")
+            kept = [line for line in lines if not line.lower().startswith(name)]
+            block = b"\r\n".join([version, *kept])
+        fields = list(head)
+        fields[_BLOCK] = b"%b\r\n%b: %b" % (block, self._name, made.encode("ascii"))
+        fields[_VARIABLES] = {**head.variables, self._variable: made}
+        return _new(RequestReceived, fields)
+
+
+def request_ids(config: ServerConfig) -> RequestIds | None:
+    """What `config` says of request ids, for one thread; None without them."""
+    header = config.log.request_id_header
+    if not header:
+        return None
+    if not config.proxies.trusted:
+        return RequestIds(header, _trusts_nobody)
+    from .proxies import TrustedPeers
+
+    return RequestIds(header, TrustedPeers(config.proxies.trusted).may_connect)
+
+
+def _trusts_nobody(conn: Connection) -> bool:  # noqa: ARG001
+    return False
+
+
+class Echo(ResponseWriter):
+    """A writer whose answers to requests say the request's id, unless the application does."""
+
+    def __init__(self, timeouts: Timeouts, header: str) -> None:
+        super().__init__(timeouts)
+        self._header = header
+
+    def answer(
+        self,
+        connection: Connection,
+        head: RequestReceived | None,
+        response: Response,
+        persistent: bool,
+    ) -> bool:
+        if head is not None:
+            response = self._with_id(connection, response)
+        return super().answer(connection, head, response, persistent)
+
+    def stream(
+        self,
+        connection: Connection,
+        head: RequestReceived,
+        response: Response,
+        persistent: bool,
+    ) -> StreamWriter:
+        return super().stream(connection, head, self._with_id(connection, response), persistent)
+
+    def _with_id(self, connection: Connection, response: Response) -> Response:
+        name = self._header.lower()
+        headers: HeaderList = response.headers
+        if any(_text(each[0]).lower() == name for each in headers):
+            return response
+        return response._replace(headers=[*headers, (self._header, connection.request_id)])
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode("latin-1") if isinstance(name, bytes) else name
