@@ -544,6 +544,7 @@ def test_why_workers_are_replaced(start: Callable[..., Supervised]) -> None:
         server.get()
     until(lambda: Numbers(url)["worker_replacements_total", "max_requests"] == 1)
     until(lambda: Numbers(url)["worker_ends_total", "drained"] == 1)
+    until(lambda: len(server.ready_workers()) == 2)
     os.kill(server.ready_workers()[-1], signal.SIGTERM)
     until(lambda: Numbers(url)["worker_replacements_total", "signal"] == 1)
 

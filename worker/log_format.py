@@ -245,7 +245,8 @@ def _json_format() -> LineOf:
             agent = _quoted(get("HTTP_USER_AGENT", ""))
         return (
             f'{{"time": "{clock(at)}.{int(at % 1 * 1000):03}+00:00"'
-            f', "client": {_quoted(client[0])}, "peer": {_quoted(peer[0])}, {asked}, "status": {status}, "bytes": {size}'
+            f', "client": {_quoted(client[0])}, "peer": {_quoted(peer[0])}, {asked}'
+            f', "status": {status}, "bytes": {size}'
             f', "received": {received}, "seconds": {seconds:.6f}'
             f', "complete": {"true" if complete else "false"}, "referer": {referer}'
             f', "user_agent": {agent}, "request_id": {_quoted(request_id)}}}'

@@ -78,6 +78,8 @@ class Poller(ABC):
         self._evicting = threading.Lock()
         #: Called about once a second, by whichever thread comes by.
         self.every_second: Callable[[], None] | None = None
+        #: Told of a connection that is accepted because the server stops listening.
+        self.taken_along: Callable[[Connection], None] | None = None
 
     # ---- Called by serving threads --------------------------------------------------------
 
@@ -323,6 +325,8 @@ class Poller(ABC):
             self.connections.add(connection)
             connection.become(listener.first_state)
             connection.deadline = time.monotonic() + listener.first_timeout
+            if self.taken_along is not None:
+                self.taken_along(connection)
             adopted.append(connection)
         return adopted
 

@@ -35,7 +35,7 @@ from .crew import AnyCrew, Crew
 from .errors import ClientDisconnected, ProtocolError
 from .exchange import exchange, exchange_forwarded
 from .http1 import RequestParser
-from .lifecycle import LifecycleCollector
+from .lifecycle import ConnectionOpened, LifecycleCollector
 from .listener import address_of, hosts_of
 from .messages import (
     ASGIApp,
@@ -169,6 +169,9 @@ class SyncWorker:
         limit = connection_limit(config.limits.connections)
         poller = make_poller(config.workers.poller, limit, self._conn_queue, ssl_context)
         poller.takes_turns = config.processes.needs_supervisor
+        if self.collector is not None:
+            record = self.collector.record
+            poller.taken_along = lambda conn: record(ConnectionOpened(conn.client))
         return Crew(config, poller, shutdown_event, self._sibling, ssl_context=ssl_context)
 
     def _settle(self) -> None:
