@@ -119,6 +119,7 @@ def _read_preface(worker: SyncWorker, conn: Connection) -> bool:
         return False
     except preface.PrefaceError as error:
         preface.complain(conn, worker.seldom, error)
+        _refused(worker, conn, "proxy")
         close(worker, conn, str(error))
         return False
     except OSError as error:
@@ -142,7 +143,7 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
     except OSError as error:
         log.debug("The TLS handshake of %s failed: %s", conn.client[0], error)
         conn.wants_write = False
-        _handshake_refused(worker, conn)
+        _refused(worker, conn, "tls")
         if has_input(conn.fd):  # closing would reset away the alert that says why
             _linger(worker, conn)
         else:
@@ -153,7 +154,7 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
     if done:
         conn.deadline = now + worker.config.timeouts.head
     elif now >= conn.deadline:
-        _handshake_refused(worker, conn)
+        _refused(worker, conn, "tls")
         close(worker, conn, "TLS handshake timeout")
     else:
         conn.become(State.HANDSHAKE)
@@ -161,9 +162,9 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
     return done
 
 
-def _handshake_refused(worker: SyncWorker, conn: Connection) -> None:
+def _refused(worker: SyncWorker, conn: Connection, cause: str) -> None:
     if worker.collector is not None:
-        worker.collector.record(Refused(conn.client, "tls"))
+        worker.collector.record(Refused(conn.client, cause))
 
 
 def _answer_plainly(worker: SyncWorker, conn: Connection, sock: TLSSocket) -> None:
@@ -258,7 +259,7 @@ def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: s
     conn.represent_itself()
     if worker.collector is not None:
         conn.record = Record(None, time.monotonic())
-        worker.collector.record(Refused(conn.client, str(status)))
+        _refused(worker, conn, str(status))
     headers = [("Content-Type", "text/plain; charset=utf-8")]
     response = Response(status, headers, message.encode("latin-1", "replace") + b"\n")
     conn.buffer = b""

@@ -62,7 +62,7 @@ class Refused:
     """Something was refused before an application saw it, or could go on with it.
 
     `cause` is the status of the answer, such as `431`, `streams` for a long response that was one
-    too many, or `tls` for a handshake that failed.
+    too many, `tls` for a handshake that failed, or `proxy` for a PROXY header that was not there.
     """
 
     client: Address

@@ -85,6 +85,7 @@ class Line:
             loop.add_reader(self.conn.fd, self.read_preface)
         except preface.PrefaceError as error:
             preface.complain(self.conn, worker.crew.seldom, error)
+            self.refused("proxy")
             self.close(str(error))
         except OSError as error:
             self.close(f"lost: {error}")

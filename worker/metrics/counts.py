@@ -28,7 +28,21 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other", 
 CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 #: Upper bounds, in seconds; beyond the last is one more bucket.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-CAUSES = ("400", "408", "413", "414", "417", "431", "501", "503", "505", "streams", "tls", "other")
+CAUSES = (
+    "400",
+    "408",
+    "413",
+    "414",
+    "417",
+    "431",
+    "501",
+    "503",
+    "505",
+    "streams",
+    "tls",
+    "proxy",
+    "other",
+)
 
 _HISTOGRAM = len(BUCKETS) + 2  # and the sum, in nanoseconds
 
