@@ -259,6 +259,20 @@ def test_whatever_was_opened_is_closed_also_at_the_end(
     assert len(recorder.of(StreamOpened)) == len(recorder.of(StreamClosed)) == 1
 
 
+def test_what_waits_in_the_backlog_is_opened_when_the_server_stops(
+    serve: Serve, connect: Connect, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(App(), lifecycle_collector=recorder, graceful_timeout=5)
+    crew = server.crew
+    assert crew is not None
+    monkeypatch.setattr(crew.poller, "_accept", lambda listener: time.sleep(0.01))
+    waiting = connect(server)
+    waiting.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    server.stop()
+    assert waiting.answer().status == 201
+    assert recorder.kinds == [ConnectionOpened, RequestStarted, ResponseCompleted, ConnectionClosed]
+
+
 # ---- What a collector may do ----------------------------------------------------------------
 
 

@@ -195,6 +195,18 @@ def test_handshakes_that_fail(serve: Serve, tmp_path: Path, app: App) -> None:
     until(lambda: Numbers(url_of(server))["refusals_total", "tls"] == 1)
 
 
+@pytest.mark.parametrize("served", ["threads", "loops"])
+def test_proxies_that_are_not_trusted(
+    serve: Serve, connect: Connect, app: App, served: str
+) -> None:
+    options = {"proxy_protocol": True, "trusted_proxies": "192.0.2.1", "metrics_bind": HERE}
+    server = serve(app if served == "threads" else asgi, **options)
+    client = connect(server)
+    client.send(b"PROXY UNKNOWN\r\n")
+    assert client.closed()
+    until(lambda: Numbers(url_of(server))["refusals_total", "proxy"] == 1)
+
+
 def test_threads_and_connections(serve: Serve, connect: Connect, app: App) -> None:
     server = serve(app, threads=3, metrics_bind=HERE)
     busy, lent, idle, head = (connect(server) for _ in range(4))
@@ -544,6 +556,7 @@ def test_why_workers_are_replaced(start: Callable[..., Supervised]) -> None:
         server.get()
     until(lambda: Numbers(url)["worker_replacements_total", "max_requests"] == 1)
     until(lambda: Numbers(url)["worker_ends_total", "drained"] == 1)
+    until(lambda: len(server.ready_workers()) == 2)
     os.kill(server.ready_workers()[-1], signal.SIGTERM)
     until(lambda: Numbers(url)["worker_replacements_total", "signal"] == 1)
 

@@ -316,3 +316,16 @@ def test_threads_make_ids_of_their_own(serve: Serve, connect: Connect) -> None:
 def test_what_cannot_be_is_refused(options: Message, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ServerConfig.from_options(**options)
+
+
+@pytest.mark.parametrize("app", [tell, tell_asgi])
+@pytest.mark.parametrize(("trusted", "taken"), [("127.0.0.0/8", True), ("192.0.2.0/24", False)])
+def test_the_proxies_that_are_trusted(
+    serve: Serve, connect: Connect, app: Any, trusted: str, taken: bool
+) -> None:
+    client = connect(serve(app, trusted_proxies=trusted, **ON))
+    forwarded = "X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Proto: http\r\n"
+    found = client.get(headers=f"{HEADER}: the-proxys\r\n{forwarded}")
+    assert (sent_id(found) == "the-proxys") is taken
+    assert found.body.decode() == f"{sent_id(found)} {sent_id(found)}"
+    assert re.fullmatch(MADE, sent_id(client.get(headers=f"{HEADER}: not one\r\n")))

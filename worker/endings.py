@@ -261,7 +261,7 @@ def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: s
     conn.represent_itself()
     if worker.collector is not None:
         conn.record = Record(None, time.monotonic())
-        worker.collector.record(Refused(conn.client, str(status)))
+        _refused(worker, conn, str(status))
     headers = [("Content-Type", "text/plain; charset=utf-8")]
     response = Response(status, headers, message.encode("latin-1", "replace") + b"\n")
     conn.buffer = b""

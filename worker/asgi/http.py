@@ -38,6 +38,7 @@ _NAMES = {
     Phase.SESSION: "websocket",
     Phase.LINGER: "lingering",
     Phase.SHAKING: "handshake",
+    Phase.PREFACE: "preface",
 }
 
 _READY, _BUSY, _BODY = Phase.READY, Phase.BUSY, Phase.BODY

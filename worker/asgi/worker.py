@@ -325,6 +325,7 @@ class LoopWorker:
         scope: dict[str, Any],
         app: ASGIApp | None = None,
         context: contextvars.Context | None = None,
+        *,
         request_id: str = "",
     ) -> None:
         """Start an application's call, the worker's if not another's is given. `scope` gets the

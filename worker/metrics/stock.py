@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: The states of `connection.State`, and those of connections on event loops.
 STATES = (
+    "preface",
     "handshake",
     "idle",
     "head",
