@@ -263,8 +263,8 @@ class WSGIApp:
         head, body, _ = call.request
         # many HTTP clients would take it for their proxy setting (httpoxy)
         environ.pop("HTTP_PROXY", None)
-        if head.version == "1.0":
-            environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+        if head.version != "1.1":
+            environ["SERVER_PROTOCOL"] = "HTTP/" + head.version
         if body:
             environ["wsgi.input"] = io.BytesIO(body) if isinstance(body, bytes) else body
         if head.chunked:

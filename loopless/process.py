@@ -34,7 +34,7 @@ def check_files(config: ServerConfig) -> None:
         from .worker.metrics.endpoint import check_addresses
 
         check_addresses(config)
-    make_context(config.tls, hosts_of(config))
+    make_context(config.tls, hosts_of(config), http2=config.http2.on)
 
 
 def configure_logging(level: str) -> None:

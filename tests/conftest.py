@@ -12,6 +12,7 @@ import pytest
 
 from loopless import ThreadedServer
 
+from .certificates import Authority
 from .wire_client import Client
 
 
@@ -44,5 +45,44 @@ def connect() -> Iterator[Callable[..., Client]]:
         def open_client(server: ThreadedServer, timeout: float = 10) -> Client:
             sock = socket.create_connection(("127.0.0.1", server.port), timeout)
             return stack.enter_context(contextlib.closing(Client(sock)))
+
+        yield open_client
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority of the tests' own."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def certificate_of_http2(authority: Authority) -> dict[str, str]:
+    """The options of a server with TLS and HTTP/2."""
+    cert, key = authority.issue("http2")
+    return {"certfile": str(cert), "keyfile": str(key)}
+
+
+@pytest.fixture
+def serve_http2(
+    serve: Callable[..., ThreadedServer], certificate_of_http2: dict[str, str]
+) -> Callable[..., ThreadedServer]:
+    """The same as `serve`, with TLS and HTTP/2."""
+
+    def start(app: Any, **options: Any) -> ThreadedServer:
+        return serve(app, http2=True, **certificate_of_http2, **options)
+
+    return start
+
+
+@pytest.fixture
+def http2(authority: Authority) -> Iterator[Callable[..., Any]]:
+    """`http2(server)`: a client of HTTP/2, closed after the test."""
+    from .http2_client import Http2Client
+
+    with contextlib.ExitStack() as stack:
+
+        def open_client(server: ThreadedServer, **options: Any) -> Http2Client:
+            client = Http2Client(server.port, authority.trusting(), **options)
+            return stack.enter_context(contextlib.closing(client))
 
         yield open_client

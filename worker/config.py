@@ -13,6 +13,7 @@ from .settings import (
     ASGI,
     Bind,
     ConfigError,
+    Http2,
     Limits,
     Log,
     Metrics,
@@ -40,6 +41,7 @@ class ServerConfig:
     tls: Tls = field(default_factory=Tls)
     proxies: Proxies = field(default_factory=Proxies)
     static: Static = field(default_factory=Static)
+    http2: Http2 = field(default_factory=Http2)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
     limits: Limits = field(default_factory=Limits)
@@ -136,6 +138,7 @@ TITLES = {
     "tls": "TLS",
     "proxies": "Proxies",
     "static": "Static files",
+    "http2": "HTTP/2",
     "log": "Logs",
     "metrics": "Metrics",
     "limits": "Limits",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Sequence
 
+    from .asgi.crew import LoopPool
     from .config import ServerConfig
     from .poller import Poller
     from .sync_worker import SyncWorker
@@ -55,6 +56,7 @@ class AnyCrew(Protocol):
     seldom: Seldom
     wrong_port: WrongPort
     poller: Poller
+    http2: LoopPool | None
 
     def enrol(self, worker: SyncWorker) -> None:
         """`worker` is to be used with this crew."""
@@ -138,6 +140,9 @@ class Crew:
         self._sibling = sibling
         self.seldom = Seldom()
         self.wrong_port = WrongPort(self.seldom)
+        #: The loops of HTTP/2, where that is offered; and whether they end with this crew.
+        self.http2: LoopPool | None = None
+        self._owns_http2 = False
         self.workers: set[SyncWorker] = set()
         self._threads: set[threading.Thread] = set()
         self._hired = 0
@@ -168,6 +173,8 @@ class Crew:
         """Serve until `stop`, with `worker` on the calling thread, and others on threads of
         their own."""
         try:
+            if self.http2 is not None and self._owns_http2:
+                self.http2.start("loopless-http2")
             for _ in range(self.config.threads() - 1):
                 self.hire()
                 self.rota.joined()
@@ -225,6 +232,13 @@ class Crew:
                 handle(connection, connection.client, runner)
                 if not rota.always_eager:
                     rota.observe(worker, time.monotonic() - started)
+
+    def offer_http2(self, pool: LoopPool, *, owned: bool) -> None:
+        """Let `pool` have the connections of HTTP/2, their requests being this crew's; it starts
+        and ends with the crew if it is `owned`. Before anybody serves."""
+        self.http2, self._owns_http2 = pool, owned
+        self.poller.expect_errands()
+        self.poller.when_full = pool.make_room
 
     def attend(self, runner: asyncio.Runner | None) -> None:
         """Nothing to do: what is handed over has the pool's loops."""
@@ -291,13 +305,20 @@ class Crew:
 
     def drain(self) -> None:
         """Stop listening; requests in flight finish, idle connections close."""
-        self.poller.drain()
+        self._drain(self.config.timeouts.graceful)
+
+    def _drain(self, timeout: float, linger: float = 0.0) -> None:
+        self.poller.drain(linger)
+        if self.http2 is not None:
+            self.http2.drain(timeout, linger)
 
     def is_idle(self) -> bool:
         """Whether nothing is being read, served, streamed or written."""
         with self.lock:
             if any(worker.serving is not None for worker in self.workers):
                 return False
+        if self.http2 is not None and not self.http2.is_idle():
+            return False
         idle = (State.IDLE, State.LINGERING, State.CLOSED, State.ADOPTED)
         return all(connection.state in idle for connection in self.poller.connections.copy())
 
@@ -307,7 +328,7 @@ class Crew:
         WebSockets and event streams have half a second to end. Idle connections stay for another
         `linger` seconds: see `Poller.drain`.
         """
-        self.poller.drain(linger)
+        self._drain(timeout, linger)
         self._say_goodbye()
         drained, now = self.poller.drained, time.monotonic()
         until, farewell = now + timeout, now + min(timeout, _FAREWELL)
@@ -331,7 +352,7 @@ class Crew:
             if not self._stop_at:
                 self._stop_at = now + self.config.timeouts.graceful
                 self._farewell_at = now + _FAREWELL
-        self.poller.drain()
+        self.drain()
         self._say_goodbye()
         ended = self.poller.drained.is_set() or now >= self._stop_at
         if ended or (now >= self._farewell_at and self._cut_endless()):
@@ -373,6 +394,8 @@ class Crew:
 
         `worker` is the caller's: it closes what no thread has closed.
         """
+        if self.http2 is not None and self._owns_http2:
+            self.http2.shutdown(0)
         self.stop()
         self.poller.drain()
         self.cut()
@@ -390,7 +413,9 @@ class Crew:
         # and those whose thread was interrupted: by Ctrl-C, say, in the main thread
         left += self.poller.connections.copy().difference(left, owned)
         for connection in left:
-            if connection.state is not State.CLOSED:
+            if connection.state is State.ADOPTED:  # a loop closes it
+                connection.disconnect()
+            elif connection.state is not State.CLOSED:
                 endings.close(worker, connection, "cut at shutdown")
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .connection import FOR_OUTPUT, Connection, State
+from .errand import Errand
 from .errors import ClientDisconnected
 from .listener import address_of, connect
 from .poller import SWEEP, ConnectionQueue, Poller
@@ -52,7 +53,7 @@ class QueuePoller(Poller):
         )
         self._thread.start()
 
-    def wait(self, seconds: float) -> Connection | None:
+    def wait(self, seconds: float) -> Connection | Errand | None:
         """As `Poller.wait`. A pair that others put into the queue comes out as a new connection."""
         try:
             sock, what = self.conn_queue.get(timeout=seconds)
@@ -65,8 +66,8 @@ class QueuePoller(Poller):
             self.conn_queue.task_done()
             self._look_whether_drained()
 
-    def _come_out(self, sock: socket.socket, what: object) -> Connection | None:
-        if isinstance(what, Connection):
+    def _come_out(self, sock: socket.socket, what: object) -> Connection | Errand | None:
+        if isinstance(what, (Connection, Errand)):
             return what
         if what is None:  # the word of `wake`
             self.conn_queue.put((sock, what))
@@ -96,6 +97,12 @@ class QueuePoller(Poller):
             raise ClientDisconnected("the server has stopped")
         self._tell()
 
+    def post(self, errand: Errand) -> None:
+        if self._closing:
+            errand.drop()
+        else:
+            self.conn_queue.put((self._woken, errand))
+
     def release(self, connection: Connection) -> None:
         """Nothing to do: a connection that is handed out is not in the selector."""
 
@@ -124,6 +131,8 @@ class QueuePoller(Poller):
                 self.conn_queue.task_done()
                 if isinstance(what, Connection):
                     yield what
+                elif isinstance(what, Errand):
+                    what.drop()
                 elif what is not None:  # a pair that nobody has made a connection of
                     sock.close()
         with contextlib.suppress(IndexError):

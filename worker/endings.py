@@ -154,6 +154,8 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
     conn.wants_write = sock.wants_write
     if done:
         conn.deadline = now + worker.config.timeouts.head
+        if sock.protocol == "h2" and worker.http2_pool is not None:
+            return _hand_to_http2(worker, conn)
         worker.poller.linger(now)
     elif now >= conn.deadline:
         _refused(worker, conn, "tls")
@@ -167,6 +169,20 @@ def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
 def _refused(worker: SyncWorker, conn: Connection, cause: str) -> None:
     if worker.collector is not None:
         worker.collector.record(Refused(conn.client, cause))
+
+
+def _hand_to_http2(worker: SyncWorker, conn: Connection) -> bool:
+    """Give `conn` to the loops of HTTP/2. It stays in `Poller.connections`, for its requests are
+    this server's: it is not drained before they are answered. False: it is read there."""
+    pool = worker.http2_pool
+    assert pool is not None
+    worker.poller.release(conn)
+    conn.become(State.ADOPTED)
+    try:
+        pool.adopt_http2(conn, worker.crew)
+    except RuntimeError as error:
+        close(worker, conn, str(error))
+    return False
 
 
 def _answer_plainly(worker: SyncWorker, conn: Connection, sock: TLSSocket) -> None:

@@ -40,6 +40,8 @@ SWEEP = 1.0
 if TYPE_CHECKING:
     import ssl
 
+    from .errand import Errand
+
 ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
 
 
@@ -81,14 +83,16 @@ class Poller(ABC):
         self.opened: Callable[[Connection], None] | None = None
         #: Called about once a second, by whichever thread comes by.
         self.every_second: Callable[[], None] | None = None
+        #: Called when there is no room, and no idle connection here that would make some.
+        self.when_full: Callable[[], None] | None = None
 
     # ---- Called by serving threads --------------------------------------------------------
 
     @abstractmethod
-    def wait(self, seconds: float) -> Connection | None:
+    def wait(self, seconds: float) -> Connection | Errand | None:
         """The next connection that can go on, now the caller's; None when there was none.
 
-        New ones are SERVING; the others are in the state they were parked in.
+        New ones are SERVING; the others are in the state they were parked in. Or an errand.
         """
 
     @abstractmethod
@@ -132,6 +136,13 @@ class Poller(ABC):
         for connection in self._adopted.copy():
             if connection.state is State.CLOSED:
                 self._adopted.discard(connection)
+
+    def expect_errands(self) -> None:  # noqa: B027 - not all must prepare for them
+        """There will be some: to be called before the first `post`, and before anybody waits."""
+
+    def post(self, errand: Errand) -> None:
+        """Give `errand` to whichever thread waits next. Any thread may call."""
+        raise NotImplementedError
 
     def release(self, connection: Connection) -> None:
         """Make the kernel forget a connection that stays open elsewhere."""
@@ -294,6 +305,8 @@ class Poller(ABC):
                 taken.deadline = 0.0
             return taken
         self._pause(why)
+        if self.when_full is not None:
+            self.when_full()
         return None
 
     def _pause(self, why: str) -> None:

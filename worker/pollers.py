@@ -7,6 +7,7 @@ import select
 import socket
 import time
 from abc import abstractmethod
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .connection import FOR_OUTPUT, Connection, State
@@ -17,6 +18,8 @@ from .poller import ConnectionQueue, Poller
 if TYPE_CHECKING:
     import ssl
 
+    from .errand import Errand
+
 
 class KernelPoller(Poller):
     """A poller on a kernel queue that many threads can wait on."""
@@ -24,19 +27,57 @@ class KernelPoller(Poller):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._waker, self._woken = socket.socketpair()
+        self._errands: deque[Errand] = deque()
+        #: A pair whose second end can be read while there are errands.
+        self._bell: tuple[socket.socket, socket.socket] | None = None
+        self._bell_fd = -1
+        self._closed = False
 
     @abstractmethod
     def fileno(self) -> int:
         """Readable when `wait` has something to give."""
 
-    def _ready(self, fd: int) -> Connection | None:
+    def _ready(self, fd: int) -> Connection | Errand | None:
         """What the event on `fd` gives the calling thread."""
         connection = self._parked.pop(fd, None)
         if connection is None:
             listener = self.listeners.get(fd)
             if listener is not None:
                 return self._accept(listener)
+            if fd == self._bell_fd:
+                return self._take_errand()
         return connection
+
+    def expect_errands(self) -> None:
+        self._bell = socket.socketpair()
+        for end in self._bell:
+            end.setblocking(False)
+        self._bell_fd = self._bell[1].fileno()
+        self._register_listener(self._bell_fd)
+
+    def post(self, errand: Errand) -> None:
+        if self._closed:
+            errand.drop()
+        else:
+            self._errands.append(errand)
+            self._ring()
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            with contextlib.suppress(OSError):  # full, and so it rings already; or all is over
+                self._bell[0].send(b"!")
+
+    def _take_errand(self) -> Errand | None:
+        assert self._bell is not None
+        with contextlib.suppress(OSError):
+            self._bell[1].recv(4096)
+        try:
+            errand = self._errands.popleft()
+        except IndexError:  # another thread was quicker
+            return None
+        if self._errands:
+            self._ring()
+        return errand
 
     def _nothing_ready(self) -> Connection | None:
         now = time.monotonic()
@@ -49,8 +90,13 @@ class KernelPoller(Poller):
             self._waker.send(b"!")
 
     def close(self) -> list[Connection]:
+        self._closed = True
         self._waker.close()
         self._woken.close()
+        for end in self._bell or ():
+            end.close()
+        while self._errands:
+            self._errands.popleft().drop()
         return self._surrender()
 
 
@@ -69,7 +115,7 @@ class EpollPoller(KernelPoller):
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def wait(self, seconds: float) -> Connection | None:
+    def wait(self, seconds: float) -> Connection | Errand | None:
         if self._overdue:
             return self._take_overdue()
         for fd, _ in self._poll(seconds, 1):
@@ -132,7 +178,7 @@ class KqueuePoller(KernelPoller):
     def fileno(self) -> int:
         return int(self._kqueue.fileno())
 
-    def wait(self, seconds: float) -> Connection | None:
+    def wait(self, seconds: float) -> Connection | Errand | None:
         if self._overdue:
             return self._take_overdue()
         for event in self._kqueue.control(None, 1, seconds):

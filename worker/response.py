@@ -211,23 +211,13 @@ class ResponseWriter:
         status, line = encode_status(response.status)
         fields, declared, closes = self._fields(response.headers)
         persistent = persistent and not closes
-        allowed: float
-        bodiless = status in (204, 304) or (head is not None and head.method == "HEAD")
-        if bodiless:
-            framing, allowed = _length_without_body(status, length, declared), 0
-        elif length is None and declared < 0:
-            allowed = math.inf
+        framing, allowed, short = length_of_body(status, head, length, declared)
+        persistent = persistent and not short
+        if allowed == math.inf:
             if _understands_chunks(head):
                 framing = b"Transfer-Encoding: chunked\r\n"
             else:
-                framing, persistent = b"", False
-        else:
-            said = declared if declared >= 0 else length or 0
-            framing = b"Content-Length: %d\r\n" % said
-            allowed = said if length is None else min(said, length)
-            if length is not None and length != said:
-                log.warning("An application declared %d bytes of body and gave %d", said, length)
-                persistent = persistent and length > said
+                persistent = False
         parts = [line, *fields, framing]
         if not persistent:
             parts.append(b"Connection: close\r\n\r\n")
@@ -259,6 +249,25 @@ class ResponseWriter:
         if not seen & DATE:
             lines.insert(0, date)
         return lines, declared, closes
+
+
+def length_of_body(
+    status: int, head: RequestReceived | None, length: int | None, declared: int
+) -> tuple[bytes, float, bool]:
+    """The line that says the length, how much body may follow, and whether that is too little.
+
+    `length` is the body's, None for one that is still being made; `declared` what the application
+    says of it, or -1. The line is empty where no length can be said.
+    """
+    if status in (204, 304) or (head is not None and head.method == "HEAD"):
+        return _length_without_body(status, length, declared), 0, False
+    if length is None and declared < 0:
+        return b"", math.inf, False
+    said = declared if declared >= 0 else length or 0
+    allowed = said if length is None else min(said, length)
+    if length is not None and length != said:
+        log.warning("An application declared %d bytes of body and gave %d", said, length)
+    return b"Content-Length: %d\r\n" % said, allowed, length is not None and length < said
 
 
 def _length_without_body(status: int, length: int | None, declared: int) -> bytes:

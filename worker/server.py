@@ -119,7 +119,7 @@ class Server:
         try:
             check_proxies(self.config.proxies)
             if self._ssl_context is None:
-                self._ssl_context = make_context(self.config.tls, hosts_of(self.config))
+                self._ssl_context = self._make_context()
             if not self._sockets:
                 self._sockets = open_sockets(self.config.bind)
             self._plain = self._without_tls(addresses)
@@ -134,6 +134,9 @@ class Server:
         Before `bind`.
         """
         self._ssl_context = ssl_context
+
+    def _make_context(self) -> ssl.SSLContext | None:
+        return make_context(self.config.tls, hosts_of(self.config), http2=self.config.http2.on)
 
     def _without_tls(self, addresses: list[BindAddress]) -> list[bool]:
         """Which of the sockets speak plain HTTP. Raises `ConfigError`."""
@@ -182,7 +185,7 @@ class Server:
         if not self.config.tls.on:
             return True
         try:
-            context = make_context(self.config.tls, hosts_of(self.config))
+            context = self._make_context()
         except ConfigError as error:
             log.error("The certificate was not reloaded, and the old one stays: %s", error)
             return False

@@ -59,7 +59,7 @@ def stream_body(worker: SyncWorker, conn: Connection, request: Request, response
     """
     try:
         if conn.stream_writer is not None:
-            _send_rest(worker, conn, conn.stream_writer, _blocks(response))
+            _send_rest(worker, conn, conn.stream_writer, blocks_of(response))
         elif _has_no_body(request, response):
             conn.stream_writer = _begin(worker, conn, request, response)
             conn.stream_writer.finish_with(b"")
@@ -78,7 +78,7 @@ def stream_body(worker: SyncWorker, conn: Connection, request: Request, response
             conn.record.body_bytes = writer.sent
 
 
-def _blocks(response: Response) -> Iterator[bytes]:
+def blocks_of(response: Response) -> Iterator[bytes]:
     body = response.body
     if isinstance(body, FileBody):
         return _file_blocks(body)
@@ -107,7 +107,7 @@ def _has_no_body(request: Request, response: Response) -> bool:
     return request.method == "HEAD" or response.code in (204, 304)
 
 
-def _is_event_stream(response: Response) -> bool:
+def is_event_stream(response: Response) -> bool:
     """Whether this is of the kind that nothing but its client's leaving ends."""
     return any(
         name.lower() == "content-type" and value.lower().startswith("text/event-stream")
@@ -121,7 +121,7 @@ def _send_blocks(
     declared = any(name.lower() == "content-length" for name, _ in response.headers)
     if not declared:
         _lend(worker, conn, request, State.STREAMING)
-    blocks = _blocks(response)
+    blocks = blocks_of(response)
     first = next(blocks, b"")
     if response.revise is not None:
         status, headers = response.revise()
@@ -141,7 +141,7 @@ def _send_blocks(
         _lend(worker, conn, request, State.STREAMING)
     conn.stream_writer = writer
     writer.write(first)
-    conn.endless = _is_event_stream(response)
+    conn.endless = is_event_stream(response)
     _send_rest(worker, conn, writer, blocks)
 
 
@@ -200,7 +200,7 @@ def open_stream(
     writer = worker.writer.stream(conn, request.head, response, conn.persistent)
     _lend(worker, conn, request, State.STREAMING)
     conn.stream_writer = writer
-    conn.endless = _is_event_stream(response)
+    conn.endless = is_event_stream(response)
     return writer
 
 

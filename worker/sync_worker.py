@@ -32,6 +32,7 @@ from .app_kind import is_asgi
 from .config import ServerConfig
 from .connection import Connection, State
 from .crew import AnyCrew, Crew
+from .errand import Errand
 from .errors import ClientDisconnected, ProtocolError
 from .exchange import exchange, exchange_forwarded
 from .http1 import RequestParser
@@ -52,7 +53,7 @@ from .proxies import check as check_proxies
 from .request_id import Echo, request_ids
 from .response import ResponseWriter, StreamWriter
 from .steering import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
-from .tls_context import make_context
+from .tls_context import make_context, require_h2
 from .wrong_port import WITH_TLS, began_handshake
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from .asgi.crew import LoopCrew
+    from .asgi.crew import LoopCrew, LoopPool
     from .async_pool import AsyncPool
     from .hijack import HijackedSocket
     from .rota import Rota
@@ -135,7 +136,7 @@ class SyncWorker:
         self._conn_queue = conn_queue
         check_proxies(config.proxies)
         if ssl_context is None:
-            ssl_context = make_context(config.tls, hosts_of(config))
+            ssl_context = make_context(config.tls, hosts_of(config), http2=config.http2.on)
         self._crew: AnyCrew
         if sync_app is None and is_asgi(app):
             self.sync_app: SyncApp = _leave_it
@@ -171,7 +172,21 @@ class SyncWorker:
         poller.takes_turns = config.processes.needs_supervisor
         if self.collector is not None:
             poller.opened = self._opened
-        return Crew(config, poller, shutdown_event, self._sibling, ssl_context=ssl_context)
+        crew = Crew(config, poller, shutdown_event, self._sibling, ssl_context=ssl_context)
+        if config.http2.on:
+            self._offer_http2(crew)
+        return crew
+
+    def _offer_http2(self, crew: Crew) -> None:
+        """Let clients have HTTP/2, on the loops of the ASGI application, if they are there."""
+        require_h2()
+        from .asgi.crew import LoopPool
+        from .http2.pool import make_pool
+
+        if isinstance(self.async_pool, LoopPool):
+            crew.offer_http2(self.async_pool, owned=False)
+        else:
+            crew.offer_http2(make_pool(self.config, self.collector), owned=True)
 
     def _opened(self, conn: Connection) -> None:
         """Tell the collector of a connection that no thread has seen come."""
@@ -211,7 +226,7 @@ class SyncWorker:
         self.notes: dict[Any, Any] = {}
         # `rota.Seat`
         self.turn = 0
-        self.serving: Connection | None = None
+        self.serving: Connection | Errand | None = None
         self.seated = False
         #: A long response has taken this thread's seat, and somebody else sits there.
         self.lost_seat = False
@@ -233,6 +248,11 @@ class SyncWorker:
     def lifespan_state(self) -> dict[str, Any]:
         """What `set_lifespan_state` was given."""
         return self._crew.lifespan_state
+
+    @property
+    def http2_pool(self) -> LoopPool | None:
+        """The loops that have the connections of HTTP/2."""
+        return self._crew.http2
 
     @property
     def shutdown_event(self) -> threading.Event:
@@ -339,7 +359,7 @@ class SyncWorker:
 
     def _handle_connection(
         self,
-        conn: Connection | socket.socket,
+        conn: Connection | Errand | socket.socket,
         addr: tuple[str, int],
         runner: asyncio.Runner | None,
     ) -> None:
@@ -348,6 +368,9 @@ class SyncWorker:
         A bare socket is made a connection; a blocking one is served to its end.
         """
         if type(conn) is not Connection:
+            if isinstance(conn, Errand):
+                self._run_errand(conn)
+                return
             conn = self._introduce(conn, addr)
         self.serving = conn
         try:
@@ -359,6 +382,13 @@ class SyncWorker:
             log.exception("A connection was dropped for an internal error")
             if conn.state is not _CLOSED:
                 endings.close(self, conn, "internal error")
+        finally:
+            self.serving = None
+
+    def _run_errand(self, errand: Errand) -> None:
+        self.serving = errand
+        try:
+            errand.run(self)
         finally:
             self.serving = None
 

@@ -20,6 +20,8 @@ class TLSSocket:
             sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
         )
         self.wants_write = False
+        #: What was agreed on for the application layer (RFC 7301); known after the handshake.
+        self.protocol: str | None = None
         #: The answer was cut: no close_notify must say that it was whole.
         self.truncated = False
         self._begun = False
@@ -45,6 +47,7 @@ class TLSSocket:
             self.wants_write = True
             return False
         self.wants_write = False
+        self.protocol = self._ssl.selected_alpn_protocol()
         return True
 
     def recv(self, size: int) -> bytes:

@@ -29,14 +29,21 @@ class _NoPassword(Exception):
     """The key is encrypted, and there is nothing to open it with."""
 
 
-def make_context(tls: Tls, hosts: Sequence[str] = ()) -> ssl.SSLContext | None:
+def make_context(
+    tls: Tls, hosts: Sequence[str] = (), *, http2: bool = False
+) -> ssl.SSLContext | None:
     """The context of a server with the settings `tls`; None when they do not switch TLS on.
 
     The files are read now; nothing is asked on the terminal. A certificate that is made up is for
-    `hosts` too. Raises `ConfigError`, which names the option, the cause, and what would do.
+    `hosts` too. With `http2` clients may choose that. Raises `ConfigError`, which names the option,
+    the cause, and what would do.
     """
     check(tls)
+    if http2:
+        require_h2()
     if not tls.on:
+        if http2:
+            raise ConfigError("http2: clients choose it in TLS; give certfile, or adhoc as cert")
         return None
     try:
         import ssl
@@ -50,7 +57,7 @@ def make_context(tls: Tls, hosts: Sequence[str] = ()) -> ssl.SSLContext | None:
     }[tls.min_version]
     # compression tells a listener about cookies (CRIME), renegotiation costs the server only
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     if tls.cert:
         from . import adhoc
 
@@ -60,6 +67,14 @@ def make_context(tls: Tls, hosts: Sequence[str] = ()) -> ssl.SSLContext | None:
     if tls.client_certs != "none":
         _ask_clients(context, tls)
     return context
+
+
+def require_h2() -> None:
+    """Raises `ConfigError` where the library is not there."""
+    try:
+        import h2.connection  # noqa: F401
+    except ImportError:
+        raise ConfigError("http2: h2 is not installed; pip install 'loopless[h2]'") from None
 
 
 def check(tls: Tls) -> None:

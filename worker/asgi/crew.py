@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..connection import Connection
+    from ..http2.pool import Home
     from ..lifecycle import LifecycleCollector
     from ..messages import ASGIApp, Request, Response
     from ..poller import ConnectionQueue, Poller
@@ -63,6 +64,8 @@ class LoopCrew:
         #: What requests see beside what the lifespan says.
         self.lifespan_state: dict[str, Any] = {}
         self.seldom = Seldom()
+        #: See `crew.AnyCrew`: here each loop has them among its own.
+        self.http2: LoopPool | None = None
         self.wrong_port = WrongPort(self.seldom)
         self.shutdown_event = shutdown_event or threading.Event()
         #: What only serves sockets that block: see `SyncWorker._recv_request_fast`.
@@ -353,3 +356,15 @@ class LoopPool(LoopCrew):
             taken = worker.call(worker.stream, connection, request, response, home, context)
         if not taken:
             raise RuntimeError("the event loop has ended")
+
+    def adopt_http2(self, connection: Connection, home: Home) -> None:
+        """Serve `connection`, which is ADOPTED and has agreed on HTTP/2; `home` has the threads for
+        its requests. Any thread may call. Raises `RuntimeError` when it is still the caller's."""
+        worker = self.least_busy(self.workers[0])
+        if not worker.call(worker.take_http2, connection, home):
+            raise RuntimeError("the event loop has ended")
+
+    def make_room(self) -> None:
+        """Close the connection that has been idle the longest. Any thread may call."""
+        for worker in self.workers:
+            worker.call(worker.close_idlest)

@@ -321,7 +321,7 @@ class Cycle:
         if self.incoming is not None or worker.draining:
             self.persistent = self._persists()
         try:
-            self.persistent = worker.writer.answer(conn, self.head, response, self.persistent)
+            self.persistent = line.writer.answer(conn, self.head, response, self.persistent)
         except ClientDisconnected as error:
             self._stage = _DONE
             self.answered = True
@@ -389,7 +389,7 @@ class Cycle:
         line = self.line
         self.persistent = self._persists()
         response = Response(self._status, self._headers)
-        self._stream = line.worker.writer.stream(line.conn, self.head, response, self.persistent)
+        self._stream = line.writer.stream(line.conn, self.head, response, self.persistent)
         self._stage = _STREAMING
         if line.conn.record is not None:
             line.conn.record.status = self._status
@@ -445,9 +445,9 @@ class Cycle:
 
     def _inform(self, status: int, headers: list[tuple[str, str]] | tuple[()]) -> None:
         line = self.line
-        if self.head.version == "1.1" and not line.closed and line.conn.outgoing is None:
+        if self.head.version != "1.0" and not line.closed and line.conn.outgoing is None:
             try:
-                line.worker.writer.interim(line.conn, status, headers)
+                line.writer.interim(line.conn, status, headers)
             except ClientDisconnected as error:
                 line.lost(str(error))
 

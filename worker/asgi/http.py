@@ -91,8 +91,12 @@ class HTTPLine(RequestLine):
             return "head" if self.conn.buffer else "idle"
         return _NAMES[self.phase]
 
-    def idle_since(self) -> float:
-        """When a connection that is READY has become so."""
+    def is_busy(self) -> bool:
+        return self.phase in (_BUSY, _BODY, Phase.SESSION)
+
+    def idle_since(self) -> float | None:
+        if self.phase is not _READY or self.conn.buffer or has_input(self.conn.fd):
+            return None
         timeouts = self.worker.config.timeouts
         return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)
 

@@ -35,10 +35,20 @@ _RECEIVES_A_TURN = 16
 class Line:
     """The loop's side of one connection, which is ADOPTED. A subclass says what its octets mean."""
 
-    __slots__ = ("_waiters", "_writing", "closed", "conn", "deadline", "reading", "worker")
+    __slots__ = (
+        "_waiters",
+        "_writing",
+        "closed",
+        "conn",
+        "deadline",
+        "reading",
+        "worker",
+        "writer",
+    )
 
     def __init__(self, worker: LoopWorker, conn: Connection) -> None:
         self.worker = worker
+        self.writer = worker.writer
         self.conn = conn
         self.closed = False
         #: When it has waited long enough, in the seconds of `time.monotonic`.
@@ -123,9 +133,19 @@ class Line:
             loop.add_reader(fd, self.shake_hands)
             return
         self.reading = False
+        if sock.protocol == "h2" and self.worker.config.http2.on:
+            self.change_to_http2()
+            return
         self.deadline = time.monotonic() + self.worker.config.timeouts.head
         self.resume_reading()
         self.on_readable()  # the first request may have come with the end of the handshake
+
+    def change_to_http2(self) -> None:
+        """What the client has chosen in the handshake."""
+        self._stop_writing()
+        self.closed = True
+        self.worker.take_http2(self.conn)
+        self.worker.lines.discard(self)
 
     def answer_plainly(self) -> None:
         """A request without TLS, on a port with it: the answer is without, too."""
@@ -196,6 +216,14 @@ class Line:
 
     def look(self, now: float) -> None:
         """Once a second: is its time up?"""
+        raise NotImplementedError
+
+    def is_busy(self) -> bool:
+        """Whether a request is under way. Any thread may ask."""
+        raise NotImplementedError
+
+    def idle_since(self) -> float | None:
+        """Since when it could be closed and nothing would be lost; None: it could not."""
         raise NotImplementedError
 
     def drain(self, idle_until: float) -> None:

@@ -8,6 +8,7 @@ import contextvars
 import logging
 import threading
 import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import ServerConfig
@@ -19,7 +20,6 @@ from ..proxies import Forwarding
 from ..readiness import has_input
 from ..request_id import request_ids, within
 from .http import ForwardedLine, HTTPLine, adopted, answering
-from .intake import Phase
 from .lifespan import Lifespan
 from .loops import loop_factory, start_task
 from .scope import Scopes
@@ -29,6 +29,7 @@ from .writer import EchoingLoopWriter, LoopWriter
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from ..http2.pool import Home, Tools
     from ..listener import Listener
     from ..messages import ASGIApp, Request, Response
     from ..sync_worker import SyncWorker
@@ -96,6 +97,7 @@ class LoopWorker:
         if config.proxies.trusted:
             self.forwarding = Forwarding(config.proxies, crew.seldom)
             self._line = ForwardedLine
+        self._http2: Tools | None = None
         #: The lifespan's; every scope gets a copy.
         self.state: dict[str, Any] = {}
         self.lines: set[Line] = set()
@@ -290,20 +292,36 @@ class LoopWorker:
         line = self._line(self, conn, home)
         self.begin(answering(line, request), {}, Streamed(request, response), context)
 
+    def take_http2(self, conn: Connection, home: Home | None = None) -> None:
+        """Serve a connection that has agreed on HTTP/2; `home` has the threads for it, if any."""
+        from ..http2.line import HTTP2Line
+
+        line = HTTP2Line(self, conn, home)
+        line.start()
+        if self.draining:  # what it has sent in the meantime is answered
+            line.drain(time.monotonic() + _SWEEP)
+
+    def http2(self) -> Tools:
+        """What lines of HTTP/2 share."""
+        if self._http2 is None:
+            from ..http2.pool import Tools
+
+            self._http2 = Tools.make(self.config)
+        return self._http2
+
     def _make_room(self) -> bool:
         """Close the connection that has been idle the longest; False when none is idle."""
-        idle = [
-            line
-            for line in self.lines
-            if isinstance(line, HTTPLine)
-            and line.phase is Phase.READY
-            and not line.conn.buffer
-            and not has_input(line.conn.fd)
-        ]
+        if self.close_idlest():
+            return True
+        self._pause("as many connections are open as limit_connections allows")
+        return False
+
+    def close_idlest(self) -> bool:
+        """The same, and nothing else."""
+        idle = [(since, line) for line in self.lines if (since := line.idle_since()) is not None]
         if not idle:
-            self._pause("as many connections are open as limit_connections allows")
             return False
-        min(idle, key=HTTPLine.idle_since).close("closed for a new connection")
+        min(idle, key=itemgetter(0))[1].close("closed for a new connection")
         return True
 
     def _pause(self, why: str) -> None:
@@ -344,8 +362,7 @@ class LoopWorker:
         """Whether a request is under way. Any thread may ask."""
         if self.calls:
             return True
-        busy = (Phase.BUSY, Phase.BODY, Phase.SESSION)
-        return any(isinstance(line, HTTPLine) and line.phase in busy for line in list(self.lines))
+        return any(line.is_busy() for line in list(self.lines))
 
     def gone(self, line: Line) -> None:
         """`line` is closed, or another's."""

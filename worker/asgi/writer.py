@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 # Fields that frame or route a message, or authenticate, must not follow it (RFC 9110, 6.5.1).
-_NO_TRAILERS = frozenset(
+NO_TRAILERS = frozenset(
     (
         "content-length transfer-encoding host connection trailer te upgrade content-encoding"
         " content-type content-range cache-control expect authorization set-cookie"
@@ -157,7 +157,7 @@ class LoopStream(StreamWriter):
         """
         lines = []
         for name, value in map(as_text, headers):
-            if name.lower() in _NO_TRAILERS:
+            if name.lower() in NO_TRAILERS:
                 raise InvalidResponseError(f"{name} cannot be a trailer")
             lines.append(encode_header(name, value)[0])
         if self._chunked:

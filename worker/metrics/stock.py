@@ -49,6 +49,8 @@ def take_stock(server: Server, numbers: memoryview[int]) -> None:
     for crew in server.crews():
         if isinstance(crew, Crew):
             _count_threads(crew, stock)
+            if crew.http2 is not None and crew.http2 not in server.crews():
+                _count_lines(crew.http2, stock)
         else:
             _count_loops(cast("LoopCrew", crew), stock)
     stock[MEMORY] = resident_memory()
@@ -72,6 +74,10 @@ def _count_threads(crew: Crew, stock: list[int]) -> None:
 
 def _count_loops(crew: LoopCrew, stock: list[int]) -> None:
     stock[LOOPS] += len(crew.workers)
+    _count_lines(crew, stock)
+
+
+def _count_lines(crew: LoopCrew, stock: list[int]) -> None:
     for worker in crew.workers:
         for line in worker.lines.copy():
             stock[_PLACES.get(line.at(), _OTHER)] += 1

@@ -7,7 +7,7 @@ settings page, its type, its unit and its help text are read from the field, so 
 from .files import Static
 from .limits import Limits, Timeouts
 from .logs import Log, Metrics
-from .network import Bind, Tls
+from .network import Bind, Http2, Tls
 from .option import ConfigError, Option, parse_size
 from .proxies import Proxies
 from .running import ASGI, Processes, Workers
@@ -16,6 +16,7 @@ __all__ = [
     "ASGI",
     "Bind",
     "ConfigError",
+    "Http2",
     "Limits",
     "Log",
     "Metrics",

@@ -81,3 +81,23 @@ class Tls:
     def on(self) -> bool:
         """Whether there is a certificate, and so TLS."""
         return bool(self.certfile or self.cert)
+
+
+@dataclass(frozen=True, slots=True)
+class Http2:
+    """Whether clients may choose HTTP/2, and what they may then do at once."""
+
+    # hypercorn and granian offer it unasked; here it brings event loops into the process, and what
+    # else has installed h2 must not decide that.
+    on: bool = option(
+        "http2",
+        False,
+        "Offer HTTP/2 to clients, in the TLS handshake (ALPN). Needs TLS and h2.",
+    )
+    # What RFC 9113, 6.5.2 recommends at least, and clients take for granted before they are told.
+    streams: int = option(
+        "http2_streams",
+        100,
+        "Requests at once on an HTTP/2 connection; more are refused, unexecuted.",
+        low=1,
+    )

@@ -1,0 +1,580 @@
+"""An HTTP/2 connection on an event loop: the only place that knows h2.
+
+    HTTP2Line.on_readable     FrameMeter.admit, h2, then an event each
+      _opened                 HeadReader.read; a Stream, its body to come or not
+        hand_over             a SyncApp: an errand for the threads
+        Stream.call           an ASGI application: a Cycle on this loop
+    HTTP2Line.flush           what waits in the outboxes, as windows and kernel have room
+
+The checks of h2 for fields are off: it takes a single malformed request for the end of the
+connection, with all other streams on it. `head` has them, stricter, and resets that stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+from hyperframe.frame import GoAwayFrame
+
+from ..asgi.line import RECEIVED_AT_ONCE, Line
+from ..errors import ClientDisconnected, ProtocolError
+from ..lifecycle import ClientGone
+from .exchange import StreamErrand
+from .frames import FrameMeter, TooMuchError
+from .head import FIELD_OVERHEAD, MalformedError, check_trailers
+from .stream import NO_ERROR, Stream
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from ..asgi.worker import LoopWorker
+    from ..connection import Connection
+    from .asker import Asker
+    from .pool import Home
+    from .writer import Fields
+
+log = logging.getLogger("loopless")
+
+# RFC 9113, 7.
+_PROTOCOL_ERROR, _REFUSED, _CALM = 0x1, 0x7, 0xB
+_LAST_STREAM = 2**31 - 1
+_WITHOUT_LIMIT = 2**31 - 1
+_FAREWELL = b"farewell"
+
+# What a client may send before it is told to go on: for a stream, and for the connection.
+_STREAM_WINDOW = 128 * 1024
+_WINDOW = 1024 * 1024
+_WINDOW_AT_FIRST = 65535
+# A frame of a body, so that streams take turns; and what leaves before others get a turn.
+_FRAME = 16384
+_A_TURN = 256 * 1024
+_FLUSHES_A_TURN = 4
+# Answers to pings, settings and the like that a client does not read: then it is not read either.
+_MOST_HELD = 256 * 1024
+# Seconds for the client to say that it knows of the farewell.
+_PATIENCE = 1.0
+
+
+class HTTP2Line(Line):
+    """A connection that has agreed on h2 in its handshake. Belongs to its loop.
+
+    `home` has the threads that run a sync application; None where there is none.
+    """
+
+    __slots__ = (
+        "_flushing", "_frame_deadline", "_frames_seen", "_h2", "_held", "_leave_at", "_leaving",
+        "_lingering", "_meter", "_most", "_reader", "_shut", "_unread", "_wanting", "finishing",
+        "home", "streams", "template", "window",
+    )  # fmt: skip
+
+    def __init__(self, worker: LoopWorker, conn: Connection, home: Home | None = None) -> None:
+        super().__init__(worker, conn)
+        tools = worker.http2()
+        self.writer: Any = tools.writer
+        self._reader = tools.reader
+        self.home = home
+        #: What the scopes of all streams begin with, unless proxies say something else of each.
+        self.template = self.template_of(conn)
+        self.window = _STREAM_WINDOW
+        #: All streams of which something is still to come, the application's return included.
+        self.streams: dict[int, Stream] = {}
+        #: Streams whose last octet is with h2.
+        self.finishing: list[Stream] = []
+        # streams with something to send, in turn; and those whose client has no room for it
+        self._wanting: dict[int, Stream] = {}
+        self._shut: dict[int, Stream] = {}
+        self._most = worker.config.http2.streams
+        self._meter = FrameMeter()
+        self._frames_seen = -1
+        self._frame_deadline = 0.0
+        self._flushing = False
+        self._held = 0
+        self._unread = 0
+        #: The client was told to open no more streams; and when it must have heard.
+        self._leaving = False
+        self._leave_at = 0.0
+        self._lingering = False
+        self._h2 = self._connection()
+
+    def _connection(self) -> h2.connection.H2Connection:
+        limits = self.worker.config.limits
+        connection = h2.connection.H2Connection(
+            h2.config.H2Configuration(
+                client_side=False,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        codes = h2.settings.SettingCodes
+        fields = limits.head + FIELD_OVERHEAD * limits.field_count
+        connection.local_settings = settings = h2.settings.Settings(
+            client=False,
+            initial_values={
+                codes.MAX_CONCURRENT_STREAMS: self._most,
+                codes.MAX_HEADER_LIST_SIZE: fields,
+                codes.INITIAL_WINDOW_SIZE: self.window,
+            },
+        )
+        # so much is taken apart, and answered with 431 if it is too much; beyond, the line is cut
+        connection.decoder.max_header_list_size = 2 * fields + _FRAME
+        connection.initiate_connection()
+        # h2 would end the connection over a stream too many, which may be from before it was told
+        settings.max_concurrent_streams = _WITHOUT_LIMIT
+        settings.acknowledge()
+        connection.increment_flow_control_window(_WINDOW - _WINDOW_AT_FIRST)
+        return connection
+
+    def start(self) -> None:
+        """Say what is allowed here, and wait for the first request. The handshake is done."""
+        self.deadline = time.monotonic() + self.worker.config.timeouts.head
+        if self.conn.encrypted:
+            _ = (
+                self.conn.tls
+            )  # now, for the threads must not ask the session while the loop uses it
+        self.flush()
+        if not self.closed:
+            self.resume_reading()
+            self.on_readable()  # the first request may have come with the end of the handshake
+
+    # ---- In -------------------------------------------------------------------------------
+
+    def on_readable(self) -> None:
+        if self._lingering:
+            self.throw_away()
+            return
+        try:
+            data = self.conn.recv(RECEIVED_AT_ONCE)
+        except BlockingIOError:
+            self.received_nothing()
+            return
+        except OSError as error:
+            self.lost(error.strerror or str(error))
+            return
+        if not data:
+            if self.streams:
+                self.lost("closed by the client")
+            else:
+                self.close("closed by the client")
+            return
+        now = time.monotonic()
+        try:
+            events = self._h2.receive_data(self._meter.admit(data, now))
+            for event in events:
+                handle = _HANDLERS.get(type(event))
+                if handle is not None:
+                    handle(self, event)
+            self._watch_frame(now)
+        except TooMuchError as error:
+            self._cut_off(_CALM, str(error))
+            return
+        except h2.exceptions.ProtocolError as error:
+            # h2 has written its GOAWAY
+            self._cut_off(None, f"broke HTTP/2: {error}")
+            return
+        self.flush()
+
+    def _watch_frame(self, now: float) -> None:
+        """A frame that is not whole has the time of a head."""
+        meter = self._meter
+        if not meter.unfinished:
+            self._frame_deadline = 0.0
+        elif not self._frame_deadline or meter.seen != self._frames_seen:
+            self._frame_deadline = now + self.worker.config.timeouts.head
+        self._frames_seen = meter.seen
+
+    def _opened(self, event: h2.events.RequestReceived) -> None:
+        number = event.stream_id
+        if len(self.streams) >= self._most or (self._leaving and not self._leave_at):
+            # it was not looked at, so that it may be sent again elsewhere (RFC 9113, 8.7)
+            self.reset(number, _REFUSED)
+            self._meter.reset(time.monotonic())
+            return
+        ended = event.stream_ended is not None
+        stream = Stream(self, number, None)
+        stream.received = ended
+        self.streams[number] = stream
+        self.conn.requests += 1
+        try:
+            stream.head = self._reader.read(event.headers, ended=ended)
+            stream.head = stream.asker.introduce(self.worker, stream.head)
+            if not ended:
+                stream.expect_body(streamed=self.home is None)
+        except MalformedError as error:
+            self._malformed(stream, error)
+            return
+        except ProtocolError as error:
+            stream.refuse(error.status, error.message)
+            return
+        if self.home is None:
+            self.worker.served += 1
+            stream.call(self.worker.app, stream.incoming)
+        elif ended:
+            self.hand_over(stream, b"")
+        else:
+            stream.invite()
+
+    def _malformed(self, stream: Stream, error: MalformedError) -> None:
+        self._meter.reset(time.monotonic())
+        stream.reset(_PROTOCOL_ERROR, f"malformed: {error}")
+
+    def _data(self, event: h2.events.DataReceived) -> None:
+        size = event.flow_controlled_length
+        if size and not event.data:
+            self._meter.wasted(time.monotonic())
+        self._unread += size
+        if self._unread >= _WINDOW // 2:
+            self.open_window(self._unread)
+            self._unread = 0
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and not stream.closed:
+            stream.take_in(event.data, size)
+
+    def _ended(self, event: h2.events.StreamEnded) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and not stream.received:
+            stream.take_end()
+
+    def _trailers(self, event: h2.events.TrailersReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        try:
+            check_trailers(event.headers)
+        except MalformedError as error:
+            if stream is not None:
+                self._malformed(stream, error)
+
+    def _reset(self, event: h2.events.StreamReset) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and not stream.closed:
+            self._forget(stream)
+            if not event.remote_reset:
+                self._meter.reset(time.monotonic())
+            if not stream.finished and stream.record is not None:
+                self._gone(stream)
+            stream.cut("reset by the client")
+
+    def _gone(self, stream: Stream) -> None:
+        if self.worker.collector is not None and stream.record is not None:
+            request = stream.record.request
+            if request is not None:
+                self.worker.collector.record(ClientGone(request))
+
+    def _room_made(self, event: Any) -> None:
+        """The client's windows have opened, perhaps."""
+        number = getattr(event, "stream_id", 0)
+        if number:
+            stream = self._shut.pop(number, None)
+            if stream is not None:
+                self._wanting[number] = stream
+        else:
+            self._wanting.update(self._shut)
+            self._shut.clear()
+
+    def _heard(self, event: h2.events.PingAckReceived) -> None:
+        if event.ping_data == _FAREWELL and self._leave_at:
+            self._leave()
+
+    # ---- To the application ---------------------------------------------------------------
+
+    def hand_over(self, stream: Stream, body: bytes | BinaryIO) -> None:
+        """A request is whole: it is the threads' to answer."""
+        assert self.home is not None
+        assert stream.head is not None
+        stream.running = True
+        self.home.poller.post(StreamErrand(stream, stream.head, body))
+
+    def call_asgi(self, stream: Stream, body: Any) -> None:
+        """The sync application has left a request to the one beside it."""
+        if stream.closed:
+            if not isinstance(body, bytes):
+                body.close()
+            stream.over()
+            return
+        assert self.home is not None
+        self.worker.given = self.home.lifespan_state
+        self.worker.served += 1
+        stream.call(self.worker.app, body or None)
+
+    # ---- Out ------------------------------------------------------------------------------
+
+    def send_fields(self, stream: Stream, fields: Fields, *, end: bool) -> None:
+        """Give fields to h2."""
+        self._try(stream, self._h2.send_headers, stream.number, fields, end)
+
+    def send_body(self, stream: Stream, data: bytes | memoryview, *, end: bool) -> None:
+        """Give a frame to h2."""
+        self._try(stream, self._h2.send_data, stream.number, data, end)
+        self._meter.sent(len(data))
+
+    def _try(self, stream: Stream, function: Any, *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except h2.exceptions.ProtocolError as error:
+            # reset by h2 itself, in the very events that are being handled
+            stream.cut(str(error))
+
+    def room(self, number: int) -> int:
+        """How large the next frame of a stream may be."""
+        try:
+            window = self._h2.local_flow_control_window(number)
+        except h2.exceptions.ProtocolError:
+            return 0
+        return min(window, self._h2.max_outbound_frame_size)
+
+    def open_window(self, size: int, number: int | None = None) -> None:
+        """Let the client send `size` octets more, on a stream or on the connection."""
+        try:
+            self._h2.increment_flow_control_window(size, number)
+        except (h2.exceptions.ProtocolError, KeyError):
+            log.debug("A window of a stream that is over was not opened")
+
+    def reset(self, number: int, code: int) -> None:
+        """Tell the client that a stream is over."""
+        try:
+            self._h2.reset_stream(number, code)
+        except h2.exceptions.ProtocolError:
+            log.debug("A stream that is over was not reset")
+
+    def wants(self, stream: Stream) -> None:
+        """`stream` has something to send."""
+        self._shut.pop(stream.number, None)
+        self._wanting[stream.number] = stream
+
+    def flush(self) -> None:
+        """Send what there is, as far as windows and kernel have room."""
+        if self._flushing or self.closed:
+            return
+        self._flushing = True
+        try:
+            for _ in range(_FLUSHES_A_TURN):
+                self._fill()
+                data = self._h2.data_to_send()
+                if not data:
+                    break
+                self.write(data)
+                if self.conn.outgoing is not None:
+                    self._hold(len(data))
+                    break
+            else:
+                self.worker.loop.call_soon(self.flush)
+        except ClientDisconnected as error:
+            self._flushing = False
+            self.lost(str(error))
+            return
+        finally:
+            self._flushing = False
+        self._finished()
+
+    def _fill(self) -> None:
+        """Give h2 what it may send, a frame of each stream in turn."""
+        wanting = self._wanting
+        left = _A_TURN
+        while wanting and left > 0 and self.conn.outgoing is None:
+            number, stream = next(iter(wanting.items()))
+            del wanting[number]
+            before = stream.sent
+            if stream.closed or stream.finished:
+                continue
+            if stream.send(_FRAME):
+                wanting[number] = stream
+            elif stream.outbox.size and not stream.closed:
+                self._shut[number] = stream
+            left -= stream.sent - before
+
+    def _hold(self, size: int) -> None:
+        """The kernel is full; a client that makes answers and reads none is not read either."""
+        self._held += size
+        if self._held > _MOST_HELD:
+            self.pause_reading()
+
+    def flushed(self) -> None:
+        self._held = 0
+        if self._lingering:
+            return
+        self.resume_reading()
+        self._finished()
+        self.flush()
+
+    def _finished(self) -> None:
+        """See to the streams whose answer is with the kernel, and to the end of the connection."""
+        if self.conn.outgoing is None:
+            while self.finishing:
+                stream = self.finishing.pop()
+                stream.completed(complete=True)
+                if not stream.received and not stream.discards():
+                    stream.reset(NO_ERROR, "its request was answered before it was whole")
+                self.settle(stream)
+            if self._leaving and not self._leave_at and not self.streams and not self.closed:
+                self._end()
+
+    def _forget(self, stream: Stream) -> None:
+        self._wanting.pop(stream.number, None)
+        self._shut.pop(stream.number, None)
+
+    def settle(self, stream: Stream) -> None:
+        """Let go of `stream` if nothing of it is to come any more."""
+        if stream.closed:
+            self._forget(stream)
+        if not stream.settled() or self.streams.pop(stream.number, None) is None:
+            return
+        if not self.streams:
+            self.deadline = time.monotonic() + self.worker.config.timeouts.keep_alive
+            self.conn.endless = False
+            if self._leaving and not self.closed:
+                self.worker.loop.call_soon(self.flush)
+
+    def now_endless(self, stream: Stream) -> None:
+        """`stream` has no end of its own. Where all are like that nobody waits for the line."""
+        stream.endless = True
+        self.conn.endless = all(each.endless for each in self.streams.values())
+
+    # ---- Time -----------------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        if self.conn.outgoing is not None and now >= self.conn.outgoing.deadline:
+            self.conn.spoil()
+            self.lost("the client did not read its response in time")
+        elif self._lingering:
+            if now >= self.deadline:
+                self.close("answered the last request")
+        elif self._frame_deadline and now >= self._frame_deadline:
+            self._cut_off(NO_ERROR, "a frame did not arrive in time")
+        elif self._leave_at and now >= self._leave_at:
+            self._leave()
+        elif not self.streams and now >= self.deadline:
+            why = "keep-alive timeout" if self.conn.requests else "no request came"
+            self._cut_off(NO_ERROR, why)
+        else:
+            for stream in list(self.streams.values()):
+                stream.look(now)
+
+    def at(self) -> str:
+        if self.conn.outgoing is not None:
+            return "writing"
+        if self._lingering:
+            return "lingering"
+        return "serving" if self.streams else "idle"
+
+    def template_of(self, asker: Connection | Asker) -> dict[str, Any]:
+        """What the scope of a request of `asker` begins with."""
+        template = self.worker.scopes.template(cast("Connection", asker))
+        return {**template, "http_version": "2"}
+
+    def is_busy(self) -> bool:
+        """Whether a request is under way. Any thread may ask."""
+        return bool(self.streams)
+
+    def idle_since(self) -> float | None:
+        """When the last stream has ended; None while there is one."""
+        if self.streams or self._lingering:
+            return None
+        timeouts = self.worker.config.timeouts
+        return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)
+
+    # ---- The end --------------------------------------------------------------------------
+
+    def drain(self, idle_until: float) -> None:
+        """The server stops. RFC 9113, 6.8: the client is told which streams are still served, and
+        may send any other again elsewhere. With some time left it is told first that this is to
+        come."""
+        if self._leaving or self._lingering:
+            return
+        self._leaving = True
+        now = time.monotonic()
+        linger = idle_until > now
+        if linger:
+            self._leave_at = min(idle_until, now + _PATIENCE)
+            self._say_goaway(_LAST_STREAM, NO_ERROR)
+            self._h2.ping(_FAREWELL)
+        for stream in list(self.streams.values()):
+            if stream.cycle is not None:
+                stream.cycle.drain()
+        if linger:
+            self.flush()
+        else:
+            self._leave()
+
+    @property
+    def leaving(self) -> bool:
+        """The server stops. Any thread may ask."""
+        return self._leaving
+
+    def _leave(self) -> None:
+        """What the client has begun until now is the last."""
+        self._leave_at = 0.0
+        self._say_goaway(self._h2.highest_inbound_stream_id, NO_ERROR)
+        self.flush()
+
+    def _say_goaway(self, last: int, code: int) -> None:
+        """Past h2, for which nothing would come after it."""
+        data = self._h2.data_to_send()
+        frame = GoAwayFrame(0, last_stream_id=last, error_code=code)
+        try:
+            self.write(data + frame.serialize())
+        except ClientDisconnected as error:
+            self.lost(str(error))
+
+    def _cut_off(self, code: int | None, why: str) -> None:
+        """End the connection, whatever is under way; `code` is None where h2 has said it."""
+        if self.closed:
+            return
+        log.debug("The HTTP/2 connection of %s ends: %s", self.conn.client[0], why)
+        self._cut_streams(why)
+        if code is not None:
+            self._say_goaway(self._h2.highest_inbound_stream_id, code)
+        else:
+            self._say_rest()
+        self._end(why)
+
+    def _say_rest(self) -> None:
+        try:
+            self.write(self._h2.data_to_send())
+        except ClientDisconnected as error:
+            self.lost(str(error))
+
+    def _end(self, why: str = "answered the last request") -> None:
+        """All is said."""
+        if self.closed or self._lingering:
+            return
+        if self.conn.outgoing is not None:  # to a client that reads nothing this must do
+            self.close(why)
+            return
+        self._lingering = True
+        if self.say_this_was_all():
+            self.throw_away()
+
+    def _cut_streams(self, why: str) -> None:
+        self._wanting.clear()
+        self._shut.clear()
+        for stream in list(self.streams.values()):
+            if not stream.closed and not stream.finished:
+                self._gone(stream)
+            stream.cut(why)
+
+    def close(self, reason: str) -> None:
+        if self.closed:
+            return
+        self._cut_streams(reason)
+        super().close(reason)
+        if self.home is not None:
+            self.home.poller.forget(self.conn)
+
+
+_HANDLERS: dict[type, Any] = {
+    h2.events.RequestReceived: HTTP2Line._opened,
+    h2.events.DataReceived: HTTP2Line._data,
+    h2.events.StreamEnded: HTTP2Line._ended,
+    h2.events.TrailersReceived: HTTP2Line._trailers,
+    h2.events.StreamReset: HTTP2Line._reset,
+    h2.events.WindowUpdated: HTTP2Line._room_made,
+    h2.events.RemoteSettingsChanged: HTTP2Line._room_made,
+    h2.events.PingAckReceived: HTTP2Line._heard,
+}

@@ -1,0 +1,44 @@
+"""The loops of HTTP/2, and what a line needs of its surroundings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..asgi.crew import LoopPool
+from ..asgi.loops import loop_count
+from .head import HeadReader
+from .writer import HTTP2Writer
+
+if TYPE_CHECKING:
+    from ..config import ServerConfig
+    from ..lifecycle import LifecycleCollector
+    from ..poller import Poller
+
+
+class Home(Protocol):
+    """Whose threads answer the requests of a line: a `Crew`."""
+
+    poller: Poller
+    lifespan_state: dict[str, Any]
+
+
+class Tools(NamedTuple):
+    """What the lines of one loop share, for its caches."""
+
+    writer: HTTP2Writer
+    reader: HeadReader
+
+    @classmethod
+    def make(cls, config: ServerConfig) -> Tools:
+        return cls(HTTP2Writer(config.timeouts), HeadReader(config.limits))
+
+
+async def _nobody(*_: Any) -> None:
+    raise RuntimeError("there is no application on this loop")
+
+
+def make_pool(config: ServerConfig, collector: LifecycleCollector | None) -> LoopPool:
+    """Loops for the connections of a sync application, which is not called on them."""
+    config = replace(config, asgi=replace(config.asgi, lifespan="off"))
+    return LoopPool(_nobody, config, collector=collector, loops=loop_count(config))

@@ -1,0 +1,447 @@
+"""One request and its answer on an HTTP/2 connection, as its loop sees them.
+
+To an application's `asgi.cycle.Cycle` a stream is its line and its connection; to a `SyncApp` it is
+`exchange.StreamErrand`, on a thread. Both fill the stream's `Outbox`, which the line empties.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from ..asgi.cycle import Cycle
+from ..asgi.streamed import Streamed
+from ..connection import Record
+from ..errors import ClientDisconnected, ProtocolError
+from ..lifecycle import ClientGone, Refused, RequestStarted
+from ..messages import FileBody, Request, RequestReceived, Response
+from .asker import Asker
+from .body import SpooledBody, StreamedBody
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    import asyncio
+    import contextvars
+
+    from ..asgi.http import HTTPLine
+    from ..connection import Connection
+    from .line import HTTP2Line
+    from .writer import Fields, Rendered
+
+log = logging.getLogger("loopless")
+
+_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+# RFC 9113, 7.
+NO_ERROR, INTERNAL_ERROR, CANCEL = 0x0, 0x2, 0x8
+# How much of a body that nobody reads is read for the sake of the client, which then has its answer
+# without a reset behind it.
+_MOST_DISCARDED = 65536
+
+
+class _Call:
+    """A cycle's call of the application, whose end its stream must know: an `asgi.worker.Call`."""
+
+    def __init__(self, stream: Stream, cycle: Cycle) -> None:
+        self._stream = stream
+        self._cycle = cycle
+        self.task: asyncio.Task[None] | None = None
+
+    async def run(self, app: Any, scope: dict[str, Any]) -> None:
+        """Call the application, once. Nothing that it raises escapes."""
+        try:
+            await self._cycle.run(app, scope)
+        finally:
+            if self.task is not None:
+                self._stream.worker.call_over(self)
+            self._stream.over()
+
+    def ask_to_end(self) -> None:
+        """The server's time is almost over."""
+        self._cycle.ask_to_end()
+
+
+class Stream:
+    """Belongs to the loop, but for its `outbox`."""
+
+    __slots__ = (
+        "_paused", "_received", "_unread", "_waiters", "_written_at", "_written_from", "asker",
+        "begun", "closed", "conn", "cycle", "endless", "finished", "head", "incoming", "line",
+        "number", "outbox", "received", "record", "running", "sent", "trailers", "worker", "writer",
+    )  # fmt: skip
+
+    def __init__(self, line: HTTP2Line, number: int, head: RequestReceived | None) -> None:
+        self.line = line
+        self.number = number
+        #: None where what came was no request that could be answered.
+        self.head = head
+        # what a cycle asks of its line
+        self.worker = line.worker
+        self.writer = line.writer
+        self.conn = self
+        self.asker = Asker(line.conn)
+        self.record: Record | None = None
+        self.cycle: Cycle | None = None
+        #: The body on its way, until it is whole or handed on.
+        self.incoming: SpooledBody | StreamedBody | None = None
+        self.outbox = Outbox()
+        self.trailers: Fields | None = None
+        #: The client has said all.
+        self.received = False
+        #: The head of the answer was sent.
+        self.begun = False
+        #: All of the answer was sent.
+        self.finished = False
+        #: Nothing more can be sent.
+        self.closed = False
+        #: The application is at it, or will be.
+        self.running = False
+        #: An event stream, which a server that stops cannot wait for.
+        self.endless = False
+        #: Octets of the answer's body that were sent.
+        self.sent = 0
+        # since when something waits for the client's windows, and how much was sent by then
+        self._written_at = 0.0
+        self._written_from = 0
+        self._unread = 0
+        self._received = 0
+        self._paused = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    # ---- The request ----------------------------------------------------------------------
+
+    def expect_body(self, *, streamed: bool) -> None:
+        """A body follows the head. Raises `ProtocolError`."""
+        assert self.head is not None
+        config = self.worker.config
+        if streamed:
+            self.incoming = StreamedBody(self.head, config)
+        else:
+            self.incoming = SpooledBody(self.head, config, time.monotonic())
+
+    def call(self, app: Any, body: Any) -> None:
+        """Run the ASGI application `app`; `body` is a `StreamedBody`, or whole."""
+        worker, head = self.worker, self.head
+        assert head is not None
+        self.cycle = cycle = Cycle(cast("HTTPLine", self), head)
+        cycle.incoming = body
+        cycle.expects = isinstance(body, StreamedBody) and self._is_waiting()
+        if self.record is None and worker.collector is not None:
+            request = Request(head, b"", cast("Connection", self.asker))
+            self.started(request, time.monotonic())
+        template = self.line.template
+        if worker.forwarding is not None:
+            template = self.line.template_of(self.asker)
+        scope = worker.scopes.http(template, head, worker.scopes.headers(head.block))
+        self.running = True
+        worker.begin(_Call(self, cycle), scope, app, request_id=self.asker.request_id)
+
+    def stream_for(
+        self, request: Request, response: Response, context: contextvars.Context
+    ) -> None:
+        """Send the asynchronous body of `response`, which a thread's application has returned."""
+        self.cycle = cycle = Cycle(cast("HTTPLine", self), request.head)
+        self.running = True
+        self.worker.begin(_Call(self, cycle), {}, Streamed(request, response), context)
+
+    def started(self, request: Request, since: float) -> None:
+        """Tell the collector of the request, which was whole at `since`. Any thread may call."""
+        collector = self.worker.collector
+        assert collector is not None
+        self.record = record = Record(request, since)
+        record.request_id = self.asker.request_id
+        collector.record(RequestStarted(request))
+
+    def _is_waiting(self) -> bool:
+        """Whether the client waits for 100 before it sends its body (RFC 9110, 10.1.1)."""
+        assert self.head is not None
+        return not self.received and "100-continue" in self.head.field("expect").lower()
+
+    def invite(self) -> None:
+        """Let a client that waits for that send its body."""
+        if self._is_waiting():
+            self.interim([(b":status", b"100")])
+
+    def over(self) -> None:
+        """The application has nothing more to do with the stream."""
+        self.running = False
+        if self.closed:  # it may have begun in the moment in which the client left
+            self.completed(complete=False)
+        self.line.settle(self)
+
+    def take_in(self, data: bytes, size: int) -> None:
+        """A frame of the body; `size` is what it costs of the windows, with its padding."""
+        incoming = self.incoming
+        try:
+            if incoming is not None and not self.finished:
+                incoming.feed(data)
+        except ProtocolError as error:
+            self.refuse(error.status, error.message)
+            return
+        except OSError:
+            log.exception("A request body could not be kept")
+            self.reset(INTERNAL_ERROR, "its body could not be kept")
+            return
+        self._unread += size
+        self._received += len(data)
+        if not isinstance(incoming, StreamedBody) or self.finished:
+            self.make_room()
+            return
+        if incoming.buffered > _MOST_DISCARDED and not self._paused:
+            # from now on it is the application that takes its time
+            self._paused = True
+            incoming.pause()
+        assert self.cycle is not None
+        self.cycle.wake()
+
+    def body_wanted(self) -> None:
+        """The application has taken what there was of a body."""
+        if self._paused and isinstance(self.incoming, StreamedBody):
+            self._paused = False
+            self.incoming.resume()
+        self.make_room()
+        self.line.flush()
+
+    def make_room(self) -> None:
+        """Let the client send as much again as was taken, if that is worth a frame."""
+        if self._unread >= self.line.window // 2 and not (self.received or self.closed):
+            self.line.open_window(self._unread, self.number)
+            self._unread = 0
+
+    def take_end(self) -> None:
+        """The request is whole."""
+        self.received = True
+        incoming = self.incoming
+        if isinstance(incoming, StreamedBody):
+            incoming.end()
+            if self.cycle is not None:
+                self.cycle.wake()
+        elif incoming is not None and not (self.begun or self.closed):
+            self.incoming = None
+            body = incoming.finish()
+            incoming.close()
+            self.line.hand_over(self, body)
+        self.line.settle(self)
+
+    @property
+    def missing(self) -> float:
+        """How much of the body is to come; infinite where that is not known."""
+        if self.received:
+            return 0
+        if self.head is None or self.head.content_length is None or self.incoming is None:
+            return float("inf")
+        return self.head.content_length - self.incoming.size
+
+    # ---- The answer -----------------------------------------------------------------------
+
+    @property
+    def outgoing(self) -> Outbox | None:
+        """What an application must wait for."""
+        return self.outbox if self.outbox.full else None
+
+    async def drained(self) -> None:
+        """Wait until there is room. Raises `ClientDisconnected`."""
+        if self.outbox.full and not self.closed:
+            waiter: asyncio.Future[None] = self.worker.loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+        if self.closed:
+            raise ClientDisconnected("the client left before it had read everything")
+
+    def answered(self, cycle: Cycle) -> None:  # noqa: ARG002
+        """See `HTTPLine.answered`: here the line looks itself."""
+        self.line.flush()
+
+    def interim(self, fields: Fields) -> None:
+        """Send an interim response, unless the answer has begun."""
+        if not self.begun and not self.closed:
+            self.line.send_fields(self, fields, end=False)
+            self.line.flush()
+
+    def begin(self, rendered: Rendered) -> None:
+        """Send the head of the answer. Raises `ClientDisconnected` where there can be none."""
+        if self.begun or self.closed:
+            raise ClientDisconnected("there is an answer already, or nobody to read it")
+        self.begun = True
+        if self.record is not None:
+            self.record.status = rendered.status
+        self._written_at = time.monotonic()
+        self._echo(rendered.fields)
+        whole = rendered.allowed == 0
+        self.line.send_fields(self, rendered.fields, end=whole and not rendered.short)
+        if whole and not rendered.short:
+            self.outbox.end()
+            self.finish()
+
+    def _echo(self, fields: Fields) -> None:
+        """Say the id of the request, where that is wanted and the application does not."""
+        log_settings = self.worker.config.log
+        if log_settings.request_id_echo and self.asker.request_id:
+            name = log_settings.request_id_header.lower().encode("latin-1")
+            if all(field[0] != name for field in fields):
+                fields.append((name, self.asker.request_id.encode("ascii")))
+
+    def answer(self, rendered: Rendered, blocks: list[bytes | FileBody]) -> None:
+        """Send an answer whose body is there: bytes, or a file whose descriptor is given away."""
+        allowed = int(rendered.allowed)
+        try:
+            self.begin(rendered)
+        except ClientDisconnected:
+            allowed = 0
+        for block in blocks:
+            if isinstance(block, FileBody):
+                if allowed:
+                    block.count = min(block.count, allowed)
+                    self.outbox.put_file(block)
+                else:
+                    os.close(block.fd)
+            elif allowed and block:
+                self.outbox.put(block[:allowed])
+                allowed -= min(len(block), allowed)
+        self.end(broken=rendered.short)
+
+    def end(self, *, broken: bool = False) -> None:
+        """Nothing more will be put into the outbox."""
+        self.outbox.end(broken=broken)
+        self.has_more()
+
+    def has_more(self) -> None:
+        """Something waits in the outbox."""
+        if not self.finished and not self.closed:
+            self.line.wants(self)
+        self.line.flush()
+
+    def send(self, most: int) -> bool:
+        """Give the next frame to h2; False: the client's windows are shut, or nothing is there."""
+        outbox = self.outbox
+        if outbox.size:
+            most = min(most, self.line.room(self.number))
+            if most <= 0:
+                return False
+            data = outbox.take(most)
+            last = outbox.ended and not outbox.size and not outbox.broken and not self.trailers
+            if data or last:
+                self.line.send_body(self, data, end=last)
+                self.sent += len(data)
+            if not outbox.full:
+                self._wake()
+            if last:
+                self.finish()
+                return False
+            return True
+        if not outbox.ended:
+            return False
+        if outbox.broken:
+            # nothing else says that there should have been more
+            self.reset(INTERNAL_ERROR, "the answer is not whole")
+        elif self.trailers:
+            self.line.send_fields(self, self.trailers, end=True)
+            self.finish()
+        else:
+            self.line.send_body(self, b"", end=True)
+            self.finish()
+        return False
+
+    def finish(self) -> None:
+        """All of the answer is sent, or with the next flush."""
+        self.finished = True
+        self.line.finishing.append(self)
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer `status` for the server; the application hears no more of the request."""
+        if self.begun:
+            self.reset(CANCEL, message)
+            return
+        if self.worker.collector is not None:
+            self.worker.collector.record(Refused(self.asker.client, str(status)))
+            if self.record is None:
+                self.record = Record(None, time.monotonic())
+        if self.cycle is not None:
+            self.cycle.answered = True
+            self.cycle.disconnect()
+        body = message.encode("latin-1", "replace") + b"\n"
+        response = Response(status, [_TEXT], body)
+        self.answer(self.writer.render(self.head, response, len(body)), [body])
+
+    # ---- The end --------------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        """Is its time up?"""
+        timeouts = self.worker.config.timeouts
+        if self.outbox.size:
+            sent = self.sent - self._written_from
+            if now >= self._written_at + timeouts.write + sent / timeouts.min_rate:
+                self.lost("the client did not read its response in time", CANCEL)
+                return
+        else:
+            self._written_at, self._written_from = now, self.sent
+        incoming = self.incoming
+        if not self.received and incoming is not None and now >= incoming.deadline:
+            if self.finished:
+                self.reset(NO_ERROR, "the rest of the request did not arrive in time")
+            else:
+                self.refuse(408, "The request did not arrive in time")
+
+    def settled(self) -> bool:
+        """Whether nothing of it is to come any more."""
+        return not self.running and (self.closed or (self.finished and self.received))
+
+    def discards(self) -> bool:
+        """Whether what is missing of a request that has its answer is worth reading."""
+        return self.missing <= _MOST_DISCARDED
+
+    def lost(self, why: str, code: int = CANCEL) -> None:
+        """The client left before it had its answer, or is made to."""
+        if self.closed:
+            return
+        record, collector = self.record, self.worker.collector
+        if collector is not None and record is not None and record.request is not None:
+            collector.record(ClientGone(record.request))
+        self.reset(code, why)
+
+    def close(self, reason: str) -> None:
+        """The application failed in the middle of its answer."""
+        self.reset(INTERNAL_ERROR, reason)
+
+    def spoil(self) -> None:
+        """Nothing to do: a stream that is reset is visibly cut."""
+
+    def reset(self, code: int, why: str) -> None:
+        """End the stream before its time; with NO_ERROR after its answer (RFC 9113, 8.1)."""
+        if not self.closed:
+            self.line.reset(self.number, code)
+            self.cut(why)
+            self.line.flush()
+
+    def cut(self, why: str) -> None:
+        """The stream is over, for whatever reason."""
+        if self.closed:
+            return
+        log.debug("A stream of %s ended: %s", self.line.conn.client[0], why)
+        self.closed = True
+        self.outbox.close()
+        if isinstance(self.incoming, SpooledBody):
+            self.incoming.close()
+            self.incoming = None
+        self.completed(complete=self.finished and self.line.conn.outgoing is None)
+        if self.cycle is not None:
+            self.cycle.disconnect(gone=True)
+        self._wake()
+        self.line.settle(self)
+
+    def completed(self, *, complete: bool) -> None:
+        """Tell the collector that the answer is out, or given up."""
+        record, self.record = self.record, None
+        collector = self.worker.collector
+        if record is not None and collector is not None:
+            record.body_bytes = self.sent
+            record.received = self._received
+            asker = cast("Connection", self.asker)
+            collector.record(record.completed(asker, complete=complete))
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
