@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections import defaultdict
@@ -52,7 +53,13 @@ class Http2Client:
     ) -> None:
         raw = socket.create_connection(("127.0.0.1", port), timeout)
         context.set_alpn_protocols(["h2", "http/1.1"])
-        self.sock = context.wrap_socket(raw, server_hostname="127.0.0.1")
+        try:
+            self.sock = context.wrap_socket(raw, server_hostname="127.0.0.1")
+        except BaseException:
+            raw.close()
+            raise
+        #: The server has closed, and what it said before is still to be read.
+        self.mute = False
         self.conn = h2.connection.H2Connection(
             h2.config.H2Configuration(
                 client_side=True,
@@ -73,10 +80,16 @@ class Http2Client:
     # ---- Out ------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        self.send(self.conn.data_to_send())
+        data = self.conn.data_to_send()
+        if not self.mute:
+            self.send(data)
 
     def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            self.mute = True
+            raise
 
     def frames(self, *frames: Frame) -> None:
         """Send frames past h2, behind what it has."""
@@ -165,18 +178,15 @@ class Http2Client:
         """Take what comes next."""
         try:
             data = self.sock.recv(65536)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             data = b""
         if not data:
             self.closed = True
             return
         for event in self.conn.receive_data(data):
             self._note(event)
-        if not self.closed:
-            try:
-                self.flush()
-            except ConnectionError:
-                self.closed = True
+        with contextlib.suppress(OSError):
+            self.flush()
 
     def _note(self, event: Any) -> None:
         if isinstance(event, h2.events.ConnectionTerminated):

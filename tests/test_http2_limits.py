@@ -327,7 +327,7 @@ def test_a_flood(serve_http2: Serve, http2: Connect, kind: str) -> None:
     frames = flood(kind, client)
     try:
         client.frames(*(next(frames) for _ in range(1500)))
-    except ConnectionError:
+    except OSError:
         pass
     assert (CALM, 1) in client.end()
 
@@ -357,7 +357,7 @@ def test_streams_that_the_server_is_made_to_reset(serve_http2: Serve, http2: Con
     try:
         for _ in range(1000):
             client.raw_head(MALFORMED["upper case"])
-    except ConnectionError:
+    except OSError:
         pass
     assert client.end()[-1][0] == CALM
 
