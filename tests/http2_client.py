@@ -53,11 +53,10 @@ class Http2Client:
     ) -> None:
         raw = socket.create_connection(("127.0.0.1", port), timeout)
         context.set_alpn_protocols(["h2", "http/1.1"])
-        try:
+        with contextlib.ExitStack() as unless_connected:
+            unless_connected.callback(raw.close)
             self.sock = context.wrap_socket(raw, server_hostname="127.0.0.1")
-        except BaseException:
-            raw.close()
-            raise
+            unless_connected.pop_all()
         #: The server has closed, and what it said before is still to be read.
         self.mute = False
         self.conn = h2.connection.H2Connection(
@@ -75,7 +74,8 @@ class Http2Client:
         self.closed = False
         self.pongs = 0
         self.acknowledges = read
-        self.flush()
+        with contextlib.suppress(OSError):  # what the server has said is still there
+            self.flush()
 
     # ---- Out ------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ def commands(page: Path, program: str = "loopless") -> Iterator[list[str]]:
 @pages
 def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
     for words in commands(page):
         flags = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert flags <= known
@@ -89,7 +89,7 @@ def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "serve" in words
         assert {word for word in words if word.startswith("--")} <= flask_knows
     # in the running text too
-    mentioned = set(re.findall(r"`(--[a-z-]+)[ `]", page.read_text("utf-8")))
+    mentioned = set(re.findall(r"`(--[a-z0-9-]+)[ `]", page.read_text("utf-8")))
     known |= {"--check", "--loopless-live-server", *DJANGO_OPTIONS}
     if page.name in ("differences.md", "other-hosts.md"):
         known |= set(FOREIGN_OPTIONS)

@@ -318,7 +318,10 @@ class Load:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            client = Http2Client(self._port, self._authority.trusting(), timeout=20)
+            try:
+                client = Http2Client(self._port, self._authority.trusting(), timeout=20)
+            except ConnectionError:  # by a worker that ends: nothing was asked
+                continue
             try:
                 while not (client.goaways or self._over.is_set()):
                     self._ask(client, [client.get() for _ in range(5)])

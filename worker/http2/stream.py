@@ -357,6 +357,9 @@ class Stream:
             self.worker.collector.record(Refused(self.asker.client, str(status)))
             if self.record is None:
                 self.record = Record(None, time.monotonic())
+        if isinstance(self.incoming, SpooledBody):
+            self.incoming.close()
+            self.incoming = None
         if self.cycle is not None:
             self.cycle.answered = True
             self.cycle.disconnect()
