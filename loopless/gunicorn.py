@@ -34,7 +34,7 @@ _LOOK = 1.0
 # What a limit is where gunicorn has none.
 _UNLIMITED = 2**20
 # What is gunicorn's to say, all of it.
-_GROUPS_OF_GUNICORN = ("bind", "processes", "tls", "log")
+_GROUPS_OF_GUNICORN = ("bind", "processes", "tls", "log", "metrics")
 
 
 class ThreadWorker(Worker):  # type: ignore[misc]
@@ -46,7 +46,10 @@ class ThreadWorker(Worker):  # type: ignore[misc]
     def check_config(cls, cfg: Any, log: Any) -> None:  # noqa: ARG003
         """Refuse what cannot be done here. gunicorn calls it at the start."""
         if str(getattr(cfg, "proxy_protocol", "off")).lower() not in ("off", "false"):
-            raise RuntimeError("proxy_protocol: ThreadWorker does not speak it; leave it out")
+            raise RuntimeError(
+                "proxy_protocol: ThreadWorker has it from LOOPLESS_PROXY_PROTOCOL, with"
+                " LOOPLESS_TRUSTED_PROXIES; leave it out"
+            )
         if "h2" in str(getattr(cfg, "http_protocols", "")):
             raise RuntimeError("http_protocols: ThreadWorker speaks HTTP/1.1; leave h2 out")
         try:

@@ -55,7 +55,7 @@ def run_workers(
     def build(app: Served, given: Sequence[socket.socket]) -> Server:
         return Server(app, config, sockets=given, ssl_context=ssl_context)
 
-    with closed_in_the_end(sockets), pid_file(config.processes.pid_file):
+    with closed_in_the_end([*sockets, *monitored]), pid_file(config.processes.pid_file):
         run_supervised(
             load_loudly,
             config,

@@ -385,7 +385,10 @@ def test_static_files_and_a_pid_file(project: Project, tmp_path: Path) -> None:
         running.end()
     assert not path.exists()
     said = project.manage("runserver_fast", "--pid-file", str(path), code=2).stderr
-    assert one_line(said) == "Error: pid_file: autoreload is for a single process; add --noreload"
+    assert (
+        one_line(said)
+        == "CommandError: pid_file: autoreload is for a single process; add --noreload"
+    )
 
 
 # ---- Beside others --------------------------------------------------------------------------

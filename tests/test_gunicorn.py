@@ -244,7 +244,11 @@ def test_options_that_gunicorn_has_no_word_for(
     [
         ([], "async def app(scope, receive, send): ...", "one of the kind asgi"),
         (["--http-protocols", "h2,h1"], SLOW, "http_protocols"),
-        (["--proxy-protocol", "auto"], SLOW, "proxy_protocol: ThreadWorker does not speak it"),
+        (
+            ["--proxy-protocol", "auto"],
+            SLOW,
+            "has it from LOOPLESS_PROXY_PROTOCOL",
+        ),
         (["--threads", "-1"], SLOW, "must be positive"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,3 +294,23 @@ def test_only_a_group(start: Start) -> None:
     status = Path(f"/proc/{server.ready_workers()[0]}/status").read_text()
     assert "Gid:\t" + "\t".join(["12345"] * 4) in status
     assert "Uid:\t0" in status
+
+
+@as_root
+def test_metrics_and_logs_of_workers_that_are_somebody_else(public: Path) -> None:
+    (public / "logs").mkdir()
+    os.chown(public / "logs", 65534, 65534)
+    log = public / "logs" / "access.log"
+    arguments = ["--metrics-bind", "127.0.0.1:0", "--access-log", str(log), "--workers", "2"]
+    server = AsNobody(public, "--bind", "127.0.0.1:0", *arguments)
+    try:
+        assert server.get().startswith("65534 ")
+        until(lambda: log.exists() and log.read_text().count("\n") == 1)
+        assert log.stat().st_uid == 65534
+        place = re.search(r"http://\S+:(\d+)/metrics", "".join(server.lines))
+        assert place
+        url = f"http://127.0.0.1:{place[1]}/metrics"
+        with urllib.request.urlopen(url, timeout=20) as response:
+            assert re.search(r"^loopless_requests\S* 1", response.read().decode(), re.MULTILINE)
+    finally:
+        assert server.end() == 0

@@ -38,6 +38,9 @@ def pid_file(path: str) -> Iterator[None]:
                 if _is_at(fd, path):
                     os.unlink(path)
         os.close(fd)
+        if os.name == "nt":  # where no open file can be removed
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 def _claim(path: str) -> int:
