@@ -262,6 +262,8 @@ def test_trusted(texts: list[str], inside: str, outside: str) -> None:
         ({"proxy_protocol": True}, "proxy_protocol: nobody is trusted"),
         ({"proxy_protocol": True, "trusted_proxies": " "}, "proxy_protocol: nobody is trusted"),
         ({"forwarded_header": "via"}, "forwarded_header: 'via' is none of"),
+        ({"forwarded_header": "forwarded"}, "forwarded_header: nobody is trusted"),
+        ({"proxy_protocol_timeout": 1}, "proxy_protocol_timeout: nobody is trusted"),
         ({"forwarded_header": ("forwarded", "x-forwarded-for")}, "forwarded says all"),
     ],
 )

@@ -19,6 +19,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import forwarded
+from .config import changed
 from .errors import ProtocolError
 from .messages import Address, RequestReceived, cgi_name
 from .settings import ConfigError
@@ -130,18 +131,15 @@ def _network(word: str) -> IPv4Network | IPv6Network:
 def check(settings: Proxies) -> None:
     """Raise `ConfigError` for `settings` that cannot be used together."""
     trusted = TrustedPeers(settings.trusted)
-    if not trusted:
-        missing = "nobody is trusted; name your proxies with trusted_proxies"
-        if settings.protocol:
-            raise ConfigError(f"proxy_protocol: {missing}")
-        if settings.hops:
-            raise ConfigError(f"proxy_hops: {missing}")
+    believed_fields(settings.headers)
+    others = [name for name in changed(settings) if name != "trusted_proxies"]
+    if others and not trusted:
+        raise ConfigError(f"{others[0]}: nobody is trusted; name your proxies with trusted_proxies")
     if trusted.everybody and not (settings.hops or settings.protocol):
         raise ConfigError(
             "trusted_proxies: where everybody is trusted, say with proxy_hops how many proxies"
             " there are; else each client could choose its own address"
         )
-    believed_fields(settings.headers)
 
 
 def believed_fields(texts: Sequence[str]) -> frozenset[str]:
