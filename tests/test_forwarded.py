@@ -340,6 +340,15 @@ def test_hops(asked: Any, hops: int, value: str, client: str) -> None:
     assert ("HTTP_X_FORWARDED_FOR" in head.variables) is believed
 
 
+def test_what_was_not_believed_is_not_believed_from_another_connection(asked: Any) -> None:
+    one = asked(proxy_hops=2)
+    for _ in range(2):
+        head = one("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n")
+        assert one.conn.client == (PROXY, 1234)
+        assert head.headers == [("host", "inner")]
+        one.conn.direct = None  # another connection with the same addresses
+
+
 def test_several_lines_are_one_list(asked: Any) -> None:
     fields = "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-For: 10.0.0.8\r\n"
     assert asked().client(fields) == ("203.0.113.9", 0)

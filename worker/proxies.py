@@ -57,7 +57,9 @@ _TELLING = _UNDERSTOOD | {
 _UNDERSCORE = re.compile(rb"\r\n[a-z0-9-]*_[a-z0-9_-]*:")
 
 _MOST_REMEMBERED = 1024
-_LONGEST_REMEMBERED = 64
+_LONGEST = 256
+# How much of a field is logged.
+_SHOWN = 200
 
 # The constructor of a named tuple, without the Python function around it.
 _new = tuple.__new__
@@ -188,6 +190,9 @@ class Forwarding:
         self._hops = settings.hops
         self._unwanted = _UNDERSTOOD - self._believed
         self._seldom = seldom
+        self._fields = sorted(self._believed)
+        #: What was understood before of an origin, a Host, and those fields.
+        self._known: dict[tuple[object, ...], tuple[Origin | None, str]] = {}
         self._nodes: dict[str, tuple[Address, bool]] = {}
         self._servers: dict[tuple[str, int, str, str], Address] = {}
 
@@ -213,33 +218,52 @@ class Forwarding:
     ) -> tuple[Origin, RequestReceived]:
         """For whom `head` comes on `conn`, whose own origin is `direct`, and the head for the
         application. Raises `ProtocolError`."""
-        variables = head.variables
-        spoofed = b"_" in head.block and _UNDERSCORE.search(head.block) is not None
-        if _TELLING.isdisjoint(variables) and not spoofed:
+        block, variables = head[5:7]  # quicker than by their names
+        # as many as there are lines: no name has an underscore, for which there is no variable
+        spoofed = block.count(b"\r\n") != len(variables) and bool(_UNDERSCORE.search(block))
+        if not spoofed and _TELLING.isdisjoint(variables):
             return direct, head
         if not direct.trusted:
             return direct, _without(head, _TELLING)
+        get = variables.get
+        key = (direct, get("HTTP_HOST", ""), *[get(name) for name in self._fields])
+        known = self._known.get(key)
+        if known is None:
+            known = self._understood(conn, direct, variables)
+            if not _asks_certificates(conn) and sum(map(len, filter(None, key[1:]))) <= _LONGEST:
+                if len(self._known) >= _MOST_REMEMBERED:
+                    self._known.clear()
+                self._known[key] = known
+        origin, host = known
+        if origin is None:
+            return direct, _without(head, _UNDERSTOOD)
+        if host or spoofed or not self._unwanted.isdisjoint(variables):
+            head = _without(head, self._unwanted, host)
+        return origin, head
+
+    def _understood(
+        self, conn: Connection, direct: Origin, variables: dict[str, str]
+    ) -> tuple[Origin | None, str]:
+        """What a trusted proxy says, and the Host that it changes. None if what is said is not to
+        be believed. Raises `ProtocolError`."""
         try:
             said = self._standardized(variables) if self._standard else self._extended(variables)
             if said is None:
-                return direct, _without(head, _UNDERSTOOD)
-            origin, host = self._origin(conn, direct, said, variables.get("HTTP_HOST", ""))
+                return None, ""
+            return self._origin(conn, direct, said, variables.get("HTTP_HOST", ""))
         except ValueError as error:
+            fields = [
+                (name, variables[name][:_SHOWN]) for name in self._fields if name in variables
+            ]
             self._seldom.say(
                 "forwarded",
                 logging.WARNING,
                 "A request of %s was refused: what it says of its way is malformed (%s)",
                 conn.peer[0] or "a unix socket",
-                ", ".join(f"{name}: {variables[name]!r}" for name in self._present(variables)),
+                ", ".join(f"{name}: {value!r}" for name, value in fields),
             )
             message = "What a proxy says of the way of this request is malformed"
             raise ProtocolError(400, message) from error
-        if host or spoofed or not self._unwanted.isdisjoint(variables):
-            head = _without(head, self._unwanted, host)
-        return origin, head
-
-    def _present(self, variables: dict[str, str]) -> list[str]:
-        return sorted(self._believed.intersection(variables))
 
     def _extended(self, variables: dict[str, str]) -> _Said | None:
         """What the X-Forwarded-... fields say; None where it is not to be believed."""
@@ -304,7 +328,7 @@ class Forwarding:
         if known is None:
             node = forwarded.node(text, bare_ipv6=not self._standard)
             known = _spelled(node), node.address in self.peers
-            if len(text) <= _LONGEST_REMEMBERED:
+            if len(text) <= _LONGEST:
                 if len(self._nodes) >= _MOST_REMEMBERED:
                     self._nodes.clear()
                 self._nodes[text] = known
@@ -328,7 +352,7 @@ class Forwarding:
 
     def _shared(self, conn: Connection, server: Address, scheme: str, prefix: str) -> Address:
         """`server` as an object that stands for all that is the same: see `Channel.server`."""
-        if not isinstance(conn.sock, socket.socket) and conn.sock.asks:
+        if _asks_certificates(conn):
             return (server[0], server[1])
         key = (*server, scheme, prefix)
         known = self._servers.get(key)
@@ -354,6 +378,11 @@ class Forwarding:
             server = self._shared(conn, server, scheme, "")
         conn.direct = Origin(client, str(client[1]), server, scheme, "", trusted)
         conn.represent(conn.direct)
+
+
+def _asks_certificates(conn: Connection) -> bool:
+    """Whether something of `conn` is its own that adapters know by its server."""
+    return not isinstance(conn.sock, socket.socket) and conn.sock.asks
 
 
 class _Said(NamedTuple):
