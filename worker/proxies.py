@@ -11,7 +11,6 @@ the application does not get to see, for its framework might believe it.
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 import socket
@@ -190,6 +189,9 @@ class Forwarding:
         self._hops = settings.hops
         self._unwanted = _UNDERSTOOD - self._believed
         self._seldom = seldom
+        self._without_any = _Without(_TELLING)
+        self._without_understood = _Without(_UNDERSTOOD)
+        self._without_unwanted = _Without(self._unwanted)
         self._fields = sorted(self._believed)
         #: What was understood before of an origin, a Host, and those fields.
         self._known: dict[tuple[object, ...], tuple[Origin | None, str]] = {}
@@ -224,7 +226,7 @@ class Forwarding:
         if not spoofed and _TELLING.isdisjoint(variables):
             return direct, head
         if not direct.trusted:
-            return direct, _without(head, _TELLING)
+            return direct, self._without_any(head)
         get = variables.get
         key = (direct, get("HTTP_HOST", ""), *[get(name) for name in self._fields])
         known = self._known.get(key)
@@ -236,9 +238,9 @@ class Forwarding:
                 self._known[key] = known
         origin, host = known
         if origin is None:
-            return direct, _without(head, _UNDERSTOOD)
+            return direct, self._without_understood(head)
         if host or spoofed or not self._unwanted.isdisjoint(variables):
-            head = _without(head, self._unwanted, host)
+            head = self._without_unwanted(head, host)
         return origin, head
 
     def _understood(
@@ -419,30 +421,44 @@ def _authority(said: _Said, direct: Origin, scheme: str, asked: str) -> tuple[Ad
     return server, bracketed if said.port == usual else f"{bracketed}:{said.port}"
 
 
-@functools.lru_cache(maxsize=16)
-def _lines_of(variables: frozenset[str]) -> frozenset[bytes]:
-    return frozenset(name.removeprefix("HTTP_").encode("ascii") for name in variables)
-
-
-def _without(head: RequestReceived, unwanted: frozenset[str], host: str = "") -> RequestReceived:
-    """`head` without the `unwanted` fields, and for `host`, if that is given.
+class _Without:
+    """Heads without the `unwanted` fields. Belongs to one thread, for what it remembers.
 
     Lines whose name has an underscore where one of the fields that tell has a dash go, too: in an
     environ made of them later they would pass for it.
     """
-    variables = {name: value for name, value in head.variables.items() if name not in unwanted}
-    version, *lines = head.block.split(b"\r\n")
-    kept = [version]
-    names, telling = _lines_of(unwanted), _lines_of(_TELLING)
-    for line in lines:
-        raw_name = line.partition(b":")[0].upper()
-        name = raw_name.replace(b"-", b"_")
-        if name in names or (name in telling and b"_" in raw_name):
-            continue
-        if not (host and name == b"HOST"):
-            kept.append(line)
-    if host:
-        variables["HTTP_HOST"] = host
-        kept.insert(1, b"Host: " + host.encode("latin-1"))
-    block = b"\r\n".join(kept)
-    return _new(RequestReceived, (*head[:5], block, variables, *head[7:]))
+
+    def __init__(self, unwanted: frozenset[str]) -> None:
+        self._unwanted = unwanted
+        self._stays: dict[bytes, bool] = {}
+
+    def __call__(self, head: RequestReceived, host: str = "") -> RequestReceived:
+        """`head` without them, and for `host`, if that is given."""
+        block, variables = head[5:7]
+        version, *lines = block.split(b"\r\n")
+        kept = [version]
+        known = self._stays.get
+        for line in lines:
+            name = line.partition(b":")[0]
+            stays = known(name)
+            if stays or (stays is None and self._look_at(name)):
+                kept.append(line)
+        variables = variables.copy()
+        for variable in self._unwanted.intersection(variables):
+            del variables[variable]
+        if host:
+            variables["HTTP_HOST"] = host
+            kept = [line for line in kept if line[:5].lower() != b"host:"]
+            kept.insert(1, b"Host: " + host.encode("latin-1"))
+        block = b"\r\n".join(kept)
+        return _new(RequestReceived, (*head[:5], block, variables, *head[7:]))
+
+    def _look_at(self, name: bytes) -> bool:
+        """Whether lines of that name stay."""
+        variable = cgi_name(name.decode("latin-1"))
+        stays = variable not in (_TELLING if b"_" in name else self._unwanted)
+        if len(name) <= _LONGEST:
+            if len(self._stays) >= _MOST_REMEMBERED:
+                self._stays.clear()
+            self._stays[name] = stays
+        return stays
