@@ -262,6 +262,8 @@ def test_trusted(texts: list[str], inside: str, outside: str) -> None:
         ({"proxy_protocol": True}, "proxy_protocol: nobody is trusted"),
         ({"proxy_protocol": True, "trusted_proxies": " "}, "proxy_protocol: nobody is trusted"),
         ({"forwarded_header": "via"}, "forwarded_header: 'via' is none of"),
+        ({"forwarded_header": "forwarded"}, "forwarded_header: nobody is trusted"),
+        ({"proxy_protocol_timeout": 1}, "proxy_protocol_timeout: nobody is trusted"),
         ({"forwarded_header": ("forwarded", "x-forwarded-for")}, "forwarded says all"),
     ],
 )
@@ -336,6 +338,15 @@ def test_hops(asked: Any, hops: int, value: str, client: str) -> None:
     believed = client != PROXY
     assert one.conn.scheme == ("https" if believed else "http")
     assert ("HTTP_X_FORWARDED_FOR" in head.variables) is believed
+
+
+def test_what_was_not_believed_is_not_believed_from_another_connection(asked: Any) -> None:
+    one = asked(proxy_hops=2)
+    for _ in range(2):
+        head = one("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n")
+        assert one.conn.client == (PROXY, 1234)
+        assert head.headers == [("host", "inner")]
+        one.conn.direct = None  # another connection with the same addresses
 
 
 def test_several_lines_are_one_list(asked: Any) -> None:

@@ -11,7 +11,6 @@ the application does not get to see, for its framework might believe it.
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 import socket
@@ -19,6 +18,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import forwarded
+from .config import changed
 from .errors import ProtocolError
 from .messages import Address, RequestReceived, cgi_name
 from .settings import ConfigError
@@ -56,7 +56,9 @@ _TELLING = _UNDERSTOOD | {
 _UNDERSCORE = re.compile(rb"\r\n[a-z0-9-]*_[a-z0-9_-]*:")
 
 _MOST_REMEMBERED = 1024
-_LONGEST_REMEMBERED = 64
+_LONGEST = 256
+# How much of a field is logged.
+_SHOWN = 200
 
 # The constructor of a named tuple, without the Python function around it.
 _new = tuple.__new__
@@ -130,18 +132,15 @@ def _network(word: str) -> IPv4Network | IPv6Network:
 def check(settings: Proxies) -> None:
     """Raise `ConfigError` for `settings` that cannot be used together."""
     trusted = TrustedPeers(settings.trusted)
-    if not trusted:
-        missing = "nobody is trusted; name your proxies with trusted_proxies"
-        if settings.protocol:
-            raise ConfigError(f"proxy_protocol: {missing}")
-        if settings.hops:
-            raise ConfigError(f"proxy_hops: {missing}")
+    believed_fields(settings.headers)
+    others = [name for name in changed(settings) if name != "trusted_proxies"]
+    if others and not trusted:
+        raise ConfigError(f"{others[0]}: nobody is trusted; name your proxies with trusted_proxies")
     if trusted.everybody and not (settings.hops or settings.protocol):
         raise ConfigError(
             "trusted_proxies: where everybody is trusted, say with proxy_hops how many proxies"
             " there are; else each client could choose its own address"
         )
-    believed_fields(settings.headers)
 
 
 def believed_fields(texts: Sequence[str]) -> frozenset[str]:
@@ -190,6 +189,12 @@ class Forwarding:
         self._hops = settings.hops
         self._unwanted = _UNDERSTOOD - self._believed
         self._seldom = seldom
+        self._without_any = _Without(_TELLING)
+        self._without_understood = _Without(_UNDERSTOOD)
+        self._without_unwanted = _Without(self._unwanted)
+        self._fields = sorted(self._believed)
+        #: What was understood before of an origin, a Host, and those fields.
+        self._known: dict[tuple[object, ...], tuple[Origin | None, str]] = {}
         self._nodes: dict[str, tuple[Address, bool]] = {}
         self._servers: dict[tuple[str, int, str, str], Address] = {}
 
@@ -215,33 +220,52 @@ class Forwarding:
     ) -> tuple[Origin, RequestReceived]:
         """For whom `head` comes on `conn`, whose own origin is `direct`, and the head for the
         application. Raises `ProtocolError`."""
-        variables = head.variables
-        spoofed = b"_" in head.block and _UNDERSCORE.search(head.block) is not None
-        if _TELLING.isdisjoint(variables) and not spoofed:
+        block, variables = head[5:7]  # quicker than by their names
+        # as many as there are lines: no name has an underscore, for which there is no variable
+        spoofed = block.count(b"\r\n") != len(variables) and bool(_UNDERSCORE.search(block))
+        if not spoofed and _TELLING.isdisjoint(variables):
             return direct, head
         if not direct.trusted:
-            return direct, _without(head, _TELLING)
+            return direct, self._without_any(head)
+        get = variables.get
+        key = (direct, get("HTTP_HOST", ""), *[get(name) for name in self._fields])
+        known = self._known.get(key)
+        if known is None:
+            known = self._understood(conn, direct, variables)
+            if not _asks_certificates(conn) and sum(map(len, filter(None, key[1:]))) <= _LONGEST:
+                if len(self._known) >= _MOST_REMEMBERED:
+                    self._known.clear()
+                self._known[key] = known
+        origin, host = known
+        if origin is None:
+            return direct, self._without_understood(head)
+        if host or spoofed or not self._unwanted.isdisjoint(variables):
+            head = self._without_unwanted(head, host)
+        return origin, head
+
+    def _understood(
+        self, conn: Connection, direct: Origin, variables: dict[str, str]
+    ) -> tuple[Origin | None, str]:
+        """What a trusted proxy says, and the Host that it changes. None if what is said is not to
+        be believed. Raises `ProtocolError`."""
         try:
             said = self._standardized(variables) if self._standard else self._extended(variables)
             if said is None:
-                return direct, _without(head, _UNDERSTOOD)
-            origin, host = self._origin(conn, direct, said, variables.get("HTTP_HOST", ""))
+                return None, ""
+            return self._origin(conn, direct, said, variables.get("HTTP_HOST", ""))
         except ValueError as error:
+            fields = [
+                (name, variables[name][:_SHOWN]) for name in self._fields if name in variables
+            ]
             self._seldom.say(
                 "forwarded",
                 logging.WARNING,
                 "A request of %s was refused: what it says of its way is malformed (%s)",
                 conn.peer[0] or "a unix socket",
-                ", ".join(f"{name}: {variables[name]!r}" for name in self._present(variables)),
+                ", ".join(f"{name}: {value!r}" for name, value in fields),
             )
             message = "What a proxy says of the way of this request is malformed"
             raise ProtocolError(400, message) from error
-        if host or spoofed or not self._unwanted.isdisjoint(variables):
-            head = _without(head, self._unwanted, host)
-        return origin, head
-
-    def _present(self, variables: dict[str, str]) -> list[str]:
-        return sorted(self._believed.intersection(variables))
 
     def _extended(self, variables: dict[str, str]) -> _Said | None:
         """What the X-Forwarded-... fields say; None where it is not to be believed."""
@@ -306,7 +330,7 @@ class Forwarding:
         if known is None:
             node = forwarded.node(text, bare_ipv6=not self._standard)
             known = _spelled(node), node.address in self.peers
-            if len(text) <= _LONGEST_REMEMBERED:
+            if len(text) <= _LONGEST:
                 if len(self._nodes) >= _MOST_REMEMBERED:
                     self._nodes.clear()
                 self._nodes[text] = known
@@ -330,7 +354,7 @@ class Forwarding:
 
     def _shared(self, conn: Connection, server: Address, scheme: str, prefix: str) -> Address:
         """`server` as an object that stands for all that is the same: see `Channel.server`."""
-        if not isinstance(conn.sock, socket.socket) and conn.sock.asks:
+        if _asks_certificates(conn):
             return (server[0], server[1])
         key = (*server, scheme, prefix)
         known = self._servers.get(key)
@@ -356,6 +380,11 @@ class Forwarding:
             server = self._shared(conn, server, scheme, "")
         conn.direct = Origin(client, str(client[1]), server, scheme, "", trusted)
         conn.represent(conn.direct)
+
+
+def _asks_certificates(conn: Connection) -> bool:
+    """Whether something of `conn` is its own that adapters know by its server."""
+    return not isinstance(conn.sock, socket.socket) and conn.sock.asks
 
 
 class _Said(NamedTuple):
@@ -392,30 +421,44 @@ def _authority(said: _Said, direct: Origin, scheme: str, asked: str) -> tuple[Ad
     return server, bracketed if said.port == usual else f"{bracketed}:{said.port}"
 
 
-@functools.lru_cache(maxsize=16)
-def _lines_of(variables: frozenset[str]) -> frozenset[bytes]:
-    return frozenset(name.removeprefix("HTTP_").encode("ascii") for name in variables)
-
-
-def _without(head: RequestReceived, unwanted: frozenset[str], host: str = "") -> RequestReceived:
-    """`head` without the `unwanted` fields, and for `host`, if that is given.
+class _Without:
+    """Heads without the `unwanted` fields. Belongs to one thread, for what it remembers.
 
     Lines whose name has an underscore where one of the fields that tell has a dash go, too: in an
     environ made of them later they would pass for it.
     """
-    variables = {name: value for name, value in head.variables.items() if name not in unwanted}
-    version, *lines = head.block.split(b"\r\n")
-    kept = [version]
-    names, telling = _lines_of(unwanted), _lines_of(_TELLING)
-    for line in lines:
-        raw_name = line.partition(b":")[0].upper()
-        name = raw_name.replace(b"-", b"_")
-        if name in names or (name in telling and b"_" in raw_name):
-            continue
-        if not (host and name == b"HOST"):
-            kept.append(line)
-    if host:
-        variables["HTTP_HOST"] = host
-        kept.insert(1, b"Host: " + host.encode("latin-1"))
-    block = b"\r\n".join(kept)
-    return _new(RequestReceived, (*head[:5], block, variables, *head[7:]))
+
+    def __init__(self, unwanted: frozenset[str]) -> None:
+        self._unwanted = unwanted
+        self._stays: dict[bytes, bool] = {}
+
+    def __call__(self, head: RequestReceived, host: str = "") -> RequestReceived:
+        """`head` without them, and for `host`, if that is given."""
+        block, variables = head[5:7]
+        version, *lines = block.split(b"\r\n")
+        kept = [version]
+        known = self._stays.get
+        for line in lines:
+            name = line.partition(b":")[0]
+            stays = known(name)
+            if stays or (stays is None and self._look_at(name)):
+                kept.append(line)
+        variables = variables.copy()
+        for variable in self._unwanted.intersection(variables):
+            del variables[variable]
+        if host:
+            variables["HTTP_HOST"] = host
+            kept = [line for line in kept if line[:5].lower() != b"host:"]
+            kept.insert(1, b"Host: " + host.encode("latin-1"))
+        block = b"\r\n".join(kept)
+        return _new(RequestReceived, (*head[:5], block, variables, *head[7:]))
+
+    def _look_at(self, name: bytes) -> bool:
+        """Whether lines of that name stay."""
+        variable = cgi_name(name.decode("latin-1"))
+        stays = variable not in (_TELLING if b"_" in name else self._unwanted)
+        if len(name) <= _LONGEST:
+            if len(self._stays) >= _MOST_REMEMBERED:
+                self._stays.clear()
+            self._stays[name] = stays
+        return stays
