@@ -91,6 +91,9 @@ class HTTPLine(RequestLine):
             return "head" if self.conn.buffer else "idle"
         return _NAMES[self.phase]
 
+    def _introduce(self) -> None:
+        self.template = self.worker.scopes.template(self.conn)
+
     def idle_since(self) -> float:
         """When a connection that is READY has become so."""
         timeouts = self.worker.config.timeouts
@@ -367,7 +370,7 @@ class ForwardedLine(HTTPLine):
     __slots__ = ()
 
     def begin(self) -> None:
-        self.template = self.worker.scopes.template(self.conn)  # a PROXY header may have come
+        self._introduce()  # a PROXY header may have come
         super().begin()
 
     def _begin(self, head: RequestReceived) -> None:
@@ -377,7 +380,7 @@ class ForwardedLine(HTTPLine):
         except ProtocolError as error:
             self.refuse(error.status, error.message)
             return
-        self.template = self.worker.scopes.template(self.conn)
+        self._introduce()
         super()._begin(head)
 
 

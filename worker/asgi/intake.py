@@ -59,6 +59,10 @@ class RequestLine(Line):
 
     # ---- What a subclass does ---------------------------------------------------------------
 
+    def _introduce(self) -> None:
+        """The TLS handshake is done: more is known of the connection."""
+        raise NotImplementedError
+
     def _begin(self, head: RequestReceived) -> None:
         """Run the application on a request whose head is there."""
         raise NotImplementedError
@@ -85,6 +89,7 @@ class RequestLine(Line):
             return
         if phase is Phase.SHAKING:
             self.phase = phase = _READY
+            self._introduce()
         try:
             data = conn.recv(RECEIVED_AT_ONCE)
         except BlockingIOError:
