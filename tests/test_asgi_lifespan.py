@@ -407,16 +407,21 @@ async def app(scope, receive, send):
         await asyncio.wait([listening], timeout=0.05)
     ends["told" if kind == b"text/plain" else "stream"] += 1
 
-loopless.serve(app, bind="127.0.0.1:" + sys.argv[1], graceful_timeout=4, loops=1, loop=sys.argv[2])
+options = {"bind": "127.0.0.1:" + sys.argv[1], "graceful_timeout": 4, "loop": sys.argv[2]}
+if sys.argv[3] == "hybrid":
+    loopless.serve(lambda request: None, interface="sync", asgi_app=app, **options)
+else:
+    loopless.serve(app, loops=1, **options)
 """
 
 
 @each_loop
-def test_sigterm_with_streams_and_websockets_open(loop: str) -> None:
+@pytest.mark.parametrize("kind", ["asgi", "hybrid"])
+def test_sigterm_with_streams_and_websockets_open(loop: str, kind: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", _STREAMS, str(port), loop],
+        [sys.executable, "-W", "error", "-c", _STREAMS, str(port), loop, kind],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
