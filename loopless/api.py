@@ -10,7 +10,6 @@ from .worker import ConfigError, LifecycleCollector, Server, ServerConfig
 from .worker.listener import open_sockets
 from .worker.pid_file import pid_file
 from .worker.server import Hybrid, Served
-from .worker.supervisor import Loaded, run_supervised
 from .worker.systemd import inherited_sockets
 
 if TYPE_CHECKING:
@@ -105,9 +104,9 @@ def serve(
     config = ServerConfig.from_options(**options)
     supervised = config.processes.needs_supervisor
 
-    def load() -> Loaded:
+    def load() -> Served:
         found = load_app(app).app if isinstance(app, str) else app
-        return Loaded(_as_served(found, interface, asgi_app, multiprocess=supervised))
+        return _as_served(found, interface, asgi_app, multiprocess=supervised)
 
     def build(served: Served, sockets: Sequence[socket.socket]) -> Server:
         return Server(
@@ -119,11 +118,13 @@ def serve(
         )
 
     if supervised:
+        from .worker.supervisor import Loaded, run_supervised
+
         sockets = inherited_sockets(config.bind.backlog) or open_sockets(config.bind)
         with pid_file(config.processes.pid_file):
-            run_supervised(load, config, sockets, build=build)
+            run_supervised(lambda: Loaded(load()), config, sockets, build=build)
     else:
-        server = build(load().app, inherited_sockets(config.bind.backlog))
+        server = build(load(), inherited_sockets(config.bind.backlog))
         server.bind()
         with pid_file(config.processes.pid_file):
             server.serve_forever()

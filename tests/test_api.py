@@ -455,6 +455,9 @@ def test_interface_decides() -> None:
 def test_public_names() -> None:
     assert all(hasattr(loopless, name) for name in loopless.__all__)
     assert "asyncio" not in vars(loopless)
-    code = "import sys, loopless; print('asyncio' in sys.modules, 'click' in sys.modules)"
+    code = (
+        "import sys, loopless; print(*(name in sys.modules"
+        " for name in ('asyncio', 'click', 'loopless.worker.supervisor')))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False False\n"
+    assert done.stdout == "False False False\n"

@@ -463,6 +463,49 @@ def test_compressed_messages(ws: Open, offer: str) -> None:
         assert deflate.decompress(got) == payload
 
 
+@pytest.mark.parametrize("bits", range(9, 16))
+def test_the_window_that_was_agreed(ws: Open, bits: int) -> None:
+    """A client with a small window can inflate: nothing is referred to that it has forgotten."""
+    client = ws(f"permessage-deflate; server_max_window_bits={bits}")
+    inflate = zlib.decompressobj(wbits=-bits)
+    block = random.Random(bits).randbytes(1 << (bits - 1))
+    payload = block + random.Random(0).randbytes(1 << bits) + block  # too far back to refer to
+    for _ in range(3):
+        client.send(frame(BINARY, payload))
+        opcode, got, rsv = read(client)
+        assert (opcode, rsv) == (BINARY, 4)
+        assert inflate.decompress(got + b"\0\0\xff\xff") == payload
+
+
+@pytest.mark.parametrize("parameter", ["", "; server_no_context_takeover"])
+def test_the_context_is_taken_over_unless_agreed_otherwise(ws: Open, parameter: str) -> None:
+    client = ws("permessage-deflate" + parameter)
+    payload = random.Random(1).randbytes(2000)
+    sizes = []
+    for _ in range(2):
+        client.send(frame(BINARY, payload))
+        sizes.append(len(read(client)[1]))
+    assert (sizes[1] < 100) is (not parameter)
+    assert sizes[0] > 1900
+
+
+def test_text_in_compressed_fragments_is_checked(ws: Open) -> None:
+    """A character may be in two fragments; what is none is noticed at once."""
+    client, deflate = ws("permessage-deflate"), Deflate()
+    data = deflate.compress("hé€𐍈".encode() * 50)
+    for at in range(1, len(data)):
+        part = frame(CONTINUED, data[at:])
+        client.send(frame(TEXT, data[:at], fin=False, rsv=4) + part)
+        assert deflate.decompress(read(client)[1]).decode() == "hé€𐍈" * 50
+        data = deflate.compress("hé€𐍈".encode() * 50)
+        if at >= len(data) - 1:
+            break
+    wrong = Deflate()
+    client = ws("permessage-deflate")
+    client.send(frame(TEXT, wrong.compress(b"fine \xff") + b"\0\0\xff\xff", fin=False, rsv=4))
+    closed_with(client, 1007)
+
+
 def test_compressed_and_plain_messages_in_fragments(ws: Open) -> None:
     client, deflate = ws("permessage-deflate"), Deflate()
     for _ in range(3):

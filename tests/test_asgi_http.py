@@ -765,6 +765,100 @@ def test_a_half_closed_client_gets_its_answer(serve: Serve, connect: Connect, lo
     assert client.closed()
 
 
+def test_a_receive_that_is_given_up_loses_nothing(
+    serve: Serve, connect: Connect, loop: str
+) -> None:
+    """As with `asyncio.wait_for`, again and again, before the body and after it."""
+    seen = Seen()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        got = b""
+        while True:
+            try:
+                message = await asyncio.wait_for(receive(), 0.02)
+            except TimeoutError:
+                seen.add("gave up")
+                continue
+            if message["type"] == "http.disconnect":
+                break
+            got += message["body"]
+            if not message["more_body"]:
+                seen.add(got)
+        seen.add("left")
+
+    client = connect(serve(app, loop=loop))
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+    seen.wait(2)
+    client.send(b"bo")
+    seen.wait(4)
+    client.send(b"dy")
+    while b"body" not in seen.values:
+        seen.wait(len(seen.values) + 1)
+    seen.wait(len(seen.values) + 2)
+    client.close()
+    while "left" not in seen.values:
+        seen.wait(len(seen.values) + 1)
+    assert [value for value in seen.values if value != "gave up"] == [b"body", "left"]
+
+
+def test_a_send_that_is_given_up_is_sent_once(serve: Serve, connect: Connect, loop: str) -> None:
+    """A block of which the kernel has taken a part is on its way, whoever still waits for it."""
+    seen = Seen()
+    go_on = threading.Event()
+    blocks = [b"%d" % number * 500_000 for number in range(10)]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200})
+        for block in blocks:
+            try:
+                message = {"type": "http.response.body", "body": block, "more_body": True}
+                await asyncio.wait_for(send(message), 0.02)
+            except TimeoutError:
+                seen.add("gave up")
+                await asyncio.to_thread(go_on.wait)
+        await send({"type": "http.response.body"})
+
+    client = connect(serve(app, loop=loop))
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    seen.wait(1)
+    go_on.set()
+    assert client.answer().body == b"".join(blocks)
+
+
+def test_an_application_that_is_cancelled_where_it_waits(
+    serve: Serve, connect: Connect, loop: str
+) -> None:
+    """It cancels itself: that costs the request, and nothing of the loop's."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        task = asyncio.current_task()
+        assert task is not None
+        where = scope["path"]
+        await receive()
+        if where != "/receive":
+            await send({"type": "http.response.start", "status": 200})
+        if where == "/stream":
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        if where == "/whole":
+            await send({"type": "http.response.body", "body": b"whole"})
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await (receive() if where == "/receive" else asyncio.sleep(1000))
+
+    server = serve(app, loop=loop)
+    client = connect(server)
+    assert client.get("/whole").body == b"whole"
+    assert client.get("/receive").status == 500
+    assert client.get("/start").status == 500
+    client.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+    with contextlib.suppress(ConnectionResetError):
+        assert not client.answer().complete
+    assert connect(server).get("/whole").body == b"whole"
+    assert not server.crew.workers[0].calls  # type: ignore[union-attr]
+
+
 # ---- Order, and what must not leave ----------------------------------------------------------
 
 START: Message = {"type": "http.response.start", "status": 200}

@@ -374,6 +374,32 @@ def test_the_client_is_cut(serve: Serve, connect: Connect, loop: str) -> None:
     assert app.seen.wait(1)[0]["code"] == 1006
 
 
+def test_a_receive_that_is_given_up_loses_nothing(serve: Serve, loop: str) -> None:
+    seen = Seen()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            try:
+                message = await asyncio.wait_for(receive(), 0.01)
+            except TimeoutError:
+                seen.add(None)
+                continue
+            if message["type"] == "websocket.disconnect":
+                return
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    server = serve(app, loop=loop)
+    with connect_websocket(f"ws://127.0.0.1:{server.port}/", proxy=None) as ws:
+        for number in range(10):
+            seen.wait(len(seen.values) + 1)
+            for _ in range(3):
+                ws.send(str(number))
+            assert [ws.recv(5) for _ in range(3)] == [str(number)] * 3
+
+
 def test_disconnect_is_sticky(serve: Serve, connect: Connect, loop: str) -> None:
     seen = Seen()
 

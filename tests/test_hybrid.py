@@ -212,6 +212,42 @@ def test_a_sync_request_never_touches_the_loop(
     monkeypatch.undo()
 
 
+def test_a_sync_request_costs_the_same_in_a_hybrid(
+    serve: Serve, connect: Connect, both: Both
+) -> None:
+    """Counted in calls of functions on the thread that serves, in Python and in C."""
+
+    def calls_of(**options: Any) -> int:
+        counts: Counter[int] = Counter()
+        serving: set[int] = set()
+
+        def count(frame: Any, event: str, argument: Any) -> None:
+            if event in ("call", "c_call"):
+                counts[threading.get_ident()] += 1
+
+        def sync(request: Request) -> Response:
+            serving.add(threading.get_ident())
+            return Response(200, [], b"sync")
+
+        threading.setprofile(count)
+        try:
+            server = serve(sync, threads=1, **options)
+        finally:
+            threading.setprofile(None)
+        client = connect(server)
+        for _ in range(20):
+            client.get("/warm")
+        (thread,) = serving
+        before = counts[thread]
+        for number in range(200):
+            assert client.get(f"/{number}").body == b"sync"
+        return counts[thread] - before
+
+    alone, beside = calls_of(), calls_of(asgi_app=both.asgi)
+    assert alone > 1000
+    assert beside <= alone * 1.02
+
+
 def test_streams_hold_no_thread(serve: Serve, connect: Connect) -> None:
     go_on = threading.Event()
 

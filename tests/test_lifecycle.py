@@ -297,15 +297,22 @@ def test_without_a_collector_no_record_is_made(
     assert made == []
 
 
+async def asgi(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 201})
+    await send({"type": "http.response.body"})
+
+
+@pytest.mark.parametrize("served", [App(), asgi], ids=["threads", "loop"])
 def test_a_collector_that_raises_costs_a_connection_and_no_thread(
-    serve: Serve, connect: Connect
+    serve: Serve, connect: Connect, served: Any
 ) -> None:
     class Broken:
         def record(self, event: LifecycleEvent) -> None:
             if isinstance(event, RequestStarted) and event.request.path == "/bad":
                 raise ValueError("a broken collector")
 
-    server = serve(App(), threads=1, lifecycle_collector=Broken())
+    server = serve(served, threads=1, lifecycle_collector=Broken())
     for _ in range(3):
         bad = connect(server)
         bad.send(b"GET /bad HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

@@ -26,7 +26,7 @@ from loopless import (
     SyncWorker,
     ThreadedServer,
 )
-from loopless.worker import poller as pollers
+from loopless.worker import pollers
 from loopless.worker.connection import WAITING, Connection, State
 from loopless.worker.errors import ClientDisconnected
 from loopless.worker.listener import BindAddress, Listener, open_socket

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -457,6 +458,41 @@ def test_every_client_is_itself(serve: Serve, connect_tls: Connect, files: Files
         assert bob.get("/environ/SSL_CLIENT_S_DN_CN").body == b"Bob"
         assert nobody.get("/environ/SSL_CLIENT_S_DN_CN").body == b"-"
         assert nobody.get("/environ/SSL_CLIENT_VERIFY").body == b"NONE"
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_what_an_asgi_application_is_told(
+    serve: Serve, connect_tls: Connect, files: Files, version: str, hybrid: bool
+) -> None:
+    async def tells(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        body = json.dumps(scope["extensions"]["tls"]).encode()
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": body})
+
+    options: dict[str, Any] = {"asgi_app": tells} if hybrid else {"loops": 1}
+    server = serve(
+        (lambda request: None) if hybrid else tells,
+        certfile=str(files.both),
+        client_certs="optional",
+        ca_certs=str(files.authority.cert),
+        **options,
+    )
+    context = with_certificate(files)
+    context.maximum_version = ssl.TLSVersion[version]
+    ann = connect_tls(server, context)
+    told = json.loads(ann.get().body)
+    assert told["client_cert_name"] == r"CN=Ann,O=Müller\, Söhne\+Co,C=DE"
+    assert told["client_cert_chain"][0].startswith("-----BEGIN CERTIFICATE-----")
+    assert told["tls_version"] == {"TLSv1_2": 0x0303, "TLSv1_3": 0x0304}[version]
+    cipher = session_of(ann).cipher()
+    assert cipher is not None
+    ids = {each["name"]: each["id"] & 0xFFFF for each in context.get_ciphers()}
+    assert told["cipher_suite"] == ids[cipher[0]]
+    assert told["server_cert"] is told["client_cert_error"] is None
+    nobody = json.loads(connect_tls(server).get().body)
+    assert (nobody["client_cert_name"], nobody["client_cert_chain"]) == (None, [])
 
 
 def test_clients_without_a_certificate_are_refused(

@@ -1,9 +1,13 @@
-"""Which kind of application a callable is."""
+"""Which kind of application a callable is, and what is made of it."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .messages import Request, Response, SyncApp
 
 #: What an application may carry to say what it is: "sync", "wsgi" or "asgi".
 MARKER = "loopless_interface"
@@ -47,3 +51,14 @@ def _positional(app: Any) -> int:
     required = [p for p in positional if p.default is inspect.Parameter.empty]
     # a WSGI application may have further parameters with defaults, and a SyncApp too
     return len(required) or len(positional)
+
+
+def bound(app: SyncApp) -> SyncApp:
+    """`app` as a method where it is an instance: CPython calls that without a detour through C."""
+    call = getattr(type(app), "__call__")  # noqa: B004, B009 - of the type, it is not bound yet
+    return MethodType(call, app) if isinstance(call, FunctionType) else app
+
+
+def leave_it(request: Request) -> Response | None:  # noqa: ARG001
+    """The `SyncApp` beside an ASGI application that is alone: every request is for the loop."""
+    return None

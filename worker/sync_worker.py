@@ -24,11 +24,10 @@ import logging
 import socket
 import threading
 import time
-from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 from . import endings, receiving, streaming
-from .app_kind import is_asgi
+from .app_kind import bound, is_asgi, leave_it
 from .config import ServerConfig
 from .connection import Connection, State
 from .crew import AnyCrew, Crew
@@ -81,17 +80,6 @@ _new_context = contextvars.Context
 _SERVING, _IDLE, _CLOSED = State.SERVING, State.IDLE, State.CLOSED
 
 
-def _bound(app: SyncApp) -> SyncApp:
-    """`app` as a method where it is an instance: CPython calls that without a detour through C."""
-    call = getattr(type(app), "__call__")  # noqa: B004, B009 - of the type, it is not bound yet
-    return MethodType(call, app) if isinstance(call, FunctionType) else app
-
-
-def _leave_it(request: Request) -> Response | None:  # noqa: ARG001
-    """What an ASGI application is beside: every request is for the loop."""
-    return None
-
-
 class SyncWorker:
     """Serves HTTP/1.1 on a thread, without an event loop; `run` hires siblings on more threads.
 
@@ -139,11 +127,11 @@ class SyncWorker:
             ssl_context = make_context(config.tls, hosts_of(config), http2=config.http2.on)
         self._crew: AnyCrew
         if sync_app is None and is_asgi(app):
-            self.sync_app: SyncApp = _leave_it
+            self.sync_app: SyncApp = leave_it
             self._crew = loops = self._loops(ssl_context, shutdown_event)
             self.async_pool = async_pool or loops
         else:
-            self.sync_app = _bound(cast("SyncApp", app) if sync_app is None else sync_app)
+            self.sync_app = bound(cast("SyncApp", app) if sync_app is None else sync_app)
             self._crew = self._threads(ssl_context, shutdown_event)
         self._settle()
         if sock is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import Any
 
 from .errors import PlainRequest
 
@@ -26,6 +27,8 @@ class TLSSocket:
         self.truncated = False
         self._begun = False
         self._facts: dict[str, str] | None = None
+        #: What ASGI applications are told of it, once that is known.
+        self.extension: dict[str, Any] | None = None
 
     def handshake(self) -> bool:
         """Go on with the handshake; whether it is done.
@@ -118,6 +121,11 @@ class TLSSocket:
 
             self._facts = peer.variables(self._ssl)
         return self._facts
+
+    @property
+    def session(self) -> ssl.SSLSocket:
+        """For who wants to look at it."""
+        return self._ssl
 
     def without_tls(self) -> socket.socket:
         """The socket under the session, which has not begun."""

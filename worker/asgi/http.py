@@ -91,6 +91,9 @@ class HTTPLine(RequestLine):
             return "head" if self.conn.buffer else "idle"
         return _NAMES[self.phase]
 
+    def _introduce(self) -> None:
+        self.template = self.worker.scopes.template(self.conn)
+
     def is_busy(self) -> bool:
         return self.phase in (_BUSY, _BODY, Phase.SESSION)
 
@@ -371,7 +374,7 @@ class ForwardedLine(HTTPLine):
     __slots__ = ()
 
     def begin(self) -> None:
-        self.template = self.worker.scopes.template(self.conn)  # a PROXY header may have come
+        self._introduce()  # a PROXY header may have come
         super().begin()
 
     def _begin(self, head: RequestReceived) -> None:
@@ -381,7 +384,7 @@ class ForwardedLine(HTTPLine):
         except ProtocolError as error:
             self.refuse(error.status, error.message)
             return
-        self.template = self.worker.scopes.template(self.conn)
+        self._introduce()
         super()._begin(head)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from .cycle import Cycle
     from .websocket import Session
     from .worker import LoopWorker
+
+log = logging.getLogger("loopless")
 
 # Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
 _PLAIN = RequestReceived._fields.index("plain")
@@ -59,6 +62,10 @@ class RequestLine(Line):
 
     # ---- What a subclass does ---------------------------------------------------------------
 
+    def _introduce(self) -> None:
+        """The TLS handshake is done: more is known of the connection."""
+        raise NotImplementedError
+
     def _begin(self, head: RequestReceived) -> None:
         """Run the application on a request whose head is there."""
         raise NotImplementedError
@@ -85,6 +92,7 @@ class RequestLine(Line):
             return
         if phase is Phase.SHAKING:
             self.phase = phase = _READY
+            self._introduce()
         try:
             data = conn.recv(RECEIVED_AT_ONCE)
         except BlockingIOError:
@@ -93,20 +101,25 @@ class RequestLine(Line):
         except OSError as error:
             self.lost(error.strerror or str(error))
             return
-        if phase is not _READY:
-            self._received_later(data)
-        elif data == conn.repeated and conn.repeated_head is not None and not conn.buffer:
-            # a client that polls sends the same octets each time
-            self._advancing = True
-            self._begin(conn.repeated_head)
-            self._advancing = False
-            if conn.buffer and not self.closed:
+        try:
+            if phase is not _READY:
+                self._received_later(data)
+            elif data == conn.repeated and conn.repeated_head is not None and not conn.buffer:
+                # a client that polls sends the same octets each time
+                self._advancing = True
+                self._begin(conn.repeated_head)
+                self._advancing = False
+                if conn.buffer and not self.closed:
+                    self.advance()
+            elif data:
+                conn.buffer = conn.buffer + data if conn.buffer else data
                 self.advance()
-        elif data:
-            conn.buffer = conn.buffer + data if conn.buffer else data
-            self.advance()
-        else:
-            self.close("closed by the client")
+            else:
+                self.close("closed by the client")
+        except Exception:
+            # a bug of loopless, or of a collector: this connection pays, the loop goes on
+            log.exception("A connection was dropped for an internal error")
+            self.close("internal error")
 
     def _received_later(self, data: bytes) -> None:
         """Something came that is not the beginning of the next request."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     from ..connection import Connection
     from ..messages import RequestReceived
+    from ..tls import TLSSocket
 
 Scope = dict[str, Any]
 Headers = list[tuple[bytes, bytes]]
@@ -46,6 +47,12 @@ class Scopes:
     def template(self, conn: Connection) -> Scope:
         """What is the same in all HTTP requests of `conn`, unless they come from elsewhere."""
         host, port = conn.server
+        extensions = _HTTP_EXTENSIONS
+        if conn.encrypted:
+            from .tls import tls_extension
+
+            if (told := tls_extension(cast("TLSSocket", conn.sock))) is not None:
+                extensions = {**extensions, "tls": told}
         return {
             "type": "http",
             "asgi": HTTP_SPEC,
@@ -55,6 +62,7 @@ class Scopes:
             "client": conn.client if conn.client[0] else None,
             "scheme": conn.scheme,
             "root_path": conn.prefix or self._root_path,
+            "extensions": extensions,
         }
 
     def http(self, template: Scope, head: RequestReceived, headers: Headers) -> Scope:
@@ -69,9 +77,9 @@ class Scopes:
         scope["headers"] = headers
         if head.version == "1.0":
             scope["http_version"] = "1.0"
-            scope["extensions"] = {"http.response.pathsend": {}}
+            scope["extensions"] = _among(template, "http.response.pathsend", "tls")
         else:
-            scope["extensions"] = _HTTP_EXTENSIONS.copy()
+            scope["extensions"] = template["extensions"].copy()
         return scope
 
     def websocket(self, template: Scope, head: RequestReceived, headers: Headers) -> Scope:
@@ -83,7 +91,7 @@ class Scopes:
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
         offered = head.field("sec-websocket-protocol").split(",")
         scope["subprotocols"] = [name.strip() for name in offered if name.strip()]
-        scope["extensions"] = {"websocket.http.response": {}}
+        scope["extensions"] = {"websocket.http.response": {}, **_among(template, "tls")}
         return scope
 
     def headers(self, block: bytes) -> Headers:
@@ -101,6 +109,12 @@ class Scopes:
                 self._lines.clear()
             self._lines[line] = pair
         return pair
+
+
+def _among(template: Scope, *names: str) -> Scope:
+    """Those extensions of the connection that are named."""
+    extensions = template["extensions"]
+    return {name: extensions[name] for name in names if name in extensions}
 
 
 def decode_path(path: str) -> str:
