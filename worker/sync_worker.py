@@ -30,12 +30,13 @@ from . import endings, receiving, streaming
 from .app_kind import bound, is_asgi, leave_it
 from .config import ServerConfig
 from .connection import Connection, State
-from .crew import AnyCrew, Crew
+from .crew import AnyCrew
 from .errand import Errand
 from .errors import ClientDisconnected, ProtocolError
 from .exchange import exchange, exchange_forwarded
+from .hiring import make_loops, make_threads
 from .http1 import RequestParser
-from .lifecycle import ConnectionOpened, LifecycleCollector
+from .lifecycle import LifecycleCollector
 from .listener import address_of, hosts_of
 from .messages import (
     ASGIApp,
@@ -45,14 +46,13 @@ from .messages import (
     Response,
     SyncApp,
 )
-from .poller import ConnectionQueue, connection_limit
-from .pollers import make_poller
+from .poller import ConnectionQueue
 from .proxies import Forwarding
 from .proxies import check as check_proxies
 from .request_id import Echo, request_ids
 from .response import ResponseWriter, StreamWriter
 from .steering import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
-from .tls_context import make_context, require_h2
+from .tls_context import make_context
 from .wrong_port import WITH_TLS, began_handshake
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from .asgi.crew import LoopCrew, LoopPool
+    from .asgi.crew import LoopPool
     from .async_pool import AsyncPool
     from .hijack import HijackedSocket
     from .rota import Rota
@@ -118,71 +118,23 @@ class SyncWorker:
             app, sync_app = with_files(config.static, app, sync_app)
         # Of the server
         self.config = config
-        self._app = app
+        self.app = app
         self.collector = lifecycle_collector
         self.async_pool = async_pool
-        self._conn_queue = conn_queue
         check_proxies(config.proxies)
         if ssl_context is None:
             ssl_context = make_context(config.tls, hosts_of(config), http2=config.http2.on)
         self._crew: AnyCrew
         if sync_app is None and is_asgi(app):
             self.sync_app: SyncApp = leave_it
-            self._crew = loops = self._loops(ssl_context, shutdown_event)
+            self._crew = loops = make_loops(self, ssl_context, shutdown_event, conn_queue)
             self.async_pool = async_pool or loops
         else:
             self.sync_app = bound(cast("SyncApp", app) if sync_app is None else sync_app)
-            self._crew = self._threads(ssl_context, shutdown_event)
+            self._crew = make_threads(self, ssl_context, shutdown_event, conn_queue)
         self._settle()
         if sock is not None:
             self._crew.listen(sock)
-
-    def _loops(
-        self, ssl_context: ssl.SSLContext | None, shutdown_event: threading.Event | None
-    ) -> LoopCrew:
-        from .asgi.crew import LoopCrew
-
-        return LoopCrew(
-            self._app,  # type: ignore[arg-type]
-            self.config,
-            collector=self.collector,
-            shutdown_event=shutdown_event,
-            ssl_context=ssl_context,
-            conn_queue=self._conn_queue,
-        )
-
-    def _threads(
-        self, ssl_context: ssl.SSLContext | None, shutdown_event: threading.Event | None
-    ) -> Crew:
-        config = self.config
-        limit = connection_limit(config.limits.connections)
-        poller = make_poller(config.workers.poller, limit, self._conn_queue, ssl_context)
-        poller.takes_turns = config.processes.needs_supervisor
-        if self.collector is not None:
-            poller.opened = self._opened
-        crew = Crew(config, poller, shutdown_event, self._sibling, ssl_context=ssl_context)
-        if config.http2.on:
-            self._offer_http2(crew)
-        return crew
-
-    def _offer_http2(self, crew: Crew) -> None:
-        """Let clients have HTTP/2, on the loops of the ASGI application, if they are there."""
-        require_h2()
-        from .asgi.crew import LoopPool
-        from .http2.pool import make_pool
-
-        if isinstance(self.async_pool, LoopPool):
-            crew.offer_http2(self.async_pool, owned=False)
-        else:
-            crew.offer_http2(make_pool(self.config, self.collector), owned=True)
-
-    def _opened(self, conn: Connection) -> None:
-        """Tell the collector of a connection that no thread has seen come."""
-        assert self.collector is not None
-        try:
-            self.collector.record(ConnectionOpened(conn.peer))
-        except Exception:
-            log.exception("A collector failed")
 
     def _settle(self) -> None:
         """What belongs to this worker's thread alone."""
@@ -326,10 +278,10 @@ class SyncWorker:
 
     # ---- The crew -------------------------------------------------------------------------
 
-    def _sibling(self) -> SyncWorker:
+    def sibling(self) -> SyncWorker:
         """A worker for another thread, which shares this one's crew."""
         sibling = object.__new__(SyncWorker)
-        for name in ("config", "_app", "sync_app", "collector", "async_pool", "_crew"):
+        for name in ("config", "app", "sync_app", "collector", "async_pool", "_crew"):
             setattr(sibling, name, getattr(self, name))
         sibling.worker_id = self.worker_id + self._crew.number()
         sibling._settle()
