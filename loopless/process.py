@@ -14,6 +14,7 @@ from .worker.listener import hosts_of
 from .worker.log_format import compile_format
 from .worker.log_target import parse_syslog
 from .worker.proxies import check as check_proxies
+from .worker.request_id import check as check_request_ids
 from .worker.tls_context import make_context
 
 #: The exit code after a mistake of the user's.
@@ -30,6 +31,7 @@ def check_files(config: ServerConfig) -> None:
     compile_format(config.log.format)
     check_proxies(config.proxies)
     parse_syslog(config.log.access_log)
+    check_request_ids(config.log)
     if config.metrics.bind:
         from .worker.metrics.endpoint import check_addresses
 

@@ -15,8 +15,8 @@ import pytest
 from loopless import ConfigError, Request, Response, ServerConfig, ThreadedServer
 from loopless.worker.connection import Connection
 from loopless.worker.http1 import RequestParser
-from loopless.worker.request_id import RequestIdFilter, RequestIds, request_id
-from loopless.worker.settings import Limits
+from loopless.worker.request_id import RequestIdFilter, RequestIds, check, request_id
+from loopless.worker.settings import Limits, Log
 
 from .asgi_tools import UPGRADE, Message, Receive, Scope, Seen, Send, answer, no_lifespan
 from .wire_client import Client
@@ -310,12 +310,23 @@ def test_threads_make_ids_of_their_own(serve: Serve, connect: Connect) -> None:
         ({"request_id_header": "X Request"}, "no name of a header"),
         ({"request_id_header": "X_Request_ID"}, "no name of a header"),
         ({"request_id_header": "X-Id:"}, "no name of a header"),
-        ({"request_id_echo": True}, "without request_id_header"),
     ],
 )
 def test_what_cannot_be_is_refused(options: Message, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ServerConfig.from_options(**options)
+
+
+@pytest.mark.parametrize("app", [tell, tell_asgi])
+def test_no_id_can_be_sent_back_where_there_is_none(app: Any) -> None:
+    server = ThreadedServer(app, bind="127.0.0.1:0", request_id_echo=True)
+    try:
+        with pytest.raises(ConfigError, match="without request_id_header"):
+            server.start()
+    finally:
+        server.stop()
+    with pytest.raises(ConfigError, match="without request_id_header"):
+        check(Log(request_id_echo=True))
 
 
 @pytest.mark.parametrize("app", [tell, tell_asgi])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .messages import RequestReceived, cgi_name
 from .response import ResponseWriter
+from .settings import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .messages import HeaderList, Response
     from .response import StreamWriter
-    from .settings import Timeouts
+    from .settings import Log, Timeouts
 
 # What can stand in a header, a log and a URL as it is. UUIDs, ULIDs and traceparents do.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
@@ -94,6 +95,12 @@ class RequestIds:
         fields[_BLOCK] = b"%b\r\n%b: %b" % (block, self._name, made.encode("ascii"))
         fields[_VARIABLES] = {**head.variables, self._variable: made}
         return _new(RequestReceived, fields)
+
+
+def check(settings: Log) -> None:
+    """Raises `ConfigError` for options of request ids that make no sense together."""
+    if settings.request_id_echo and not settings.request_id_header:
+        raise ConfigError("request_id_echo: there is no id without request_id_header; give one")
 
 
 def request_ids(config: ServerConfig) -> RequestIds | None:

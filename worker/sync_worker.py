@@ -50,6 +50,7 @@ from .poller import ConnectionQueue
 from .proxies import Forwarding
 from .proxies import check as check_proxies
 from .request_id import Echo, request_ids
+from .request_id import check as check_request_ids
 from .response import ResponseWriter, StreamWriter
 from .steering import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
 from .tls_context import make_context
@@ -122,6 +123,7 @@ class SyncWorker:
         self.collector = lifecycle_collector
         self.async_pool = async_pool
         check_proxies(config.proxies)
+        check_request_ids(config.log)
         if ssl_context is None:
             ssl_context = make_context(config.tls, hosts_of(config), http2=config.http2.on)
         self._crew: AnyCrew

@@ -48,8 +48,6 @@ class Log:
                 f"request_id_header: {self.request_id_header!r} is no name of a header; give one"
                 " such as X-Request-ID"
             )
-        if self.request_id_echo and not self.request_id_header:
-            raise ConfigError("request_id_echo: there is no id without request_id_header; give one")
 
 
 @dataclass(frozen=True, slots=True)
