@@ -374,5 +374,5 @@ def test_at_sigterm_nothing_is_lost(command: Command, authority: Authority) -> N
         load.more()
         load._over.set()  # the connections stay open, idle, or with their last requests
         server.send(signal.SIGTERM)
-    assert server.process.wait(30) == 0
+    assert server.end() == 0
     assert not load.failures
