@@ -1,13 +1,12 @@
-"""An HTTP/2 connection on an event loop: the only place that knows h2.
+"""An HTTP/2 connection on an event loop. With `sending` the only place that knows h2.
 
     HTTP2Line.on_readable     FrameMeter.admit, h2, then an event each
       _opened                 HeadReader.read; a Stream, its body to come or not
         hand_over             a SyncApp: an errand for the threads
         Stream.call           an ASGI application: a Cycle on this loop
-    HTTP2Line.flush           what waits in the outboxes, as windows and kernel have room
+    SendingLine.flush         what waits in the outboxes, as windows and kernel have room
 
-The checks of h2 for fields are off: it takes a single malformed request for the end of the
-connection, with all other streams on it. `head` has them, stricter, and resets that stream.
+An event or a frame that is not allowed ends the stream where it can, and else the connection.
 """
 
 from __future__ import annotations
@@ -16,19 +15,17 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-import h2.config
-import h2.connection
 import h2.events
 import h2.exceptions
-import h2.settings
 from hyperframe.frame import GoAwayFrame
 
-from ..asgi.line import RECEIVED_AT_ONCE, Line
+from ..asgi.line import RECEIVED_AT_ONCE
 from ..errors import ClientDisconnected, ProtocolError
 from ..lifecycle import ClientGone
 from .exchange import StreamErrand
-from .frames import FrameMeter, TooMuchError
-from .head import FIELD_OVERHEAD, MalformedError, check_trailers
+from .frames import TooMuchError
+from .head import MalformedError, check_trailers
+from .sending import WINDOW, SendingLine
 from .stream import NO_ERROR, Stream
 
 if TYPE_CHECKING:
@@ -38,40 +35,27 @@ if TYPE_CHECKING:
     from ..connection import Connection
     from .asker import Asker
     from .pool import Home
-    from .writer import Fields
 
 log = logging.getLogger("loopless")
 
 # RFC 9113, 7.
 _PROTOCOL_ERROR, _REFUSED, _CALM = 0x1, 0x7, 0xB
 _LAST_STREAM = 2**31 - 1
-_WITHOUT_LIMIT = 2**31 - 1
 _FAREWELL = b"farewell"
 
-# What a client may send before it is told to go on: for a stream, and for the connection.
-_STREAM_WINDOW = 128 * 1024
-_WINDOW = 1024 * 1024
-_WINDOW_AT_FIRST = 65535
-# A frame of a body, so that streams take turns; and what leaves before others get a turn.
-_FRAME = 16384
-_A_TURN = 256 * 1024
-_FLUSHES_A_TURN = 4
-# Answers to pings, settings and the like that a client does not read: then it is not read either.
-_MOST_HELD = 256 * 1024
 # Seconds for the client to say that it knows of the farewell.
 _PATIENCE = 1.0
 
 
-class HTTP2Line(Line):
+class HTTP2Line(SendingLine):
     """A connection that has agreed on h2 in its handshake. Belongs to its loop.
 
     `home` has the threads that run a sync application; None where there is none.
     """
 
     __slots__ = (
-        "_flushing", "_frame_deadline", "_frames_seen", "_h2", "_held", "_leave_at", "_leaving",
-        "_lingering", "_meter", "_most", "_reader", "_shut", "_unread", "_wanting", "finishing",
-        "home", "streams", "template", "window",
+        "_frame_deadline", "_frames_seen", "_leave_at", "_leaving", "_lingering", "_most",
+        "_reader", "_unread", "home", "template",
     )  # fmt: skip
 
     def __init__(self, worker: LoopWorker, conn: Connection, home: Home | None = None) -> None:
@@ -82,56 +66,14 @@ class HTTP2Line(Line):
         self.home = home
         #: What the scopes of all streams begin with, unless proxies say something else of each.
         self.template = self.template_of(conn)
-        self.window = _STREAM_WINDOW
-        #: All streams of which something is still to come, the application's return included.
-        self.streams: dict[int, Stream] = {}
-        #: Streams whose last octet is with h2.
-        self.finishing: list[Stream] = []
-        # streams with something to send, in turn; and those whose client has no room for it
-        self._wanting: dict[int, Stream] = {}
-        self._shut: dict[int, Stream] = {}
         self._most = worker.config.http2.streams
-        self._meter = FrameMeter()
         self._frames_seen = -1
         self._frame_deadline = 0.0
-        self._flushing = False
-        self._held = 0
         self._unread = 0
         #: The client was told to open no more streams; and when it must have heard.
         self._leaving = False
         self._leave_at = 0.0
         self._lingering = False
-        self._h2 = self._connection()
-
-    def _connection(self) -> h2.connection.H2Connection:
-        limits = self.worker.config.limits
-        connection = h2.connection.H2Connection(
-            h2.config.H2Configuration(
-                client_side=False,
-                validate_inbound_headers=False,
-                normalize_inbound_headers=False,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
-        codes = h2.settings.SettingCodes
-        fields = limits.head + FIELD_OVERHEAD * limits.field_count
-        connection.local_settings = settings = h2.settings.Settings(
-            client=False,
-            initial_values={
-                codes.MAX_CONCURRENT_STREAMS: self._most,
-                codes.MAX_HEADER_LIST_SIZE: fields,
-                codes.INITIAL_WINDOW_SIZE: self.window,
-            },
-        )
-        # so much is taken apart, and answered with 431 if it is too much; beyond, the line is cut
-        connection.decoder.max_header_list_size = 2 * fields + _FRAME
-        connection.initiate_connection()
-        # h2 would end the connection over a stream too many, which may be from before it was told
-        settings.max_concurrent_streams = _WITHOUT_LIMIT
-        settings.acknowledge()
-        connection.increment_flow_control_window(_WINDOW - _WINDOW_AT_FIRST)
-        return connection
 
     def start(self) -> None:
         """Say what is allowed here, and wait for the first request. The handshake is done."""
@@ -231,7 +173,7 @@ class HTTP2Line(Line):
         if size and not event.data:
             self._meter.wasted(time.monotonic())
         self._unread += size
-        if self._unread >= _WINDOW // 2:
+        if self._unread >= WINDOW // 2:
             self.open_window(self._unread)
             self._unread = 0
         stream = self.streams.get(event.stream_id)
@@ -303,121 +245,7 @@ class HTTP2Line(Line):
         self.worker.served += 1
         stream.call(self.worker.app, body or None)
 
-    # ---- Out ------------------------------------------------------------------------------
-
-    def send_fields(self, stream: Stream, fields: Fields, *, end: bool) -> None:
-        """Give fields to h2."""
-        self._try(stream, self._h2.send_headers, stream.number, fields, end)
-
-    def send_body(self, stream: Stream, data: bytes | memoryview, *, end: bool) -> None:
-        """Give a frame to h2."""
-        self._try(stream, self._h2.send_data, stream.number, data, end)
-        self._meter.sent(len(data))
-
-    def _try(self, stream: Stream, function: Any, *arguments: Any) -> None:
-        try:
-            function(*arguments)
-        except h2.exceptions.ProtocolError as error:
-            # reset by h2 itself, in the very events that are being handled
-            stream.cut(str(error))
-
-    def room(self, number: int) -> int:
-        """How large the next frame of a stream may be."""
-        try:
-            window = self._h2.local_flow_control_window(number)
-        except h2.exceptions.ProtocolError:
-            return 0
-        return min(window, self._h2.max_outbound_frame_size)
-
-    def open_window(self, size: int, number: int | None = None) -> None:
-        """Let the client send `size` octets more, on a stream or on the connection."""
-        try:
-            self._h2.increment_flow_control_window(size, number)
-        except (h2.exceptions.ProtocolError, KeyError):
-            log.debug("A window of a stream that is over was not opened")
-
-    def reset(self, number: int, code: int) -> None:
-        """Tell the client that a stream is over."""
-        try:
-            self._h2.reset_stream(number, code)
-        except h2.exceptions.ProtocolError:
-            log.debug("A stream that is over was not reset")
-
-    def wants(self, stream: Stream) -> None:
-        """`stream` has something to send."""
-        self._shut.pop(stream.number, None)
-        self._wanting[stream.number] = stream
-
-    def flush(self) -> None:
-        """Send what there is, as far as windows and kernel have room."""
-        if self._flushing or self.closed:
-            return
-        self._flushing = True
-        try:
-            for _ in range(_FLUSHES_A_TURN):
-                self._fill()
-                data = self._h2.data_to_send()
-                if not data:
-                    break
-                self.write(data)
-                if self.conn.outgoing is not None:
-                    self._hold(len(data))
-                    break
-            else:
-                self.worker.loop.call_soon(self.flush)
-        except ClientDisconnected as error:
-            self._flushing = False
-            self.lost(str(error))
-            return
-        finally:
-            self._flushing = False
-        self._finished()
-
-    def _fill(self) -> None:
-        """Give h2 what it may send, a frame of each stream in turn."""
-        wanting = self._wanting
-        left = _A_TURN
-        while wanting and left > 0 and self.conn.outgoing is None:
-            number, stream = next(iter(wanting.items()))
-            del wanting[number]
-            before = stream.sent
-            if stream.closed or stream.finished:
-                continue
-            if stream.send(_FRAME):
-                wanting[number] = stream
-            elif stream.outbox.size and not stream.closed:
-                self._shut[number] = stream
-            left -= stream.sent - before
-
-    def _hold(self, size: int) -> None:
-        """The kernel is full; a client that makes answers and reads none is not read either."""
-        self._held += size
-        if self._held > _MOST_HELD:
-            self.pause_reading()
-
-    def flushed(self) -> None:
-        self._held = 0
-        if self._lingering:
-            return
-        self.resume_reading()
-        self._finished()
-        self.flush()
-
-    def _finished(self) -> None:
-        """See to the streams whose answer is with the kernel, and to the end of the connection."""
-        if self.conn.outgoing is None:
-            while self.finishing:
-                stream = self.finishing.pop()
-                stream.completed(complete=True)
-                if not stream.received and not stream.discards():
-                    stream.reset(NO_ERROR, "its request was answered before it was whole")
-                self.settle(stream)
-            if self._leaving and not self._leave_at and not self.streams and not self.closed:
-                self._end()
-
-    def _forget(self, stream: Stream) -> None:
-        self._wanting.pop(stream.number, None)
-        self._shut.pop(stream.number, None)
+    # ---- Streams that end -----------------------------------------------------------------
 
     def settle(self, stream: Stream) -> None:
         """Let go of `stream` if nothing of it is to come any more."""
@@ -435,6 +263,14 @@ class HTTP2Line(Line):
         """`stream` has no end of its own. Where all are like that nobody waits for the line."""
         stream.endless = True
         self.conn.endless = all(each.endless for each in self.streams.values())
+
+    def flushed(self) -> None:
+        if not self._lingering:
+            super().flushed()
+
+    def _all_is_out(self) -> None:
+        if self._leaving and not self._leave_at and not self.streams and not self.closed:
+            self._end()
 
     # ---- Time -----------------------------------------------------------------------------
 
