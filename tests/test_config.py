@@ -52,7 +52,7 @@ def test_names_are_unique_and_every_field_is_an_option() -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=name_of)
 def test_row(option: Option) -> None:
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", option.name)
+    assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", option.name)
     assert option.flag == "--" + option.name.replace("_", "-")
     assert re.search(r"\.$", option.help)
     assert option.convert(option.default) == option.default
