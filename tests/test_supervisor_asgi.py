@@ -244,7 +244,7 @@ def test_a_new_application_that_is_never_ready(
     server.await_line("The new application is not served, the old one goes on: ")
     (told,) = (line for line in server.lines if "is not served" in line)
     assert "was not ready within 3 seconds; give more with start_timeout" in told
-    assert server.said("in wait_for_ever"), "where it was"
+    assert server.said("in wait_for_ever"), "".join(server.lines)
     assert server.get().split()[0] == "old"
     assert server.ready_workers() == before
     write(tmp_path, APP.format(version="mended"))

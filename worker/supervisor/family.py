@@ -107,6 +107,11 @@ class Family:
         self._selector.register(made.channel, selectors.EVENT_READ, made)
         return made
 
+    def has_begun(self, child: Child) -> None:
+        """The time of `child` counts from now: on a busy machine its first turn may come late."""
+        if child.phase is Phase.STARTING and not child.dismissed:
+            child.deadline = self._start_deadline()
+
     def _start_deadline(self) -> float:
         """Until when a process that is born now must be ready; 0 without an end."""
         return time.monotonic() + self._patience + _LAST_WORDS if self._patience else 0.0

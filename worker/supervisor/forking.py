@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..config import ServerConfig
 from ..server import Served, Server
 from ..settings import ConfigError
-from .channel import LONGEST_TEXT, Message
+from .channel import LONGEST_TEXT, Channel, Message
 
 if TYPE_CHECKING:
     from ..metrics.ledger import Ledger
@@ -140,15 +140,16 @@ def _nothing() -> None:
 
 
 @contextlib.contextmanager
-def in_time(config: ServerConfig) -> Iterator[None]:
+def in_time(config: ServerConfig, channel: Channel) -> Iterator[None]:
     """For what a process does until it is ready: if that takes too long, say where it is.
 
-    The supervisor kills it then. The interpreter says it on a thread of its own, so that not even
-    code that keeps the GIL can hinder it.
+    The supervisor, which is told by `channel` that the time counts, kills it then. The interpreter
+    says it on a thread of its own, so that not even code that keeps the GIL can hinder it.
     """
     seconds = config.processes.start_timeout
     if seconds:
         faulthandler.dump_traceback_later(seconds, file=_STDERR)
+        channel.send({"begun": True})
     try:
         yield
     finally:

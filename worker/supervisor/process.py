@@ -36,7 +36,7 @@ def run(job: Job, sock: socket.socket, loaded: Loaded | None = None, *, page: in
     channel = Channel(sock)
     sockets = job.take_sockets()
     try:
-        with in_time(job.config):
+        with in_time(job.config, channel):
             if loaded is None:
                 loaded = job.load()
             server = job.build(loaded.app, sockets)

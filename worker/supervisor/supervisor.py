@@ -219,6 +219,8 @@ class Supervisor(Phased):
         for message in self._family.listen(child):
             if "failed" in message:
                 child.failed, child.trace = message["failed"], message["trace"]
+            elif "begun" in message:
+                self._family.has_begun(child)
             elif isinstance(child, Worker):
                 self._hear_worker(child, message)
             elif isinstance(child, Template):

@@ -26,7 +26,7 @@ def run(job: Job, sock: socket.socket) -> int:
     """Import the application, then fork a worker for each that is asked for; the exit code."""
     channel = Channel(sock)
     try:
-        with in_time(job.config):
+        with in_time(job.config, channel):
             loaded = job.load()
     except BaseException as error:
         channel.send(failure(error))
