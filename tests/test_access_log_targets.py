@@ -28,7 +28,8 @@ from loopless.worker.log_format import compile_format, fitted
 from loopless.worker.log_target import FileTarget, Target, open_target, parse_syslog
 from loopless.worker.settings import Limits
 
-from .supervised import Supervised, until
+from .supervised import Supervised
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]

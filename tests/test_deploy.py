@@ -20,7 +20,8 @@ import yaml
 
 from loopless import ServerConfig
 
-from .supervised import Load, Supervised, receive, until
+from .supervised import Load, Supervised, receive
+from .waiting import until
 
 # Seconds that the supervisor gives to what is over its time, and then to be killed.
 CUT = 7

@@ -24,6 +24,7 @@ from loopless import ThreadedServer
 from loopless.adapters import WSGIApp, as_sync_app
 from loopless.adapters.flask import FlaskApp
 
+from .waiting import until
 from .wire_client import Answer, Client
 
 Serve = Callable[..., ThreadedServer]
@@ -417,13 +418,6 @@ def test_worker_threads_begin_with_an_empty_context(serve: Serve, connect: Conne
 
     server = contextvars.copy_context().run(start)
     assert connect(server).get("/").body == b"empty"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 # A view's teardown runs once more when the stream that keeps its context is closed.

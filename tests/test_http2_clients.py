@@ -20,7 +20,8 @@ from loopless import ConfigError, Request, Response, ThreadedServer
 
 from .certificates import Authority
 from .http2_client import Http2Client
-from .supervised import APP, Supervised, until
+from .supervised import APP, Supervised
+from .waiting import until
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Http2Client]

@@ -26,6 +26,7 @@ from loopless.worker.errors import StartupError
 from loopless.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer, read_body
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -88,14 +89,6 @@ class Both:
 @pytest.fixture
 def both() -> Both:
     return Both()
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Return when `condition` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.002)
 
 
 def post(path: str, body: bytes, *, more: str = "") -> bytes:

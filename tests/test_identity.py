@@ -25,7 +25,8 @@ from loopless.worker.identity import find_identity
 from loopless.worker.pid_file import pid_file
 
 from .certificates import Authority
-from .supervised import APP, Load, Supervised, receive, until
+from .supervised import APP, Load, Supervised, receive
+from .waiting import until
 
 Start = Callable[..., Supervised]
 ROOT = Path(__file__).resolve().parent.parent

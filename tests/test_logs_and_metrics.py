@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from .supervised import Supervised, until
+from .supervised import Supervised
 from .test_metrics import Numbers, metrics_url
+from .waiting import until
 
 APP = """
 def app(environ, start_response):

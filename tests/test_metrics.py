@@ -33,7 +33,8 @@ from loopless.worker.metrics.text import counted, render
 
 from .asgi_tools import UPGRADE, Receive, Scope, Send, answer, no_lifespan, read_body
 from .certificates import Authority
-from .supervised import APP, Supervised, until
+from .supervised import APP, Supervised
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from loopless import ThreadedServer
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan
-from .supervised import until
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]

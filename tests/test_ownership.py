@@ -34,17 +34,10 @@ from loopless.worker.listener import connect as connection_on
 from loopless.worker.poller import Poller
 from loopless.worker.pollers import EpollPoller
 
+from .waiting import until
 from .wire_client import Client
 
 looks: list[str] = []
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Return when `condition` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 class GivenAway(Connection):  # type: ignore[misc]

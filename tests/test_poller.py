@@ -22,6 +22,7 @@ from loopless.worker.distributor import QueuePoller
 from loopless.worker.poller import connection_limit
 from loopless.worker.pollers import EpollPoller, make_poller
 
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -32,14 +33,6 @@ POLLERS = [
     pytest.param("kqueue", marks=pytest.mark.skipif(not hasattr(select, "kqueue"), reason="BSD")),
     "queue",
 ]
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Return when `condition` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.002)
 
 
 def app(environ: dict[str, Any], start_response: Any) -> Any:

@@ -28,7 +28,7 @@ from loopless.worker.supervisor.process import Wear
 
 from .asgi_tools import answer, no_lifespan
 from .certificates import Authority
-from .supervised import until
+from .waiting import until
 from .wire_client import Client
 
 # ---- Phases -------------------------------------------------------------------------------

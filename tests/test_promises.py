@@ -23,19 +23,12 @@ from loopless.worker.poller import Poller
 from loopless.worker.pollers import make_poller
 
 from .recorder import Recorder
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Client]
 Environ = dict[str, Any]
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Return when `condition` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.002)
 
 
 def hello(environ: Environ, start_response: Any) -> list[bytes]:

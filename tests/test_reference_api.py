@@ -23,6 +23,7 @@ from loopless.worker.response import imf_fixdate
 from loopless.worker.settings import Limits
 from loopless.worker.sync_worker import _classify_request, _RequestMeta
 
+from .waiting import until
 from .wire_client import Client
 
 POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -139,14 +140,6 @@ def test_a_signature_is_the_pages(owner: Any, name: str, row: Row) -> None:
 
 
 # ---- What each of them does ----------------------------------------------------------------
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Return when `condition` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.002)
 
 
 def app(request: Request) -> Response | None:

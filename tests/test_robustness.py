@@ -18,20 +18,13 @@ import pytest
 
 from loopless import ThreadedServer
 
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Client]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 MIB = 1024 * 1024
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Return when `condition` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 # ---- A server in a process of its own --------------------------------------------------------

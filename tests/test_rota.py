@@ -15,15 +15,9 @@ import pytest
 from loopless import ThreadedServer
 from loopless.worker.rota import Rota
 
+from .waiting import until
+
 Serve = Callable[..., ThreadedServer]
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Return when `condition` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.0005)
 
 
 def running_has(running: list[threading.Event], gate: threading.Event) -> bool:

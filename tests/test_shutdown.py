@@ -17,19 +17,12 @@ import pytest
 from loopless import ThreadedServer
 from loopless.worker.connection import State
 
+from .waiting import until
 from .wire_client import Client, refuses
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Client]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Return when `condition` holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.002)
 
 
 class App:

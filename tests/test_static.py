@@ -25,7 +25,8 @@ from loopless.worker.static.folders import check_static
 
 from .asgi_tools import answer
 from .certificates import Authority
-from .supervised import APP, Supervised, until
+from .supervised import APP, Supervised
+from .waiting import until
 from .wire_client import Answer, Client
 
 Serve = Callable[..., ThreadedServer]

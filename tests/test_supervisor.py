@@ -21,7 +21,8 @@ from loopless import serve as serve_here
 from loopless.worker import ConfigError
 
 from .certificates import Authority
-from .supervised import APP, Load, Start, receive, starting, until, write
+from .supervised import APP, Load, Start, receive, starting, write
+from .waiting import until
 from .wire_client import refuses
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from .asgi_tools import UPGRADE
-from .supervised import Load, Start, Supervised, receive, starting, until, write
+from .supervised import Load, Start, Supervised, receive, starting, write
+from .waiting import until
 
 APP = """
 import asyncio, os, pathlib, time

@@ -20,7 +20,8 @@ from loopless.worker import Bind, ConfigError
 from loopless.worker.listener import open_socket, parse_bind
 from loopless.worker.systemd import Notifier, inherited_sockets
 
-from .supervised import APP, Supervised, receive, until
+from .supervised import APP, Supervised, receive
+from .waiting import until
 
 
 class Manager:

@@ -34,7 +34,7 @@ from loopless.worker.settings import Tls
 from loopless.worker.tls_context import make_context
 
 from .certificates import PASSWORD, Authority, openssl
-from .supervised import until
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
