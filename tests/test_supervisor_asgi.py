@@ -94,7 +94,7 @@ def ask(server: Supervised, path: str, fields: str = "") -> socket.socket:
 def test_reloads_lose_nothing_and_each_worker_has_its_lifespan(
     start: Start, tmp_path: Path, extra: tuple[str, ...]
 ) -> None:
-    server = start(*extra)
+    server = start("--loops", "1", *extra)  # each would have a lifespan
     with Load(server.port) as load:
         for turn in range(1, 4):
             load.more()
