@@ -96,7 +96,7 @@ class Supervised:
         self.process.send_signal(number)
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """End it, and wait; the exit code."""
+        """End it, or with 0 only wait; the exit code."""
         if self.process.poll() is None:
             self.send(number)
         code = self.process.wait(30)

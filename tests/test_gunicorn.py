@@ -120,7 +120,7 @@ def test_a_request_in_flight_is_answered_at_the_end(gunicorn: Start, tmp_path: P
     server.await_line("Handling signal: term")
     (tmp_path / "go on").touch()
     thread.join(20)
-    assert server.end() == 0
+    assert server.end(0) == 0
     assert answers
     assert answers[0].startswith("1 ")
 

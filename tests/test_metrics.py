@@ -608,7 +608,7 @@ def test_not_ready_while_the_workers_drain(start: Callable[..., Supervised]) -> 
         until(lambda: fetch(url, "/readyz") == (503, "draining\n"))
         assert fetch(url, "/healthz")[0] == 200
         assert Numbers(url)["requests_total", "GET", "2xx"] == 1
-    assert server.end() == 0
+    assert server.end(0) == 0
 
 
 def test_a_worker_keeps_no_connection_of_the_supervisors_open(

@@ -92,7 +92,7 @@ def test_a_request_in_flight_is_answered_at_the_end(
         head, body = receive(client)
     assert body == b"late answer"
     assert b"Connection: close" in head
-    assert server.end() == 0
+    assert server.end(0) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
