@@ -167,6 +167,57 @@ class Connection:
         "worker",
     )
 
+    #: Who is at the other end of the socket.
+    peer: Address
+    #: For whom the request under way comes, and as what: a trusted proxy may say it.
+    client: Address
+    #: The same for the connection itself, where proxies are trusted.
+    direct: Origin | None
+    #: Octets go through TLS, whatever a proxy says of the scheme.
+    encrypted: bool
+    #: A PROXY header that is not whole yet.
+    preface: Header | None
+    #: When the wait ends, in the seconds of `time.monotonic`.
+    deadline: float
+    #: The poller's own mark: whether the kernel knows the descriptor.
+    registered: bool
+    #: TLS may have to write in order to read; the poller then looks for room to send.
+    wants_write: bool
+    #: The socket is somebody else's now.
+    abandoned: bool
+    #: The socket blocks: whoever serves it reads on instead of parking it.
+    blocking: bool
+    #: A WebSocket or an event stream, which a server that stops cannot wait for.
+    endless: bool
+    #: What the client still sends must be read before the connection is closed.
+    linger: bool
+    #: What has come and is not looked at yet.
+    buffer: bytes
+    #: A head that arrives in pieces, and how much of it was searched for its end.
+    pieces: bytearray | None
+    #: The octets of the last request, if it had no body, and what they say.
+    repeated: bytes | None
+    repeated_head: RequestReceived | None
+    #: For the head that has begun to arrive; 0 when none has.
+    head_deadline: float
+    head: RequestReceived | None
+    body: BodyReceiver | None
+    #: What the kernel has not taken of an answer.
+    outgoing: Outgoing | None
+    #: Nothing has happened to the answer that is under way but that it was sent.
+    usual: bool
+    #: Whether the connection may carry another request after this answer.
+    persistent: bool
+    #: The thread that runs the request, for what the application asks of it.
+    worker: SyncWorker | None
+    notes: dict[Any, Any]
+    stream_writer: StreamWriter | None
+    hijacked: HijackedSocket | None
+    #: Of the request under way, where requests have ids.
+    request_id: str
+    #: What a lifecycle collector will be told when the answer is out; else None.
+    record: Record | None
+
     def __init__(
         self,
         sock: socket.socket | TLSSocket,
@@ -180,65 +231,43 @@ class Connection:
         self.fd = sock.fileno()
         self.recv = sock.recv
         self.send = sock.send
-        #: Who is at the other end of the socket.
         self.peer = client
-        #: For whom the request under way comes, and as what: a trusted proxy may say it.
         self.client = client
         self.client_port = str(client[1])
         self.server = server
         self.scheme = scheme
         self.prefix = ""
-        #: The same for the connection itself, where proxies are trusted.
-        self.direct: Origin | None = None
-        #: Octets go through TLS, whatever a proxy says of the scheme.
+        self.direct = None
         self.encrypted = scheme == "https"
-        #: A PROXY header that is not whole yet.
-        self.preface: Header | None = None
+        self.preface = None
         self.state = state
-        #: When the wait ends, in the seconds of `time.monotonic`.
         self.deadline = 0.0
-        #: The poller's own mark: whether the kernel knows the descriptor.
         self.registered = False
-        #: TLS may have to write in order to read; the poller then looks for room to send.
         self.wants_write = False
-        #: The socket is somebody else's now.
         self.abandoned = False
         self.requests = 0
-        #: The socket blocks: whoever serves it reads on instead of parking it.
         self.blocking = False
-        #: A WebSocket or an event stream, which a server that stops cannot wait for.
         self.endless = False
-        #: What the client still sends must be read before the connection is closed.
         self.linger = False
-        #: What has come and is not looked at yet.
         self.buffer = b""
-        #: A head that arrives in pieces, and how much of it was searched for its end.
-        self.pieces: bytearray | None = None
+        self.pieces = None
         self.scanned = 0
         self.skipped = 0
-        #: The octets of the last request, if it had no body, and what they say.
-        self.repeated: bytes | None = None
-        self.repeated_head: RequestReceived | None = None
-        #: For the head that has begun to arrive; 0 when none has.
+        self.repeated = None
+        self.repeated_head = None
         self.head_deadline = 0.0
-        self.head: RequestReceived | None = None
-        self.body: BodyReceiver | None = None
+        self.head = None
+        self.body = None
         self.continued = False
-        #: What the kernel has not taken of an answer.
-        self.outgoing: Outgoing | None = None
-        #: Nothing has happened to the answer that is under way but that it was sent.
+        self.outgoing = None
         self.usual = True
-        #: Whether the connection may carry another request after this answer.
         self.persistent = False
-        #: The thread that runs the request, for what the application asks of it.
-        self.worker: SyncWorker | None = None
-        self.notes: dict[Any, Any] = _NO_NOTES
-        self.stream_writer: StreamWriter | None = None
-        self.hijacked: HijackedSocket | None = None
-        #: Of the request under way, where requests have ids.
+        self.worker = None
+        self.notes = _NO_NOTES
+        self.stream_writer = None
+        self.hijacked = None
         self.request_id = ""
-        #: What a lifecycle collector will be told when the answer is out; else None.
-        self.record: Record | None = None
+        self.record = None
 
     def become(self, state: State) -> None:
         """Move to `state`. Raises `IllegalTransition` where the table has no such step."""

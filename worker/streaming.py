@@ -60,7 +60,7 @@ def stream_body(worker: SyncWorker, conn: Connection, request: Request, response
     try:
         if conn.stream_writer is not None:
             _send_rest(worker, conn, conn.stream_writer, blocks_of(response))
-        elif _has_no_body(request, response):
+        elif has_no_body(request, response):
             conn.stream_writer = _begin(worker, conn, request, response)
             conn.stream_writer.finish_with(b"")
         else:
@@ -103,7 +103,8 @@ def _begin(
     return worker.writer.stream(conn, request.head, response, conn.persistent)
 
 
-def _has_no_body(request: Request, response: Response) -> bool:
+def has_no_body(request: Request, response: Response) -> bool:
+    """Whether nothing may follow the head of this answer."""
     return request.method == "HEAD" or response.code in (204, 304)
 
 
@@ -115,17 +116,28 @@ def is_event_stream(response: Response) -> bool:
     )
 
 
-def _send_blocks(
-    worker: SyncWorker, conn: Connection, request: Request, response: Response
-) -> None:
-    declared = any(name.lower() == "content-length" for name, _ in response.headers)
-    if not declared:
-        _lend(worker, conn, request, State.STREAMING)
-    blocks = blocks_of(response)
+def declares_length(response: Response) -> bool:
+    """Whether the application has said how long the body will be."""
+    return any(name.lower() == "content-length" for name, _ in response.headers)
+
+
+def begun(response: Response, blocks: Iterator[bytes]) -> tuple[Response, bytes]:
+    """`response` as the application wants it by then, and its first block; empty without one."""
     first = next(blocks, b"")
     if response.revise is not None:
         status, headers = response.revise()
         response = Response(status, headers, response.body)
+    return response, first
+
+
+def _send_blocks(
+    worker: SyncWorker, conn: Connection, request: Request, response: Response
+) -> None:
+    declared = declares_length(response)
+    if not declared:
+        _lend(worker, conn, request, State.STREAMING)
+    blocks = blocks_of(response)
+    response, first = begun(response, blocks)
     if not first:
         empty = Response(response.status, response.headers, b"")
         conn.persistent = worker.writer.answer(conn, request.head, empty, conn.persistent)

@@ -24,7 +24,7 @@ from ..failures import failed
 from ..lifecycle import Refused, StreamClosed, StreamOpened
 from ..messages import FileBody, HeaderList, Request, RequestReceived, Response
 from ..request_id import enter, named
-from ..streaming import blocks_of, is_event_stream
+from ..streaming import begun, blocks_of, declares_length, has_no_body, is_event_stream
 from .head import with_length
 from .writer import HTTP2Writer, Rendered
 
@@ -151,10 +151,10 @@ class StreamErrand(Errand):
     def _respond(self, request: Request, response: Response) -> None:
         body = response.body
         if self._writer is not None:
-            self._send_rest(self._writer, response)
+            self._send_blocks(self._writer, blocks_of(response))
         elif isinstance(body, (bytes, list, FileBody)):
             self._answer(response)
-        elif request.method == "HEAD" or response.code in (204, 304):
+        elif has_no_body(request, response):
             self._give(self._render(response, None), [])
         else:
             self._iterate(request, response)
@@ -182,14 +182,11 @@ class StreamErrand(Errand):
 
     def _iterate(self, request: Request, response: Response) -> None:
         """Send a body that is being made, as `streaming.stream_body` does."""
-        declared = any(name.lower() == "content-length" for name, _ in response.headers)
+        declared = declares_length(response)
         if not declared:
             self._lend(request)
         blocks = blocks_of(response)
-        first = next(blocks, b"")
-        if response.revise is not None:
-            status, headers = response.revise()
-            response = Response(status, headers, response.body)
+        response, first = begun(response, blocks)
         if not first:
             self._answer(Response(response.status, response.headers, b""))
             return
@@ -202,9 +199,6 @@ class StreamErrand(Errand):
         self._writer = writer = ThreadStream(self, rendered, endless=is_event_stream(response))
         writer.write(first)
         self._send_blocks(writer, blocks)
-
-    def _send_rest(self, writer: ThreadStream, response: Response) -> None:
-        self._send_blocks(writer, blocks_of(response))
 
     def _send_blocks(self, writer: ThreadStream, blocks: Any) -> None:
         line = self._stream.line
