@@ -143,24 +143,15 @@ def write(folder: Path, text: str) -> None:
     (folder / "new.tmp").replace(folder / "app.py")
 
 
-class Load:
-    """Clients with connections that are kept alive, one request after the other, counted."""
+class Clients:
+    """Threads that ask, each until it is over, and what they have counted."""
 
-    def __init__(self, port: int, clients: int = 8, context: ssl.SSLContext | None = None) -> None:
-        self.clients = clients
+    def __init__(self, count: int) -> None:
         self.answers = 0
         self.failures: list[str] = []
-        #: Who answered the last request on a connection that failed.
-        self.losers: list[int] = []
-        self._port = port
-        self._context = context
-        #: The certificates that the server has shown.
-        self.certificates: set[bytes | None] = set()
-        #: Who has answered.
-        self.pids: set[int] = set()
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
         for thread in self._threads:
             thread.start()
 
@@ -171,6 +162,31 @@ class Load:
         self._over.set()
         for thread in self._threads:
             thread.join(30)
+
+    def _run(self) -> None:
+        """What a thread does until `_over` is set."""
+        raise NotImplementedError
+
+    def more(self, count: int = 50) -> None:
+        """Wait until so many more requests were answered."""
+        wanted = self.answers + count
+        until(lambda: self.answers >= wanted)
+
+
+class Load(Clients):
+    """Clients with connections that are kept alive, one request after the other."""
+
+    def __init__(self, port: int, clients: int = 8, context: ssl.SSLContext | None = None) -> None:
+        self.clients = clients
+        #: Who answered the last request on a connection that failed.
+        self.losers: list[int] = []
+        self._port = port
+        self._context = context
+        #: The certificates that the server has shown.
+        self.certificates: set[bytes | None] = set()
+        #: Who has answered.
+        self.pids: set[int] = set()
+        super().__init__(clients)
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -201,11 +217,6 @@ class Load:
         wrapped = self._context.wrap_socket(sock, server_hostname="127.0.0.1")
         self.certificates.add(wrapped.getpeercert(binary_form=True))
         return wrapped
-
-    def more(self, count: int = 50) -> None:
-        """Wait until so many more requests were answered."""
-        wanted = self.answers + count
-        until(lambda: self.answers >= wanted)
 
 
 def receive(sock: socket.socket) -> tuple[bytes, bytes]:

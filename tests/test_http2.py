@@ -16,35 +16,15 @@ from flask import Response as FlaskResponse
 from flask import request as flask_request
 
 from loopless import Request, Response, ThreadedServer
-from loopless.worker.lifecycle import ClientGone, LifecycleEvent, ResponseCompleted
+from loopless.worker.lifecycle import ClientGone, ResponseCompleted
 
 from .certificates import Authority
 from .http2_client import Http2Client
+from .recorder import Recorder
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Http2Client]
 MIB = 1024 * 1024
-
-
-class Events:
-    """A collector whose events a test waits for."""
-
-    def __init__(self) -> None:
-        self.events: list[LifecycleEvent] = []
-        self._changed = threading.Condition()
-
-    def record(self, event: LifecycleEvent) -> None:
-        with self._changed:
-            self.events.append(event)
-            self._changed.notify_all()
-
-    def wait(self, kind: type, count: int = 1) -> list[Any]:
-        def found() -> list[Any]:
-            return [event for event in self.events if type(event) is kind]
-
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(found()) >= count, 10), self.events
-            return found()
 
 
 def echo(request: Request) -> Response:
@@ -404,30 +384,31 @@ def test_http1_beside_it(serve_http2: Serve, authority: Authority) -> None:
 
 
 def test_events(serve_http2: Serve, http2: Connect) -> None:
-    events = Events()
+    recorder = Recorder()
 
     def app(request: Request) -> Response:
         if request.path == "/stream":
             return Response(200, [], iter([b"a", b"b"]))
         return Response(201, [], b"four")
 
-    client = http2(serve_http2(app, lifecycle_collector=events))
+    client = http2(serve_http2(app, lifecycle_collector=recorder))
     client.fetch("/")
     client.fetch("/stream")
     client.close()
-    completed = events.wait(ResponseCompleted, 2)
+    recorder.until(ResponseCompleted, 2)
+    completed = recorder.of(ResponseCompleted)
     assert [(e.status, e.body_bytes, e.complete) for e in completed] == [
         (201, 4, True),
         (200, 2, True),
     ]
-    names = [type(event).__name__ for event in events.events]
+    names = [type(event).__name__ for event in recorder.events]
     assert names.count("RequestStarted") == 2
     assert names.count("StreamOpened") == names.count("StreamClosed") == 1
     assert names[0] == "ConnectionOpened"
 
 
 def test_a_client_that_leaves(serve_http2: Serve, http2: Connect) -> None:
-    events = Events()
+    recorder = Recorder()
     begun, going = threading.Event(), threading.Event()
 
     def app(request: Request) -> Response:
@@ -435,13 +416,14 @@ def test_a_client_that_leaves(serve_http2: Serve, http2: Connect) -> None:
         assert going.wait(10)
         return Response(200, [], b"late")
 
-    client = http2(serve_http2(app, lifecycle_collector=events))
+    client = http2(serve_http2(app, lifecycle_collector=recorder))
     client.get()
     assert begun.wait(10)
     client.close()
-    events.wait(ClientGone)
+    recorder.until(ClientGone)
     going.set()
-    assert not events.wait(ResponseCompleted)[0].complete
+    recorder.until(ResponseCompleted)
+    assert not recorder.of(ResponseCompleted)[0].complete
 
 
 def test_the_access_log(serve_http2: Serve, http2: Connect, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +20,7 @@ from loopless import ConfigError, Request, Response, ThreadedServer
 
 from .certificates import Authority
 from .http2_client import Http2Client
-from .supervised import APP, Supervised
+from .supervised import APP, Clients, Supervised
 from .waiting import until
 
 Serve = Callable[..., ThreadedServer]
@@ -294,28 +294,14 @@ def test_what_does_not_end_is_cut(serve_http2: Serve, http2: Connect) -> None:
         assert client.answers[number].ended is bool(sent)
 
 
-class Load:
+class Load(Clients):
     """Clients that ask again and again, several streams at once, and heed what GOAWAY says."""
 
-    def __init__(self, port: int, authority: Authority, clients: int = 4) -> None:
-        self.answers = 0
+    def __init__(self, port: int, authority: Authority) -> None:
         self.repeated = 0
-        self.failures: list[str] = []
         self.versions: set[str] = set()
         self._port, self._authority = port, authority
-        self._over = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-        for thread in self._threads:
-            thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(30)
+        super().__init__(4)
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -346,10 +332,6 @@ class Load:
             with self._lock:
                 self.answers += 1
                 self.versions.add(answer.body.split()[0].decode())
-
-    def more(self, count: int = 50) -> None:
-        wanted = self.answers + count
-        until(lambda: self.answers >= wanted)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
