@@ -20,7 +20,7 @@ class Asker:
     """
 
     __slots__ = (
-        "client", "client_port", "direct", "peer", "prefix", "request_id", "scheme", "server",
+        "client", "client_port", "direct", "encrypted", "peer", "prefix", "request_id", "scheme", "server",
         "sock",
     )  # fmt: skip
 
@@ -31,6 +31,7 @@ class Asker:
         self.client_port = conn.client_port
         self.server = conn.server
         self.scheme = conn.scheme
+        self.encrypted = conn.encrypted
         self.prefix = conn.prefix
         self.direct: Origin | None = conn.direct
         self.request_id = ""
