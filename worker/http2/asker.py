@@ -20,8 +20,8 @@ class Asker:
     """
 
     __slots__ = (
-        "client", "client_port", "direct", "encrypted", "peer", "prefix", "request_id", "scheme", "server",
-        "sock",
+        "client", "client_port", "direct", "encrypted", "peer", "prefix", "request_id", "scheme",
+        "server", "sock",
     )  # fmt: skip
 
     def __init__(self, conn: Connection) -> None:
