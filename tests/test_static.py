@@ -575,7 +575,7 @@ def test_what_loopless_needs_for_it() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 2
-    wanted = "loopless: --static: whitenoise is missing; pip install 'loopless[static]'\n"
+    wanted = "loopless: --static: whitenoise is missing; pip install whitenoise\n"
     assert done.stderr == wanted
 
 

@@ -74,7 +74,7 @@ def require_h2() -> None:
     try:
         import h2.connection  # noqa: F401
     except ImportError:
-        raise ConfigError("http2: h2 is not installed; pip install 'loopless[h2]'") from None
+        raise ConfigError("http2: h2 is not installed; pip install h2") from None
 
 
 def check(tls: Tls) -> None:

@@ -265,7 +265,7 @@ class HTTPLine(RequestLine):
         try:
             from .websocket import Session
         except ImportError:
-            log.error("A WebSocket was refused: wsproto is missing; pip install 'loopless[asgi]'")
+            log.error("A WebSocket was refused: wsproto is missing; pip install wsproto")
             self.refuse(501, "Not Implemented")
             return
         Session.open(self, head)

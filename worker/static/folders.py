@@ -23,7 +23,7 @@ try:
         Redirect,
     )
 except ImportError:
-    raise ConfigError("static: whitenoise is missing; pip install 'loopless[static]'") from None
+    raise ConfigError("static: whitenoise is missing; pip install whitenoise") from None
 
 if TYPE_CHECKING:
     from ..settings import Static
