@@ -322,6 +322,32 @@ def test_descriptor_limit_is_raised(start: Callable[..., Running], tmp_path: Pat
     assert server.get() == "(4096, 4096)"
 
 
+def test_where_there_is_no_posix(tmp_path: Path) -> None:
+    """As on Windows: the modules can be imported, and what is missing is told in a line."""
+    (tmp_path / "app.py").write_text(APP)
+    script = Path(__file__).parent / "apps" / "without_posix.py"
+    command = [sys.executable, "-W", "error", str(script)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            message = Running(process).message
+            assert message.startswith("2\n2\n2\n2\n2\nloopless ")
+            site, metrics = (url.rstrip() for url in re.findall(r"http:\S+\s", message))
+            for url, expected in ((f"{site}/hello", "/hello"), (metrics, "loopless_ready 1")):
+                with urllib.request.urlopen(url, timeout=10) as response:
+                    assert expected in response.read().decode()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, "stopping\n")
+    assert re.findall(r"^loopless: (--[\w-]+): this system ", err, re.MULTILINE) == (
+        "--workers --bind --user --reuse-port --access-log".split()
+    )
+    assert err.count("\n") == 5
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
 def test_nobody_reads_the_start_message(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     read, write = os.pipe()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ..config import gil_enabled
+from ..cores import available_cores
 from ..settings import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def loop_count(config: ServerConfig) -> int:
     """How many loops serve: as told, else one, and one a core where there is no GIL."""
     if config.asgi.loops:
         return config.asgi.loops
-    return 1 if gil_enabled() else max(os.cpu_count() or 1, 1)
+    return 1 if gil_enabled() else available_cores()
 
 
 def _eager() -> Callable[..., asyncio.Task[None]]:
