@@ -38,9 +38,16 @@ class _Value(_ParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        del ctx, param
         words = (*self.option.choices, *filter(None, (self.option.word,)))
+        if not words and self.option.type not in (int, float):
+            return _files(ctx, param, incomplete)
         return [CompletionItem(c) for c in words if c.startswith(incomplete)]
+
+
+def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Leave it to the shell, which completes the names of files."""
+    del ctx, param
+    return [CompletionItem(incomplete, type="file")]
 
 
 class GroupedOption(click.Option):
@@ -136,7 +143,7 @@ def spelled_as_flag(message: str) -> str:
 
 def app_options() -> list[click.Parameter]:
     return [
-        click.Argument(["app"], required=False, envvar="LOOPLESS_APP"),
+        click.Argument(["app"], required=False, envvar="LOOPLESS_APP", shell_complete=_files),
         GroupedOption(
             ["--interface"],
             type=click.Choice(["auto", "wsgi", "sync", "asgi"]),

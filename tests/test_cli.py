@@ -611,21 +611,22 @@ def test_no_option_is_lost_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
         assert getattr(getattr(config, option.group), option.attribute) == wanted
 
 
-def test_shell_completion_knows_the_choices() -> None:
-    script = "import sys; from loopless.cli import main; sys.exit(main())"
-    settings = {
-        "_LOOPLESS_COMPLETE": "bash_complete",
-        "COMP_WORDS": "loopless --poller e",
-        "COMP_CWORD": "2",
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.stdout == "plain,epoll\n"
+def test_shell_completion(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_LOOPLESS_COMPLETE", "bash_complete")
+    for typed, offered in (
+        ("--poller e", "plain,epoll"),
+        ("--workers a", "plain,auto"),
+        ("--certfile c", "file,c"),
+        ("ap", "file,ap"),
+        ("--threads 1", ""),
+    ):
+        monkeypatch.setenv("COMP_WORDS", f"loopless {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+        with pytest.raises(SystemExit):
+            cli.main([])
+        assert capsys.readouterr().out.strip() == offered
 
 
 # ---- TLS ----------------------------------------------------------------------------------

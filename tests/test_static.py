@@ -537,8 +537,9 @@ def test_a_command_that_serves_files(
         if seen:
             assert server.get("/static/new.txt") == "new"
         else:
-            with pytest.raises(urllib.error.HTTPError, match="404"):
+            with pytest.raises(urllib.error.HTTPError, match="404") as caught:
                 server.get("/static/new.txt")
+            caught.value.close()
     finally:
         server.end()
 
@@ -561,7 +562,8 @@ def answered(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=20) as response:
             return bool(response.status == 200)
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as error:
+        error.close()
         return False
 
 
