@@ -700,14 +700,17 @@ def test_adhoc_is_for_the_local_names_and_those_that_are_bound(cache: Path, name
     authority = adhoc.authority_file(hosts)
     assert authority is not None
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        thread = threading.Thread(
-            target=lambda: context.wrap_socket(theirs, server_side=True).close()
-        )
-        thread.start()
-        with trusting(authority).wrap_socket(ours, server_hostname=name) as sock:
-            assert sock.recv(1) == b""
-        thread.join()
+
+    def echo() -> None:
+        with context.wrap_socket(theirs, server_side=True) as sock:
+            sock.sendall(sock.recv(1))
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    with ours, trusting(authority).wrap_socket(ours, server_hostname=name) as sock:
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+    thread.join()
 
 
 def test_adhoc_leaves_out_a_name_that_cannot_be_in_a_certificate(cache: Path) -> None:
