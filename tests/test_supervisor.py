@@ -316,13 +316,12 @@ def test_all_workers_show_one_made_up_certificate(start: Start, tmp_path: Path, 
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     with Load(server.port, 8, context) as load:
-        load.more(20)
+        until(lambda: len(load.pids) == 2)
         server.send(signal.SIGHUP)
         server.await_line("The new application is served")
         server.await_line("with code 0", 2)
-        load.more(20)
+        until(lambda: len(load.pids) == 4)
     assert not load.failures
-    assert len(load.pids) == 4
     assert len(load.certificates) == 1
 
 
