@@ -526,10 +526,10 @@ def test_serve_with_workers(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-W", "error", "-c", code]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
-        until((tmp_path / "here.sock").exists)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(20)
-            client.connect(str(tmp_path / "here.sock"))
+            # the file is there a moment before it is listened at
+            until(lambda: client.connect_ex(str(tmp_path / "here.sock")) == 0)
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert receive(client)[1].startswith(b"old ")
         process.terminate()
