@@ -121,13 +121,14 @@ class Line:
         except OSError as error:
             log.debug("The TLS handshake of %s failed: %s", self.conn.client[0], error)
             self.refused("tls")
-            loop.remove_writer(fd)
+            self._stop_writing()
             self.handshake_failed()
             return
         if sock.wants_write:
+            self._writing = True
             loop.add_writer(fd, self.shake_hands)
         else:
-            loop.remove_writer(fd)
+            self._stop_writing()
         if not done:
             self.reading = True
             loop.add_reader(fd, self.shake_hands)
@@ -142,7 +143,6 @@ class Line:
 
     def change_to_http2(self) -> None:
         """What the client has chosen in the handshake."""
-        self._stop_writing()
         self.closed = True
         self.worker.take_http2(self.conn)
         self.worker.lines.discard(self)

@@ -21,7 +21,7 @@ from ..readiness import has_input
 from ..request_id import request_ids, within
 from .http import ForwardedLine, HTTPLine, adopted, answering
 from .lifespan import Lifespan
-from .loops import loop_factory, start_task
+from .loops import loop_factory, run_to_its_end, start_task
 from .scope import Scopes
 from .streamed import Streamed
 from .writer import EchoingLoopWriter, LoopWriter
@@ -139,7 +139,7 @@ class LoopWorker:
         made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
         try:
             with contextlib.nullcontext(runner) if runner is not None else made:
-                made.run(self.main())
+                run_to_its_end(made, self.main())
         except BaseException as error:
             self.failure = self.failure or error
             log.exception("An event loop met an internal error")
@@ -193,7 +193,7 @@ class LoopWorker:
         made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
         try:
             with contextlib.nullcontext(runner) if runner is not None else made:
-                made.run(self._attend(adopted))
+                run_to_its_end(made, self._attend(adopted))
         finally:
             self.ended.set()
 
@@ -379,7 +379,9 @@ class LoopWorker:
         self._look_whether_empty()
 
     def _look_whether_empty(self) -> None:
-        if (self.draining or self._passing) and not (self.lines or self.calls or self.crew.held):
+        if not (self.draining or self._passing) or self.crew.held:
+            return
+        if not (self.lines or self.coming or self.calls):
             self._empty.set()
 
     def _sweep(self) -> None:
