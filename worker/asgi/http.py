@@ -182,6 +182,7 @@ class HTTPLine(RequestLine):
         """The answer of `cycle` was given to the kernel, or what is left of it waits."""
         if self.conn.outgoing is not None:
             self._wait_for_room()
+            self.body_wanted()
             return
         conn = self.conn
         if conn.record is not None:
@@ -272,6 +273,7 @@ class HTTPLine(RequestLine):
 
     def hold(self, session: Session) -> None:
         """From now on the octets are those of `session`."""
+        self.cycle = None
         self.session = session
         self.phase = Phase.SESSION
 
