@@ -9,6 +9,7 @@ import http.client
 import logging
 import os
 import socket
+import struct
 import sys
 import threading
 import time
@@ -733,6 +734,36 @@ def test_disconnect_of_a_client_that_had_pipelined(
     client.close()
     assert seen.wait(2)[1] == "http.disconnect"
     assert time.monotonic() - left < 2.5
+
+
+def test_a_reset_that_comes_with_octets(serve: Serve, connect: Connect, loop: str) -> None:
+    """The loop is told of both in one event."""
+    seen = Seen()
+    hold, held = threading.Event(), threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        if scope["path"] == "/hold":
+            held.set()
+            hold.wait(10)
+            return await answer(send)
+        await receive()
+        seen.add("begun")
+        return seen.add((await receive())["type"])
+
+    server = serve(app, loop=loop)
+    client, other = connect(server), connect(server)
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    seen.wait(1)
+    other.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert held.wait(10)
+    client.send(b"GET ")
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    hold.set()
+    left = time.monotonic()
+    assert seen.wait(2)[1] == "http.disconnect"
+    assert time.monotonic() - left < 2
 
 
 def test_disconnect_after_the_answer(serve: Serve, connect: Connect, loop: str) -> None:

@@ -91,6 +91,9 @@ class HTTPLine(RequestLine):
             return "head" if self.conn.buffer else "idle"
         return _NAMES[self.phase]
 
+    def hears(self) -> bool:
+        return self.reading and self.phase not in (Phase.SHAKING, Phase.PREFACE)
+
     def _introduce(self) -> None:
         self.template = self.worker.scopes.template(self.conn)
 

@@ -143,7 +143,7 @@ class RequestLine(Line):
         if cycle is None:
             return
         if self.phase is _BODY:
-            if not cycle.answered:
+            if not cycle.answered or self.conn.outgoing is None:
                 # what did not come whole must not pass for whole
                 self.lost("closed by the client within a body")
                 return

@@ -79,6 +79,10 @@ class Line:
         """The loop calls it when something can be received, an end of input included."""
         raise NotImplementedError
 
+    def hears(self) -> bool:
+        """Whether `on_readable` is what is called."""
+        return self.reading
+
     def received_nothing(self) -> None:
         """TLS had nothing yet; it may have to write first."""
         if self.conn.encrypted and cast("TLSSocket", self.conn.sock).wants_write:

@@ -48,6 +48,12 @@ def loop_count(config: ServerConfig) -> int:
     return 1 if gil_enabled() else available_cores()
 
 
+def misses_resets(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a reset is told of once, with what came before it, and never again: libuv stops
+    watching a descriptor with an error, and what is read first may be no more than that."""
+    return type(loop).__module__.startswith("uvloop")
+
+
 def run_to_its_end(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, None]) -> None:
     """As `runner.run`, but `SystemExit` in a task or callback of the application does not end it.
 

@@ -17,11 +17,11 @@ from ..errors import StartupError
 from ..http1 import RequestParser
 from ..lifecycle import ConnectionOpened, LifecycleCollector
 from ..proxies import Forwarding
-from ..readiness import has_input
+from ..readiness import has_input, in_error
 from ..request_id import request_ids, within
 from .http import ForwardedLine, HTTPLine, adopted, answering
 from .lifespan import Lifespan
-from .loops import loop_factory, run_to_its_end, start_task
+from .loops import loop_factory, misses_resets, run_to_its_end, start_task
 from .scope import Scopes
 from .streamed import Streamed
 from .writer import EchoingLoopWriter, LoopWriter
@@ -387,8 +387,12 @@ class LoopWorker:
     def _sweep(self) -> None:
         now = time.monotonic()
         self.sweeps += 1
-        for line in list(self.lines):
+        lines = list(self.lines)
+        reset = in_error(each.conn.fd for each in lines) if misses_resets(self.loop) else ()
+        for line in lines:
             try:
+                if reset and line.conn.fd in reset and line.hears():
+                    line.on_readable()
                 line.look(now)
             except Exception:
                 # a bug of loopless, or of a collector: this connection pays
