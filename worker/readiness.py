@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Iterable
 
 
 def has_input(fd: int, seconds: float | None = 0) -> bool:
@@ -20,6 +21,14 @@ def has_room(fd: int, seconds: float = 0) -> bool:
     if not hasattr(select, "poll"):
         return bool(select.select([], [fd], [], max(seconds, 0))[1])
     return _poll(fd, select.POLLOUT, seconds)
+
+
+def in_error(fds: Iterable[int]) -> set[int]:
+    """Those that were reset, or whose both directions have ended."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, 0)  # these two are always told
+    return {fd for fd, _ in poll.poll(0)}
 
 
 def _poll(fd: int, wanted: int, seconds: float | None) -> bool:

@@ -91,6 +91,9 @@ class HTTPLine(RequestLine):
             return "head" if self.conn.buffer else "idle"
         return _NAMES[self.phase]
 
+    def hears(self) -> bool:
+        return self.reading and self.phase not in (Phase.SHAKING, Phase.PREFACE)
+
     def _introduce(self) -> None:
         self.template = self.worker.scopes.template(self.conn)
 
@@ -182,6 +185,7 @@ class HTTPLine(RequestLine):
         """The answer of `cycle` was given to the kernel, or what is left of it waits."""
         if self.conn.outgoing is not None:
             self._wait_for_room()
+            self.body_wanted()
             return
         conn = self.conn
         if conn.record is not None:
@@ -272,6 +276,7 @@ class HTTPLine(RequestLine):
 
     def hold(self, session: Session) -> None:
         """From now on the octets are those of `session`."""
+        self.cycle = None
         self.session = session
         self.phase = Phase.SESSION
 

@@ -140,11 +140,16 @@ class RequestLine(Line):
         self.eof = True
         self.pause_reading()
         cycle = self.cycle
+        if cycle is None:
+            return
         if self.phase is _BODY:
-            # what did not come whole must not pass for whole
-            self.lost("closed by the client within a body")
-        elif cycle is not None:
-            cycle.disconnect()
+            if not cycle.answered or self.conn.outgoing is None:
+                # what did not come whole must not pass for whole
+                self.lost("closed by the client within a body")
+                return
+            self.phase = _BUSY
+            cycle.persistent = False
+        cycle.disconnect()
 
     def advance(self) -> None:
         """Serve what is buffered, as far as it goes."""
@@ -233,16 +238,17 @@ class RequestLine(Line):
 
     def body_wanted(self) -> None:
         """The application has taken what there was of a body."""
-        cycle = self.cycle
-        if cycle is None or self.reading or self.eof:
-            return
-        if isinstance(cycle.incoming, BodyStream):
-            cycle.incoming.resume()
+        if self.phase is _BODY and not self.reading:
+            assert self.cycle is not None
+            assert isinstance(self.cycle.incoming, BodyStream)
+            self.cycle.incoming.resume()
             self.resume_reading()
 
     def _discard(self, cycle: Cycle, incoming: BodyStream) -> None:
-        """The answer is out, and its request still comes."""
+        """The answer is given, and its request still comes."""
         self._discarded += len(incoming.take())
+        if self.conn.outgoing is not None:
+            return  # the client has not read it all, and may do so only when it has sent its own
         if incoming.done:
             self._next(cycle)
         elif self._discarded > MOST_DISCARDED:
@@ -256,6 +262,7 @@ class RequestLine(Line):
             self.conn.spoil()
             self.lost(error.message)
         else:
+            cycle.answered = True  # its own answer would end the lingering of this one
             cycle.disconnect()
             self.refuse(error.status, error.message)
 
