@@ -101,7 +101,7 @@ class HTTPLine(RequestLine):
         return self.phase in (_BUSY, _BODY, Phase.SESSION)
 
     def idle_since(self) -> float | None:
-        if self.phase is not _READY or self.conn.buffer or has_input(self.conn.fd):
+        if self.phase is not _READY or self.conn.buffer:
             return None
         timeouts = self.worker.config.timeouts
         return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)

@@ -227,7 +227,7 @@ class Line:
         raise NotImplementedError
 
     def idle_since(self) -> float | None:
-        """Since when it could be closed and nothing would be lost; None: it could not."""
+        """Since when nothing is under way that has been read; None: something is."""
         raise NotImplementedError
 
     def drain(self, idle_until: float) -> None:

@@ -319,10 +319,11 @@ class LoopWorker:
     def close_idlest(self) -> bool:
         """The same, and nothing else."""
         idle = [(since, line) for line in self.lines if (since := line.idle_since()) is not None]
-        if not idle:
-            return False
-        min(idle, key=itemgetter(0))[1].close("closed for a new connection")
-        return True
+        for _, line in sorted(idle, key=itemgetter(0)):
+            if not has_input(line.conn.fd):  # else its next request has just come
+                line.close("closed for a new connection")
+                return True
+        return False
 
     def _pause(self, why: str) -> None:
         if self._listening:
