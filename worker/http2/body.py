@@ -1,6 +1,6 @@
 """Request bodies: the frame that ends the stream ends them, whatever length was declared.
 
-That they agree h2 sees to (RFC 9113, 8.1.1).
+That they agree `Stream` sees to (RFC 9113, 8.1.1).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An HTTP/2 connection on an event loop. With `sending` the only place that knows h2.
+"""An HTTP/2 connection on an event loop. With `sending` and `framing` all that knows h2.
 
     HTTP2Line.on_readable     FrameMeter.admit, h2, then an event each
       _opened                 HeadReader.read; a Stream, its body to come or not
@@ -24,8 +24,9 @@ from ..errors import ClientDisconnected, ProtocolError
 from ..lifecycle import ClientGone
 from .exchange import StreamErrand
 from .frames import TooMuchError
+from .framing import WINDOW
 from .head import MalformedError, check_trailers
-from .sending import WINDOW, SendingLine
+from .sending import SendingLine
 from .stream import NO_ERROR, Stream
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("loopless")
 
 # RFC 9113, 7.
-_PROTOCOL_ERROR, _REFUSED, _CALM = 0x1, 0x7, 0xB
+_PROTOCOL_ERROR, _REFUSED = 0x1, 0x7
 _LAST_STREAM = 2**31 - 1
 _FAREWELL = b"farewell"
 
@@ -116,7 +117,7 @@ class HTTP2Line(SendingLine):
                     handle(self, event)
             self._watch_frame(now)
         except TooMuchError as error:
-            self._cut_off(_CALM, str(error))
+            self._cut_off(error.code, str(error))
             return
         except h2.exceptions.ProtocolError as error:
             # h2 has written its GOAWAY
@@ -151,7 +152,7 @@ class HTTP2Line(SendingLine):
             if not ended:
                 stream.expect_body(streamed=self.home is None)
         except MalformedError as error:
-            self._malformed(stream, error)
+            self.malformed(stream, error)
             return
         except ProtocolError as error:
             stream.refuse(error.status, error.message)
@@ -164,7 +165,8 @@ class HTTP2Line(SendingLine):
         else:
             stream.invite()
 
-    def _malformed(self, stream: Stream, error: MalformedError) -> None:
+    def malformed(self, stream: Stream, error: MalformedError) -> None:
+        """RFC 9113, 8.1.1: `stream` is reset, and no other. Raises `TooMuchError`."""
         self._meter.reset(time.monotonic())
         stream.reset(_PROTOCOL_ERROR, f"malformed: {error}")
 
@@ -188,10 +190,10 @@ class HTTP2Line(SendingLine):
     def _trailers(self, event: h2.events.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         try:
-            check_trailers(event.headers)
+            check_trailers(event.headers, ended=event.stream_ended is not None)
         except MalformedError as error:
             if stream is not None:
-                self._malformed(stream, error)
+                self.malformed(stream, error)
 
     def _reset(self, event: h2.events.StreamReset) -> None:
         stream = self.streams.get(event.stream_id)

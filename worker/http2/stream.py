@@ -19,6 +19,7 @@ from ..lifecycle import ClientGone, Refused, RequestStarted
 from ..messages import FileBody, Request, RequestReceived, Response
 from .asker import Asker
 from .body import SpooledBody, StreamedBody
+from .head import MalformedError
 from .outbox import Outbox
 
 if TYPE_CHECKING:
@@ -172,6 +173,9 @@ class Stream:
 
     def take_in(self, data: bytes, size: int) -> None:
         """A frame of the body; `size` is what it costs of the windows, with its padding."""
+        self._received += len(data)
+        if self._check_length(whole=False):
+            return
         incoming = self.incoming
         try:
             if incoming is not None and not self.finished:
@@ -184,7 +188,6 @@ class Stream:
             self.reset(INTERNAL_ERROR, "its body could not be kept")
             return
         self._unread += size
-        self._received += len(data)
         if not isinstance(incoming, StreamedBody) or self.finished:
             self.make_room()
             return
@@ -212,6 +215,8 @@ class Stream:
     def take_end(self) -> None:
         """The request is whole."""
         self.received = True
+        if self._check_length(whole=True):
+            return
         incoming = self.incoming
         if isinstance(incoming, StreamedBody):
             incoming.end()
@@ -223,6 +228,15 @@ class Stream:
             incoming.close()
             self.line.hand_over(self, body)
         self.line.settle(self)
+
+    def _check_length(self, *, whole: bool) -> bool:
+        """Whether what came is not what was declared, which is no request (RFC 9113, 8.1.1)."""
+        declared = self.head.content_length if self.head is not None else None
+        if declared is None or self.finished or self.closed:
+            return False
+        if self._received > declared or (whole and self._received < declared):
+            self.line.malformed(self, MalformedError("the body has not the length it should have"))
+        return self.closed
 
     @property
     def missing(self) -> float:
