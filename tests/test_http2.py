@@ -16,11 +16,12 @@ from flask import Response as FlaskResponse
 from flask import request as flask_request
 
 from loopless import Request, Response, ThreadedServer
-from loopless.worker.lifecycle import ClientGone, ResponseCompleted
+from loopless.worker.lifecycle import ClientGone, RequestStarted, ResponseCompleted
 
 from .certificates import Authority
 from .http2_client import Http2Client
 from .recorder import Recorder
+from .waiting import until
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Http2Client]
@@ -424,6 +425,28 @@ def test_a_client_that_leaves(serve_http2: Serve, http2: Connect) -> None:
     going.set()
     recorder.until(ResponseCompleted)
     assert not recorder.of(ResponseCompleted)[0].complete
+
+
+def test_a_client_that_leaves_without_reading(serve_http2: Serve, http2: Connect) -> None:
+    """Each request has its end, the one too of whose answer only the last octets were missing."""
+    recorder = Recorder()
+    server = serve_http2(
+        lambda request: Response(200, [], bytes(100_000)), lifecycle_collector=recorder
+    )
+    client = http2(server)
+    client.conn.update_settings({4: 2**30})
+    client.conn.increment_flow_control_window(2**30)
+    client.settle()
+    for _ in range(99):
+        client.get()
+    crew = server.crew
+    assert crew is not None
+    until(lambda: any(each.outgoing for each in crew.poller.connections))
+    recorder.until(RequestStarted, 99)
+    client.close()
+    recorder.until(ResponseCompleted, 99)
+    recorder.until(ClientGone)
+    assert not recorder.of(ResponseCompleted)[-1].complete
 
 
 def test_the_access_log(serve_http2: Serve, http2: Connect, tmp_path: Path) -> None:

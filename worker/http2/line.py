@@ -393,7 +393,7 @@ class HTTP2Line(SendingLine):
         self._wanting.clear()
         self._shut.clear()
         for stream in list(self.streams.values()):
-            if not stream.closed and not stream.finished:
+            if not stream.closed:
                 self._gone(stream)
             stream.cut(why)
 

@@ -38,7 +38,7 @@ class SendingLine(Line):
     def __init__(self, worker: LoopWorker, conn: Connection) -> None:
         super().__init__(worker, conn)
         self.window = STREAM_WINDOW
-        #: All streams of which something is still to come, the application's return included.
+        #: All streams of which something is still to come: see `Stream.settled`.
         self.streams: dict[int, Stream] = {}
         #: Streams whose last octet is with h2.
         self.finishing: list[Stream] = []
@@ -163,6 +163,7 @@ class SendingLine(Line):
         if self.conn.outgoing is None:
             while self.finishing:
                 stream = self.finishing.pop()
+                stream.delivered = True
                 stream.completed(complete=True)
                 if not stream.received and not stream.discards():
                     stream.reset(NO_ERROR, "its request was answered before it was whole")

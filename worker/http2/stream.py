@@ -68,8 +68,9 @@ class Stream:
 
     __slots__ = (
         "_paused", "_received", "_unread", "_waiters", "_written_at", "_written_from", "asker",
-        "begun", "closed", "conn", "cycle", "endless", "finished", "head", "incoming", "line",
-        "number", "outbox", "received", "record", "running", "sent", "trailers", "worker", "writer",
+        "begun", "closed", "conn", "cycle", "delivered", "endless", "finished", "head", "incoming",
+        "line", "number", "outbox", "received", "record", "running", "sent", "trailers", "worker",
+        "writer",
     )  # fmt: skip
 
     def __init__(self, line: HTTP2Line, number: int, head: RequestReceived | None) -> None:
@@ -94,6 +95,8 @@ class Stream:
         self.begun = False
         #: All of the answer was sent.
         self.finished = False
+        #: The kernel has it.
+        self.delivered = False
         #: Nothing more can be sent.
         self.closed = False
         #: The application is at it, or will be.
@@ -401,8 +404,12 @@ class Stream:
                 self.refuse(408, "The request did not arrive in time")
 
     def settled(self) -> bool:
-        """Whether nothing of it is to come any more."""
-        return not self.running and (self.closed or (self.finished and self.received))
+        """Whether nothing of it is to come any more.
+
+        One that was reset counts until the application is done with it (CVE-2023-44487). What an
+        application does when its client has had the whole answer is nobody's stream.
+        """
+        return not self.running if self.closed else self.delivered and self.received
 
     def discards(self) -> bool:
         """Whether what is missing of a request that has its answer is worth reading."""
