@@ -14,6 +14,7 @@ import h2.connection
 import h2.settings
 import h2.stream
 
+from .fields import FieldDecoder, FieldEncoder
 from .frames import LARGEST_FRAME
 from .head import FIELD_OVERHEAD
 
@@ -69,7 +70,8 @@ class Framing(h2.connection.H2Connection):
                 codes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             },
         )
-        self.decoder.max_header_list_size = largest_list(config)
+        self.decoder: Any = FieldDecoder(largest_list(config))
+        self.encoder: Any = FieldEncoder()
         self.initiate_connection()
         # h2 would end the connection over a stream too many, which may be from before it was told
         settings.max_concurrent_streams = _WITHOUT_LIMIT
