@@ -42,7 +42,7 @@ _LONGEST_SHIFT = 21
 # Values that hardly come again would push others out of the table.
 _ONCE = frozenset(
     (
-        *(b"age", b"content-length", b"content-range", b"date", b"etag", b"expires"),
+        *(b"age", b"content-length", b"content-range", b"etag", b"expires"),
         *(b"last-modified", b"location", b"x-request-id"),
     )
 )

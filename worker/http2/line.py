@@ -27,7 +27,7 @@ from .frames import TooMuchError
 from .framing import WINDOW
 from .head import MalformedError, check_trailers
 from .sending import SendingLine
-from .stream import NO_ERROR, Stream
+from .stream import INTERNAL_ERROR, NO_ERROR, Stream
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -109,13 +109,9 @@ class HTTP2Line(SendingLine):
                 self.close("closed by the client")
             return
         now = time.monotonic()
+        self.gather(now)
         try:
-            events = self._h2.receive_data(self._meter.admit(data, now))
-            for event in events:
-                handle = _HANDLERS.get(type(event))
-                if handle is not None:
-                    handle(self, event)
-            self._watch_frame(now)
+            self._take_in(data, now)
         except TooMuchError as error:
             self._cut_off(error.code, str(error))
             return
@@ -123,7 +119,21 @@ class HTTP2Line(SendingLine):
             # h2 has written its GOAWAY
             self._cut_off(None, f"broke HTTP/2: {error}")
             return
+        except Exception:
+            # a bug of loopless, of h2, or of a collector: this connection pays
+            log.exception("A connection was dropped for an internal error")
+            self._cut_off(INTERNAL_ERROR, "internal error")
+            return
+        finally:
+            self.gathered()
         self.flush()
+
+    def _take_in(self, data: bytes, now: float) -> None:
+        for event in self._h2.receive_data(self._meter.admit(data, now)):
+            handle = _HANDLERS.get(type(event))
+            if handle is not None:
+                handle(self, event)
+        self._watch_frame(now)
 
     def _watch_frame(self, now: float) -> None:
         """A frame that is not whole has the time of a head."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import h2.exceptions
@@ -23,6 +24,8 @@ log = logging.getLogger("loopless")
 # What leaves before others get a turn; the streams take turns with each frame.
 _A_TURN = 256 * 1024
 _FLUSHES_A_TURN = 4
+# The answers to what has come at once leave together, but for those that take their time.
+_GATHERING = 0.001
 # Answers to pings, settings and the like that a client does not read: then it is not read either.
 _MOST_HELD = 256 * 1024
 
@@ -31,8 +34,8 @@ class SendingLine(Line):
     """The sending half of an `HTTP2Line`. Belongs to its loop."""
 
     __slots__ = (
-        "_flushing", "_h2", "_held", "_meter", "_shut", "_wanting", "finishing", "streams",
-        "window",
+        "_flushing", "_gathers_until", "_h2", "_held", "_meter", "_shut", "_wanting", "finishing",
+        "streams", "window",
     )  # fmt: skip
 
     def __init__(self, worker: LoopWorker, conn: Connection) -> None:
@@ -47,6 +50,7 @@ class SendingLine(Line):
         self._shut: dict[int, Stream] = {}
         self._meter = FrameMeter(largest_list(worker.config))
         self._flushing = False
+        self._gathers_until = 0.0
         self._held = 0
         self._h2 = Framing(worker.config)
 
@@ -105,9 +109,19 @@ class SendingLine(Line):
         self._shut.pop(stream.number, None)
         self._wanting[stream.number] = stream
 
+    def gather(self, now: float) -> None:
+        """What is to be sent from now on may wait for more; until `gathered`, or a moment."""
+        self._gathers_until = now + _GATHERING
+
+    def gathered(self) -> None:
+        """Nothing waits any more."""
+        self._gathers_until = 0.0
+
     def flush(self) -> None:
         """Send what there is, as far as windows and kernel have room."""
         if self._flushing or self.closed:
+            return
+        if self._gathers_until and time.monotonic() < self._gathers_until:
             return
         self._flushing = True
         try:

@@ -425,7 +425,9 @@ class Stream:
         self.reset(code, why)
 
     def close(self, reason: str) -> None:
-        """The application failed in the middle of its answer."""
+        """The application failed in the middle of its answer, of which this is all."""
+        self.line.gathered()
+        self.line.flush()
         self.reset(INTERNAL_ERROR, reason)
 
     def spoil(self) -> None:
