@@ -63,6 +63,15 @@ def test_an_answer(serve_http2: Serve, http2: Connect) -> None:
     assert scheme == "https"
 
 
+def test_a_head_of_several_frames(serve_http2: Serve, http2: Connect) -> None:
+    headers = [("X-Large", "x" * 40_000), ("X-Last", "1")]
+    client = http2(serve_http2(lambda request: Response(200, headers, b"body")))
+    for _ in range(2):
+        answer = client.fetch()
+        assert (answer.headers["x-large"], answer.headers["x-last"]) == ("x" * 40_000, "1")
+        assert answer.body == b"body"
+
+
 def test_many_at_once_on_one_connection(serve_http2: Serve, http2: Connect) -> None:
     client = http2(serve_http2(lambda request: Response(200, [], request.path.encode())))
     numbers = {client.get(f"/{n}"): f"/{n}".encode() for n in range(100)}

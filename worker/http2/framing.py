@@ -13,6 +13,7 @@ import h2.config
 import h2.connection
 import h2.settings
 import h2.stream
+from hyperframe.frame import ContinuationFrame, HeadersFrame
 
 from .fields import FieldDecoder, FieldEncoder
 from .frames import LARGEST_FRAME
@@ -42,6 +43,26 @@ class _Stream(h2.stream.H2Stream):
             events[0].stream_ended = ended[0]
             events += ended
         return [], events
+
+    def send_headers(self, headers: Any, encoder: Any, end_stream: bool = False) -> Any:
+        """Make the frames of a head, or of trailers, which are as they should be."""
+        inputs = h2.stream.StreamInputs
+        name, value = headers[0]
+        interim = name == b":status" and value.startswith(b"1")
+        process = self.state_machine.process_input
+        process(inputs.SEND_INFORMATIONAL_HEADERS if interim else inputs.SEND_HEADERS)
+        block = encoder.encode(headers)
+        size = self.max_outbound_frame_size or LARGEST_FRAME
+        frames: list[Any] = [HeadersFrame(self.stream_id, block[:size])]
+        frames.extend(
+            ContinuationFrame(self.stream_id, block[at : at + size])
+            for at in range(size, len(block), size)
+        )
+        frames[-1].flags.add("END_HEADERS")
+        if end_stream:
+            process(inputs.SEND_END_STREAM)
+            frames[0].flags.add("END_STREAM")
+        return frames
 
 
 class Framing(h2.connection.H2Connection):
