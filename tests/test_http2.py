@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import threading
@@ -26,13 +25,6 @@ from .waiting import until
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Http2Client]
 MIB = 1024 * 1024
-
-
-def echo(request: Request) -> Response:
-    """What came, as a digest, and where it was kept."""
-    kind = "memory" if isinstance(request.body, bytes) else "file"
-    digest = hashlib.sha256(request.read()).hexdigest()
-    return Response(200, [("X-Kept", kind)], f"{request.method} {digest}".encode())
 
 
 # ---- Answers -------------------------------------------------------------------------------
@@ -136,70 +128,6 @@ def test_an_error_costs_a_stream(
     assert client.fetch("/fails").status == 500
     assert client.fetch("/").body == b"well"
     assert "The application failed on GET /fails" in caplog.text
-
-
-# ---- Bodies that come -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("size", "kept"), [(0, "memory"), (1000, "memory"), (3 * MIB, "file")])
-@pytest.mark.parametrize("declared", [True, False])
-def test_a_request_body(
-    serve_http2: Serve, http2: Connect, size: int, kept: str, declared: bool
-) -> None:
-    client = http2(serve_http2(echo))
-    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    more = [("content-length", str(size))] if declared else []
-    answer = client.fetch("/", *more, method="POST", body=body)
-    assert answer.headers["x-kept"] == kept
-    assert answer.body.decode() == f"POST {hashlib.sha256(body).hexdigest()}"
-
-
-def test_a_body_octet_by_octet_is_kept_whole(serve_http2: Serve, http2: Connect) -> None:
-    client = http2(serve_http2(echo))
-    number = client.request("/", method="POST", ended=False)
-    body = bytes(n % 256 for n in range(5000))
-    for octet in body:
-        client.conn.send_data(number, bytes([octet]))
-    client.conn.end_stream(number)
-    client.flush()
-    assert client.answer(number).body.decode() == f"POST {hashlib.sha256(body).hexdigest()}"
-
-
-def test_uploads_at_once(serve_http2: Serve, http2: Connect) -> None:
-    server = serve_http2(echo)
-    body = b"0123456789abcdef" * (MIB // 16)
-    results: list[bytes] = []
-
-    def upload() -> None:
-        client = http2(server)
-        numbers = [client.request("/", method="PUT", body=body) for _ in range(5)]
-        results.extend(client.answer(number).body for number in numbers)
-
-    threads = [threading.Thread(target=upload) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert results == [f"PUT {hashlib.sha256(body).hexdigest()}".encode()] * 15
-
-
-def test_100_continue(serve_http2: Serve, http2: Connect) -> None:
-    client = http2(serve_http2(echo))
-    number = client.request("/", [("expect", "100-continue")], method="POST", ended=False)
-    client.until(lambda: client.answers[number].interim)
-    assert client.answers[number].interim[0][":status"] == "100"
-    client.body(number, b"now")
-    assert client.answer(number).status == 200
-
-
-def test_trailers_of_a_request_are_dropped(serve_http2: Serve, http2: Connect) -> None:
-    client = http2(serve_http2(lambda request: Response(200, [], repr(request.headers).encode())))
-    number = client.request("/", method="POST", body=b"body", ended=False)
-    client.conn.send_headers(number, [("x-smuggled", "1")], end_stream=True)
-    client.flush()
-    answer = client.answer(number)
-    assert answer.status == 200
-    assert b"smuggled" not in answer.body
 
 
 # ---- Bodies that leave ----------------------------------------------------------------------

@@ -186,11 +186,10 @@ class Stream:
         except ProtocolError as error:
             self.refuse(error.status, error.message)
             return
-        except OSError:
-            log.exception("A request body could not be kept")
-            self.reset(INTERNAL_ERROR, "its body could not be kept")
-            return
         self._unread += size
+        if isinstance(incoming, SpooledBody) and incoming.is_spooling:
+            incoming.spool(self.worker.loop, self._spooled)
+            return
         if not isinstance(incoming, StreamedBody) or self.finished:
             self.make_room()
             return
@@ -200,6 +199,26 @@ class Stream:
             incoming.pause()
         assert self.cycle is not None
         self.cycle.wake()
+
+    def _spooled(self, failure: BaseException | None) -> None:
+        """The disk has what there was of a body: the client may send more."""
+        incoming = self.incoming
+        assert isinstance(incoming, SpooledBody)
+        if failure is not None:
+            log.error("A request body could not be kept", exc_info=failure)
+            self.reset(INTERNAL_ERROR, "its body could not be kept")
+            return
+        incoming.spool(self.worker.loop, self._spooled)
+        self.make_room()
+        if self.received and not incoming.is_spooling:
+            self._hand_over(incoming)
+        self.line.flush()
+
+    def _hand_over(self, incoming: SpooledBody) -> None:
+        self.incoming = None
+        body = incoming.finish()
+        incoming.close()
+        self.line.hand_over(self, body)
 
     def body_wanted(self) -> None:
         """The application has taken what there was of a body."""
@@ -225,11 +244,8 @@ class Stream:
             incoming.end()
             if self.cycle is not None:
                 self.cycle.wake()
-        elif incoming is not None and not (self.begun or self.closed):
-            self.incoming = None
-            body = incoming.finish()
-            incoming.close()
-            self.line.hand_over(self, body)
+        elif incoming is not None and not (self.begun or self.closed or incoming.is_spooling):
+            self._hand_over(incoming)
         self.line.settle(self)
 
     def _check_length(self, *, whole: bool) -> bool:
