@@ -88,6 +88,31 @@ def test_streams_do_not_wait_for_one_another(serve_http2: Serve, http2: Connect)
     assert client.answer(slow).body == b"done"
 
 
+def test_connections_have_their_turns(serve_http2: Serve, http2: Connect) -> None:
+    """However many requests one has made at once."""
+    begun, going = threading.Event(), threading.Event()
+    called: list[str] = []
+
+    def app(request: Request) -> Response:
+        called.append(request.path)
+        begun.set()
+        assert going.wait(10)
+        return Response(200, [], b"")
+
+    server = serve_http2(app, threads=1)
+    client, other = http2(server), http2(server)
+    numbers = [client.get("/many") for _ in range(50)]
+    assert begun.wait(10)
+    client.settle()
+    only = other.get("/only")
+    other.settle()
+    going.set()
+    assert other.answer(only).status == 200
+    assert all(client.answer(number).status == 200 for number in numbers)
+    assert called.index("/only") <= 2
+    assert len(called) == 51
+
+
 @pytest.mark.parametrize(
     ("status", "method", "body"),
     [(200, "HEAD", b"four"), (204, "GET", b""), (304, "GET", b"four"), (200, "GET", b"")],

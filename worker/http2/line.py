@@ -28,6 +28,7 @@ from .framing import WINDOW
 from .head import MalformedError, check_trailers
 from .sending import SendingLine
 from .stream import INTERNAL_ERROR, NO_ERROR, Stream
+from .turns import Turns
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -56,7 +57,7 @@ class HTTP2Line(SendingLine):
 
     __slots__ = (
         "_frame_deadline", "_frames_seen", "_leave_at", "_leaving", "_lingering", "_most",
-        "_reader", "_unread", "home", "template",
+        "_reader", "_unread", "home", "template", "turns",
     )  # fmt: skip
 
     def __init__(self, worker: LoopWorker, conn: Connection, home: Home | None = None) -> None:
@@ -65,6 +66,7 @@ class HTTP2Line(SendingLine):
         self.writer: Any = tools.writer
         self._reader = tools.reader
         self.home = home
+        self.turns = None if home is None else Turns(home.poller)
         #: What the scopes of all streams begin with, unless proxies say something else of each.
         self.template = self.template_of(conn)
         self._most = worker.config.http2.streams
@@ -240,10 +242,10 @@ class HTTP2Line(SendingLine):
 
     def hand_over(self, stream: Stream, body: bytes | BinaryIO) -> None:
         """A request is whole: it is the threads' to answer."""
-        assert self.home is not None
+        assert self.turns is not None
         assert stream.head is not None
         stream.running = True
-        self.home.poller.post(StreamErrand(stream, stream.head, body))
+        self.turns.add(StreamErrand(stream, stream.head, body))
 
     def call_asgi(self, stream: Stream, body: Any) -> None:
         """The sync application has left a request to the one beside it."""
