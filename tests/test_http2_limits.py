@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,16 +28,18 @@ from hyperframe.frame import (
 from loopless import Request, Response, ThreadedServer
 from loopless.worker.http2.frames import FrameMeter, TooMuchError
 from loopless.worker.http2.head import HeadReader, MalformedError, check_trailers
+from loopless.worker.lifecycle import Refused
 from loopless.worker.settings import Limits
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan, read_body
 from .certificates import Authority
 from .http2_client import Http2Client
+from .recorder import Recorder
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Http2Client]
 
-NO_ERROR, PROTOCOL_ERROR, FRAME_SIZE, REFUSED, CANCEL, CALM = 0, 1, 6, 7, 8, 11
+NO_ERROR, PROTOCOL_ERROR, FRAME_SIZE, REFUSED_STREAM, CANCEL, CALM = 0, 1, 6, 7, 8, 11
 GOOD = [
     (b":method", b"GET"),
     (b":scheme", b"https"),
@@ -402,13 +405,17 @@ def test_rapid_reset(serve_http2: Serve, http2: Connect) -> None:
 
 def test_streams_that_the_server_is_made_to_reset(serve_http2: Serve, http2: Connect) -> None:
     """CVE-2025-8671."""
-    client = http2(serve_http2(hello))
+    recorder = Recorder()
+    client = http2(serve_http2(hello, lifecycle_collector=recorder))
     try:
         for _ in range(1000):
             client.raw_head(MALFORMED["upper case"])
     except OSError:
         pass
     assert client.end()[-1][0] == CALM
+    causes = Counter(event.cause for event in recorder.of(Refused))
+    assert 200 <= causes.pop("400") < 300
+    assert causes == {"flood": 1}
 
 
 def test_streams_that_are_still_served_count(serve_http2: Serve, http2: Connect) -> None:
@@ -432,7 +439,7 @@ def test_streams_that_are_still_served_count(serve_http2: Serve, http2: Connect)
         client.conn.reset_stream(number)
     client.flush()
     fifth = client.get("/5")
-    assert client.answer(fifth).reset == REFUSED
+    assert client.answer(fifth).reset == REFUSED_STREAM
     going.set()
     assert len(called) == 4
 
@@ -446,7 +453,7 @@ def test_more_streams_than_may_be(serve_http2: Serve, http2: Connect) -> None:
 
     client = http2(serve_http2(app, http2_streams=2))
     numbers = [client.get() for _ in range(3)]
-    assert client.answer(numbers[2]).reset == REFUSED
+    assert client.answer(numbers[2]).reset == REFUSED_STREAM
     going.set()
     assert [client.answer(number).body for number in numbers[:2]] == [b"x", b"x"]
 

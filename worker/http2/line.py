@@ -21,7 +21,7 @@ from hyperframe.frame import GoAwayFrame
 
 from ..asgi.line import RECEIVED_AT_ONCE
 from ..errors import ClientDisconnected, ProtocolError
-from ..lifecycle import ClientGone
+from ..lifecycle import ClientGone, Refused
 from .exchange import StreamErrand
 from .frames import TooMuchError
 from .framing import WINDOW
@@ -115,6 +115,7 @@ class HTTP2Line(SendingLine):
         try:
             self._take_in(data, now)
         except TooMuchError as error:
+            self.refused("flood")
             self._cut_off(error.code, str(error))
             return
         except h2.exceptions.ProtocolError as error:
@@ -180,6 +181,8 @@ class HTTP2Line(SendingLine):
     def malformed(self, stream: Stream, error: MalformedError) -> None:
         """RFC 9113, 8.1.1: `stream` is reset, and no other. Raises `TooMuchError`."""
         self._meter.reset(time.monotonic())
+        if self.worker.collector is not None:
+            self.worker.collector.record(Refused(stream.asker.client, "400"))
         stream.reset(_PROTOCOL_ERROR, f"malformed: {error}")
 
     def _data(self, event: h2.events.DataReceived) -> None:
