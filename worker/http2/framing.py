@@ -91,8 +91,8 @@ class Framing(h2.connection.H2Connection):
                 codes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             },
         )
-        self.decoder: Any = FieldDecoder(largest_list(config))
-        self.encoder: Any = FieldEncoder()
+        self.decoder = FieldDecoder(largest_list(config))
+        self.encoder = FieldEncoder()
         self.initiate_connection()
         # h2 would end the connection over a stream too many, which may be from before it was told
         settings.max_concurrent_streams = _WITHOUT_LIMIT
