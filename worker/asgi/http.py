@@ -206,6 +206,8 @@ class HTTPLine(RequestLine):
         conn, worker = self.conn, self.worker
         self.cycle = None
         now = time.monotonic()
+        if self.eof and conn.buffer:
+            self.eof = False  # what was pipelined before it is served, and then it is met again
         if not cycle.persistent or self.eof or (worker.draining and now >= worker.idle_until):
             if conn.buffer or (not self.eof and has_input(conn.fd)):
                 self._linger()

@@ -114,7 +114,7 @@ class RequestLine(Line):
             elif data:
                 conn.buffer = conn.buffer + data if conn.buffer else data
                 self.advance()
-            else:
+            elif not (conn.buffer and self.advance()) and self.phase is _READY:
                 self.close("closed by the client")
         except Exception:
             # a bug of loopless, or of a collector: this connection pays, the loop goes on
@@ -146,23 +146,23 @@ class RequestLine(Line):
         elif cycle is not None:
             cycle.disconnect()
 
-    def advance(self) -> None:
-        """Serve what is buffered, as far as it goes."""
+    def advance(self) -> bool:
+        """Serve what is buffered, as far as it goes; whether others go first, and then the rest."""
         if self._advancing:
-            return
+            return False
         self._advancing = True
         try:
             for _ in range(_REQUESTS_A_TURN):
                 if self.phase is not _READY or not self.conn.buffer or self.closed:
-                    break
+                    return False
                 head = self._next_head()
                 if head is None:
-                    break
+                    return False
                 self._begin(head)
-            else:
-                self.worker.loop.call_soon(self.advance)
         finally:
             self._advancing = False
+        self.worker.loop.call_soon(self.advance)
+        return True
 
     def _next_head(self) -> RequestReceived | None:
         """The head that `conn.buffer` begins with, and takes it from there; None if not whole."""
