@@ -57,6 +57,9 @@ def make_context(
     }[tls.min_version]
     # compression tells a listener about cookies (CRIME), renegotiation costs the server only
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # requests say themselves whether they are whole; without it no answer could be sent any more to
+    # a client that ends its output, and forgets to say so in TLS
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     if tls.cert:
         from . import adhoc

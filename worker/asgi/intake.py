@@ -114,8 +114,10 @@ class RequestLine(Line):
             elif data:
                 conn.buffer = conn.buffer + data if conn.buffer else data
                 self.advance()
-            elif not (conn.buffer and self.advance()) and self.phase is _READY:
-                self.close("closed by the client")
+            else:
+                self.eof = True
+                self.pause_reading()
+                self.advance()
         except Exception:
             # a bug of loopless, or of a collector: this connection pays, the loop goes on
             log.exception("A connection was dropped for an internal error")
@@ -143,26 +145,34 @@ class RequestLine(Line):
         if self.phase is _BODY:
             # what did not come whole must not pass for whole
             self.lost("closed by the client within a body")
+        elif self.phase is Phase.SESSION:
+            assert self.session is not None
+            self.session.received(b"")
         elif cycle is not None:
             cycle.disconnect()
 
-    def advance(self) -> bool:
-        """Serve what is buffered, as far as it goes; whether others go first, and then the rest."""
+    def advance(self) -> None:
+        """Serve what is buffered, as far as it goes. With `eof` nothing comes behind it."""
         if self._advancing:
-            return False
+            return
         self._advancing = True
         try:
             for _ in range(_REQUESTS_A_TURN):
                 if self.phase is not _READY or not self.conn.buffer or self.closed:
-                    return False
+                    break
                 head = self._next_head()
                 if head is None:
-                    return False
+                    break
                 self._begin(head)
+                if self.eof:
+                    self._end_of_input()
+            else:
+                self.worker.loop.call_soon(self.advance)
+                return
         finally:
             self._advancing = False
-        self.worker.loop.call_soon(self.advance)
-        return True
+        if self.eof and self.phase is _READY:
+            self.close("closed by the client")
 
     def _next_head(self) -> RequestReceived | None:
         """The head that `conn.buffer` begins with, and takes it from there; None if not whole."""
