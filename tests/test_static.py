@@ -637,6 +637,7 @@ def test_what_loopless_needs_for_it() -> None:
         ({"static": "/a/../b=."}, "no plain path"),
         ({"static": "/a%20b=."}, "no plain path"),
         ({"static": "/static=/not/there"}, "there is no folder /not/there"),
+        ({"static": f"/static={__file__}"}, "is a file; give the folder"),
         ({"static": "/=/"}, "the whole machine"),
         ({"static": "/static=.", "static_immutable": "("}, "is no regular expression"),
     ],

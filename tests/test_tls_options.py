@@ -285,7 +285,9 @@ def test_files_that_are_something_else(files: Files, tmp_path: Path) -> None:
     broken.write_bytes(
         files.both.read_bytes().replace(b"CERTIFICATE-----\nMI", b"CERTIFICATE-----\nX")
     )
-    assert mistake(certfile=broken).endswith("is one of them damaged?")
+    assert mistake(certfile=broken) == f"certfile: OpenSSL cannot use {broken}; is it damaged?"
+    asks["ca_certs"] = tmp_path
+    assert mistake(certfile=files.both, **asks).endswith(f"run openssl rehash {tmp_path}")
 
 
 def test_a_key_of_another_certificate(files: Files) -> None:

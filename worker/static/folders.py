@@ -54,6 +54,8 @@ def _parse(text: str) -> Mount:
     if not _is_canonical(prefix):
         raise ConfigError(f"static: {prefix!r} is no plain path; write it as clients ask for it")
     path = os.path.abspath(folder)
+    if os.path.isfile(path):
+        raise ConfigError(f"static: {folder} is a file; give the folder that it is in")
     if not os.path.isdir(path):
         raise ConfigError(f"static: there is no folder {folder}; make it first, or mend the path")
     if os.path.dirname(path) == path:
