@@ -301,6 +301,7 @@ def test_a_server_that_cannot_be_made_of_them(serve: Any) -> None:
         ("unknown", ("", 0)),
         ("6.6.6.6, unknown", ("", 0)),
         ("6.6.6.6, _hidden, 10.0.0.8", ("", 0)),
+        ("6.6.6.6, unix:", ("", 0)),
         (",", (PROXY, 1234)),
     ],
 )
@@ -308,6 +309,14 @@ def test_the_client_is_the_first_from_the_right_that_is_not_trusted(
     asked: Any, value: str, client: tuple[str, int]
 ) -> None:
     assert asked().client(f"X-Forwarded-For: {value}\r\n") == client
+
+
+def test_a_proxy_that_was_asked_by_a_unix_socket(asked: Any) -> None:
+    # nginx behind another program on its own machine
+    one = asked(trusted_proxies="10.0.0.0/8 unix")
+    assert one.client("X-Forwarded-For: 6.6.6.6, 203.0.113.9, unix:\r\n")[0] == "203.0.113.9"
+    assert one.client("X-Forwarded-For: unix:, 203.0.113.9\r\n")[0] == "203.0.113.9"
+    assert one.client("X-Forwarded-For: unix:\r\n") == ("", 0)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ _NODE = re.compile(
 _BARE_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 # RFC 3986, 3.2.2, without what no host of a web site has.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~-]+))(?::([0-9]{1,5}))?")
+#: Whom nginx names in X-Forwarded-For where its own client has come by a unix socket.
+UNIX = "unix:"
 # RFC 1035, 2.3.4, and a port.
 _LONGEST_HOST = 261
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+;=:@-]+)*/?")
@@ -64,7 +66,10 @@ def elements(text: str) -> list[dict[str, str]]:
 
 
 def node(text: str, *, bare_ipv6: bool) -> Node:
-    """Who `text` names; `bare_ipv6` where an IPv6 address may stand without brackets."""
+    """Who `text` names; `bare_ipv6` as X-Forwarded-For has it, where an IPv6 address may stand
+    without brackets."""
+    if bare_ipv6 and text == UNIX:
+        return Node(None, 0)
     if bare_ipv6 and _BARE_IPV6.fullmatch(text):
         return Node(plain_address(text), 0)
     match = _NODE.fullmatch(text)
