@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -189,6 +191,21 @@ MALFORMED_NODES = [
 def test_malformed_nodes(text: str, bare_ipv6: bool) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         forwarded.node(text, bare_ipv6=bare_ipv6)
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (functools.partial(forwarded.node, bare_ipv6=True), ":" * 1000 + "x"),
+        (forwarded.elements, "for=a," + " " * 8000 + "x"),
+        (forwarded.elements, 'for="' + "\\a" * 4000),
+    ],
+)
+def test_nothing_takes_long_to_be_refused(read: Callable[[str], Any], text: str) -> None:
+    started = time.process_time()
+    with pytest.raises(ValueError):  # noqa: PT011
+        read(text)
+    assert time.process_time() - started < 0.2
 
 
 def test_an_ipv6_address_without_brackets_is_for_x_forwarded_for_alone() -> None:
