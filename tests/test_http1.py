@@ -377,6 +377,9 @@ def test_the_cache_is_bounded() -> None:
         parser.parse(b"GET / HTTP/1.1\r\nHost: x\r\nX-%d: %d" % (number, number))
     assert max(_containers(parser)) <= 1024
     assert len(_text_of(parser)) < 1024 * 1024
+    # and so many names do not keep others out for ever
+    parser.parse(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: a\r\nX-Useful: b")
+    assert b"X-Useful" in parser._fields._names
 
 
 def test_the_cache_keeps_nothing_long() -> None:

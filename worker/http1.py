@@ -162,7 +162,9 @@ class _FieldCache:
         if b"_" in raw_name:
             raise _UnusualError  # it has no variable
         variable = cgi_name(raw_name.decode("ascii"))
-        if len(self._names) < _MOST_CACHED_LINES and len(raw_name) <= _LONGEST_CACHED_LINE:
+        if len(raw_name) <= _LONGEST_CACHED_LINE:
+            if len(self._names) >= _MOST_CACHED_LINES:
+                self._names.clear()
             self._names[raw_name] = variable
         return variable
 
