@@ -108,7 +108,7 @@ def _not_typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     assert param.name is not None
     if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
         raise ConfigError(
-            f"{param.name}: everybody sees a command line, in ps; set"
+            f"{param.opts[0]}: everybody sees a command line, in ps; set"
             f" {ctx.auto_envvar_prefix}_{param.name.upper()}, or give --keyfile-password-file"
         )
     return value
@@ -137,7 +137,10 @@ def _shown(option: Option) -> str:
 def spelled_as_flag(message: str) -> str:
     """`message` of a `ConfigError`, which begins with the option's name, as of the command line."""
     name, colon, rest = message.partition(":")
-    flags = {option.name: option.flag for option in OPTIONS}
+    flags = {
+        option.name: f"LOOPLESS_{option.name.upper()}" if option.secret else option.flag
+        for option in OPTIONS
+    }
     return flags.get(name, name) + colon + rest
 
 

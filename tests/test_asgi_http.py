@@ -835,13 +835,16 @@ def test_whoever_listens_is_told_once(serve: Serve, connect: Connect, loop: str)
 def test_a_half_closed_client_gets_its_answer(serve: Serve, connect: Connect, loop: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
-        await asyncio.sleep(0.1)
+        if scope["path"] == "/late":
+            await asyncio.sleep(0.1)
         await answer(send, await read_body(receive))
 
     client = connect(serve(app, loop=loop))
-    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nlate")
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+    client.send(head % b"/late" + b"ab" + (head % b"/" + b"cd") * 40 + head % b"/" + b"e")
     client.sock.shutdown(socket.SHUT_WR)
-    assert client.answer().body == b"late"
+    # the body that was there is the application's, and so is what is pipelined; the last is cut
+    assert [client.answer().body for _ in range(41)] == [b"ab", *[b"cd"] * 40]
     assert client.closed()
 
 

@@ -679,6 +679,8 @@ def test_mistakes_with_certificates(
     assert typed.startswith("--keyfile-password: everybody sees a command line")
     assert PASSWORD not in typed
     assert fails("--bind", "https://127.0.0.1:0").startswith("--bind: https://127.0.0.1:0 needs")
+    monkeypatch.setenv("LOOPLESS_KEYFILE_PASSWORD", PASSWORD)
+    assert fails().startswith("LOOPLESS_KEYFILE_PASSWORD: there is no certificate; give")
 
 
 def test_no_password_is_asked_for(fails: Callable[..., str], tmp_path: Path) -> None:

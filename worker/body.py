@@ -54,8 +54,8 @@ class BodyReceiver:
     def feed(self, data: bytes) -> bool:
         """Take `data`; whether the body is whole now. Raises `ProtocolError` and `OSError`."""
         if self._chunked is not None:
-            for block in self._chunked.feed(data):
-                self._keep(block)
+            # joined, or a chunk of a few bytes would cost an object or a system call each
+            self._keep(b"".join(self._chunked.feed(data)))
             self.rest = self._chunked.rest
             return self._chunked.done
         wanted = data[: self._missing]
@@ -80,6 +80,8 @@ class BodyReceiver:
             self._file = None
 
     def _keep(self, block: bytes) -> None:
+        if not block:
+            return
         self.size += len(block)
         if self.size > self._limit:
             raise too_large()

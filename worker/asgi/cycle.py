@@ -196,14 +196,15 @@ class Cycle:
             data = incoming.read(_FILE_BLOCK)
             self._body_given = len(data) < _FILE_BLOCK
             return {"type": "http.request", "body": data, "more_body": not self._body_given}
-        # what came whole is given even if the client has said since that this was all
-        while (incoming.done or not self.disconnected) and not (self.answered or self._body_given):
-            if incoming.done or incoming.buffered:
+        while not self.answered and not self._body_given:
+            if incoming.done or (incoming.buffered and not self.disconnected):
                 data = incoming.take()
                 self._body_given = incoming.done
                 if not incoming.done:
                     self.line.body_wanted()
                 return {"type": "http.request", "body": data, "more_body": not incoming.done}
+            if self.disconnected:
+                break
             self._continue()
             await self._changed()
         return None

@@ -210,7 +210,8 @@ class HTTPLine(RequestLine):
         conn, worker = self.conn, self.worker
         self.cycle = None
         now = time.monotonic()
-        if not cycle.persistent or self.eof or (worker.draining and now >= worker.idle_until):
+        ended = self.eof and not conn.buffer
+        if not cycle.persistent or ended or (worker.draining and now >= worker.idle_until):
             if conn.buffer or (not self.eof and has_input(conn.fd)):
                 self._linger()
             else:
@@ -223,7 +224,7 @@ class HTTPLine(RequestLine):
         self.deadline = now + worker.config.timeouts.keep_alive
         if worker.draining:
             self.deadline = min(self.deadline, worker.idle_until)
-        if not self.reading:
+        if not self.reading and not self.eof:
             self.resume_reading()
         if conn.buffer and not self._advancing:
             worker.loop.call_soon(self.advance)

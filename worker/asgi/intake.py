@@ -115,7 +115,9 @@ class RequestLine(Line):
                 conn.buffer = conn.buffer + data if conn.buffer else data
                 self.advance()
             else:
-                self.close("closed by the client")
+                self.eof = True
+                self.pause_reading()
+                self.advance()
         except Exception:
             # a bug of loopless, or of a collector: this connection pays, the loop goes on
             log.exception("A connection was dropped for an internal error")
@@ -140,6 +142,10 @@ class RequestLine(Line):
         self.eof = True
         self.pause_reading()
         cycle = self.cycle
+        if self.phase is Phase.SESSION:
+            assert self.session is not None
+            self.session.received(b"")
+            return
         if cycle is None:
             return
         if self.phase is _BODY:
@@ -152,7 +158,7 @@ class RequestLine(Line):
         cycle.disconnect()
 
     def advance(self) -> None:
-        """Serve what is buffered, as far as it goes."""
+        """Serve what is buffered, as far as it goes. With `eof` nothing comes behind it."""
         if self._advancing:
             return
         self._advancing = True
@@ -164,10 +170,15 @@ class RequestLine(Line):
                 if head is None:
                     break
                 self._begin(head)
+                if self.eof:
+                    self._end_of_input()
             else:
                 self.worker.loop.call_soon(self.advance)
+                return
         finally:
             self._advancing = False
+        if self.eof and self.phase is _READY:
+            self.close("closed by the client")
 
     def _next_head(self) -> RequestReceived | None:
         """The head that `conn.buffer` begins with, and takes it from there; None if not whole."""
