@@ -11,6 +11,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .bound import BoundSocket, BoundUnixSocket
 from .config import ServerConfig
 from .connection import Connection, State
 from .messages import Address
@@ -83,7 +84,7 @@ def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None
     if address.kind == "fd":
         return _open_inherited(int(address.host), backlog)
     family = _family(address)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = BoundSocket(family, socket.SOCK_STREAM)
     try:
         if os.name != "nt":  # there it would let two servers have one port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -154,18 +155,6 @@ def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socke
     return sock
 
 
-class BoundUnixSocket(socket.socket):
-    """A unix socket that was bound here: its file goes when it is closed."""
-
-    def close(self) -> None:
-        path = self.getsockname() if self.fileno() >= 0 else ""
-        # while it listens nobody else takes the path
-        if path and isinstance(path, str):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        super().close()
-
-
 class SharedSocket(socket.socket):
     """A listening socket that another process keeps: its backlog is not lost when this closes."""
 
@@ -178,13 +167,16 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a server that hangs has a full backlog
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        else:
-            raise OSError(errno.EADDRINUSE, "another server listens there", path)
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, "another server listens there", path)
 
 
 def _open_inherited(fd: int, backlog: int) -> socket.socket:
@@ -286,4 +278,6 @@ def address_of(name: object) -> Address:
     """What the socket module says of a peer or a socket, as an address."""
     if isinstance(name, tuple):
         return str(name[0]), int(name[1])
+    if isinstance(name, bytes):  # an abstract one of Linux's: see unix(7)
+        name = name.replace(b"\0", b"@", 1).decode(errors="replace")
     return str(name or ""), 0

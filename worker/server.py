@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .access_log import AccessLog
+from .bound import turn_away
 from .config import ServerConfig, changed
 from .crew import Pulse, Watched
 from .lifecycle import Collectors, LifecycleCollector
-from .listener import BindAddress, hosts_of, open_sockets, parse_bind
+from .listener import BindAddress, address_of, hosts_of, open_sockets, parse_bind
 from .messages import ASGIApp, SyncApp
 from .proxies import check as check_proxies
 from .settings import ConfigError
@@ -314,6 +315,7 @@ class Server:
                 return
             patience = self.config.timeouts.graceful if timeout is None else timeout
             until = time.monotonic() + patience
+            turn_away(self._sockets)
             if self._pool is not None:
                 self._pool.drain(patience, linger)
             worker.shutdown(patience, linger)
@@ -480,7 +482,7 @@ class Server:
 def url_of(scheme: str, name: Any) -> str:
     """Where a socket is reached whose `getsockname` says `name`."""
     if not isinstance(name, tuple):
-        return f"unix:{name}"
+        return f"unix:{address_of(name)[0]}"
     host, port = str(name[0]), name[1]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host) or host
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

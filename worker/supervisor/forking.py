@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..bound import turn_away
 from ..config import ServerConfig
 from ..server import Served, Server
 from ..settings import ConfigError
@@ -68,7 +69,10 @@ class Job:
 
     def close_sockets(self) -> None:
         """Listen no more; in the process that opened it, the file of a unix socket goes too."""
-        for sock in self.sockets if os.getpid() == self.opener else self.take_sockets():
+        own = os.getpid() == self.opener
+        if own:
+            turn_away(self.sockets)
+        for sock in self.sockets if own else self.take_sockets():
             sock.close()
         self.sockets.clear()
 
