@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def configure_logging(level: str) -> None:
     logger.propagate = False
     # Django's logging configuration disables the loggers that were there before it
     logger.disabled = False
+
+
+def overhear_until_served() -> None:
+    """Not to be ended by SIGHUP or SIGUSR1, which a script sends whenever there is a pid file.
+
+    Call it before that is written, in the main thread; whoever serves heeds them.
+    """
+    for name in ("SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            # not ignored: a program that the application starts would inherit that
+            signal.signal(getattr(signal, name), _hear_nothing)
+
+
+def _hear_nothing(_number: int, _frame: object) -> None:
+    """For a signal that nobody heeds yet."""
 
 
 def raise_descriptor_limit() -> None:

@@ -482,6 +482,28 @@ def test_usr1_opens_the_access_log_again(start: Start, tmp_path: Path, workers: 
     assert "/before" in (tmp_path / "log.1").read_text()
 
 
+def test_signals_of_scripts_do_not_end_a_process_that_starts(start: Start, tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "import asyncio, pathlib\n"
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    pathlib.Path('begun').touch()\n"
+        "    while not pathlib.Path('go').exists(): await asyncio.sleep(0.005)\n"
+        "    await send({'type': 'lifespan.startup.complete'})\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.shutdown.complete'})\n",
+    )
+    server = start("--workers", "1", "--pid-file", "pid", ready=False)
+    until((tmp_path / "begun").exists)
+    assert (tmp_path / "pid").exists()
+    server.send(signal.SIGHUP)
+    server.send(signal.SIGUSR1)
+    (tmp_path / "go").touch()
+    server.await_line("Ctrl-C")
+    assert server.end() == 0
+
+
 def test_lines_of_several_processes_are_whole(start: Start, tmp_path: Path) -> None:
     server = start("--access-log", "log", "--log-format", "%m %U %>s %P")
     with Load(server.port) as load:
