@@ -309,6 +309,19 @@ def test_permissions_that_are_none(tmp_path: Path, given: str) -> None:
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize("turn", [1, -1])
+def test_both_families_by_a_socket_each(turn: int) -> None:
+    with socket.create_server(("", 0)) as sock:
+        port = sock.getsockname()[1]
+    binds = (f"0.0.0.0:{port}", f"[::]:{port}")[::turn]
+    with ThreadedServer(app, bind=binds):
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, port), 20) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert receive(client)[1] == b"well"
+
+
 def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("200 OK", [])
     return [b"well"]

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .bound import BoundSocket, BoundUnixSocket
@@ -91,8 +91,10 @@ def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None
         if settings.reuse_port:
             _share_port(sock)
         if family == socket.AF_INET6 and address.host == "::":
-            with contextlib.suppress(OSError):  # both families, where the system has both
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            # both families, where the system has both, and the other has no socket of its own
+            alone = BindAddress("tcp", "0.0.0.0", address.port) not in _plain(settings)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not alone))
         sock.bind((address.host, address.port))
         sock.listen(backlog)
     except BaseException:
@@ -120,6 +122,10 @@ def _family(address: BindAddress) -> socket.AddressFamily:
     families = [entry[0] for entry in found]
     # localhost is IPv4 to most who type it
     return socket.AF_INET if socket.AF_INET in families else families[0]
+
+
+def _plain(settings: Bind) -> list[BindAddress]:
+    return [replace(parse_bind(text), scheme="") for text in settings.addresses]
 
 
 def _share_port(sock: socket.socket) -> None:
