@@ -1,8 +1,9 @@
-"""Whether a single descriptor is ready, of any number: `select` knows those below 1024 only."""
+"""Whether a descriptor is ready, of any number: `select` knows those below 1024 only."""
 
 from __future__ import annotations
 
 import select
+from collections.abc import Iterable
 
 
 def has_input(fd: int, seconds: float | None = 0) -> bool:
@@ -13,6 +14,21 @@ def has_input(fd: int, seconds: float | None = 0) -> bool:
     if not hasattr(select, "poll"):
         return bool(select.select([fd], [], [], seconds and max(seconds, 0))[0])
     return _poll(fd, select.POLLIN, seconds)
+
+
+def wait_for_input(fds: Iterable[int], seconds: float | None) -> None:
+    """Until something can be read of one of `fds`, or for `seconds`; POSIX."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    poll.poll(None if seconds is None else max(seconds, 0) * 1000)
+
+
+def has_hung_up(fd: int) -> bool:
+    """Whether the other end of the stream `fd` is closed; POSIX."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(0))
 
 
 def has_room(fd: int, seconds: float = 0) -> bool:

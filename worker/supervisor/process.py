@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import select
 import signal
 import socket
 import threading
@@ -17,6 +16,7 @@ import time
 from ..config import ServerConfig, gil_enabled
 from ..crew import Pulse
 from ..memory import resident_memory
+from ..readiness import wait_for_input
 from ..server import Server
 from ..signals import Signals
 from .channel import Channel, Message
@@ -84,7 +84,7 @@ class WorkerProcess(Phased):
             watched = [self._signals.fileno()]
             if not self._channel.ended:
                 watched.append(self._channel.fileno())
-            select.select(watched, [], [], wait)
+            wait_for_input(watched, wait)
             for number in self._signals.take():
                 self._obey(number)
             for message in self._channel.receive():
