@@ -71,10 +71,10 @@ def _hear_nothing(_number: int, _frame: object) -> None:
 
 def raise_descriptor_limit() -> None:
     """Allow as many open connections as the system does; shells start with a low limit."""
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # Windows
         return
-    import resource
-
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # macOS calls the limit infinite, and then takes no such number
     with contextlib.suppress(OSError, ValueError):

@@ -488,9 +488,7 @@ def test_a_supervisor_that_is_killed_leaves_nobody_who_imports(
 ) -> None:
     write(
         tmp_path,
-        "import os, pathlib, time\n"
-        "pathlib.Path(f'pid-{os.getpid()}').touch()\n"
-        "time.sleep(60)\n",
+        "import os, pathlib, time\npathlib.Path(f'pid-{os.getpid()}').touch()\ntime.sleep(60)\n",
     )
     server = start("--workers", "1", "--max-requests", "9", *extra, ready=False)
     until(lambda: list(tmp_path.glob("pid-*")))

@@ -414,14 +414,13 @@ class BlockingPoller(Poller):
 
 def connection_limit(asked: int) -> int:
     """How many connections may be open: as asked, or what the file descriptors allow."""
-    if asked:
-        return asked
     try:
         import resource
-
-        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    except (ImportError, OSError):
-        return 500  # Windows' select takes 512
+    except ImportError:
+        return min(asked or 500, 500)  # Windows' select takes 512, and fails of one more
+    if asked:
+        return asked
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed < 0:  # no limit
         return 2**20
     # the application needs some: a quarter, up to 256

@@ -326,9 +326,11 @@ class Server:
                 if thread.is_alive():
                     log.warning("A thread was left in the application's code")
         finally:
-            self._close_log()
-            self._stopped.set()
-            self._nudge()
+            try:
+                self._close_log()
+            finally:  # or whoever waits would do so for ever
+                self._stopped.set()
+                self._nudge()
 
     def reopen_logs(self) -> None:
         """Write on into a new file, where the old one was renamed. May be called from any thread.

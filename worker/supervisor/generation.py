@@ -46,11 +46,11 @@ class Child(Phased):
         if not self.dismissed:
             self.deadline = 0.0
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal. It was not reaped yet, so the id is its own."""
+    def kill(self, number: int = 0) -> None:
+        """Send a signal, SIGKILL if none is said. It was not reaped yet, so the id is its own."""
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+                os.kill(self.pid, number or signal.SIGKILL)
 
 
 class Worker(Child):
