@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from loopless import ThreadedServer
-from loopless.worker import Server, ServerConfig
+from loopless.worker import Bind, Server, ServerConfig
 from loopless.worker.connection import State
 from loopless.worker.listener import Listener, open_socket, parse_bind
 from loopless.worker.readiness import has_room
@@ -201,10 +201,11 @@ def comes_in(family: int, name: Any) -> bool:
         return True
 
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux can")
 tcp_and_unix = pytest.mark.parametrize(
     "kind",
     [
-        pytest.param("tcp", marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux")),
+        *(pytest.param(kind, marks=LINUX) for kind in ("tcp", "shared")),
         "unix",
     ],
 )
@@ -214,7 +215,7 @@ tcp_and_unix = pytest.mark.parametrize(
 def test_nobody_comes_between_the_last_look_at_the_backlog_and_the_end(
     app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    bind = "127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path}/s"
+    bind = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
     came = []
 
     class LateClient(Listener):
@@ -223,7 +224,7 @@ def test_nobody_comes_between_the_last_look_at_the_backlog_and_the_end(
             super().close()
 
     monkeypatch.setattr("loopless.worker.crew.Listener", LateClient)
-    with ThreadedServer(app, bind=bind, threads=2) as server:
+    with ThreadedServer(app, bind=bind, threads=2, reuse_port=kind == "shared") as server:
         sock, name = server._sockets[0], server.addresses[0]
         assert comes_in(sock.family, name)
     assert came == [False]
@@ -231,8 +232,8 @@ def test_nobody_comes_between_the_last_look_at_the_backlog_and_the_end(
 
 @tcp_and_unix
 def test_a_supervisor_turns_away_for_its_workers(app: App, tmp_path: Path, kind: str) -> None:
-    bind = "127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path}/s"
-    sock = open_socket(parse_bind(bind), 5)
+    bind = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
+    sock = open_socket(parse_bind(bind), 5, Bind(reuse_port=kind == "shared"))
     name = sock.getsockname()
     with sock.dup() as of_a_worker, socket.socket(sock.family) as client:
         client.connect(name)
@@ -286,7 +287,7 @@ def test_nothing_is_left_behind(app: App, connect: Connect) -> None:
 _SERVER = """
 import sys, time, logging
 from loopless import ThreadedServer
-from loopless.worker import Server, ServerConfig
+from loopless.worker import Bind, Server, ServerConfig
 from loopless.worker.connection import State
 from loopless.worker.listener import Listener, open_socket, parse_bind
 from loopless.worker.readiness import has_room

@@ -18,11 +18,15 @@ from collections.abc import Iterable
 # Seconds for handshakes with other machines that have begun: somewhat more than a round trip.
 _ROUND_TRIP = 0.02
 
-# Not in the socket module; see socket(7).
-_SO_ATTACH_FILTER = 26
+# Not in the socket module; see socket(7) and Linux' asm-generic/socket.h.
+_SO_ATTACH_FILTER, _SO_BINDTOIFINDEX = 26, 62
+# An interface that nobody has: through it nobody comes, so the kernel finds no listener for a SYN
+# and refuses it. Handshakes that have begun are found by their addresses, and go on.
+_NO_INTERFACE = 2**31 - 1
 # A filter in the instructions of bpf(4), each with its code, two jumps and an operand. It begins
 # at the TCP header, whose flags are octet 13 (RFC 9293, 3.1). A segment with SYN and without ACK
-# is dropped, and comes again after a second; what completes a handshake passes.
+# is dropped, and comes again after a second; what completes a handshake passes. For SO_REUSEPORT:
+# there the kernel chooses a listener without asking for interfaces, and then it is another's turn.
 _NO_SYN = (
     (0x30, 0, 0, 13),  # load the octet 13
     (0x54, 0, 0, 0x12),  # keep SYN and ACK
@@ -53,14 +57,19 @@ class BoundSocket(socket.socket):
         """Let no connection begin. Whether some may have begun and not be in the backlog yet."""
         if sys.platform != "linux" or self.fileno() < 0:
             return False
-        program = array("B", b"".join(struct.pack("HBBI", *each) for each in _NO_SYN))
-        pointer = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
         try:
-            self.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
-        except OSError:  # forbidden, or another kernel in the place of Linux
+            self.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+            if self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+                self._drop_newcomers()
+        except OSError:  # before Linux 5.7 only root may; and there are sandboxes
             return False
         host = str(self.getsockname()[0])
         return not (host.startswith("127.") or host == "::1")
+
+    def _drop_newcomers(self) -> None:
+        program = array("B", b"".join(struct.pack("HBBI", *each) for each in _NO_SYN))
+        pointer = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
+        self.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
 
 
 class BoundUnixSocket(BoundSocket):
