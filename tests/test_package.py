@@ -120,7 +120,7 @@ taken = {
     signal: "SIG_BLOCK SIG_SETMASK pthread_sigmask valid_signals",
     os: "fork register_at_fork getuid geteuid fchmod chown sched_getaffinity O_CLOEXEC sendfile",
     select: "epoll poll",
-    socket: "AF_UNIX recv_fds send_fds SO_REUSEPORT",
+    socket: "AF_UNIX recv_fds send_fds",
 }
 for module, names in taken.items():
     for name in names.split():
