@@ -54,13 +54,23 @@ def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False
     raise TypeError(f"the interface {interface!r} is none of auto, wsgi, sync, asgi")
 
 
+def shows_its_inside() -> bool:
+    """Whether a Django project has been loaded whose errors are pages about its inside."""
+    return _has_django() and bool(sys.modules["django.conf"].settings.DEBUG)
+
+
+def _has_django() -> bool:
+    """Whether Django has been set up, for this application most likely."""
+    return (
+        "django.core.handlers.base" in sys.modules
+        and sys.modules["django.conf"].settings.configured
+    )
+
+
 def _wsgi_app(app: Any, multiprocess: bool) -> SyncApp:
     """The most direct adapter for a WSGI application; a framework is asked only if it is loaded."""
     # Middleware around Django shows nothing of it, but was made when Django had been set up.
-    if (
-        "django.core.handlers.wsgi" in sys.modules
-        and sys.modules["django.conf"].settings.configured
-    ):
+    if _has_django():
         from .django.handler import django_app
 
         return django_app(app, multiprocess=multiprocess)

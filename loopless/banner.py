@@ -29,14 +29,18 @@ def start_message(
 ) -> str:
     """The lines that the command prints once `server`, which has sockets, accepts connections.
 
-    `name` is how the application was named, `kind` is what it is, such as `wsgi` or `asgi`; `notes`
-    are lines of their own. `workers` is how many processes serve beside this one, and `gil` whether
-    the GIL is on there.
+    `name` is how the application was named, `kind` is what it is, such as `wsgi`, or `asgi` and
+    something behind a comma; `notes` are lines of their own. `workers` is how many processes serve
+    beside this one, and `gil` whether the GIL is on there.
     """
     lines = [f"loopless {__version__} serves {name} ({kind})"]
     lines += places(server)
     lines += made_up_certificate(server)
-    crew = _loops(server) if kind == "asgi" else _plural(server.config.threads(), "thread")
+    crew = (
+        _loops(server)
+        if kind.partition(",")[0] == "asgi"
+        else _plural(server.config.threads(), "thread")
+    )
     if workers:
         crew = f"{_plural(workers, 'worker')} of {crew}"
     lines.append(f"{crew}, Python {platform.python_version()}, {gil_state(gil)}")

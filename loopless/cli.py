@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from .adapters import as_app, as_sync_app
+from .adapters.detect import shows_its_inside
 from .apps import AppError, LoadedApp, app_folder, load_app
 from .command_options import (
     GroupedCommand,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 START_FAILED = 3
 _INTERRUPTED = 128 + signal.SIGINT
 
-_HELP = """Serve a WSGI application or a SyncApp on threads, without an event loop.
+_HELP = """Serve a WSGI application or a SyncApp on threads, an ASGI application on an event loop.
 
 APP is module:app, module:create_app("x", debug=False), or the path of a file, with or without
 :app behind it. Left out, wsgi.py or app.py of the current directory is served.
@@ -145,6 +146,7 @@ def _config_option() -> click.Option:
         is_eager=True,  # the others have their defaults from there
         expose_value=False,
         callback=read,
+        type=click.Path(),
         metavar="FILE",
         help="Settings in TOML.  [default: loopless.toml, or [tool.loopless] of pyproject.toml]",
         group="app",
@@ -277,11 +279,13 @@ def _as_app(
     """What `loaded` is, and as what it is served: a `SyncApp` if there is another `beside` it."""
     try:
         kind = app_kind(loaded.app) if interface == "auto" else interface
+        debug = ", DEBUG is on" if shows_its_inside() else ""
         if beside is None:
-            return kind, as_app(loaded.app, interface, multiprocess=multiprocess)
+            return kind + debug, as_app(loaded.app, interface, multiprocess=multiprocess)
         if kind == "asgi":
             raise TypeError("--asgi stands beside a WSGI application or a SyncApp; leave it out")
         sync_app = as_sync_app(loaded.app, interface, multiprocess=multiprocess)
-        return f"{kind}, with {beside.name}", Hybrid(sync_app, as_app(beside.app, "asgi"))
+        hybrid = Hybrid(sync_app, as_app(beside.app, "asgi"))
+        return f"{kind}, with {beside.name}{debug}", hybrid
     except TypeError as error:
         raise AppError(f"{loaded.name}: {error}") from None

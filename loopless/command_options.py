@@ -38,9 +38,16 @@ class _Value(_ParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        del ctx, param
         words = (*self.option.choices, *filter(None, (self.option.word,)))
+        if not words and self.option.type not in (int, float):
+            return _files(ctx, param, incomplete)
         return [CompletionItem(c) for c in words if c.startswith(incomplete)]
+
+
+def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Leave it to the shell, which completes the names of files."""
+    del ctx, param
+    return [CompletionItem(incomplete, type="file")]
 
 
 class GroupedOption(click.Option):
@@ -101,7 +108,7 @@ def _not_typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     assert param.name is not None
     if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
         raise ConfigError(
-            f"{param.name}: everybody sees a command line, in ps; set"
+            f"{param.opts[0]}: everybody sees a command line, in ps; set"
             f" {ctx.auto_envvar_prefix}_{param.name.upper()}, or give --keyfile-password-file"
         )
     return value
@@ -130,13 +137,16 @@ def _shown(option: Option) -> str:
 def spelled_as_flag(message: str) -> str:
     """`message` of a `ConfigError`, which begins with the option's name, as of the command line."""
     name, colon, rest = message.partition(":")
-    flags = {option.name: option.flag for option in OPTIONS}
+    flags = {
+        option.name: f"LOOPLESS_{option.name.upper()}" if option.secret else option.flag
+        for option in OPTIONS
+    }
     return flags.get(name, name) + colon + rest
 
 
 def app_options() -> list[click.Parameter]:
     return [
-        click.Argument(["app"], required=False, envvar="LOOPLESS_APP"),
+        click.Argument(["app"], required=False, envvar="LOOPLESS_APP", shell_complete=_files),
         GroupedOption(
             ["--interface"],
             type=click.Choice(["auto", "wsgi", "sync", "asgi"]),

@@ -5,8 +5,12 @@ from __future__ import annotations
 _BIND = "--bind HOST:PORT"
 _NONE = ""
 
-#: Flags of gunicorn, uvicorn and waitress-serve, and the words to say instead; empty where there is
-#: nothing like it, which docs/differences.md explains.
+_APP = "the first argument, module:app"
+_DEFAULT = "the default"
+_STATIC = "--static /PREFIX=FOLDER"
+
+#: Flags of gunicorn, uvicorn, waitress-serve, granian and uWSGI, and the words to say instead;
+#: empty where there is nothing like it, which docs/differences.md explains.
 FOREIGN_OPTIONS = {
     # gunicorn
     "-b": "--bind",
@@ -65,12 +69,12 @@ FOREIGN_OPTIONS = {
     "--proxy-headers": "--trusted-proxies",
     "--log-config": _NONE,
     "--env-file": _NONE,
-    "--http": _NONE,
+    "--http": "--bind, if it is an address",
     "--ws": _NONE,
     "--reload-delay": _NONE,
     "--ssl-ciphers": _NONE,
     # waitress-serve
-    "--listen": "--bind",
+    "--listen": "--bind, or for a number --backlog",
     "--unix-socket": "--bind unix:/PATH",
     "--unix-socket-perms": "--unix-permissions",
     "--call": "--factory",
@@ -83,6 +87,68 @@ FOREIGN_OPTIONS = {
     "--max-request-header-size": "--limit-head",
     "--expose-tracebacks": _NONE,
     "--ident": _NONE,
+    # granian
+    "--uds-permissions": "--unix-permissions",
+    "--blocking-threads": "--threads",
+    "--backpressure": "--limit-connections",
+    "--http1-header-read-timeout": "--head-timeout",
+    "--http2-max-concurrent-streams": "--http2-streams",
+    "--access-log-fmt": "--log-format",
+    "--ssl-certificate": "--certfile",
+    "--ssl-ca": "--ca-certs",
+    "--ssl-client-verify": "--client-certs",
+    "--ssl-protocol-min": "--tls-min-version",
+    "--ssl-crl": _NONE,
+    "--url-path-prefix": "--root-path, for an ASGI application",
+    "--workers-lifetime": "--max-requests, or --max-rss",
+    "--workers-max-rss": "--max-rss",
+    "--workers-kill-timeout": "--graceful-timeout",
+    "--working-dir": "--app-dir",
+    "--env-files": _NONE,
+    "--static-path-route": _STATIC,
+    "--static-path-mount": _STATIC,
+    "--static-path-dir-to-file": "--static-index",
+    "--static-path-expires": "--static-max-age",
+    "--metrics": "--metrics-bind",
+    "--metrics-address": "--metrics-bind",
+    "--metrics-port": "--metrics-bind",
+    "--reload-paths": "--reload-dir",
+    "--reload-ignore-dirs": "--reload-exclude",
+    "--reload-ignore-patterns": "--reload-exclude",
+    "--reload-ignore-paths": "--reload-exclude",
+    # uWSGI
+    "--ini": "--config, which is TOML",
+    "--http-socket": "--bind",
+    "--socket": "--bind, for a proxy that speaks HTTP to it",
+    "--chmod-socket": "--unix-permissions",
+    "--module": _APP,
+    "--wsgi-file": _APP,
+    "--callable": _APP,
+    "--processes": "--workers",
+    "--master": "--workers, which brings a supervisor",
+    "--lazy-apps": "the default, and --preload the contrary",
+    "--harakiri": "--worker-timeout, which kills no worker for one long request",
+    "--reload-on-rss": "--max-rss",
+    "--py-autoreload": "--reload",
+    "--touch-reload": "SIGHUP to a server with --workers",
+    "--static-map": _STATIC,
+    "--limit-post": "--limit-body",
+    "--post-buffering": "--memory-body",
+    "--buffer-size": "--limit-head",
+    "--uid": "--user",
+    "--gid": "--group",
+    "--pidfile": "--pid-file",
+    "--stats": "--metrics-bind",
+    "--enable-threads": _DEFAULT,
+    "--vacuum": _DEFAULT,
+    "--die-on-term": _DEFAULT,
+    "--need-app": _DEFAULT,
+    "--virtualenv": _NONE,
+    "--logto": _NONE,
+    "--daemonize": _NONE,
+    "--cron": _NONE,
+    "--mule": _NONE,
+    "--attach-daemon": _NONE,
 }
 
 

@@ -210,6 +210,18 @@ class Load(Clients):
                     if b"connection: close" in head.lower():
                         break
 
+    def reach(self, processes: int) -> None:
+        """Make further connections until so many processes have answered; the kernel chooses."""
+
+        def ask() -> None:
+            with self._connect() as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                pid = int(receive(sock)[1].split()[1])
+            with self._lock:
+                self.pids.add(pid)
+
+        until(lambda: len(self.pids) >= processes or ask())
+
     def _connect(self) -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", self._port), 20)
         if self._context is None:

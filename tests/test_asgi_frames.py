@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -387,6 +388,21 @@ def test_a_message_that_is_too_big(ws: Open, data: bytes) -> None:
     client.send(data)
     opcode, payload, _ = read(client)
     assert (opcode, int.from_bytes(payload)) == (CLOSE, 1009)
+
+
+def test_small_fragments_take_no_more_room_than_a_message(ws: Open) -> None:
+    client = ws()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        client.send(frame(BINARY, b"ab", fin=False) + frame(CONTINUED, b"ab", fin=False) * 30_000)
+        client.send(frame(PING))
+        assert read(client)[0] == PONG
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
+    client.send(frame(CONTINUED, b"ab"))
+    assert read(client) == (BINARY, b"ab" * 30_002, 0)
 
 
 # ---- 12 and 13, compression ------------------------------------------------------------------

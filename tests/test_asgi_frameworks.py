@@ -156,7 +156,9 @@ def test_starlette(serve: Serve, connect: Connect, loop: str, tmp_path: Path) ->
     with websocket(server, "/ws") as ws:
         ws.send("hi")
         assert json.loads(ws.recv()) == {"you said": "hi", "greeting": "hello"}
-    assert seen.wait(3) == ["startup", "worked", 1000]
+    first, *later = seen.wait(3)
+    assert first == "startup"
+    assert set(later) == {"worked", 1000}  # each on its own time
     leaving = connect(server)
     leaving.send(b"GET /forever HTTP/1.1\r\nHost: x\r\n\r\n")
     while b"begun" not in leaving._buffer:

@@ -9,6 +9,8 @@ import http.client
 import logging
 import os
 import socket
+import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -235,6 +237,30 @@ def test_head_and_bodiless_statuses(serve: Serve, connect: Connect, loop: str) -
         assert got.status == int(path[1:4])
         assert got.header("transfer-encoding") is None
     assert client.get("/200").body == b"bc"
+
+
+def test_head_of_an_application_that_never_ends_nor_listens(
+    serve: Serve, connect: Connect, loop: str
+) -> None:
+    ended = Seen()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        if scope["path"] == "/":
+            return await answer(send, b"next")
+        await send({"type": "http.response.start", "status": 200})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        except OSError as error:
+            ended.add(error)
+        return None
+
+    client = connect(serve(app, loop=loop))
+    client.send(b"HEAD /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.answer("HEAD").status == 200
+    assert client.get("/").body == b"next"
+    assert isinstance(ended.wait()[0], ClientDisconnected)
 
 
 def test_an_endless_stream_has_a_head(serve: Serve, connect: Connect, loop: str) -> None:
@@ -595,6 +621,28 @@ def test_a_body_that_is_left(serve: Serve, connect: Connect, loop: str) -> None:
     assert client.closed()
 
 
+@pytest.mark.parametrize("length", [1000, 1_000_000])
+def test_the_rest_of_a_body_comes_before_the_answer_is_read(
+    serve: Serve, connect: Connect, loop: str, length: int
+) -> None:
+    """It is read, for its client may read only behind it, and the answer stays whole."""
+    large = b"y" * 8_000_000
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await answer(send, large if scope["path"] == "/large" else b"next")
+
+    client = connect(serve(app, loop=loop))
+    head = b"POST /large HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length
+    client.send(head + b"x")
+    assert client.sock.recv(1, socket.MSG_PEEK)
+    client.send(b"x" * (length - 1) + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    got = client.answer()
+    assert (got.body == large, got.complete) == (True, True)
+    if got.header("connection") != "close":
+        assert client.answer().body == b"next"
+
+
 @pytest.mark.parametrize(
     ("options", "data", "status"),
     [
@@ -617,6 +665,7 @@ def test_the_limits_are_the_same(
         while (message := await receive())["type"] == "http.request":
             pass
         seen.add(message["type"])
+        await answer(send, b"too late", 500)
 
     client = connect(serve(app, loop=loop, **options))
     client.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + data)
@@ -685,6 +734,36 @@ def test_disconnect_of_a_client_that_had_pipelined(
     client.close()
     assert seen.wait(2)[1] == "http.disconnect"
     assert time.monotonic() - left < 2.5
+
+
+def test_a_reset_that_comes_with_octets(serve: Serve, connect: Connect, loop: str) -> None:
+    """The loop is told of both in one event."""
+    seen = Seen()
+    hold, held = threading.Event(), threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        if scope["path"] == "/hold":
+            held.set()
+            hold.wait(10)
+            return await answer(send)
+        await receive()
+        seen.add("begun")
+        return seen.add((await receive())["type"])
+
+    server = serve(app, loop=loop)
+    client, other = connect(server), connect(server)
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    seen.wait(1)
+    other.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert held.wait(10)
+    client.send(b"GET ")
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    hold.set()
+    left = time.monotonic()
+    assert seen.wait(2)[1] == "http.disconnect"
+    assert time.monotonic() - left < 2
 
 
 def test_disconnect_after_the_answer(serve: Serve, connect: Connect, loop: str) -> None:
@@ -756,13 +835,16 @@ def test_whoever_listens_is_told_once(serve: Serve, connect: Connect, loop: str)
 def test_a_half_closed_client_gets_its_answer(serve: Serve, connect: Connect, loop: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
-        await asyncio.sleep(0.1)
-        await answer(send, b"late")
+        if scope["path"] == "/late":
+            await asyncio.sleep(0.1)
+        await answer(send, await read_body(receive))
 
     client = connect(serve(app, loop=loop))
-    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+    client.send(head % b"/late" + b"ab" + (head % b"/" + b"cd") * 40 + head % b"/" + b"e")
     client.sock.shutdown(socket.SHUT_WR)
-    assert client.answer().body == b"late"
+    # the body that was there is the application's, and so is what is pipelined; the last is cut
+    assert [client.answer().body for _ in range(41)] == [b"ab", *[b"cd"] * 40]
     assert client.closed()
 
 
@@ -931,12 +1013,23 @@ def test_a_failure_costs_one_request(
         "/generator": GeneratorExit(),
     }
 
+    async def fails(error: BaseException) -> None:
+        raise error
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         if scope["query_string"]:
             await asyncio.sleep(0.001)
         if scope["path"] in errors:
             raise errors[scope["path"]]
+        if scope["path"] == "/task":
+            task = asyncio.ensure_future(fails(SystemExit(3)))
+            await asyncio.wait([task])
+            task.result()
+        if scope["path"] == "/callback":
+            asyncio.get_running_loop().call_soon(sys.exit, 3)
+            await asyncio.sleep(0.001)
+            return
         if scope["path"] == "/nothing":
             return
         if scope["path"] == "/start":
@@ -945,12 +1038,12 @@ def test_a_failure_costs_one_request(
         await answer(send, b"fine")
 
     client = connect(serve(app, loop=loop))
-    for path in (*errors, "/nothing", "/start"):
+    for path in (*errors, "/nothing", "/start", "/task", "/callback"):
         for query in ("", "?later"):
             got = client.get(path + query)
             assert (got.status, got.body) == (500, b"Internal Server Error\n")
             assert client.get("/").body == b"fine"
-    assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 14
+    assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 22
 
 
 def test_a_failure_in_a_stream_is_visible(serve: Serve, connect: Connect, loop: str) -> None:
@@ -1117,18 +1210,23 @@ def test_early_hints(serve: Serve, connect: Connect, loop: str) -> None:
 
 
 def test_trailers(serve: Serve, connect: Connect, loop: str) -> None:
+    ended = Seen()
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         headers = [(b"content-length", b"4")]
         await send({**START, "headers": headers, "trailers": True})
+        if scope["query_string"] == b"streamed":
+            await send({"type": "http.response.body", "body": b"bo", "more_body": True})
         await send({"type": "http.response.body", "body": b"body"})
         trailers = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
         await send({**trailers, "more_trailers": True})
-        if scope["query_string"]:
+        if scope["query_string"] == b"bad":
             with pytest.raises(InvalidResponseError):
                 await send({**trailers, "headers": [(b"content-length", b"1")]})
         else:
             await send({**trailers, "headers": [(b"x-more", b"2")]})
+            ended.add("well")
 
     server = serve(app, loop=loop)
     client = connect(server)
@@ -1137,6 +1235,10 @@ def test_trailers(serve: Serve, connect: Connect, loop: str) -> None:
     client = connect(server)
     client.send(b"GET / HTTP/1.0\r\n\r\n")
     assert client.rest().endswith(b"\r\n\r\nbody")
+    client = connect(server)
+    client.send(b"HEAD /?streamed HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.answer("HEAD").status == 200
+    assert ended.wait(3)
     client = connect(server)
     client.send(b"GET /?bad HTTP/1.1\r\nHost: x\r\n\r\n")
     with pytest.raises((EOFError, ConnectionResetError)):

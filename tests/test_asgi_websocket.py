@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -344,6 +345,56 @@ def test_a_flood_of_small_messages(serve: Serve, connect: Connect, loop: str) ->
     assert client._exactly(15000) == b"\x81\x01a" * 5000
 
 
+@pytest.mark.parametrize(
+    ("data", "most"),
+    [
+        (b"\x81\x81\0\0\0\0a" * 5000, 70),
+        ((b"\x8a\x80\0\0\0\0" * 50 + b"\x81\x81\0\0\0\0a") * 100, 2),
+        (b"", 70),
+    ],
+    ids=["messages", "control frames", "answers"],
+)
+@pytest.mark.parametrize("echoes", [False, True])
+def test_a_busy_websocket_lets_others_go_on(
+    serve: Serve, connect: Connect, loop: str, data: bytes, most: int, echoes: bool
+) -> None:
+    """However many frames come at once, or go to a client that takes them."""
+    turns = Seen()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket"
+        done = at_once = 0
+        expected = data.count(b"a") or 1000
+
+        async def beside() -> None:
+            nonlocal at_once
+            before = 0
+            while before < expected:
+                await asyncio.sleep(0)
+                at_once, before = max(at_once, done - before), done
+            turns.add(at_once)
+
+        await receive()
+        await send(ACCEPT)
+        turn = asyncio.ensure_future(beside())
+        while done < expected:
+            if data:
+                await receive()
+            if echoes or not data:
+                await send({"type": "websocket.send", "text": "a"})
+            done += 1
+        await turn
+
+    client = connect(serve(app, loop=loop))
+    assert client.get(headers=UPGRADE).status == 101
+    reading = threading.Thread(target=client.rest)
+    reading.start()
+    client.send(data)
+    assert 0 < turns.wait()[0] <= most
+    client.sock.shutdown(socket.SHUT_RDWR)
+    reading.join()
+
+
 # ---- The end ---------------------------------------------------------------------------------
 
 
@@ -511,6 +562,34 @@ def test_the_server_stops(serve: Serve, loop: str) -> None:
     assert app.seen.wait(1)[0]["code"] == 1012
 
 
+def test_the_server_stops_before_one_is_accepted(
+    serve: Serve, connect: Connect, loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = Seen()
+    go_on = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        seen.add("connected")
+        await asyncio.to_thread(go_on.wait)
+        with pytest.raises(ClientDisconnected):
+            await send(ACCEPT)
+        seen.add(await receive())
+
+    server = serve(app, loop=loop)
+    client = connect(server)
+    client.send(f"GET / HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n".encode())
+    seen.wait()
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    assert client.answer().status == 503
+    go_on.set()
+    assert seen.wait(2)[1]["code"] == 1006
+    stopping.join()
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
 # ---- Pings -----------------------------------------------------------------------------------
 
 
@@ -530,6 +609,22 @@ def test_a_client_that_does_not_answer_pings(serve: Serve, connect: Connect, loo
     client.get(headers=UPGRADE)
     assert client.rest() == b"\x89\x00\x88\x02\x03\xf3"
     assert app.seen.wait(1)[0]["code"] == 1011
+
+
+def test_a_denial_that_must_not_leave(serve: Serve, loop: str) -> None:
+    """It leaves the WebSocket as it was."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        with pytest.raises(InvalidResponseError):
+            await send({**START, "status": 5})
+        await send(ACCEPT)
+        await send({**(await receive()), "type": "websocket.send"})
+
+    with opened(serve(app, loop=loop)) as ws:
+        ws.send("x")
+        assert ws.recv() == "x"
 
 
 # ---- Order -----------------------------------------------------------------------------------
@@ -553,6 +648,9 @@ BODY: Message = {"type": "websocket.http.response.body", "body": b"x"}
         ([START, START], RuntimeError),
         ([START, BODY, BODY], RuntimeError),
         ([{"type": "http.response.start", "status": 200}], RuntimeError),
+        ([ACCEPT, {**CLOSE, "code": 999}], InvalidResponseError),
+        ([ACCEPT, {**CLOSE, "code": 70000}], InvalidResponseError),
+        ([ACCEPT, {**CLOSE, "reason": "\ud800"}], InvalidResponseError),
         ([{**ACCEPT, "subprotocol": "mine"}], InvalidResponseError),
         ([{**ACCEPT, "headers": [(b"a", b"b\r\nc: d")]}], InvalidResponseError),
         ([{**ACCEPT, "headers": [(b"sec-websocket-protocol", b"x")]}], InvalidResponseError),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import h11
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopless.worker import Limits, ProtocolError
+from loopless.worker import Limits, ProtocolError, RequestReceived, ServerConfig
+from loopless.worker.asgi.body import BodyStream
+from loopless.worker.body import BodyReceiver
 from loopless.worker.http1 import ChunkedDecoder
 
 LIMITS = Limits()
@@ -209,3 +213,17 @@ def test_little_is_held_while_a_line_is_not_whole() -> None:
     with pytest.raises(ProtocolError):
         feed_for_ever()
     assert fed <= LIMITS.chunk_line + 2
+
+
+def test_chunks_of_a_few_bytes_cost_no_more_memory_than_others() -> None:
+    head = RequestReceived(*("POST", "/", "/", "", "1.1", b"", {}), chunked=True)
+    config = ServerConfig()
+    for body in (BodyReceiver(head, config, 0.0), BodyStream(head, config)):
+        tracemalloc.start()
+        try:
+            for _ in range(10):
+                body.feed(b"2\r\nxy\r\n" * 9000)
+            assert body.size == 180_000
+            assert tracemalloc.get_traced_memory()[0] < 2 * body.size
+        finally:
+            tracemalloc.stop()

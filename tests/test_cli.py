@@ -322,6 +322,32 @@ def test_descriptor_limit_is_raised(start: Callable[..., Running], tmp_path: Pat
     assert server.get() == "(4096, 4096)"
 
 
+def test_where_there_is_no_posix(tmp_path: Path) -> None:
+    """As on Windows: the modules can be imported, and what is missing is told in a line."""
+    (tmp_path / "app.py").write_text(APP)
+    script = Path(__file__).parent / "apps" / "without_posix.py"
+    command = [sys.executable, "-W", "error", str(script)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            message = Running(process).message
+            assert message.startswith("2\n2\n2\n2\n2\nloopless ")
+            site, metrics = (url.rstrip() for url in re.findall(r"http:\S+\s", message))
+            for url, expected in ((f"{site}/hello", "/hello"), (metrics, "loopless_ready 1")):
+                with urllib.request.urlopen(url, timeout=10) as response:
+                    assert expected in response.read().decode()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, "stopping\n")
+    assert re.findall(r"^loopless: (--[\w-]+): this system ", err, re.MULTILINE) == (
+        "--workers --bind --user --reuse-port --access-log".split()
+    )
+    assert err.count("\n") == 5
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
 def test_nobody_reads_the_start_message(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     read, write = os.pipe()
@@ -585,21 +611,22 @@ def test_no_option_is_lost_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
         assert getattr(getattr(config, option.group), option.attribute) == wanted
 
 
-def test_shell_completion_knows_the_choices() -> None:
-    script = "import sys; from loopless.cli import main; sys.exit(main())"
-    settings = {
-        "_LOOPLESS_COMPLETE": "bash_complete",
-        "COMP_WORDS": "loopless --poller e",
-        "COMP_CWORD": "2",
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.stdout == "plain,epoll\n"
+def test_shell_completion(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_LOOPLESS_COMPLETE", "bash_complete")
+    for typed, offered in (
+        ("--poller e", "plain,epoll"),
+        ("--workers a", "plain,auto"),
+        ("--certfile c", "file,c"),
+        ("ap", "file,ap"),
+        ("--threads 1", ""),
+    ):
+        monkeypatch.setenv("COMP_WORDS", f"loopless {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+        with pytest.raises(SystemExit):
+            cli.main([])
+        assert capsys.readouterr().out.strip() == offered
 
 
 # ---- TLS ----------------------------------------------------------------------------------
@@ -652,6 +679,8 @@ def test_mistakes_with_certificates(
     assert typed.startswith("--keyfile-password: everybody sees a command line")
     assert PASSWORD not in typed
     assert fails("--bind", "https://127.0.0.1:0").startswith("--bind: https://127.0.0.1:0 needs")
+    monkeypatch.setenv("LOOPLESS_KEYFILE_PASSWORD", PASSWORD)
+    assert fails().startswith("LOOPLESS_KEYFILE_PASSWORD: there is no certificate; give")
 
 
 def test_no_password_is_asked_for(fails: Callable[..., str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,14 @@ def test_events_and_static_files(client: httpx.Client) -> None:
 
 def test_production_settings(tmp_path: Path) -> None:
     env = environment(DEBUG="0", SECRET_KEY="x" * 60, ALLOWED_HOSTS="*", DATA_DIR=str(tmp_path))
-    code = "from django.conf import settings; print(settings.DATABASES)"
+    code = """
+from django.conf import settings
+from loopless.cli import main
+main(["check", "config.wsgi"])
+print(settings.DATABASES)
+settings.DEBUG = True
+main(["check", "config.wsgi"])
+"""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=EXAMPLE,
@@ -96,6 +104,8 @@ def test_production_settings(tmp_path: Path) -> None:
     )
     for part in ("'NAME': 'notes'", "'PASSWORD': 'p@ss'", "'HOST': 'db.example'", "'PORT': 5433"):
         assert part in done.stdout
+    told = re.findall(r"\((wsgi.*)\) and its settings are fine", done.stdout)
+    assert told == ["wsgi", "wsgi, DEBUG is on"]
 
 
 # ---- In a browser ---------------------------------------------------------------------------

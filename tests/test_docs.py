@@ -103,8 +103,17 @@ def test_there_are_commands_to_check() -> None:
 @pages
 def test_links_lead_somewhere(page: Path) -> None:
     for target in _LINK.findall(page.read_text("utf-8")):
-        if "://" not in target and not target.startswith("#"):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+        if "://" not in target:
+            name, _, place = target.partition("#")
+            other = page.parent / name if name else page
+            assert other.exists(), target
+            assert not place or place in headings(other), target
+
+
+def headings(page: Path) -> set[str]:
+    """What may stand behind `#`."""
+    found = re.findall(r"^#+ (.*)$", _FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
 def test_every_page_is_in_the_index() -> None:

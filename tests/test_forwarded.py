@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -191,6 +193,21 @@ def test_malformed_nodes(text: str, bare_ipv6: bool) -> None:
         forwarded.node(text, bare_ipv6=bare_ipv6)
 
 
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (functools.partial(forwarded.node, bare_ipv6=True), ":" * 1000 + "x"),
+        (forwarded.elements, "for=a," + " " * 8000 + "x"),
+        (forwarded.elements, 'for="' + "\\a" * 4000),
+    ],
+)
+def test_nothing_takes_long_to_be_refused(read: Callable[[str], Any], text: str) -> None:
+    started = time.process_time()
+    with pytest.raises(ValueError):  # noqa: PT011
+        read(text)
+    assert time.process_time() - started < 0.2
+
+
 def test_an_ipv6_address_without_brackets_is_for_x_forwarded_for_alone() -> None:
     assert str(forwarded.node("2001:db8::1", bare_ipv6=True).address) == "2001:db8::1"
     with pytest.raises(ValueError, match="nobody"):
@@ -301,6 +318,7 @@ def test_a_server_that_cannot_be_made_of_them(serve: Any) -> None:
         ("unknown", ("", 0)),
         ("6.6.6.6, unknown", ("", 0)),
         ("6.6.6.6, _hidden, 10.0.0.8", ("", 0)),
+        ("6.6.6.6, unix:", ("", 0)),
         (",", (PROXY, 1234)),
     ],
 )
@@ -308,6 +326,14 @@ def test_the_client_is_the_first_from_the_right_that_is_not_trusted(
     asked: Any, value: str, client: tuple[str, int]
 ) -> None:
     assert asked().client(f"X-Forwarded-For: {value}\r\n") == client
+
+
+def test_a_proxy_that_was_asked_by_a_unix_socket(asked: Any) -> None:
+    # nginx behind another program on its own machine
+    one = asked(trusted_proxies="10.0.0.0/8 unix")
+    assert one.client("X-Forwarded-For: 6.6.6.6, 203.0.113.9, unix:\r\n")[0] == "203.0.113.9"
+    assert one.client("X-Forwarded-For: unix:, 203.0.113.9\r\n")[0] == "203.0.113.9"
+    assert one.client("X-Forwarded-For: unix:\r\n") == ("", 0)
 
 
 @pytest.mark.parametrize(

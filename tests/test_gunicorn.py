@@ -171,8 +171,9 @@ def test_hooks_and_the_access_log(gunicorn: Start, tmp_path: Path) -> None:
     line = f'127.0.0.1 "GET /path?query HTTP/1.1" 200 {len(body)} yes me http'
     server.await_line(line)
     # what a hook raises costs the request: there is no X-Ask
-    with pytest.raises(urllib.error.HTTPError, match="500"):
+    with pytest.raises(urllib.error.HTTPError, match="500") as caught:
         ask(server.port, "/path")
+    caught.value.close()
     server.await_line("hook post_request /path 500 Internal Server Error")
     assert server.end() == 0
     assert server.said("hook worker_exit")
@@ -262,8 +263,9 @@ def test_what_is_refused(gunicorn: Start, arguments: list[str], app: str, said: 
 
 def test_the_loggers_are_gunicorn_s(gunicorn: Start) -> None:
     server = gunicorn(app="def app(environ, start_response): raise ValueError('oops')")
-    with pytest.raises(urllib.error.HTTPError, match="500"):
+    with pytest.raises(urllib.error.HTTPError, match="500") as caught:
         server.get()
+    caught.value.close()
     server.await_line("ValueError: oops")
     failed = [line for line in server.lines if "The application failed on GET /" in line]
     assert len(failed) == 1

@@ -377,6 +377,9 @@ def test_the_cache_is_bounded() -> None:
         parser.parse(b"GET / HTTP/1.1\r\nHost: x\r\nX-%d: %d" % (number, number))
     assert max(_containers(parser)) <= 1024
     assert len(_text_of(parser)) < 1024 * 1024
+    # and so many names do not keep others out for ever
+    parser.parse(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: a\r\nX-Useful: b")
+    assert b"X-Useful" in parser._fields._names
 
 
 def test_the_cache_keeps_nothing_long() -> None:
@@ -460,3 +463,15 @@ def test_unfinished_refuses(data: bytes, status: int) -> None:
     with pytest.raises(ProtocolError) as caught:
         RequestParser(LIMITS).unfinished(data, 0)
     assert caught.value.status == status
+
+
+def test_unfinished_sees_a_bare_lf_at_every_split() -> None:
+    parser = RequestParser(LIMITS)
+    good = b"GET / HTTP/1.1\r\nHost: x\r\n"
+    for data in (good + b"A: b\n\r", good + b"A: b\r\nC: d\nE: f\r\n", good + b"\n"):
+        for at in range(1, len(data)):
+            with pytest.raises(ProtocolError):
+                parser.unfinished(data[:at], 0)
+                parser.unfinished(data, at)
+    for at in range(1, len(good)):
+        parser.unfinished(good, at)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import threading
@@ -16,22 +15,16 @@ from flask import Response as FlaskResponse
 from flask import request as flask_request
 
 from loopless import Request, Response, ThreadedServer
-from loopless.worker.lifecycle import ClientGone, ResponseCompleted
+from loopless.worker.lifecycle import ClientGone, RequestStarted, ResponseCompleted
 
 from .certificates import Authority
 from .http2_client import Http2Client
 from .recorder import Recorder
+from .waiting import until
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Http2Client]
 MIB = 1024 * 1024
-
-
-def echo(request: Request) -> Response:
-    """What came, as a digest, and where it was kept."""
-    kind = "memory" if isinstance(request.body, bytes) else "file"
-    digest = hashlib.sha256(request.read()).hexdigest()
-    return Response(200, [("X-Kept", kind)], f"{request.method} {digest}".encode())
 
 
 # ---- Answers -------------------------------------------------------------------------------
@@ -62,6 +55,15 @@ def test_an_answer(serve_http2: Serve, http2: Connect) -> None:
     assert scheme == "https"
 
 
+def test_a_head_of_several_frames(serve_http2: Serve, http2: Connect) -> None:
+    headers = [("X-Large", "x" * 40_000), ("X-Last", "1")]
+    client = http2(serve_http2(lambda request: Response(200, headers, b"body")))
+    for _ in range(2):
+        answer = client.fetch()
+        assert (answer.headers["x-large"], answer.headers["x-last"]) == ("x" * 40_000, "1")
+        assert answer.body == b"body"
+
+
 def test_many_at_once_on_one_connection(serve_http2: Serve, http2: Connect) -> None:
     client = http2(serve_http2(lambda request: Response(200, [], request.path.encode())))
     numbers = {client.get(f"/{n}"): f"/{n}".encode() for n in range(100)}
@@ -84,6 +86,31 @@ def test_streams_do_not_wait_for_one_another(serve_http2: Serve, http2: Connect)
     assert not client.answers[slow].over
     going.set()
     assert client.answer(slow).body == b"done"
+
+
+def test_connections_have_their_turns(serve_http2: Serve, http2: Connect) -> None:
+    """However many requests one has made at once."""
+    begun, going = threading.Event(), threading.Event()
+    called: list[str] = []
+
+    def app(request: Request) -> Response:
+        called.append(request.path)
+        begun.set()
+        assert going.wait(10)
+        return Response(200, [], b"")
+
+    server = serve_http2(app, threads=1)
+    client, other = http2(server), http2(server)
+    numbers = [client.get("/many") for _ in range(50)]
+    assert begun.wait(10)
+    client.settle()
+    only = other.get("/only")
+    other.settle()
+    going.set()
+    assert other.answer(only).status == 200
+    assert all(client.answer(number).status == 200 for number in numbers)
+    assert called.index("/only") <= 2
+    assert len(called) == 51
 
 
 @pytest.mark.parametrize(
@@ -126,70 +153,6 @@ def test_an_error_costs_a_stream(
     assert client.fetch("/fails").status == 500
     assert client.fetch("/").body == b"well"
     assert "The application failed on GET /fails" in caplog.text
-
-
-# ---- Bodies that come -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("size", "kept"), [(0, "memory"), (1000, "memory"), (3 * MIB, "file")])
-@pytest.mark.parametrize("declared", [True, False])
-def test_a_request_body(
-    serve_http2: Serve, http2: Connect, size: int, kept: str, declared: bool
-) -> None:
-    client = http2(serve_http2(echo))
-    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    more = [("content-length", str(size))] if declared else []
-    answer = client.fetch("/", *more, method="POST", body=body)
-    assert answer.headers["x-kept"] == kept
-    assert answer.body.decode() == f"POST {hashlib.sha256(body).hexdigest()}"
-
-
-def test_a_body_octet_by_octet_is_kept_whole(serve_http2: Serve, http2: Connect) -> None:
-    client = http2(serve_http2(echo))
-    number = client.request("/", method="POST", ended=False)
-    body = bytes(n % 256 for n in range(5000))
-    for octet in body:
-        client.conn.send_data(number, bytes([octet]))
-    client.conn.end_stream(number)
-    client.flush()
-    assert client.answer(number).body.decode() == f"POST {hashlib.sha256(body).hexdigest()}"
-
-
-def test_uploads_at_once(serve_http2: Serve, http2: Connect) -> None:
-    server = serve_http2(echo)
-    body = b"0123456789abcdef" * (MIB // 16)
-    results: list[bytes] = []
-
-    def upload() -> None:
-        client = http2(server)
-        numbers = [client.request("/", method="PUT", body=body) for _ in range(5)]
-        results.extend(client.answer(number).body for number in numbers)
-
-    threads = [threading.Thread(target=upload) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert results == [f"PUT {hashlib.sha256(body).hexdigest()}".encode()] * 15
-
-
-def test_100_continue(serve_http2: Serve, http2: Connect) -> None:
-    client = http2(serve_http2(echo))
-    number = client.request("/", [("expect", "100-continue")], method="POST", ended=False)
-    client.until(lambda: client.answers[number].interim)
-    assert client.answers[number].interim[0][":status"] == "100"
-    client.body(number, b"now")
-    assert client.answer(number).status == 200
-
-
-def test_trailers_of_a_request_are_dropped(serve_http2: Serve, http2: Connect) -> None:
-    client = http2(serve_http2(lambda request: Response(200, [], repr(request.headers).encode())))
-    number = client.request("/", method="POST", body=b"body", ended=False)
-    client.conn.send_headers(number, [("x-smuggled", "1")], end_stream=True)
-    client.flush()
-    answer = client.answer(number)
-    assert answer.status == 200
-    assert b"smuggled" not in answer.body
 
 
 # ---- Bodies that leave ----------------------------------------------------------------------
@@ -424,6 +387,28 @@ def test_a_client_that_leaves(serve_http2: Serve, http2: Connect) -> None:
     going.set()
     recorder.until(ResponseCompleted)
     assert not recorder.of(ResponseCompleted)[0].complete
+
+
+def test_a_client_that_leaves_without_reading(serve_http2: Serve, http2: Connect) -> None:
+    """Each request has its end, the one too of whose answer only the last octets were missing."""
+    recorder = Recorder()
+    server = serve_http2(
+        lambda request: Response(200, [], bytes(100_000)), lifecycle_collector=recorder
+    )
+    client = http2(server)
+    client.conn.update_settings({4: 2**30})
+    client.conn.increment_flow_control_window(2**30)
+    client.settle()
+    for _ in range(99):
+        client.get()
+    crew = server.crew
+    assert crew is not None
+    until(lambda: any(each.outgoing for each in crew.poller.connections))
+    recorder.until(RequestStarted, 99)
+    client.close()
+    recorder.until(ResponseCompleted, 99)
+    recorder.until(ClientGone)
+    assert not recorder.of(ResponseCompleted)[-1].complete
 
 
 def test_the_access_log(serve_http2: Serve, http2: Connect, tmp_path: Path) -> None:

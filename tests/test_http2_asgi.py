@@ -246,6 +246,44 @@ def test_many_at_once(serve_http2: Serve, http2: Connect) -> None:
     assert all(client.answer(number).body == body for number, body in numbers.items())
 
 
+def test_what_is_asked_at_once_is_answered_at_once(
+    serve_http2: Serve, http2: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopless.worker.http2.sending._GATHERING", 10)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await no_lifespan(scope)
+        await answer(send, b"answered")
+
+    client = http2(serve_http2(app))
+    client.settle()
+    fields = [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")]
+    for number in (1, 3, 5):
+        client.conn.send_headers(number, fields, end_stream=True)
+    client.flush()
+    client.until(lambda: client.answers)
+    assert [client.answers[number].body for number in (1, 3, 5)] == [b"answered"] * 3
+
+
+def test_what_goes_on_after_the_answer_is_no_stream(serve_http2: Serve, http2: Connect) -> None:
+    """As the background tasks of Starlette do."""
+    going = threading.Event()
+    ended = Seen()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await no_lifespan(scope)
+        await answer(send, b"answered")
+        while not going.is_set():
+            await asyncio.sleep(0.01)
+        ended.add((await receive())["type"])
+
+    client = http2(serve_http2(app, http2_streams=3))
+    for _ in range(10):
+        assert client.fetch().body == b"answered"
+    going.set()
+    assert ended.wait(10) == ["http.disconnect"] * 10
+
+
 def test_events(serve_http2: Serve, http2: Connect) -> None:
     seen = Seen()
 

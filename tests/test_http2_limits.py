@@ -8,7 +8,9 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hyperframe.frame import (
@@ -26,15 +28,18 @@ from hyperframe.frame import (
 from loopless import Request, Response, ThreadedServer
 from loopless.worker.http2.frames import FrameMeter, TooMuchError
 from loopless.worker.http2.head import HeadReader, MalformedError, check_trailers
+from loopless.worker.lifecycle import Refused
 from loopless.worker.settings import Limits
 
+from .asgi_tools import Receive, Scope, Send, answer, no_lifespan, read_body
 from .certificates import Authority
 from .http2_client import Http2Client
+from .recorder import Recorder
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Http2Client]
 
-NO_ERROR, PROTOCOL_ERROR, REFUSED, CANCEL, CALM = 0, 1, 7, 8, 11
+NO_ERROR, PROTOCOL_ERROR, FRAME_SIZE, REFUSED_STREAM, CANCEL, CALM = 0, 1, 6, 7, 8, 11
 GOOD = [
     (b":method", b"GET"),
     (b":scheme", b"https"),
@@ -70,6 +75,7 @@ MALFORMED = {
     "an unknown pseudo header": [(b":version", b"2"), *GOOD],
     "of RFC 8441": [(b":protocol", b"websocket"), *GOOD],
     "of a response": [*GOOD, (b":status", b"200")],
+    "of an interim response": [*GOOD, (b":status", b"100")],
     "a pseudo header too late": [*without(b":path"), (b"x", b"y"), (b":path", b"/")],
     "upper case": [*GOOD, (b"X-Upper", b"x")],
     "a name that is no token": [*GOOD, (b"x y", b"x")],
@@ -119,10 +125,12 @@ def test_what_is_malformed_is_so_with_a_warm_cache(name: str) -> None:
 
 
 def test_trailers() -> None:
-    check_trailers([(b"x-checksum", b"1")])
+    check_trailers([(b"x-checksum", b"1")], ended=True)
     for pair in [(b":path", b"/"), (b"X", b"y"), (b"x", b"a\nb"), (b"connection", b"x")]:
         with pytest.raises(MalformedError):
-            check_trailers([pair])
+            check_trailers([pair], ended=True)
+    with pytest.raises(MalformedError):
+        check_trailers([], ended=False)
 
 
 def test_what_is_well() -> None:
@@ -144,7 +152,13 @@ def test_what_is_well() -> None:
         assert reader.read(options, ended=True).path == "*"
 
 
-@pytest.mark.parametrize("name", ["upper case", "two hosts", "connection", "CR and LF in a value"])
+ON_THE_WIRE = [
+    "upper case", "two hosts", "connection", "CR and LF in a value", "a length that is none",
+    "two lengths", "of a response", "of an interim response",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ON_THE_WIRE)
 def test_a_malformed_request_costs_its_stream(
     serve_http2: Serve, http2: Connect, name: str
 ) -> None:
@@ -196,11 +210,49 @@ def test_a_body_that_is_too_large(serve_http2: Serve, http2: Connect, declared: 
     assert client.fetch().body == b"Hello"
 
 
-@pytest.mark.parametrize("body", [b"four", b"seventeen octets!"])
-def test_a_length_that_is_not_the_bodys(serve_http2: Serve, http2: Connect, body: bytes) -> None:
+async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+    await no_lifespan(scope)
+    await answer(send, await read_body(receive) or b"Hello")
+
+
+@pytest.mark.parametrize("app", [hello, asgi], ids=["threads", "loop"])
+def test_a_length_that_is_not_the_bodys(serve_http2: Serve, http2: Connect, app: Any) -> None:
+    """It costs the stream, whatever ends the body, and no other stream of the connection."""
+    client = http2(serve_http2(app))
+    begun = client.request("/", method="POST", ended=False)
+    ten = [("content-length", "10")]
+    for body in (b"", b"four", b"seventeen octets!"):
+        number = client.request("/", ten, method="POST", body=body)
+        assert client.answer(number).reset == PROTOCOL_ERROR
+    number = client.request("/", ten, method="POST", body=b"four", ended=False)
+    client.conn.send_headers(number, [("x-checksum", "1")], end_stream=True)
+    client.flush()
+    assert client.answer(number).reset == PROTOCOL_ERROR
+    client.body(begun, b"Hello")
+    assert client.answer(begun).body == b"Hello"
+
+
+def test_trailers_that_are_not_the_last(serve_http2: Serve, http2: Connect) -> None:
     client = http2(serve_http2(hello))
-    client.request("/", [("content-length", "10")], method="POST", body=body)
-    assert client.end()[0][0] == PROTOCOL_ERROR
+    number = client.request("/", method="POST", ended=False)
+    client.frames(HeadersFrame(number, b"\x00\x01a\x01b", flags=["END_HEADERS"]))
+    assert client.answer(number).reset == PROTOCOL_ERROR
+    assert client.fetch().body == b"Hello"
+
+
+@pytest.mark.parametrize("kind", [0, 1, 0x42])
+def test_a_frame_that_is_too_large_is_not_waited_for(
+    serve_http2: Serve, http2: Connect, kind: int
+) -> None:
+    client = http2(serve_http2(hello))
+    client.send(frame(kind, bytes(16385), number=1)[:9])
+    assert client.end() == [(FRAME_SIZE, 0)]
+
+
+def test_a_head_that_is_too_large_is_not_unpacked(serve_http2: Serve, http2: Connect) -> None:
+    client = http2(serve_http2(hello))
+    client.head_in_pieces(12, 16384)
+    assert client.end() == [(CALM, 0)]
 
 
 def test_a_body_that_does_not_come(serve_http2: Serve, http2: Connect) -> None:
@@ -353,13 +405,17 @@ def test_rapid_reset(serve_http2: Serve, http2: Connect) -> None:
 
 def test_streams_that_the_server_is_made_to_reset(serve_http2: Serve, http2: Connect) -> None:
     """CVE-2025-8671."""
-    client = http2(serve_http2(hello))
+    recorder = Recorder()
+    client = http2(serve_http2(hello, lifecycle_collector=recorder))
     try:
         for _ in range(1000):
             client.raw_head(MALFORMED["upper case"])
     except OSError:
         pass
     assert client.end()[-1][0] == CALM
+    causes = Counter(event.cause for event in recorder.of(Refused))
+    assert 200 <= causes.pop("400") < 300
+    assert causes == {"flood": 1}
 
 
 def test_streams_that_are_still_served_count(serve_http2: Serve, http2: Connect) -> None:
@@ -383,7 +439,7 @@ def test_streams_that_are_still_served_count(serve_http2: Serve, http2: Connect)
         client.conn.reset_stream(number)
     client.flush()
     fifth = client.get("/5")
-    assert client.answer(fifth).reset == REFUSED
+    assert client.answer(fifth).reset == REFUSED_STREAM
     going.set()
     assert len(called) == 4
 
@@ -397,7 +453,7 @@ def test_more_streams_than_may_be(serve_http2: Serve, http2: Connect) -> None:
 
     client = http2(serve_http2(app, http2_streams=2))
     numbers = [client.get() for _ in range(3)]
-    assert client.answer(numbers[2]).reset == REFUSED
+    assert client.answer(numbers[2]).reset == REFUSED_STREAM
     going.set()
     assert [client.answer(number).body for number in numbers[:2]] == [b"x", b"x"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import zipfile
@@ -106,57 +105,3 @@ def test_importing_loopless_imports_no_event_loop_and_no_framework() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
-
-
-# What Windows has not, taken away before loopless is imported.
-WITHOUT = """
-import os, select, selectors, signal, socket, sys
-import asyncio, click, http.client, logging.handlers, ssl, subprocess, tempfile
-kept = ("SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV")
-for name in [name for name in dir(signal) if name.startswith("SIG") and name[3] != "_"]:
-    if name not in kept:
-        delattr(signal, name)
-taken = {
-    signal: "SIG_BLOCK SIG_SETMASK pthread_sigmask valid_signals",
-    os: "fork register_at_fork getuid geteuid fchmod chown sched_getaffinity O_CLOEXEC sendfile",
-    select: "epoll poll",
-    socket: "AF_UNIX recv_fds send_fds",
-}
-for module, names in taken.items():
-    for name in names.split():
-        if hasattr(module, name):
-            delattr(module, name)
-for name in ("fcntl", "resource", "pwd", "grp"):
-    sys.modules[name] = None
-selectors.DefaultSelector = selectors.SelectSelector
-socket.socketpair = socket._fallback_socketpair
-"""
-
-
-@pytest.mark.skipif(not hasattr(socket, "_fallback_socketpair"), reason="nothing to make it of")
-def test_the_command_needs_nothing_that_windows_has_not(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(
-        "import http.client, loopless\n"
-        "from loopless.worker.poller import connection_limit\n"
-        "assert connection_limit(0) == connection_limit(9999) == 500\n"
-        "def app(environ, start_response):\n"
-        "    start_response('200 OK', [])\n"
-        "    return [b'well']\n"
-        "with loopless.ThreadedServer(app, bind='127.0.0.1:0') as server:\n"
-        "    client = http.client.HTTPConnection('127.0.0.1', server.port, timeout=20)\n"
-        "    client.request('GET', '/')\n"
-        "    assert client.getresponse().read() == b'well'\n"
-        "    client.close()\n"
-    )
-    script = WITHOUT + "from loopless.cli import main\nsys.exit(main())\n"
-    for arguments, code, text in (
-        (["check", "app:app"], 0, "are fine"),
-        (["app:app", "--workers", "2", "--bind", "127.0.0.1:0"], 2, "this system cannot fork"),
-        (["app:app", "--bind", "unix:s"], 2, "this system has no unix sockets"),
-    ):
-        command = [sys.executable, "-c", script, *arguments]
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == code, done.stderr
-        assert text in done.stdout + done.stderr

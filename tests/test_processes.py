@@ -21,6 +21,7 @@ import pytest
 
 from loopless import ServerConfig, ThreadedServer
 from loopless.worker import Server, cores
+from loopless.worker.asgi.loops import loop_count
 from loopless.worker.crew import Pulse
 from loopless.worker.memory import resident_memory
 from loopless.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
@@ -459,9 +460,15 @@ def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loopless.worker.config.available_cores", lambda: 6)
     config = ServerConfig.from_options(workers="auto")
     assert config.processes.needs_supervisor
-    for gil, expected in ((True, 6), (False, 1)):
+    monkeypatch.setattr("loopless.worker.asgi.loops.available_cores", lambda: 6)
+    for gil, workers, threads, loops in ((True, 6, 8, 1), (False, 1, 12, 6)):
         monkeypatch.setattr("loopless.worker.config.gil_enabled", lambda gil=gil: gil)
-        assert config.worker_count() == expected
+        monkeypatch.setattr("loopless.worker.asgi.loops.gil_enabled", lambda gil=gil: gil)
+        assert (config.worker_count(), config.threads(), loop_count(config)) == (
+            workers,
+            threads,
+            loops,
+        )
     assert not ServerConfig().processes.needs_supervisor
 
 

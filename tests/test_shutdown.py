@@ -306,9 +306,7 @@ def app(environ, start_response):
         time.sleep(1)
     return [b"hello"]
 server = ThreadedServer(app, bind="127.0.0.1:0", threads=2, graceful_timeout=float(sys.argv[1]))
-server.start()
-print(server.port, flush=True)
-server.serve_forever()
+server.serve_forever(started=lambda: print(server.port, flush=True))
 print("end", flush=True)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -33,6 +34,7 @@ from loopless.worker.peer import distinguished
 from loopless.worker.settings import Tls
 from loopless.worker.tls_context import make_context
 
+from .asgi_tools import answer, no_lifespan
 from .certificates import PASSWORD, Authority, openssl
 from .waiting import until
 from .wire_client import Client
@@ -283,7 +285,9 @@ def test_files_that_are_something_else(files: Files, tmp_path: Path) -> None:
     broken.write_bytes(
         files.both.read_bytes().replace(b"CERTIFICATE-----\nMI", b"CERTIFICATE-----\nX")
     )
-    assert mistake(certfile=broken).endswith("is one of them damaged?")
+    assert mistake(certfile=broken) == f"certfile: OpenSSL cannot use {broken}; is it damaged?"
+    asks["ca_certs"] = tmp_path
+    assert mistake(certfile=files.both, **asks).endswith(f"run openssl rehash {tmp_path}")
 
 
 def test_a_key_of_another_certificate(files: Files) -> None:
@@ -604,6 +608,36 @@ def test_what_was_not_said_is_counted(serve: Serve, connect: Connect, caplog: An
     assert second.endswith("(2 more such clients since this was said last)")
 
 
+# ---- Clients that end their output ----------------------------------------------------------
+
+
+async def slow_asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    await no_lifespan(scope)
+    await asyncio.sleep(0.05)
+    await answer(send, b"https")
+
+
+@pytest.mark.parametrize("kind", [app, slow_asgi_app])
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_client_that_ends_its_output_gets_its_answers(
+    serve: Serve, connect_tls: Connect, files: Files, kind: Any, announced: bool
+) -> None:
+    """By a closure alert, as RFC 8446, 6.1 has it, or without."""
+    client = connect_tls(serve(kind, certfile=str(files.both)))
+    sock = session_of(client)
+    client.send(GET * 3)
+    if announced:
+        sock.settimeout(0)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            sock.unwrap()
+        sock.settimeout(10)
+    else:
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+    assert [client.answer().body for _ in range(3)] == [b"https"] * 3
+    with contextlib.suppress(ssl.SSLZeroReturnError):  # how one who has said it hears it, too
+        assert client.closed()
+
+
 # ---- Handshakes that never end --------------------------------------------------------------
 
 
@@ -700,14 +734,17 @@ def test_adhoc_is_for_the_local_names_and_those_that_are_bound(cache: Path, name
     authority = adhoc.authority_file(hosts)
     assert authority is not None
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        thread = threading.Thread(
-            target=lambda: context.wrap_socket(theirs, server_side=True).close()
-        )
-        thread.start()
-        with trusting(authority).wrap_socket(ours, server_hostname=name) as sock:
-            assert sock.recv(1) == b""
-        thread.join()
+
+    def echo() -> None:
+        with context.wrap_socket(theirs, server_side=True) as sock:
+            sock.sendall(sock.recv(1))
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    with ours, trusting(authority).wrap_socket(ours, server_hostname=name) as sock:
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+    thread.join()
 
 
 def test_adhoc_leaves_out_a_name_that_cannot_be_in_a_certificate(cache: Path) -> None:

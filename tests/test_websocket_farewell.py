@@ -19,6 +19,9 @@ import flask
 import flask_sock
 import pytest
 import simple_websocket
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as connect_websocket
 
 from loopless import Request, Response, ThreadedServer
 from loopless.worker.hijack import HijackedWebSocket
@@ -196,18 +199,8 @@ def echo_app(received: queue.Queue[Any]) -> flask.Flask:
     return app
 
 
-@contextlib.contextmanager
-def websocket(server: ThreadedServer, path: str) -> Iterator[Any]:
-    ws = simple_websocket.Client(f"ws://127.0.0.1:{server.port}{path}")
-    try:
-        yield ws
-    finally:
-        with contextlib.suppress(simple_websocket.ConnectionClosed, OSError):
-            ws.close()
-        with contextlib.suppress(OSError):
-            ws.sock.shutdown(socket.SHUT_RDWR)
-        ws.thread.join(20)
-        ws.sock.close()
+def websocket(server: ThreadedServer, path: str) -> ClientConnection:
+    return connect_websocket(f"ws://127.0.0.1:{server.port}{path}", proxy=None)
 
 
 @pytest.mark.parametrize("path", ["/echo", "/clock"])
@@ -219,14 +212,14 @@ def test_a_websocket_is_closed_with_1001(
     with websocket(server, path) as ws:
         if path == "/echo":
             ws.send("hello")
-            assert ws.receive(20) == "hello"
+            assert ws.recv(20) == "hello"
         started = time.monotonic()
         server.stop()
         assert time.monotonic() - started < 10
-        with pytest.raises(simple_websocket.ConnectionClosed):
+        with pytest.raises(ConnectionClosed):
             while True:
-                assert ws.receive(20) in ("tick", None)
-        assert ws.close_reason == 1001
+                assert ws.recv(20) == "tick"
+        assert ws.close_code == 1001
     if path == "/echo":
         assert received.get(timeout=20)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -296,15 +289,15 @@ def test_flask_socketio(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     with urllib.request.urlopen(f"http://{base}polling", timeout=20) as answer:
         assert b'"upgrades":["websocket"]' in answer.read()
     with websocket(server, "/socket.io/?EIO=4&transport=websocket") as ws:
-        assert ws.receive(20).startswith("0{")
+        assert str(ws.recv(20)).startswith("0{")
         ws.send("40")
-        assert ws.receive(20).startswith("40{")
+        assert str(ws.recv(20)).startswith("40{")
         ws.send('42["echo","hello"]')
-        assert ws.receive(20) == '42["echo","hello"]'
+        assert ws.recv(20) == '42["echo","hello"]'
         server.stop()
-        with pytest.raises(simple_websocket.ConnectionClosed):
-            ws.receive(20)
-        assert ws.close_reason == 1001
+        with pytest.raises(ConnectionClosed):
+            ws.recv(20)
+        assert ws.close_code == 1001
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert [record for record in errors if record.name == "loopless"] == []
 

@@ -549,12 +549,13 @@ def test_continue_once_when_the_body_dribbles(
     assert client.answer().status == 200
 
 
+@pytest.mark.parametrize("body", [b"", b"hello world"])
 def test_no_continue_for_a_body_that_is_refused(
-    serve: Callable[..., ThreadedServer], connect: Callable[..., Client]
+    serve: Callable[..., ThreadedServer], connect: Callable[..., Client], body: bytes
 ) -> None:
     app = Recorder()
     client = connect(serve(app, limit_body=10))
-    client.send(_EXPECTING + b"Content-Length: 11\r\n\r\n")
+    client.send(_EXPECTING + b"Content-Length: 11\r\n\r\n" + body)
     assert client.answer().status == 413
     assert client.closed()
     assert not app.seen

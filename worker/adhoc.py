@@ -93,9 +93,7 @@ def _make(names: Sequence[str]) -> bytes:
     try:
         import trustme
     except ImportError:
-        raise ConfigError(
-            "cert: adhoc needs trustme; pip install trustme, or loopless with its extra [tls]"
-        ) from None
+        raise ConfigError("cert: adhoc needs trustme; pip install trustme") from None
     now = datetime.datetime.now(datetime.UTC)
     authority = trustme.CA(organization_name="loopless --cert adhoc", path_length=0)
     facts: dict[str, Any] = {

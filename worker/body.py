@@ -54,8 +54,8 @@ class BodyReceiver:
     def feed(self, data: bytes) -> bool:
         """Take `data`; whether the body is whole now. Raises `ProtocolError` and `OSError`."""
         if self._chunked is not None:
-            for block in self._chunked.feed(data):
-                self._keep(block)
+            # joined, or a chunk of a few bytes would cost an object or a system call each
+            self._keep(b"".join(self._chunked.feed(data)))
             self.rest = self._chunked.rest
             return self._chunked.done
         wanted = data[: self._missing]
@@ -80,25 +80,26 @@ class BodyReceiver:
             self._file = None
 
     def _keep(self, block: bytes) -> None:
+        if not block:
+            return
         self.size += len(block)
         if self.size > self._limit:
             raise too_large()
-        if self._file is None and self.size > self._memory:
-            # unbuffered: a second copy of every block would be made for nothing
-            self._file = tempfile.TemporaryFile(buffering=0, prefix="loopless-")  # noqa: SIM115
-            for earlier in self._blocks:
-                self._write(earlier)
-            self._blocks.clear()
-        if self._file is None:
+        if self._file is None and self.size <= self._memory:
             self._blocks.append(block)
         else:
-            self._write(block)
+            self._spool([*self._blocks, block])
+            self._blocks.clear()
 
-    def _write(self, block: bytes) -> None:
-        assert self._file is not None
-        view = memoryview(block)
-        while view:
-            view = view[self._file.write(view) :]
+    def _spool(self, blocks: list[bytes]) -> None:
+        """Write `blocks` into a file."""
+        if self._file is None:
+            # unbuffered: a second copy of every block would be made for nothing
+            self._file = tempfile.TemporaryFile(buffering=0, prefix="loopless-")  # noqa: SIM115
+        for block in blocks:
+            view = memoryview(block)
+            while view:
+                view = view[self._file.write(view) :]
 
 
 def too_large() -> ProtocolError:

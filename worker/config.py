@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
@@ -79,7 +78,7 @@ class ServerConfig:
         """The number of threads that run requests."""
         if self.workers.threads:
             return self.workers.threads
-        return 8 if gil_enabled() else max(8, 2 * (os.cpu_count() or 1))
+        return 8 if gil_enabled() else max(8, 2 * available_cores())
 
 
 def changed(group: Any) -> list[str]:

@@ -13,16 +13,19 @@ IPAddress = IPv4Address | IPv6Address
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # RFC 7239, 4: a pair; then what separates it from the next. All of it may be missing.
-_PAIR = re.compile(rf"[ \t]*(?:({_TOKEN})=(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*)\"))?[ \t]*([;,]|\Z)")
+# Blanks are not given back: what is wrong behind many of them would be tried with every number.
+_PAIR = re.compile(rf"[ \t]*+(?:({_TOKEN})=(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*)\"))?[ \t]*+([;,]|\Z)")
 # RFC 7239, 6. Real addresses are then read by the ipaddress module.
 _HIDDEN = r"_[A-Za-z0-9._-]+"
 _NODE = re.compile(
     rf"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\]|(?:[Uu][Nn][Kk][Nn][Oo][Ww][Nn]|{_HIDDEN}))"
     rf"(?::([0-9]{{1,5}}|{_HIDDEN}))?"
 )
-_BARE_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_BARE_IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
 # RFC 3986, 3.2.2, without what no host of a web site has.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~-]+))(?::([0-9]{1,5}))?")
+#: Whom nginx names in X-Forwarded-For where its own client has come by a unix socket.
+UNIX = "unix:"
 # RFC 1035, 2.3.4, and a port.
 _LONGEST_HOST = 261
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+;=:@-]+)*/?")
@@ -64,8 +67,11 @@ def elements(text: str) -> list[dict[str, str]]:
 
 
 def node(text: str, *, bare_ipv6: bool) -> Node:
-    """Who `text` names; `bare_ipv6` where an IPv6 address may stand without brackets."""
-    if bare_ipv6 and _BARE_IPV6.fullmatch(text):
+    """Who `text` names; `bare_ipv6` as X-Forwarded-For has it, where an IPv6 address may stand
+    without brackets."""
+    if bare_ipv6 and text == UNIX:
+        return Node(None, 0)
+    if bare_ipv6 and text.count(":") > 1 and _BARE_IPV6.fullmatch(text):
         return Node(plain_address(text), 0)
     match = _NODE.fullmatch(text)
     if match is None:

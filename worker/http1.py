@@ -162,7 +162,9 @@ class _FieldCache:
         if b"_" in raw_name:
             raise _UnusualError  # it has no variable
         variable = cgi_name(raw_name.decode("ascii"))
-        if len(self._names) < _MOST_CACHED_LINES and len(raw_name) <= _LONGEST_CACHED_LINE:
+        if len(raw_name) <= _LONGEST_CACHED_LINE:
+            if len(self._names) >= _MOST_CACHED_LINES:
+                self._names.clear()
             self._names[raw_name] = variable
         return variable
 
@@ -249,10 +251,9 @@ class RequestParser:
         if len(buffer) > limits.head + 3:  # the beginning of the empty line may be there
             raise ProtocolError(431, "The request head is too large")
         start = max(scanned - 1, 0)
-        if buffer.count(b"\n", start) != buffer.count(b"\r\n", start) and (
-            # a CRLF that lies across `start` has its LF there, and its CR before
-            start == 0 or buffer[start - 1 : start + 1] != b"\r\n"
-        ):
+        if buffer[start : start + 1] == b"\n" and buffer[start - 1 : start] == b"\r":
+            start += 1  # that LF is of a CRLF
+        if buffer.count(b"\n", start) != buffer.count(b"\r\n", start):
             raise ProtocolError(400, "A line does not end with CRLF")
 
     # ---- What the fast path does not know ------------------------------------------------

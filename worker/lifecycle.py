@@ -62,7 +62,8 @@ class Refused:
     """Something was refused before an application saw it, or could go on with it.
 
     `cause` is the status of the answer, such as `431`, `streams` for a long response that was one
-    too many, `tls` for a handshake that failed, or `proxy` where there must be a PROXY header.
+    too many, `tls` for a handshake that failed, `proxy` where there must be a PROXY header, or
+    `flood` for a client of HTTP/2 that has gone beyond what it may do.
     """
 
     client: Address

@@ -329,7 +329,8 @@ class Forwarding:
         known = self._nodes.get(text)
         if known is None:
             node = forwarded.node(text, bare_ipv6=not self._standard)
-            known = _spelled(node), node.address in self.peers
+            trusted = self.peers.unix if text == forwarded.UNIX else node.address in self.peers
+            known = _spelled(node), trusted
             if len(text) <= _LONGEST:
                 if len(self._nodes) >= _MOST_REMEMBERED:
                     self._nodes.clear()

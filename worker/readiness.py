@@ -24,18 +24,19 @@ def wait_for_input(fds: Iterable[int], seconds: float | None) -> None:
     poll.poll(None if seconds is None else max(seconds, 0) * 1000)
 
 
-def has_hung_up(fd: int) -> bool:
-    """Whether the other end of the stream `fd` is closed; POSIX."""
-    poll = select.poll()
-    poll.register(fd, 0)
-    return bool(poll.poll(0))
-
-
 def has_room(fd: int, seconds: float = 0) -> bool:
     """Whether something can be written to `fd`, or it is broken, within `seconds`."""
     if not hasattr(select, "poll"):
         return bool(select.select([], [fd], [], max(seconds, 0))[1])
     return _poll(fd, select.POLLOUT, seconds)
+
+
+def in_error(fds: Iterable[int]) -> set[int]:
+    """Those that were reset, or whose both directions have ended."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, 0)  # these two are always told
+    return {fd for fd, _ in poll.poll(0)}
 
 
 def _poll(fd: int, wanted: int, seconds: float | None) -> bool:

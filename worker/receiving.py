@@ -68,7 +68,8 @@ def recv_body(worker: SyncWorker, conn: Connection) -> _Received:
     length = head.content_length or 0
     body = conn.body
     if body is None:
-        if 0 < length <= len(conn.buffer) and length <= worker.config.limits.memory_body:
+        limits = worker.config.limits
+        if 0 < length <= min(len(conn.buffer), limits.memory_body, limits.body):
             data = conn.buffer
             conn.buffer = data[length:]
             conn.head = None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _CERTIFICATES = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN TRUSTED CERTIFICATE-----")
 _KEY = b"PRIVATE KEY-----"
+_HASHED = re.compile("[0-9a-f]{8}\\.[0-9]+")
 # What OpenSSL's reasons mean to whoever has made the files.
 _REASONS = {
     "EE_KEY_TOO_SMALL": "its key is too short; make one of 2048 bits (RSA) or 256 (EC)",
@@ -57,6 +59,9 @@ def make_context(
     }[tls.min_version]
     # compression tells a listener about cookies (CRIME), renegotiation costs the server only
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # requests say themselves whether they are whole; without it no answer could be sent any more to
+    # a client that ends its output, and forgets to say so in TLS
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     if tls.cert:
         from . import adhoc
@@ -74,7 +79,7 @@ def require_h2() -> None:
     try:
         import h2.connection  # noqa: F401
     except ImportError:
-        raise ConfigError("http2: h2 is not installed; pip install 'loopless[h2]'") from None
+        raise ConfigError("http2: h2 is not installed; pip install h2") from None
 
 
 def check(tls: Tls) -> None:
@@ -136,7 +141,7 @@ def _load_certificate(context: ssl.SSLContext, tls: Tls) -> None:
 
 def _explain(tls: Tls, error: ssl.SSLError, option: str, *, asked: bool) -> NoReturn:
     """Raise what `error`, from the loading of the certificate, means."""
-    reason = error.reason or str(error)
+    reason = error.reason
     if reason == "KEY_VALUES_MISMATCH":
         raise ConfigError(
             f"{option}: the key is not that of the first certificate in {tls.certfile}, which must"
@@ -150,11 +155,11 @@ def _explain(tls: Tls, error: ssl.SSLError, option: str, *, asked: bool) -> NoRe
             f"{given}: it does not open the key in {tls.keyfile or tls.certfile}; give the one that"
             " the key was encrypted with"
         ) from None
-    files = tls.certfile if not tls.keyfile else f"{tls.certfile} with {tls.keyfile}"
-    said = reason.lower().replace("_", " ")
-    raise ConfigError(
-        f"certfile: OpenSSL cannot use {files}: {said}; is one of them damaged?"
-    ) from None
+    files, which = tls.certfile, "it"
+    if tls.keyfile:
+        files, which = f"{tls.certfile} with {tls.keyfile}", "one of them"
+    said = f": {error.reason.lower().replace('_', ' ')}" if error.reason else ""
+    raise ConfigError(f"certfile: OpenSSL cannot use {files}{said}; is {which} damaged?") from None
 
 
 def _check_files(tls: Tls) -> None:
@@ -218,6 +223,16 @@ def _ask_clients(context: ssl.SSLContext, tls: Tls) -> None:
 
     if os.path.isdir(tls.ca_certs):
         # looked up by the hash of the name when a client comes: see openssl-rehash(1)
+        try:
+            names = os.listdir(tls.ca_certs)
+        except OSError as error:
+            why = f"ca_certs: {tls.ca_certs} cannot be read: {error.strerror}; check the path"
+            raise ConfigError(why) from None
+        if not any(map(_HASHED.fullmatch, names)):
+            raise ConfigError(
+                f"ca_certs: no file in {tls.ca_certs} is named as OpenSSL looks for it; run openssl"
+                f" rehash {tls.ca_certs}"
+            )
         context.load_verify_locations(capath=tls.ca_certs)
     else:
         authorities = _read("ca_certs", tls.ca_certs)

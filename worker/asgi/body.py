@@ -79,8 +79,7 @@ class BodyStream:
     def feed(self, data: bytes) -> None:
         """Take `data`. Raises `ProtocolError`."""
         if self._chunked is not None:
-            for block in self._chunked.feed(data):
-                self._keep(block)
+            self._keep(b"".join(self._chunked.feed(data)))
             self.done = self._chunked.done
             self.rest = self._chunked.rest
             return
@@ -91,6 +90,8 @@ class BodyStream:
         self.rest = data[len(wanted) :]
 
     def _keep(self, block: bytes) -> None:
+        if not block:
+            return
         self.size += len(block)
         if self.size > self._limit:
             raise too_large()

@@ -192,16 +192,19 @@ class Cycle:
             self._body_given = True
             return {"type": "http.request", "body": incoming, "more_body": False}
         if not isinstance(incoming, BodyStream):
+            await asyncio.sleep(0)  # a whole file at one go would keep the loop from the others
             data = incoming.read(_FILE_BLOCK)
             self._body_given = len(data) < _FILE_BLOCK
             return {"type": "http.request", "body": data, "more_body": not self._body_given}
-        while not self.disconnected and not self.answered and not self._body_given:
-            if incoming.done or incoming.buffered:
+        while not self.answered and not self._body_given:
+            if incoming.done or (incoming.buffered and not self.disconnected):
                 data = incoming.take()
                 self._body_given = incoming.done
                 if not incoming.done:
                     self.line.body_wanted()
                 return {"type": "http.request", "body": data, "more_body": not incoming.done}
+            if self.disconnected:
+                break
             self._continue()
             await self._changed()
         return None
@@ -234,6 +237,7 @@ class Cycle:
     def disconnect(self, *, gone: bool = False) -> None:  # noqa: ARG002
         """The client has closed, or nothing more can be sent to it."""
         self.disconnected = True
+        self._sends = 0
         self.wake()
 
     def drain(self) -> None:
@@ -309,7 +313,7 @@ class Cycle:
     def _answer(self, body: bytes | FileBody) -> None:
         """Send an answer that is whole. Raises `InvalidResponseError`."""
         line = self.line
-        if line.closed:
+        if line.closed or self.answered:
             if isinstance(body, FileBody):
                 os.close(body.fd)
             self._stage = _DONE
@@ -337,32 +341,29 @@ class Cycle:
 
     async def _send_block(self, body: bytes, more: bool) -> None:
         line = self.line
-        if line.closed:
+        if line.closed or self.answered:
             await self._send_to_nobody(more)
-            return
-        if self.answered:  # HEAD, 204 and 304 have no body
-            if not more:
-                self._stage = _DONE
             return
         try:
             stream = self._stream or self._open()
             if body:
                 stream.write(body)
-            if more:
+            bodiless = self.head.method == "HEAD" or self._status in (204, 304)
+            if more or bodiless:
                 stream.open()
             elif self._trailers is None:
                 self._finish()
                 return
-            else:
-                self._stage = Stage.TRAILERS
         except ClientDisconnected as error:
             line.lost(str(error))
             await self._send_to_nobody(more)
             return
-        if not stream.allowed:
-            stream.open()
-            if self.head.method == "HEAD" or self._status in (204, 304):
-                self._complete(stream)
+        if bodiless:
+            self._complete(stream)  # from here on the connection may be another's
+            await self._send_to_nobody(more)
+            return
+        if not more:
+            self._stage = Stage.TRAILERS
         if line.conn.outgoing is not None:
             await self._wait_for_client(more)
         self._sends += 1
@@ -415,6 +416,7 @@ class Cycle:
 
     def _complete(self, stream: LoopStream) -> None:
         self.answered = True
+        self._sends = 0
         if self._receivers:
             self.wake()
         self.persistent = stream.persistent
@@ -433,14 +435,16 @@ class Cycle:
             self._finish()
 
     async def _send_to_nobody(self, more: bool) -> None:
-        """The client has left. Whoever listens is told by `receive`, and whoever does not, here."""
+        """The client has left, or wants no body. Whoever listens is told by `receive`, and whoever
+        does not, here: at once, and behind HEAD, 204 and 304 when there is no end to it."""
         if not more:
-            self._stage = _DONE
+            self._stage = _DONE if self._trailers is None else Stage.TRAILERS
             return
         self._stage = _STREAMING
         self._sends += 1
-        if self._sends > _MOST_SENDS_TO_NOBODY or not (self._told or self._receivers):
-            raise ClientDisconnected("the client left before it had the whole answer")
+        patient = self.answered or self._told or self._receivers
+        if self._sends > _MOST_SENDS_TO_NOBODY or not patient:
+            raise ClientDisconnected("nobody reads the rest of the answer")
         await asyncio.sleep(0)
 
     def _inform(self, status: int, headers: list[tuple[str, str]] | tuple[()]) -> None:

@@ -91,6 +91,9 @@ class HTTPLine(RequestLine):
             return "head" if self.conn.buffer else "idle"
         return _NAMES[self.phase]
 
+    def hears(self) -> bool:
+        return self.reading and self.phase not in (Phase.SHAKING, Phase.PREFACE)
+
     def _introduce(self) -> None:
         self.template = self.worker.scopes.template(self.conn)
 
@@ -98,7 +101,7 @@ class HTTPLine(RequestLine):
         return self.phase in (_BUSY, _BODY, Phase.SESSION)
 
     def idle_since(self) -> float | None:
-        if self.phase is not _READY or self.conn.buffer or has_input(self.conn.fd):
+        if self.phase is not _READY or self.conn.buffer:
             return None
         timeouts = self.worker.config.timeouts
         return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)
@@ -182,6 +185,7 @@ class HTTPLine(RequestLine):
         """The answer of `cycle` was given to the kernel, or what is left of it waits."""
         if self.conn.outgoing is not None:
             self._wait_for_room()
+            self.body_wanted()
             return
         conn = self.conn
         if conn.record is not None:
@@ -206,7 +210,8 @@ class HTTPLine(RequestLine):
         conn, worker = self.conn, self.worker
         self.cycle = None
         now = time.monotonic()
-        if not cycle.persistent or self.eof or (worker.draining and now >= worker.idle_until):
+        ended = self.eof and not conn.buffer
+        if not cycle.persistent or ended or (worker.draining and now >= worker.idle_until):
             if conn.buffer or (not self.eof and has_input(conn.fd)):
                 self._linger()
             else:
@@ -219,7 +224,7 @@ class HTTPLine(RequestLine):
         self.deadline = now + worker.config.timeouts.keep_alive
         if worker.draining:
             self.deadline = min(self.deadline, worker.idle_until)
-        if not self.reading:
+        if not self.reading and not self.eof:
             self.resume_reading()
         if conn.buffer and not self._advancing:
             worker.loop.call_soon(self.advance)
@@ -265,13 +270,14 @@ class HTTPLine(RequestLine):
         try:
             from .websocket import Session
         except ImportError:
-            log.error("A WebSocket was refused: wsproto is missing; pip install 'loopless[asgi]'")
+            log.error("A WebSocket was refused: wsproto is missing; pip install wsproto")
             self.refuse(501, "Not Implemented")
             return
         Session.open(self, head)
 
     def hold(self, session: Session) -> None:
         """From now on the octets are those of `session`."""
+        self.cycle = None
         self.session = session
         self.phase = Phase.SESSION
 

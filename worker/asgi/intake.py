@@ -115,7 +115,9 @@ class RequestLine(Line):
                 conn.buffer = conn.buffer + data if conn.buffer else data
                 self.advance()
             else:
-                self.close("closed by the client")
+                self.eof = True
+                self.pause_reading()
+                self.advance()
         except Exception:
             # a bug of loopless, or of a collector: this connection pays, the loop goes on
             log.exception("A connection was dropped for an internal error")
@@ -140,14 +142,23 @@ class RequestLine(Line):
         self.eof = True
         self.pause_reading()
         cycle = self.cycle
+        if self.phase is Phase.SESSION:
+            assert self.session is not None
+            self.session.received(b"")
+            return
+        if cycle is None:
+            return
         if self.phase is _BODY:
-            # what did not come whole must not pass for whole
-            self.lost("closed by the client within a body")
-        elif cycle is not None:
-            cycle.disconnect()
+            if not cycle.answered or self.conn.outgoing is None:
+                # what did not come whole must not pass for whole
+                self.lost("closed by the client within a body")
+                return
+            self.phase = _BUSY
+            cycle.persistent = False
+        cycle.disconnect()
 
     def advance(self) -> None:
-        """Serve what is buffered, as far as it goes."""
+        """Serve what is buffered, as far as it goes. With `eof` nothing comes behind it."""
         if self._advancing:
             return
         self._advancing = True
@@ -159,10 +170,15 @@ class RequestLine(Line):
                 if head is None:
                     break
                 self._begin(head)
+                if self.eof:
+                    self._end_of_input()
             else:
                 self.worker.loop.call_soon(self.advance)
+                return
         finally:
             self._advancing = False
+        if self.eof and self.phase is _READY:
+            self.close("closed by the client")
 
     def _next_head(self) -> RequestReceived | None:
         """The head that `conn.buffer` begins with, and takes it from there; None if not whole."""
@@ -233,16 +249,17 @@ class RequestLine(Line):
 
     def body_wanted(self) -> None:
         """The application has taken what there was of a body."""
-        cycle = self.cycle
-        if cycle is None or self.reading or self.eof:
-            return
-        if isinstance(cycle.incoming, BodyStream):
-            cycle.incoming.resume()
+        if self.phase is _BODY and not self.reading:
+            assert self.cycle is not None
+            assert isinstance(self.cycle.incoming, BodyStream)
+            self.cycle.incoming.resume()
             self.resume_reading()
 
     def _discard(self, cycle: Cycle, incoming: BodyStream) -> None:
-        """The answer is out, and its request still comes."""
+        """The answer is given, and its request still comes."""
         self._discarded += len(incoming.take())
+        if self.conn.outgoing is not None:
+            return  # the client has not read it all, and may do so only when it has sent its own
         if incoming.done:
             self._next(cycle)
         elif self._discarded > MOST_DISCARDED:
@@ -256,6 +273,7 @@ class RequestLine(Line):
             self.conn.spoil()
             self.lost(error.message)
         else:
+            cycle.answered = True  # its own answer would end the lingering of this one
             cycle.disconnect()
             self.refuse(error.status, error.message)
 

@@ -79,6 +79,10 @@ class Line:
         """The loop calls it when something can be received, an end of input included."""
         raise NotImplementedError
 
+    def hears(self) -> bool:
+        """Whether `on_readable` is what is called."""
+        return self.reading
+
     def received_nothing(self) -> None:
         """TLS had nothing yet; it may have to write first."""
         if self.conn.encrypted and cast("TLSSocket", self.conn.sock).wants_write:
@@ -121,13 +125,14 @@ class Line:
         except OSError as error:
             log.debug("The TLS handshake of %s failed: %s", self.conn.client[0], error)
             self.refused("tls")
-            loop.remove_writer(fd)
+            self._stop_writing()
             self.handshake_failed()
             return
         if sock.wants_write:
+            self._writing = True
             loop.add_writer(fd, self.shake_hands)
         else:
-            loop.remove_writer(fd)
+            self._stop_writing()
         if not done:
             self.reading = True
             loop.add_reader(fd, self.shake_hands)
@@ -142,7 +147,6 @@ class Line:
 
     def change_to_http2(self) -> None:
         """What the client has chosen in the handshake."""
-        self._stop_writing()
         self.closed = True
         self.worker.take_http2(self.conn)
         self.worker.lines.discard(self)
@@ -223,7 +227,7 @@ class Line:
         raise NotImplementedError
 
     def idle_since(self) -> float | None:
-        """Since when it could be closed and nothing would be lost; None: it could not."""
+        """Since when nothing is under way that has been read; None: something is."""
         raise NotImplementedError
 
     def drain(self, idle_until: float) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
+import functools
+import logging
+import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ..config import gil_enabled
+from ..cores import available_cores
 from ..settings import ConfigError
 
 if TYPE_CHECKING:
     from ..config import ServerConfig
+
+log = logging.getLogger("loopless")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -40,7 +45,43 @@ def loop_count(config: ServerConfig) -> int:
     """How many loops serve: as told, else one, and one a core where there is no GIL."""
     if config.asgi.loops:
         return config.asgi.loops
-    return 1 if gil_enabled() else max(os.cpu_count() or 1, 1)
+    return 1 if gil_enabled() else available_cores()
+
+
+def misses_resets(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a reset is told of once, with what came before it, and never again: libuv stops
+    watching a descriptor with an error, and what is read first may be no more than that."""
+    return type(loop).__module__.startswith("uvloop")
+
+
+def run_to_its_end(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, None]) -> None:
+    """As `runner.run`, but `SystemExit` in a task or callback of the application does not end it.
+
+    asyncio lets that one and `KeyboardInterrupt` through to whoever runs the loop.
+    """
+    task: asyncio.Task[Any] | None = None
+
+    async def main() -> None:
+        nonlocal task
+        task = asyncio.current_task()
+        await coroutine
+
+    proceed: Callable[[], object] = functools.partial(runner.run, main())
+    while True:
+        try:
+            proceed()
+            return
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task is None or task.done() or _is_signal(error):
+                raise
+            log.error("A task of the application ended in %r", error, exc_info=error)
+        proceed = functools.partial(runner.get_loop().run_until_complete, task)
+
+
+def _is_signal(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, which Python raises on the main thread alone."""
+    main = threading.main_thread()
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is main
 
 
 def _eager() -> Callable[..., asyncio.Task[None]]:

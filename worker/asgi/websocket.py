@@ -38,6 +38,8 @@ _VERSION = "13"
 _MOST_HELD = 65536
 # Octets of messages that wait for the application, whatever their number.
 _MOST_QUEUED = 1024 * 1024
+# How many frames are looked at, or messages sent, before other connections get a turn.
+_FRAMES_A_TURN = 32
 # Seconds for a client to answer a close.
 _CLOSE_TIMEOUT = 2.0
 
@@ -69,9 +71,12 @@ class Session:
         self._receivers: deque[asyncio.Future[None]] = deque()
         self._disconnect: Message | None = None
         self._closed_by_application = False
-        # the message that comes, in its parts
-        self._parts: list[Any] = []
-        self._size = 0
+        # what has come of a message in fragments, as octets: as a list, they would take many times
+        # the room
+        self._parts = bytearray()
+        # others have their turn, and then more frames are looked at
+        self._yielded = False
+        self._sends = 0
         # the answer to the last ping, if it could not be sent yet
         self._pong: bytes | None = None
         self._ending = False
@@ -145,7 +150,7 @@ class Session:
         message, size = self._queue.popleft()
         self._queued -= size
         if not self.line.reading and self._stage is Stage.OPEN and not self._is_full():
-            self._pump()
+            self._yield()
         return message
 
     def _put(self, message: Message, size: int) -> None:
@@ -172,8 +177,8 @@ class Session:
         if kind == "websocket.send" and stage is Stage.OPEN:
             await self._send_message(message)
         elif kind == "websocket.close" and stage is Stage.OPEN:
-            self._closed_by_application = True
             self._close(message.get("code", 1000) or 1000, message.get("reason") or "")
+            self._closed_by_application = True
         elif kind == "websocket.accept" and stage is Stage.CONNECTING:
             self._accept(message)
         elif kind == "websocket.close" and stage is Stage.CONNECTING:
@@ -184,6 +189,7 @@ class Session:
                 await denial.send({**message, "type": "http.response.start"})
             except BaseException:
                 self._stage = Stage.CONNECTING
+                self.line.hold(self)
                 raise
         elif kind == "websocket.http.response.body" and stage is Stage.DENYING:
             assert self._denial is not None
@@ -212,12 +218,17 @@ class Session:
         if self.line.conn.outgoing is not None:
             await self.line.drained()
         self._write(event)
+        self._sends += 1
         if self.line.conn.outgoing is not None:
             await self.line.drained()
+        elif self._sends % _FRAMES_A_TURN == 0:
+            await asyncio.sleep(0)
 
     def _write(self, event: events.Event) -> None:
         assert self._frames is not None
-        data = self._frames.send(event)
+        self._send_frame(self._frames.send(event))
+
+    def _send_frame(self, data: bytes) -> None:
         if self.line.conn.record is not None:
             self.line.conn.record.body_bytes += len(data)
         try:
@@ -298,19 +309,36 @@ class Session:
 
     def _pump(self) -> None:
         """Take events out of the frames, while the application keeps up."""
+        if self._yielded:
+            return
         assert self._frames is not None
         try:
-            for event in self._frames.events():
+            for count, event in enumerate(self._frames.events(), 1):
                 self._event(event)
                 if self._stage is Stage.CLOSED:
                     return
                 if self._stage is Stage.OPEN and self._is_full():
                     self.line.pause_reading()
                     return
+                if count == _FRAMES_A_TURN:
+                    self.line.pause_reading()
+                    self._yield()
+                    return
         except ClientDisconnected:
             return
         if not self.line.reading:
             self.line.resume_reading()
+
+    def _yield(self) -> None:
+        """Go on when others have had their turn."""
+        if not self._yielded:
+            self._yielded = True
+            self.line.worker.loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._yielded = False
+        if self._stage is Stage.CLOSING or (self._stage is Stage.OPEN and not self._is_full()):
+            self._pump()
 
     def _event(self, event: events.Event) -> None:
         if isinstance(event, (events.TextMessage, events.BytesMessage)):
@@ -334,20 +362,19 @@ class Session:
 
     def _part(self, event: events.TextMessage | events.BytesMessage) -> None:
         data: Any = event.data
-        is_text = isinstance(data, str)
-        self._size += len(data.encode()) if is_text and not data.isascii() else len(data)
-        if self._size > self._config.ws_message:
+        kind, octets = ("text", data.encode()) if isinstance(data, str) else ("bytes", data)
+        size = len(self._parts) + len(octets)
+        if size > self._config.ws_message:
             self._fail(1009, "the message is too big")
             return
-        self._parts.append(data)
         if not event.message_finished:
+            self._parts += octets
             return
-        parts, self._parts = self._parts, []
-        size, self._size = self._size, 0
-        if is_text:
-            self._put({"type": "websocket.receive", "text": "".join(parts)}, size)
-        else:
-            self._put({"type": "websocket.receive", "bytes": b"".join(parts)}, size)
+        if self._parts:
+            parts, self._parts = self._parts, bytearray()
+            parts += octets
+            data = parts.decode() if kind == "text" else bytes(parts)
+        self._put({"type": "websocket.receive", kind: data}, size)
 
     # ---- The end --------------------------------------------------------------------------
 
@@ -362,13 +389,20 @@ class Session:
         self._end()
 
     def _close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake."""
+        """Begin the closing handshake. Raises `InvalidResponseError`."""
+        assert self._frames is not None
+        try:
+            if not 1000 <= code <= 4999:  # RFC 6455, 7.4.2
+                raise ValueError("not a close code")
+            frame = self._frames.send(events.CloseConnection(code=code, reason=reason))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InvalidResponseError(f"close with {code!r} and {reason!r}: {error}") from error
         self._stage = Stage.CLOSING
         self._end_of_messages(code, reason)
         self._close_by = time.monotonic() + _CLOSE_TIMEOUT
         self.line.deadline = self._close_by
         try:
-            self._write(events.CloseConnection(code=code, reason=reason))
+            self._send_frame(frame)
         except ClientDisconnected:
             return
         if not self.line.reading:
@@ -391,7 +425,7 @@ class Session:
         """Nothing more will come: the application learns it behind what came already."""
         if self._disconnect is None:
             self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            self._parts.clear()
+            self._parts = bytearray()
             self._wake()
 
     def _end(self) -> None:
@@ -426,6 +460,7 @@ class Session:
             self._close(int(CloseReason.SERVICE_RESTART), "the server stops")
         elif self._stage is Stage.CONNECTING:
             self._deny(503, b"The server stops\n")
+            self._stage = Stage.CLOSED
 
     def ask_to_end(self) -> None:
         """The time that the server gave is almost over; `drain` has said so."""

@@ -17,11 +17,11 @@ from ..errors import StartupError
 from ..http1 import RequestParser
 from ..lifecycle import ConnectionOpened, LifecycleCollector
 from ..proxies import Forwarding
-from ..readiness import has_input
+from ..readiness import has_input, in_error
 from ..request_id import request_ids, within
 from .http import ForwardedLine, HTTPLine, adopted, answering
 from .lifespan import Lifespan
-from .loops import loop_factory, start_task
+from .loops import loop_factory, misses_resets, run_to_its_end, start_task
 from .scope import Scopes
 from .streamed import Streamed
 from .writer import EchoingLoopWriter, LoopWriter
@@ -139,7 +139,7 @@ class LoopWorker:
         made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
         try:
             with contextlib.nullcontext(runner) if runner is not None else made:
-                made.run(self.main())
+                run_to_its_end(made, self.main())
         except BaseException as error:
             self.failure = self.failure or error
             log.exception("An event loop met an internal error")
@@ -193,7 +193,7 @@ class LoopWorker:
         made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
         try:
             with contextlib.nullcontext(runner) if runner is not None else made:
-                made.run(self._attend(adopted))
+                run_to_its_end(made, self._attend(adopted))
         finally:
             self.ended.set()
 
@@ -319,10 +319,11 @@ class LoopWorker:
     def close_idlest(self) -> bool:
         """The same, and nothing else."""
         idle = [(since, line) for line in self.lines if (since := line.idle_since()) is not None]
-        if not idle:
-            return False
-        min(idle, key=itemgetter(0))[1].close("closed for a new connection")
-        return True
+        for _, line in sorted(idle, key=itemgetter(0)):
+            if not has_input(line.conn.fd):  # else its next request has just come
+                line.close("closed for a new connection")
+                return True
+        return False
 
     def _pause(self, why: str) -> None:
         if self._listening:
@@ -379,14 +380,20 @@ class LoopWorker:
         self._look_whether_empty()
 
     def _look_whether_empty(self) -> None:
-        if (self.draining or self._passing) and not (self.lines or self.calls or self.crew.held):
+        if not (self.draining or self._passing) or self.crew.held:
+            return
+        if not (self.lines or self.coming or self.calls):
             self._empty.set()
 
     def _sweep(self) -> None:
         now = time.monotonic()
         self.sweeps += 1
-        for line in list(self.lines):
+        lines = list(self.lines)
+        reset = in_error(each.conn.fd for each in lines) if misses_resets(self.loop) else ()
+        for line in lines:
             try:
+                if reset and line.conn.fd in reset and line.hears():
+                    line.on_readable()
                 line.look(now)
             except Exception:
                 # a bug of loopless, or of a collector: this connection pays

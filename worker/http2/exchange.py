@@ -50,6 +50,8 @@ class StreamErrand(Errand):
             head = with_length(head, size)
         self._head = head
         self._since = time.monotonic()
+        assert stream.line.turns is not None
+        self._turns = stream.line.turns
         asker = stream.asker
         self.scheme = asker.scheme
         self.client: Address = asker.client
@@ -66,8 +68,9 @@ class StreamErrand(Errand):
     # ---- The thread -----------------------------------------------------------------------
 
     def run(self, worker: SyncWorker) -> None:
+        self._turns.taken()
         if self._stream.closed:  # reset before it was its turn: nobody wants an answer
-            self.drop()
+            self._let_go()
             return
         worker.served += 1
         self._worker = worker
@@ -85,6 +88,10 @@ class StreamErrand(Errand):
                 self._call(self._stream.over)
 
     def drop(self) -> None:
+        self._turns.drop()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if not isinstance(self._body, bytes):
             self._body.close()
         self._call(self._stream.over)

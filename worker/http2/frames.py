@@ -2,7 +2,8 @@
 
 HTTP/2 has many: a reset, a ping, a change of settings, an empty frame. Each is allowed, and a flood
 of them is how servers are stopped (CVE-2019-9512 to 9518, CVE-2023-44487, CVE-2025-8671). They are
-counted by their nine octets, before anything else is done for them.
+counted by their nine octets, before anything else is done for them. What is too large is refused by
+them, too: h2 looks when it has all of a frame, which may be 16 MiB, or of a head.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ _DATA, _HEADERS, _PRIORITY, _RESET, _SETTINGS, _PING, _GOAWAY, _UPDATE, _CONTINU
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _FRAME_HEAD = 9
 _PREFACE = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-_LARGEST_FRAME = 16384
+LARGEST_FRAME = 16384
+# RFC 9113, 7.
+_CALM, _FRAME_SIZE = 0xB, 0x6
 
 # A burst, and what is forgiven a second. Resets: as Netty, 200 in 10 seconds; a browser that leaves
 # a page resets all that is under way, and again on the next page.
@@ -28,7 +31,11 @@ _SMALLEST_CREDITED = 512
 
 
 class TooMuchError(Exception):
-    """The client has gone over a limit of what it may do to this server."""
+    """The client has gone over a limit of what it may do to this server. `code` tells it so."""
+
+    def __init__(self, what: str, code: int = _CALM) -> None:
+        super().__init__(what)
+        self.code = code
 
 
 class _Bucket:
@@ -56,10 +63,12 @@ class _Bucket:
 class FrameMeter:
     """Looks at the frames of one connection on their way in. Belongs to its loop."""
 
-    __slots__ = ("_dropping", "_frames", "_held", "_in_block", "_kind", "_left", "_preface",
-                 "_resets", "seen")  # fmt: skip
+    __slots__ = ("_block", "_dropping", "_frames", "_held", "_in_block", "_kind", "_largest_block",
+                 "_left", "_preface", "_resets", "seen")  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, largest_block: int = 65536) -> None:
+        self._largest_block = largest_block
+        self._block = 0  # octets of a head, as they are on the wire
         self._preface = _PREFACE
         self._held = b""  # the beginning of a frame's head
         self._left = 0  # what is still to come of a frame
@@ -104,6 +113,8 @@ class FrameMeter:
                 self._held = data[at:]
                 break
             length = int.from_bytes(data[at : at + 3], "big")
+            if length > LARGEST_FRAME:
+                raise TooMuchError("a frame is too large", _FRAME_SIZE)
             if self._is_dropped(data[at + 3], length):
                 self._dropping = True
                 kept.append(data[begin:at])
@@ -115,14 +126,14 @@ class FrameMeter:
         return kept[0] if len(kept) == 1 else b"".join(kept)
 
     def _is_dropped(self, kind: int, length: int) -> bool:
-        return kind == _GOAWAY and not self._in_block and 8 <= length <= _LARGEST_FRAME
+        return kind == _GOAWAY and not self._in_block and 8 <= length <= LARGEST_FRAME
 
     def _count(self, kind: int, flags: int, length: int, now: float) -> None:
         self._kind = kind
         if kind != _CONTINUATION:
             self.seen += 1
         if kind == _HEADERS:
-            self._in_block = not flags & _END_HEADERS
+            self._measure_block(length, flags)
         elif kind == _DATA:
             if not length and not flags & _END_STREAM:
                 self._frames.add(now)
@@ -130,8 +141,15 @@ class FrameMeter:
             self._resets.add(now)
         else:
             if kind == _CONTINUATION:
-                self._in_block = not flags & _END_HEADERS
+                self._measure_block(self._block + length, flags)
             self._frames.add(now)
+
+    def _measure_block(self, length: int, flags: int) -> None:
+        """A head has `length`, until now."""
+        if length > self._largest_block:
+            raise TooMuchError("a head is too large")
+        self._block = length
+        self._in_block = not flags & _END_HEADERS
 
     def wasted(self, now: float) -> None:
         """A frame came that brought nothing, such as one of padding. Raises `TooMuchError`."""

@@ -148,8 +148,10 @@ def check_field(name: bytes, value: bytes) -> None:
         raise MalformedError(f"the connection-specific field {name!r}")
 
 
-def check_trailers(fields: Iterable[tuple[bytes, bytes]]) -> None:
+def check_trailers(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> None:
     """Raises `MalformedError`. What passes is dropped: among headers it would smuggle some."""
+    if not ended:
+        raise MalformedError("something follows the trailers")
     for name, value in fields:
         check_field(name, value)
 

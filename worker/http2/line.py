@@ -1,4 +1,4 @@
-"""An HTTP/2 connection on an event loop. With `sending` the only place that knows h2.
+"""An HTTP/2 connection on an event loop. With `sending` and `framing` all that knows h2.
 
     HTTP2Line.on_readable     FrameMeter.admit, h2, then an event each
       _opened                 HeadReader.read; a Stream, its body to come or not
@@ -21,12 +21,14 @@ from hyperframe.frame import GoAwayFrame
 
 from ..asgi.line import RECEIVED_AT_ONCE
 from ..errors import ClientDisconnected, ProtocolError
-from ..lifecycle import ClientGone
+from ..lifecycle import ClientGone, Refused
 from .exchange import StreamErrand
 from .frames import TooMuchError
+from .framing import WINDOW
 from .head import MalformedError, check_trailers
-from .sending import WINDOW, SendingLine
-from .stream import NO_ERROR, Stream
+from .sending import SendingLine
+from .stream import INTERNAL_ERROR, NO_ERROR, Stream
+from .turns import Turns
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("loopless")
 
 # RFC 9113, 7.
-_PROTOCOL_ERROR, _REFUSED, _CALM = 0x1, 0x7, 0xB
+_PROTOCOL_ERROR, _REFUSED = 0x1, 0x7
 _LAST_STREAM = 2**31 - 1
 _FAREWELL = b"farewell"
 
@@ -55,7 +57,7 @@ class HTTP2Line(SendingLine):
 
     __slots__ = (
         "_frame_deadline", "_frames_seen", "_leave_at", "_leaving", "_lingering", "_most",
-        "_reader", "_unread", "home", "template",
+        "_reader", "_unread", "home", "template", "turns",
     )  # fmt: skip
 
     def __init__(self, worker: LoopWorker, conn: Connection, home: Home | None = None) -> None:
@@ -64,6 +66,7 @@ class HTTP2Line(SendingLine):
         self.writer: Any = tools.writer
         self._reader = tools.reader
         self.home = home
+        self.turns = None if home is None else Turns(home.poller)
         #: What the scopes of all streams begin with, unless proxies say something else of each.
         self.template = self.template_of(conn)
         self._most = worker.config.http2.streams
@@ -108,21 +111,32 @@ class HTTP2Line(SendingLine):
                 self.close("closed by the client")
             return
         now = time.monotonic()
+        self.gather(now)
         try:
-            events = self._h2.receive_data(self._meter.admit(data, now))
-            for event in events:
-                handle = _HANDLERS.get(type(event))
-                if handle is not None:
-                    handle(self, event)
-            self._watch_frame(now)
+            self._take_in(data, now)
         except TooMuchError as error:
-            self._cut_off(_CALM, str(error))
+            self.refused("flood")
+            self._cut_off(error.code, str(error))
             return
         except h2.exceptions.ProtocolError as error:
             # h2 has written its GOAWAY
             self._cut_off(None, f"broke HTTP/2: {error}")
             return
+        except Exception:
+            # a bug of loopless, of h2, or of a collector: this connection pays
+            log.exception("A connection was dropped for an internal error")
+            self._cut_off(INTERNAL_ERROR, "internal error")
+            return
+        finally:
+            self.gathered()
         self.flush()
+
+    def _take_in(self, data: bytes, now: float) -> None:
+        for event in self._h2.receive_data(self._meter.admit(data, now)):
+            handle = _HANDLERS.get(type(event))
+            if handle is not None:
+                handle(self, event)
+        self._watch_frame(now)
 
     def _watch_frame(self, now: float) -> None:
         """A frame that is not whole has the time of a head."""
@@ -151,7 +165,7 @@ class HTTP2Line(SendingLine):
             if not ended:
                 stream.expect_body(streamed=self.home is None)
         except MalformedError as error:
-            self._malformed(stream, error)
+            self.malformed(stream, error)
             return
         except ProtocolError as error:
             stream.refuse(error.status, error.message)
@@ -164,8 +178,11 @@ class HTTP2Line(SendingLine):
         else:
             stream.invite()
 
-    def _malformed(self, stream: Stream, error: MalformedError) -> None:
+    def malformed(self, stream: Stream, error: MalformedError) -> None:
+        """RFC 9113, 8.1.1: `stream` is reset, and no other. Raises `TooMuchError`."""
         self._meter.reset(time.monotonic())
+        if self.worker.collector is not None:
+            self.worker.collector.record(Refused(stream.asker.client, "400"))
         stream.reset(_PROTOCOL_ERROR, f"malformed: {error}")
 
     def _data(self, event: h2.events.DataReceived) -> None:
@@ -188,10 +205,10 @@ class HTTP2Line(SendingLine):
     def _trailers(self, event: h2.events.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         try:
-            check_trailers(event.headers)
+            check_trailers(event.headers, ended=event.stream_ended is not None)
         except MalformedError as error:
             if stream is not None:
-                self._malformed(stream, error)
+                self.malformed(stream, error)
 
     def _reset(self, event: h2.events.StreamReset) -> None:
         stream = self.streams.get(event.stream_id)
@@ -228,10 +245,10 @@ class HTTP2Line(SendingLine):
 
     def hand_over(self, stream: Stream, body: bytes | BinaryIO) -> None:
         """A request is whole: it is the threads' to answer."""
-        assert self.home is not None
+        assert self.turns is not None
         assert stream.head is not None
         stream.running = True
-        self.home.poller.post(StreamErrand(stream, stream.head, body))
+        self.turns.add(StreamErrand(stream, stream.head, body))
 
     def call_asgi(self, stream: Stream, body: Any) -> None:
         """The sync application has left a request to the one beside it."""
@@ -391,7 +408,7 @@ class HTTP2Line(SendingLine):
         self._wanting.clear()
         self._shut.clear()
         for stream in list(self.streams.values()):
-            if not stream.closed and not stream.finished:
+            if not stream.closed:
                 self._gone(stream)
             stream.cut(why)
 

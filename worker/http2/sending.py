@@ -1,23 +1,17 @@
-"""What an HTTP/2 connection sends: frames of its streams in turn, as windows and kernel have room.
-
-The checks of h2 for fields are off: it takes a single malformed request for the end of the
-connection, with all other streams on it. `head` has them, stricter, and resets that stream.
-"""
+"""What an HTTP/2 connection sends: frames of its streams in turn, as there is room."""
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
-import h2.config
-import h2.connection
 import h2.exceptions
-import h2.settings
 
 from ..asgi.line import Line
 from ..errors import ClientDisconnected
-from .frames import FrameMeter
-from .head import FIELD_OVERHEAD
+from .frames import LARGEST_FRAME, FrameMeter
+from .framing import STREAM_WINDOW, Framing, largest_list
 from .stream import NO_ERROR, Stream
 
 if TYPE_CHECKING:
@@ -27,16 +21,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("loopless")
 
-_WITHOUT_LIMIT = 2**31 - 1
-
-# What a client may send before it is told to go on: for a stream, and for the connection.
-_STREAM_WINDOW = 128 * 1024
-WINDOW = 1024 * 1024
-_WINDOW_AT_FIRST = 65535
-# A frame of a body, so that streams take turns; and what leaves before others get a turn.
-_FRAME = 16384
+# What leaves before others get a turn; the streams take turns with each frame.
 _A_TURN = 256 * 1024
 _FLUSHES_A_TURN = 4
+# The answers to what has come at once leave together, but for those that take their time.
+_GATHERING = 0.001
 # Answers to pings, settings and the like that a client does not read: then it is not read either.
 _MOST_HELD = 256 * 1024
 
@@ -45,54 +34,25 @@ class SendingLine(Line):
     """The sending half of an `HTTP2Line`. Belongs to its loop."""
 
     __slots__ = (
-        "_flushing", "_h2", "_held", "_meter", "_shut", "_wanting", "finishing", "streams",
-        "window",
+        "_flushing", "_gathers_until", "_h2", "_held", "_meter", "_shut", "_wanting", "finishing",
+        "streams", "window",
     )  # fmt: skip
 
     def __init__(self, worker: LoopWorker, conn: Connection) -> None:
         super().__init__(worker, conn)
-        self.window = _STREAM_WINDOW
-        #: All streams of which something is still to come, the application's return included.
+        self.window = STREAM_WINDOW
+        #: All streams of which something is still to come: see `Stream.settled`.
         self.streams: dict[int, Stream] = {}
         #: Streams whose last octet is with h2.
         self.finishing: list[Stream] = []
         # streams with something to send, in turn; and those whose client has no room for it
         self._wanting: dict[int, Stream] = {}
         self._shut: dict[int, Stream] = {}
-        self._meter = FrameMeter()
+        self._meter = FrameMeter(largest_list(worker.config))
         self._flushing = False
+        self._gathers_until = 0.0
         self._held = 0
-        self._h2 = self._connection()
-
-    def _connection(self) -> h2.connection.H2Connection:
-        limits = self.worker.config.limits
-        connection = h2.connection.H2Connection(
-            h2.config.H2Configuration(
-                client_side=False,
-                validate_inbound_headers=False,
-                normalize_inbound_headers=False,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
-        codes = h2.settings.SettingCodes
-        fields = limits.head + FIELD_OVERHEAD * limits.field_count
-        connection.local_settings = settings = h2.settings.Settings(
-            client=False,
-            initial_values={
-                codes.MAX_CONCURRENT_STREAMS: self.worker.config.http2.streams,
-                codes.MAX_HEADER_LIST_SIZE: fields,
-                codes.INITIAL_WINDOW_SIZE: self.window,
-            },
-        )
-        # so much is taken apart, and answered with 431 if it is too much; beyond, the line is cut
-        connection.decoder.max_header_list_size = 2 * fields + _FRAME
-        connection.initiate_connection()
-        # h2 would end the connection over a stream too many, which may be from before it was told
-        settings.max_concurrent_streams = _WITHOUT_LIMIT
-        settings.acknowledge()
-        connection.increment_flow_control_window(WINDOW - _WINDOW_AT_FIRST)
-        return connection
+        self._h2 = Framing(worker.config)
 
     # ---- What a subclass does ---------------------------------------------------------------
 
@@ -149,9 +109,19 @@ class SendingLine(Line):
         self._shut.pop(stream.number, None)
         self._wanting[stream.number] = stream
 
+    def gather(self, now: float) -> None:
+        """What is to be sent from now on may wait for more; until `gathered`, or a moment."""
+        self._gathers_until = now + _GATHERING
+
+    def gathered(self) -> None:
+        """Nothing waits any more."""
+        self._gathers_until = 0.0
+
     def flush(self) -> None:
         """Send what there is, as far as windows and kernel have room."""
         if self._flushing or self.closed:
+            return
+        if self._gathers_until and time.monotonic() < self._gathers_until:
             return
         self._flushing = True
         try:
@@ -184,7 +154,7 @@ class SendingLine(Line):
             before = stream.sent
             if stream.closed or stream.finished:
                 continue
-            if stream.send(_FRAME):
+            if stream.send(LARGEST_FRAME):
                 wanting[number] = stream
             elif stream.outbox.size and not stream.closed:
                 self._shut[number] = stream
@@ -207,6 +177,7 @@ class SendingLine(Line):
         if self.conn.outgoing is None:
             while self.finishing:
                 stream = self.finishing.pop()
+                stream.delivered = True
                 stream.completed(complete=True)
                 if not stream.received and not stream.discards():
                     stream.reset(NO_ERROR, "its request was answered before it was whole")

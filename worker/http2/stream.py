@@ -19,6 +19,7 @@ from ..lifecycle import ClientGone, Refused, RequestStarted
 from ..messages import FileBody, Request, RequestReceived, Response
 from .asker import Asker
 from .body import SpooledBody, StreamedBody
+from .head import MalformedError
 from .outbox import Outbox
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ class Stream:
 
     __slots__ = (
         "_paused", "_received", "_unread", "_waiters", "_written_at", "_written_from", "asker",
-        "begun", "closed", "conn", "cycle", "endless", "finished", "head", "incoming", "line",
-        "number", "outbox", "received", "record", "running", "sent", "trailers", "worker", "writer",
+        "begun", "closed", "conn", "cycle", "delivered", "endless", "finished", "head", "incoming",
+        "line", "number", "outbox", "received", "record", "running", "sent", "trailers", "worker",
+        "writer",
     )  # fmt: skip
 
     def __init__(self, line: HTTP2Line, number: int, head: RequestReceived | None) -> None:
@@ -93,6 +95,8 @@ class Stream:
         self.begun = False
         #: All of the answer was sent.
         self.finished = False
+        #: The kernel has it.
+        self.delivered = False
         #: Nothing more can be sent.
         self.closed = False
         #: The application is at it, or will be.
@@ -172,6 +176,9 @@ class Stream:
 
     def take_in(self, data: bytes, size: int) -> None:
         """A frame of the body; `size` is what it costs of the windows, with its padding."""
+        self._received += len(data)
+        if self._check_length(whole=False):
+            return
         incoming = self.incoming
         try:
             if incoming is not None and not self.finished:
@@ -179,12 +186,10 @@ class Stream:
         except ProtocolError as error:
             self.refuse(error.status, error.message)
             return
-        except OSError:
-            log.exception("A request body could not be kept")
-            self.reset(INTERNAL_ERROR, "its body could not be kept")
-            return
         self._unread += size
-        self._received += len(data)
+        if isinstance(incoming, SpooledBody) and incoming.is_spooling:
+            incoming.spool(self.worker.loop, self._spooled)
+            return
         if not isinstance(incoming, StreamedBody) or self.finished:
             self.make_room()
             return
@@ -194,6 +199,26 @@ class Stream:
             incoming.pause()
         assert self.cycle is not None
         self.cycle.wake()
+
+    def _spooled(self, failure: BaseException | None) -> None:
+        """The disk has what there was of a body: the client may send more."""
+        incoming = self.incoming
+        assert isinstance(incoming, SpooledBody)
+        if failure is not None:
+            log.error("A request body could not be kept", exc_info=failure)
+            self.reset(INTERNAL_ERROR, "its body could not be kept")
+            return
+        incoming.spool(self.worker.loop, self._spooled)
+        self.make_room()
+        if self.received and not incoming.is_spooling:
+            self._hand_over(incoming)
+        self.line.flush()
+
+    def _hand_over(self, incoming: SpooledBody) -> None:
+        self.incoming = None
+        body = incoming.finish()
+        incoming.close()
+        self.line.hand_over(self, body)
 
     def body_wanted(self) -> None:
         """The application has taken what there was of a body."""
@@ -212,17 +237,25 @@ class Stream:
     def take_end(self) -> None:
         """The request is whole."""
         self.received = True
+        if self._check_length(whole=True):
+            return
         incoming = self.incoming
         if isinstance(incoming, StreamedBody):
             incoming.end()
             if self.cycle is not None:
                 self.cycle.wake()
-        elif incoming is not None and not (self.begun or self.closed):
-            self.incoming = None
-            body = incoming.finish()
-            incoming.close()
-            self.line.hand_over(self, body)
+        elif incoming is not None and not (self.begun or self.closed or incoming.is_spooling):
+            self._hand_over(incoming)
         self.line.settle(self)
+
+    def _check_length(self, *, whole: bool) -> bool:
+        """Whether what came is not what was declared, which is no request (RFC 9113, 8.1.1)."""
+        declared = self.head.content_length if self.head is not None else None
+        if declared is None or self.finished or self.closed:
+            return False
+        if self._received > declared or (whole and self._received < declared):
+            self.line.malformed(self, MalformedError("the body has not the length it should have"))
+        return self.closed
 
     @property
     def missing(self) -> float:
@@ -387,8 +420,12 @@ class Stream:
                 self.refuse(408, "The request did not arrive in time")
 
     def settled(self) -> bool:
-        """Whether nothing of it is to come any more."""
-        return not self.running and (self.closed or (self.finished and self.received))
+        """Whether nothing of it is to come any more.
+
+        One that was reset counts until the application is done with it (CVE-2023-44487). What an
+        application does when its client has had the whole answer is nobody's stream.
+        """
+        return not self.running if self.closed else self.delivered and self.received
 
     def discards(self) -> bool:
         """Whether what is missing of a request that has its answer is worth reading."""
@@ -404,7 +441,9 @@ class Stream:
         self.reset(code, why)
 
     def close(self, reason: str) -> None:
-        """The application failed in the middle of its answer."""
+        """The application failed in the middle of its answer, of which this is all."""
+        self.line.gathered()
+        self.line.flush()
         self.reset(INTERNAL_ERROR, reason)
 
     def spoil(self) -> None:

@@ -41,6 +41,7 @@ CAUSES = (
     "streams",
     "tls",
     "proxy",
+    "flood",
     "other",
 )
 

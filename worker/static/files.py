@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from ..messages import FileBody, Request, Response
 from .conditions import accepted_codings, precondition, wanted_range
-from .folders import Folders, Moved, Variant
+from .folders import Folders, Moved, Variant, is_outdated
 
 if TYPE_CHECKING:
     from ..messages import SyncApp
@@ -70,10 +70,13 @@ class StaticFiles:
             return missing
         if isinstance(found, Moved):
             return Response(302, found.headers)
-        try:
-            return _answer(_chosen(found, fields), method, fields)
-        except OSError:  # gone, or not to be read, since the folder was
-            return missing
+        itself = next(each for each in found if not each.coding)
+        for variant in _understood(found, fields):
+            try:
+                return _answer(variant, itself, method, fields)
+            except OSError:  # gone, or not to be read, since the folder was
+                continue
+        return missing
 
     def _is_below(self, url: str) -> bool:
         return url.startswith(self._prefixes) or url in self._bare
@@ -104,18 +107,25 @@ def _decoded(path: str) -> str:
     return unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "surrogateescape")
 
 
-def _chosen(variants: tuple[Variant, ...], fields: Mapping[str, str]) -> Variant:
-    """The smallest variant that the client understands; the file itself always is one."""
+def _understood(variants: tuple[Variant, ...], fields: Mapping[str, str]) -> Iterator[Variant]:
+    """The variants that the client understands, the smallest first, as far as the file itself."""
     accepted = accepted_codings(fields.get("HTTP_ACCEPT_ENCODING", ""))
-    return next(each for each in variants if not each.coding or each.coding in accepted)
+    for variant in variants:
+        if not variant.coding or variant.coding in accepted:
+            yield variant
+        if not variant.coding:
+            return
 
 
-def _answer(variant: Variant, method: str, fields: Mapping[str, str]) -> Response:
-    """Raises `OSError` when the file is not there any more, or may not be read."""
+def _answer(variant: Variant, itself: Variant, method: str, fields: Mapping[str, str]) -> Response:
+    """Raises `OSError` when the file is not there any more, or may not be read, and when it has
+    become older than the one that it was made of, `itself`."""
     fd = os.open(variant.path, _FLAGS)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(variant.path)
+        if variant is not itself and is_outdated(status, os.stat(itself.path)):
             raise FileNotFoundError(variant.path)
         # it may have been replaced since the folder was read, and what is said must hold
         variant = variant.with_status(status)

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 from wsgiref.headers import Headers
 
 from ..headers import imf_fixdate
@@ -20,10 +21,9 @@ try:
     from whitenoise.responders import (  # type: ignore[import-untyped]
         IsDirectoryError,
         MissingFileError,
-        Redirect,
     )
 except ImportError:
-    raise ConfigError("static: whitenoise is missing; pip install 'loopless[static]'") from None
+    raise ConfigError("static: whitenoise is missing; pip install whitenoise") from None
 
 if TYPE_CHECKING:
     from ..settings import Static
@@ -54,6 +54,8 @@ def _parse(text: str) -> Mount:
     if not _is_canonical(prefix):
         raise ConfigError(f"static: {prefix!r} is no plain path; write it as clients ask for it")
     path = os.path.abspath(folder)
+    if os.path.isfile(path):
+        raise ConfigError(f"static: {folder} is a file; give the folder that it is in")
     if not os.path.isdir(path):
         raise ConfigError(f"static: there is no folder {folder}; make it first, or mend the path")
     if os.path.dirname(path) == path:
@@ -149,7 +151,8 @@ class Folders(WhiteNoise):  # type: ignore[misc]
             index_file=settings.index or None,
             immutable_file_test=lambda _path, url: bool(immutable and immutable.search(url)),
         )
-        self.mounts = parse_mounts(settings)
+        # what is added later hides what was added before: the longer prefix is the nearer one
+        self.mounts = sorted(parse_mounts(settings), key=lambda mount: len(mount.prefix))
         for mount in self.mounts:
             self.add_files(mount.folder, mount.prefix)
 
@@ -164,11 +167,17 @@ class Folders(WhiteNoise):  # type: ignore[misc]
                 found = self.find_file(url)
             except (OSError, ValueError):
                 return None
-        if isinstance(found, Redirect):
-            return Moved(tuple(found.response.headers))
         return found  # type: ignore[no-any-return]
 
     # ---- What WhiteNoise asks of itself ----------------------------------------------------
+
+    def redirect(self, from_url: str, to_url: str) -> Moved:
+        # WhiteNoise's own fails on names that are not UTF-8
+        name = "./" if from_url.startswith(to_url) else from_url.rpartition("/")[2] + "/"
+        where = [("Location", quote(os.fsencode(name)))]
+        if self.max_age is not None:
+            where.append(("Cache-Control", f"max-age={self.max_age}, public"))
+        return Moved(tuple(where))
 
     @staticmethod
     def is_compressed_variant(path: str, stat_cache: Any = None) -> bool:
@@ -199,9 +208,8 @@ class Folders(WhiteNoise):  # type: ignore[misc]
         coded = [
             (path + suffix, coding, other)
             for suffix, coding in _CODINGS.items()
-            # one that is older was made of what the file was before
             if (other := _status(path + suffix, stat_cache)) is not None
-            and int(other.st_mtime) >= int(status.st_mtime)
+            and not is_outdated(other, status)
         ]
         headers = Headers([])
         self.add_mime_headers(headers, path, url)
@@ -225,6 +233,11 @@ def _status(path: str, known: dict[str, os.stat_result] | None) -> os.stat_resul
     except OSError:
         return None
     return status if stat.S_ISREG(status.st_mode) else None
+
+
+def is_outdated(coded: os.stat_result, itself: os.stat_result) -> bool:
+    """Whether a compressed file was made of what the file itself was before."""
+    return int(coded.st_mtime) < int(itself.st_mtime)
 
 
 def _is_hidden(path: str) -> bool:

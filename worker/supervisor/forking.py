@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..bound import turn_away
 from ..config import ServerConfig
-from ..readiness import has_hung_up
+from ..readiness import in_error
 from ..server import Served, Server
 from ..settings import ConfigError
 from .channel import LONGEST_TEXT, Channel, Message
@@ -174,7 +174,7 @@ def _not_orphaned(channel: Channel) -> Iterator[None]:
     import fcntl  # which Windows has not
 
     def look(*_signal: object) -> None:
-        if has_hung_up(channel.fileno()):
+        if in_error([channel.fileno()]):
             os._exit(1)
 
     before = signal.signal(signal.SIGIO, look)

@@ -46,11 +46,12 @@ class Child(Phased):
         if not self.dismissed:
             self.deadline = 0.0
 
-    def kill(self, number: int = 0) -> None:
-        """Send a signal, SIGKILL if none is said. It was not reaped yet, so the id is its own."""
+    def kill(self, number: int | None = None) -> None:
+        """Send a signal, SIGKILL by default. It was not reaped yet, so the id is its own."""
         if self.pid is not None:
+            # no default value: Windows, where the module is imported too, has no such name
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number or signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL if number is None else number)
 
 
 class Worker(Child):
