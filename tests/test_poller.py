@@ -6,9 +6,9 @@ import contextlib
 import queue
 import select
 import socket
-import sys
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator

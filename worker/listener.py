@@ -214,7 +214,7 @@ class Listener:
         config: ServerConfig,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._sock = sock
+        self.sock = sock
         #: For the handshakes to come; another may take its place at any time.
         self.ssl_context = ssl_context
         #: Whoever else has the socket will accept what waits in its backlog.
@@ -234,7 +234,7 @@ class Listener:
         self.address = address_of(sock.getsockname())
 
     def fileno(self) -> int:
-        return self._sock.fileno()
+        return self.sock.fileno()
 
     def accept(self) -> Connection | None:
         """A new connection, non-blocking and SERVING; None when none is there.
@@ -242,7 +242,7 @@ class Listener:
         Raises `OSError` when the process has no means for one: no descriptor, no memory.
         """
         try:
-            sock, peer = self._sock.accept()
+            sock, peer = self.sock.accept()
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
             return None
         except OSError as error:
@@ -258,11 +258,11 @@ class Listener:
 
     def detach(self) -> int:
         """The descriptor, now wholly the caller's; the file of a unix socket stays."""
-        return self._sock.detach()
+        return self.sock.detach()
 
     def close(self) -> None:
         """Stop listening."""
-        self._sock.close()
+        self.sock.close()
 
 
 def connect(

@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .bound import turn_away
 from .connection import Connection, State
 from .errors import ClientDisconnected
 from .listener import Listener
@@ -180,6 +181,8 @@ class Poller(ABC):
             self._linger = linger
             self.linger(time.monotonic())
             self.draining = True
+        turn_away([listener.sock for listener in list(self.listeners.values())])
+        with self._lock:
             adopted = self._close_listeners()
             self._deaf = True
         # not under the lock: parking may look at the deadlines, and that at the listeners

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .access_log import AccessLog
-from .bound import turn_away
 from .config import ServerConfig, changed
 from .crew import Pulse, Watched
 from .lifecycle import Collectors, LifecycleCollector
@@ -315,7 +314,6 @@ class Server:
                 return
             patience = self.config.timeouts.graceful if timeout is None else timeout
             until = time.monotonic() + patience
-            turn_away(self._sockets)
             if self._pool is not None:
                 self._pool.drain(patience, linger)
             worker.shutdown(patience, linger)
