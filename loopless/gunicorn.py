@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import select
 import socket
 import threading
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from .process import raise_descriptor_limit
 from .worker import OPTIONS, ConfigError, Request, Response, Server, ServerConfig, app_kind
 from .worker.crew import Pulse
 from .worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
+from .worker.readiness import has_input
 
 # Seconds between two words to the master that all is well.
 _LOOK = 1.0
@@ -108,8 +108,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
 
     def _wait(self) -> None:
         """Until a signal comes, or for a moment."""
-        readable, _, _ = select.select([self.PIPE[0]], [], [], self._interval())
-        if readable:
+        if has_input(self.PIPE[0], self._interval()):
             os.read(self.PIPE[0], 4096)
 
 

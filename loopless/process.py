@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -53,12 +54,27 @@ def configure_logging(level: str) -> None:
     logger.disabled = False
 
 
+def overhear_until_served() -> None:
+    """Not to be ended by SIGHUP or SIGUSR1, which a script sends whenever there is a pid file.
+
+    Call it before that is written, in the main thread; whoever serves heeds them.
+    """
+    for name in ("SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            # not ignored: a program that the application starts would inherit that
+            signal.signal(getattr(signal, name), _hear_nothing)
+
+
+def _hear_nothing(_number: int, _frame: object) -> None:
+    """For a signal that nobody heeds yet."""
+
+
 def raise_descriptor_limit() -> None:
     """Allow as many open connections as the system does; shells start with a low limit."""
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # Windows
         return
-    import resource
-
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # macOS calls the limit infinite, and then takes no such number
     with contextlib.suppress(OSError, ValueError):

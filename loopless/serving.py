@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from .apps import AppError
 from .banner import metrics_notes, start_message
 from .binding import closed_in_the_end, open_sockets
-from .process import check_files, configure_logging, raise_descriptor_limit, say
+from .process import (
+    check_files,
+    configure_logging,
+    overhear_until_served,
+    raise_descriptor_limit,
+    say,
+)
 from .reload import GRACE, Inherited, Reloader, Watched, this_command
 from .worker import ConfigError, Server, ServerConfig, StartupError
 from .worker.pid_file import pid_file
@@ -92,6 +98,7 @@ def run_server(
 
     # Until `serve_forever` handles them, both signals end the start.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    overhear_until_served()
     # under a reloader its parent has one
     written = "" if inherited is not None else config.processes.pid_file
     with closed_in_the_end(sockets), pid_file(written):

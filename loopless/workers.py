@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .banner import metrics_notes, start_message
 from .binding import closed_in_the_end, open_sockets
-from .process import configure_logging, raise_descriptor_limit
+from .process import configure_logging, overhear_until_served, raise_descriptor_limit
 from .worker import Request, Server, ServerConfig
 from .worker.pid_file import pid_file
 from .worker.server import Served, url_of
@@ -55,6 +55,7 @@ def run_workers(
     def build(app: Served, given: Sequence[socket.socket]) -> Server:
         return Server(app, config, sockets=given, ssl_context=ssl_context)
 
+    overhear_until_served()
     with closed_in_the_end([*sockets, *monitored]), pid_file(config.processes.pid_file):
         run_supervised(
             load_loudly,

@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -314,6 +315,11 @@ def test_the_limit_is_as_asked_or_leaves_the_application_some_descriptors(
     for allowed, limit in ((1024, 768), (100, 75), (1_000_000, 999_744)):
         monkeypatch.setattr(resource, "getrlimit", lambda kind, n=allowed: (n, n))
         assert connection_limit(0) == limit
+
+
+def test_the_limit_of_windows_select(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert [connection_limit(asked) for asked in (0, 7, 9999)] == [500, 7, 500]
 
 
 def test_wait_returns_after_its_seconds(poller: str) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import selectors
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,15 +20,16 @@ from typing import Any
 import pytest
 
 from loopless import ServerConfig, ThreadedServer
-from loopless.worker import cores
+from loopless.worker import Server, cores
 from loopless.worker.asgi.loops import loop_count
 from loopless.worker.crew import Pulse
 from loopless.worker.memory import resident_memory
 from loopless.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
 from loopless.worker.supervisor.channel import LONGEST_TEXT, Channel, pair
-from loopless.worker.supervisor.forking import describe, failure
-from loopless.worker.supervisor.generation import Child, Generation, Worker
+from loopless.worker.supervisor.forking import Job, Loaded, describe, failure
+from loopless.worker.supervisor.generation import Child, Generation, Template, Worker
 from loopless.worker.supervisor.process import Wear
+from loopless.worker.supervisor.supervisor import Supervisor
 
 from .asgi_tools import answer, no_lifespan
 from .certificates import Authority
@@ -161,6 +165,67 @@ def test_a_process_without_an_id_is_not_killed() -> None:
     channel = Channel(other)
     channel.close()
     Child(channel, None).kill()
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    """One that was not started, with a generation that is to take over."""
+    job = Job(Loaded, Server, ServerConfig(), [])
+    made = Supervisor(job, 1, print, print)
+    made._next = made._family.conceive()
+    yield made
+    made._family._selector.close()
+    made._signals.close()
+
+
+def enlist(supervisor: Supervisor, channel: Channel) -> Worker:
+    generation = supervisor._next
+    assert generation is not None
+    worker = Worker(channel, None, 1, generation)
+    generation.workers.add(worker)
+    return worker
+
+
+def test_who_was_ready_before_it_heard_of_its_end_is_drained(
+    supervisor: Supervisor, channels: tuple[Channel, Channel]
+) -> None:
+    ours, theirs = channels
+    worker = enlist(supervisor, ours)
+    worker.dismissed, worker.deadline = True, time.monotonic() + 2
+    theirs.send({"ready": os.getpid()})
+    supervisor._hear(worker)
+    assert worker.phase is Phase.DRAINING
+    assert worker.deadline > time.monotonic() + ServerConfig().timeouts.graceful
+    assert theirs.receive() == [{"drain": True, "adopt": True}]
+
+
+def test_who_has_failed_is_not_waited_for_long(
+    supervisor: Supervisor, channels: tuple[Channel, Channel]
+) -> None:
+    ours, theirs = channels
+    worker = enlist(supervisor, ours)
+    worker.deadline = time.monotonic() + 60
+    theirs.send({"failed": "it has no such module", "trace": ""})
+    supervisor._hear(worker)
+    assert worker.deadline < time.monotonic() + 10
+
+
+def test_a_template_that_does_not_end_is_killed(
+    supervisor: Supervisor, channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopless.worker.supervisor.family._PARTING", 0.01)
+    family, generation = supervisor._family, supervisor._next
+    assert generation is not None
+    # as one does that has a thread of the application's
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with process:
+        generation.template = template = Template(channels[0], process.pid, generation)
+        template.become(Phase.SERVING)
+        family._selector.register(template.channel, selectors.EVENT_READ, template)
+        family.hang_up(generation)
+        family.end()
+        with pytest.raises(ChildProcessError):
+            os.waitpid(process.pid, 0)
 
 
 # ---- Wear ---------------------------------------------------------------------------------

@@ -10,12 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loopless import ThreadedServer
+from loopless.worker import Bind, Server, ServerConfig
 from loopless.worker.connection import State
+from loopless.worker.listener import Listener, open_socket, parse_bind
+from loopless.worker.readiness import has_room
+from loopless.worker.supervisor.forking import Job, Loaded
 
 from .waiting import until
 from .wire_client import Client, refuses
@@ -182,6 +187,64 @@ def test_the_listener_is_closed_at_once_and_idle_connections_too(
         assert busy.answer().body == b"hello"
 
 
+def comes_in(family: int, name: Any) -> bool:
+    """Whether the kernel accepts a connection. Who is turned away waits longer than this does."""
+    with socket.socket(family) as client:
+        client.setblocking(False)
+        try:
+            client.connect(name)
+        except BlockingIOError:
+            answered = has_room(client.fileno(), 0.05)
+            return answered and not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        except OSError:
+            return False
+        return True
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux can")
+tcp_and_unix = pytest.mark.parametrize(
+    "kind",
+    [
+        *(pytest.param(kind, marks=LINUX) for kind in ("tcp", "shared")),
+        "unix",
+    ],
+)
+
+
+@tcp_and_unix
+def test_nobody_comes_between_the_last_look_at_the_backlog_and_the_end(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    bind = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
+    came = []
+
+    class LateClient(Listener):
+        def close(self) -> None:
+            came.append(comes_in(sock.family, name))
+            super().close()
+
+    monkeypatch.setattr("loopless.worker.crew.Listener", LateClient)
+    with ThreadedServer(app, bind=bind, threads=2, reuse_port=kind == "shared") as server:
+        sock, name = server._sockets[0], server.addresses[0]
+        assert comes_in(sock.family, name)
+    assert came == [False]
+
+
+@tcp_and_unix
+def test_a_supervisor_turns_away_for_its_workers(app: App, tmp_path: Path, kind: str) -> None:
+    bind = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
+    sock = open_socket(parse_bind(bind), 5, Bind(reuse_port=kind == "shared"))
+    name = sock.getsockname()
+    with sock.dup() as of_a_worker, socket.socket(sock.family) as client:
+        client.connect(name)
+        Job(lambda: Loaded(app), Server, ServerConfig(), [sock]).close_sockets()
+        assert not comes_in(sock.family, name)
+        accepted, _ = of_a_worker.accept()
+        with accepted:
+            client.sendall(GET)
+            assert accepted.recv(999) == GET
+
+
 def test_what_takes_too_long_is_cut(server: ThreadedServer, app: App, connect: Connect) -> None:
     client = connect(server)
     client.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -224,7 +287,11 @@ def test_nothing_is_left_behind(app: App, connect: Connect) -> None:
 _SERVER = """
 import sys, time, logging
 from loopless import ThreadedServer
+from loopless.worker import Bind, Server, ServerConfig
 from loopless.worker.connection import State
+from loopless.worker.listener import Listener, open_socket, parse_bind
+from loopless.worker.readiness import has_room
+from loopless.worker.supervisor.forking import Job, Loaded
 def app(environ, start_response):
     start_response("200 OK", [])
     path = environ["PATH_INFO"]

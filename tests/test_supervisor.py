@@ -481,6 +481,59 @@ def test_usr1_opens_the_access_log_again(start: Start, tmp_path: Path, workers: 
     assert "/before" in (tmp_path / "log.1").read_text()
 
 
+@both
+def test_a_supervisor_that_is_killed_leaves_nobody_who_imports(
+    start: Start, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    write(
+        tmp_path,
+        "import os, pathlib, time\npathlib.Path(f'pid-{os.getpid()}').touch()\ntime.sleep(60)\n",
+    )
+    server = start("--workers", "1", "--max-requests", "9", *extra, ready=False)
+    until(lambda: list(tmp_path.glob("pid-*")))
+    (pid,) = (int(path.name[4:]) for path in tmp_path.glob("pid-*"))
+    server.send(signal.SIGUSR1)  # this is no reason
+    server.end(signal.SIGKILL)
+    until(lambda: not alive(pid))
+
+
+@both
+def test_an_application_with_many_open_files(
+    start: Start, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    write(
+        tmp_path,
+        "files = [open('app.py') for _ in range(1100)]\n" + APP.format(version="full"),
+    )
+    server = start("--workers", "1", "--max-requests", "9", *extra, start_new_session=True)
+    assert server.get().split()[0] == "full"
+    os.killpg(server.process.pid, signal.SIGTERM)  # the template too, which heeds it not
+    assert server.end(0) == 0
+    assert not server.said("ERROR")
+
+
+def test_signals_of_scripts_do_not_end_a_process_that_starts(start: Start, tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "import asyncio, pathlib\n"
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    pathlib.Path('begun').touch()\n"
+        "    while not pathlib.Path('go').exists(): await asyncio.sleep(0.005)\n"
+        "    await send({'type': 'lifespan.startup.complete'})\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.shutdown.complete'})\n",
+    )
+    server = start("--workers", "1", "--pid-file", "pid", ready=False)
+    until((tmp_path / "begun").exists)
+    assert (tmp_path / "pid").exists()
+    server.send(signal.SIGHUP)
+    server.send(signal.SIGUSR1)
+    (tmp_path / "go").touch()
+    server.await_line("Ctrl-C")
+    assert server.end() == 0
+
+
 def test_lines_of_several_processes_are_whole(start: Start, tmp_path: Path) -> None:
     server = start("--access-log", "log", "--log-format", "%m %U %>s %P")
     with Load(server.port) as load:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 from loopless import ThreadedServer
 from loopless.worker import Bind, ConfigError
 from loopless.worker.listener import open_socket, parse_bind
+from loopless.worker.server import url_of
 from loopless.worker.systemd import Notifier, inherited_sockets
 
 from .supervised import APP, Supervised, receive
@@ -237,25 +239,55 @@ def test_sockets_are_taken_once_and_by_whom_they_are_for(monkeypatch: pytest.Mon
     monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
     assert inherited_sockets(10) == []
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "\u00b2")
+    assert inherited_sockets(10) == []
     monkeypatch.setenv("LISTEN_FDS", "0")
     assert inherited_sockets(10) == []
     assert "LISTEN_PID" not in os.environ
 
 
-@pytest.mark.parametrize("what", ["no socket", "a datagram socket"])
+@pytest.mark.parametrize(
+    ("what", "problem"),
+    [("file", "is not an open"), ("datagrams", "is not a stream"), ("connection", "cannot listen")],
+)
 def test_descriptors_that_are_none(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str, problem: str
 ) -> None:
+    one, other = socket.socketpair()
     with (
         open(tmp_path / "file", "w") as file,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        one,
+        other,
     ):
-        fd = sock.fileno() if what.startswith("a") else file.fileno()
+        fd = {"file": file, "datagrams": sock, "connection": one}[what].fileno()
         monkeypatch.setattr("loopless.worker.systemd._FIRST_DESCRIPTOR", fd)
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         monkeypatch.setenv("LISTEN_FDS", "1")
-        with pytest.raises(ConfigError, match=f"LISTEN_FDS: file descriptor {fd} is not"):
+        with pytest.raises(ConfigError, match=f"LISTEN_FDS: file descriptor {fd} {problem}"):
             inherited_sockets(10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has abstract names")
+def test_an_abstract_socket() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind(f"\0loopless-test-{os.getpid()}")
+        sock.listen()
+        assert url_of("http", sock.getsockname()) == f"unix:@loopless-test-{os.getpid()}"
+
+
+def test_a_server_that_hangs_keeps_its_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as sock, contextlib.ExitStack() as stack:
+        sock.bind(path)
+        sock.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # until its backlog is full
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(path)
+        with pytest.raises(OSError, match="another server listens there"):
+            open_socket(parse_bind(f"unix:{path}"), 5)
 
 
 # ---- What else can be said of a socket ----------------------------------------------------
@@ -275,6 +307,19 @@ def test_permissions_that_are_none(tmp_path: Path, given: str) -> None:
     with pytest.raises(ConfigError, match=r"unix_permissions: .* such as 660"):
         open_socket(address, 5, Bind(unix_permissions=given))
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize("turn", [1, -1])
+def test_both_families_by_a_socket_each(turn: int) -> None:
+    with socket.create_server(("", 0)) as sock:
+        port = sock.getsockname()[1]
+    binds = (f"0.0.0.0:{port}", f"[::]:{port}")[::turn]
+    with ThreadedServer(app, bind=binds):
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, port), 20) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert receive(client)[1] == b"well"
 
 
 def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .listener import BoundUnixSocket
+from .bound import BoundUnixSocket
 from .settings import ConfigError, Processes
 
 # The number with which system calls say "leave it": nobody has it.

@@ -8,9 +8,10 @@ import os
 import re
 import socket
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .bound import BoundSocket, BoundUnixSocket
 from .config import ServerConfig
 from .connection import Connection, State
 from .messages import Address
@@ -83,15 +84,17 @@ def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None
     if address.kind == "fd":
         return _open_inherited(int(address.host), backlog)
     family = _family(address)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = BoundSocket(family, socket.SOCK_STREAM)
     try:
         if os.name != "nt":  # there it would let two servers have one port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if settings.reuse_port:
             _share_port(sock)
         if family == socket.AF_INET6 and address.host == "::":
-            with contextlib.suppress(OSError):  # both families, where the system has both
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            # both families, where the system has both, and the other has no socket of its own
+            alone = BindAddress("tcp", "0.0.0.0", address.port) not in _plain(settings)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not alone))
         sock.bind((address.host, address.port))
         sock.listen(backlog)
     except BaseException:
@@ -119,6 +122,10 @@ def _family(address: BindAddress) -> socket.AddressFamily:
     families = [entry[0] for entry in found]
     # localhost is IPv4 to most who type it
     return socket.AF_INET if socket.AF_INET in families else families[0]
+
+
+def _plain(settings: Bind) -> list[BindAddress]:
+    return [replace(parse_bind(text), scheme="") for text in settings.addresses]
 
 
 def _share_port(sock: socket.socket) -> None:
@@ -154,18 +161,6 @@ def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socke
     return sock
 
 
-class BoundUnixSocket(socket.socket):
-    """A unix socket that was bound here: its file goes when it is closed."""
-
-    def close(self) -> None:
-        path = self.getsockname() if self.fileno() >= 0 else ""
-        # while it listens nobody else takes the path
-        if path and isinstance(path, str):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        super().close()
-
-
 class SharedSocket(socket.socket):
     """A listening socket that another process keeps: its backlog is not lost when this closes."""
 
@@ -178,13 +173,16 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a server that hangs has a full backlog
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        else:
-            raise OSError(errno.EADDRINUSE, "another server listens there", path)
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, "another server listens there", path)
 
 
 def _open_inherited(fd: int, backlog: int) -> socket.socket:
@@ -216,7 +214,7 @@ class Listener:
         config: ServerConfig,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._sock = sock
+        self.sock = sock
         #: For the handshakes to come; another may take its place at any time.
         self.ssl_context = ssl_context
         #: Whoever else has the socket will accept what waits in its backlog.
@@ -236,7 +234,7 @@ class Listener:
         self.address = address_of(sock.getsockname())
 
     def fileno(self) -> int:
-        return self._sock.fileno()
+        return self.sock.fileno()
 
     def accept(self) -> Connection | None:
         """A new connection, non-blocking and SERVING; None when none is there.
@@ -244,7 +242,7 @@ class Listener:
         Raises `OSError` when the process has no means for one: no descriptor, no memory.
         """
         try:
-            sock, peer = self._sock.accept()
+            sock, peer = self.sock.accept()
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
             return None
         except OSError as error:
@@ -260,11 +258,11 @@ class Listener:
 
     def detach(self) -> int:
         """The descriptor, now wholly the caller's; the file of a unix socket stays."""
-        return self._sock.detach()
+        return self.sock.detach()
 
     def close(self) -> None:
         """Stop listening."""
-        self._sock.close()
+        self.sock.close()
 
 
 def connect(
@@ -286,4 +284,6 @@ def address_of(name: object) -> Address:
     """What the socket module says of a peer or a socket, as an address."""
     if isinstance(name, tuple):
         return str(name[0]), int(name[1])
+    if isinstance(name, bytes):  # an abstract one of Linux's: see unix(7)
+        name = name.replace(b"\0", b"@", 1).decode(errors="replace")
     return str(name or ""), 0

@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .bound import turn_away
 from .connection import Connection, State
 from .errors import ClientDisconnected
 from .listener import Listener
@@ -180,6 +181,8 @@ class Poller(ABC):
             self._linger = linger
             self.linger(time.monotonic())
             self.draining = True
+        turn_away([listener.sock for listener in list(self.listeners.values())])
+        with self._lock:
             adopted = self._close_listeners()
             self._deaf = True
         # not under the lock: parking may look at the deadlines, and that at the listeners
@@ -414,14 +417,13 @@ class BlockingPoller(Poller):
 
 def connection_limit(asked: int) -> int:
     """How many connections may be open: as asked, or what the file descriptors allow."""
-    if asked:
-        return asked
     try:
         import resource
-
-        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    except (ImportError, OSError):
-        return 500  # Windows' select takes 512
+    except ImportError:
+        return min(asked or 500, 500)  # Windows' select takes 512, and fails of one more
+    if asked:
+        return asked
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed < 0:  # no limit
         return 2**20
     # the application needs some: a quarter, up to 256

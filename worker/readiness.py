@@ -1,4 +1,4 @@
-"""Whether a single descriptor is ready, of any number: `select` knows those below 1024 only."""
+"""Whether a descriptor is ready, of any number: `select` knows those below 1024 only."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ def has_input(fd: int, seconds: float | None = 0) -> bool:
     if not hasattr(select, "poll"):
         return bool(select.select([fd], [], [], seconds and max(seconds, 0))[0])
     return _poll(fd, select.POLLIN, seconds)
+
+
+def wait_for_input(fds: Iterable[int], seconds: float | None) -> None:
+    """Until something can be read of one of `fds`, or for `seconds`; POSIX."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    poll.poll(None if seconds is None else max(seconds, 0) * 1000)
 
 
 def has_room(fd: int, seconds: float = 0) -> bool:

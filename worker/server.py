@@ -15,7 +15,7 @@ from .access_log import AccessLog
 from .config import ServerConfig, changed
 from .crew import Pulse, Watched
 from .lifecycle import Collectors, LifecycleCollector
-from .listener import BindAddress, hosts_of, open_sockets, parse_bind
+from .listener import BindAddress, address_of, hosts_of, open_sockets, parse_bind
 from .messages import ASGIApp, SyncApp
 from .proxies import check as check_proxies
 from .settings import ConfigError
@@ -324,9 +324,11 @@ class Server:
                 if thread.is_alive():
                     log.warning("A thread was left in the application's code")
         finally:
-            self._close_log()
-            self._stopped.set()
-            self._nudge()
+            try:
+                self._close_log()
+            finally:  # or whoever waits would do so for ever
+                self._stopped.set()
+                self._nudge()
 
     def reopen_logs(self) -> None:
         """Write on into a new file, where the old one was renamed. May be called from any thread.
@@ -480,7 +482,7 @@ class Server:
 def url_of(scheme: str, name: Any) -> str:
     """Where a socket is reached whose `getsockname` says `name`."""
     if not isinstance(name, tuple):
-        return f"unix:{name}"
+        return f"unix:{address_of(name)[0]}"
     host, port = str(name[0]), name[1]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host) or host
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

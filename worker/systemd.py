@@ -20,7 +20,7 @@ def inherited_sockets(backlog: int) -> list[socket.socket]:
     Raises `ConfigError` for a descriptor that is none.
     """
     owner, count = os.environ.get("LISTEN_PID"), os.environ.get("LISTEN_FDS", "")
-    if owner != str(os.getpid()) or not count.isdigit():
+    if owner != str(os.getpid()) or not count.isdecimal():
         return []
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)  # what this process starts must not take them for its own
@@ -36,7 +36,12 @@ def _adopt(fd: int, backlog: int) -> socket.socket:
     if sock.type != socket.SOCK_STREAM:
         sock.detach()
         raise ConfigError(f"LISTEN_FDS: file descriptor {fd} is not a stream socket")
-    sock.listen(backlog)
+    try:
+        sock.listen(backlog)
+    except OSError as error:  # a connection: the socket unit says Accept=yes
+        sock.detach()
+        why = f"LISTEN_FDS: file descriptor {fd} cannot listen: {error.strerror}"
+        raise ConfigError(f"{why}; give a socket that can") from None
     return sock
 
 
@@ -48,7 +53,7 @@ class Notifier:
         watched = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         period = os.environ.get("WATCHDOG_USEC", "") if self._address else ""
         #: Seconds between two signs of life, half of what is allowed; 0 when none is wanted.
-        self.interval = int(period) / 2e6 if watched and period.isdigit() else 0.0
+        self.interval = int(period) / 2e6 if watched and period.isdecimal() else 0.0
         self._next = 0.0
 
     def ready(self, status: str) -> None:

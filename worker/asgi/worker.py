@@ -11,6 +11,7 @@ import time
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..bound import turn_away
 from ..config import ServerConfig
 from ..connection import Connection, State
 from ..errors import StartupError
@@ -433,6 +434,7 @@ class LoopWorker:
         self.draining = True
         self._deadline = deadline
         self.idle_until = time.monotonic() + linger if linger else 0.0
+        turn_away(listener.sock for listener in self._listeners.values())
         for listener in self._listeners.values():
             if not listener.shared:
                 self._take_backlog(listener)

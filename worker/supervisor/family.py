@@ -25,6 +25,8 @@ from .phases import Phase
 _BURIAL = 1.0
 # Seconds for a process that is late to say where it is.
 _LAST_WORDS = 1.0
+# Seconds for a template to end.
+_PARTING = 2.0
 
 
 class Family:
@@ -46,8 +48,8 @@ class Family:
             self._selector.register(books.monitor, selectors.EVENT_READ, None)
         self._workers_made = 0
         self._generations_made = 0
-        #: Templates that were hung up on, and not reaped yet.
-        self._strays: set[int] = set()
+        #: Templates that were hung up on and not reaped yet, and when they are killed.
+        self._strays: dict[int, float] = {}
 
     def children(self) -> list[Child]:
         """All of them, of all generations."""
@@ -66,6 +68,9 @@ class Family:
             child.kill()
             if self._is_own(child) and child.pid is not None:
                 os.waitpid(child.pid, 0)
+        while self._strays:
+            self._signals.wait(max(min(self._strays.values()) - time.monotonic(), 0))
+            self._reap_strays(time.monotonic())
 
     # ---- Births ---------------------------------------------------------------------------
 
@@ -162,7 +167,7 @@ class Family:
             if parent.phase is Phase.STARTING:  # else it sees that it is alone
                 parent.kill(signal.SIGTERM)
             assert parent.pid is not None
-            self._strays.add(parent.pid)
+            self._strays[parent.pid] = time.monotonic() + _PARTING
 
     # ---- Deaths ---------------------------------------------------------------------------
 
@@ -181,11 +186,17 @@ class Family:
                     child.kill()  # it lives, but cannot be spoken to; the next turn reaps it
                 else:
                     yield child
-        for pid in self._strays.copy():
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                self._strays.discard(pid)
+        self._reap_strays(now)
         if os.getpid() == 1:
             self._reap_strangers()
+
+    def _reap_strays(self, now: float) -> None:
+        for pid, deadline in self._strays.copy().items():
+            if now >= deadline:  # it waits for a thread that the application has started
+                os.kill(pid, signal.SIGKILL)
+                self._strays[pid] = now + _PARTING
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                del self._strays[pid]
 
     def _respite(self, child: Child) -> float:
         """For how long somebody may yet say how a child has ended, whose line is cut."""
@@ -197,7 +208,7 @@ class Family:
 
     def _reap_strangers(self) -> None:
         """The first process of a container is given the orphans of all the others."""
-        own = {child.pid for child in self.children()} | self._strays
+        own = {child.pid for child in self.children()} | self._strays.keys()
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..bound import turn_away
 from ..config import ServerConfig
+from ..readiness import in_error
 from ..server import Served, Server
 from ..settings import ConfigError
 from .channel import LONGEST_TEXT, Channel, Message
@@ -68,7 +70,10 @@ class Job:
 
     def close_sockets(self) -> None:
         """Listen no more; in the process that opened it, the file of a unix socket goes too."""
-        for sock in self.sockets if os.getpid() == self.opener else self.take_sockets():
+        own = os.getpid() == self.opener
+        if own:
+            turn_away(self.sockets)
+        for sock in self.sockets if own else self.take_sockets():
             sock.close()
         self.sockets.clear()
 
@@ -151,10 +156,39 @@ def in_time(config: ServerConfig, channel: Channel) -> Iterator[None]:
         faulthandler.dump_traceback_later(seconds, file=_STDERR)
         channel.send({"begun": True})
     try:
-        yield
+        with _not_orphaned(channel):
+            yield
     finally:
         if seconds:
             faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def _not_orphaned(channel: Channel) -> Iterator[None]:
+    """For a process that does not listen yet: end when the supervisor does.
+
+    It would keep the port until the application is imported, and nobody would end an import that
+    hangs. A signal tells, for a thread must not be there when the application is imported.
+    """
+
+    import fcntl  # which Windows has not
+
+    def look(*_signal: object) -> None:
+        if in_error([channel.fileno()]):
+            os._exit(1)
+
+    before = signal.signal(signal.SIGIO, look)
+    fd = channel.fileno()
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+    try:
+        look()
+        yield
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+        if signal.getsignal(signal.SIGIO) is look:
+            signal.signal(signal.SIGIO, before)
 
 
 def failure(error: BaseException) -> Message:

@@ -5,9 +5,9 @@ Its main thread listens to the supervisor and to signals; threads of `Server` se
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
-import select
 import signal
 import socket
 import threading
@@ -16,6 +16,7 @@ import time
 from ..config import ServerConfig, gil_enabled
 from ..crew import Pulse
 from ..memory import resident_memory
+from ..readiness import wait_for_input
 from ..server import Server
 from ..signals import Signals
 from .channel import Channel, Message
@@ -35,20 +36,23 @@ def run(job: Job, sock: socket.socket, loaded: Loaded | None = None, *, page: in
     """
     channel = Channel(sock)
     sockets = job.take_sockets()
-    try:
-        with in_time(job.config, channel):
-            if loaded is None:
-                loaded = job.load()
-            server = job.build(loaded.app, sockets)
-            if job.ledger is not None and page >= 0:
-                server.count_into(job.ledger.page(page))
-            server.start()
-    except BaseException as error:
-        channel.send(failure(error))
-        for listener in sockets:
-            listener.close()
-        return 1
-    with Signals((signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)) as signals:
+    with contextlib.ExitStack() as stack:
+        try:
+            with in_time(job.config, channel):
+                if loaded is None:
+                    loaded = job.load()
+                server = job.build(loaded.app, sockets)
+                if job.ledger is not None and page >= 0:
+                    server.count_into(job.ledger.page(page))
+                # before it accepts anything: until then SIGTERM may end it at once
+                heeded = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
+                signals = stack.enter_context(Signals(heeded))
+                server.start()
+        except BaseException as error:
+            channel.send(failure(error))
+            for listener in sockets:
+                listener.close()
+            return 1
         return WorkerProcess(job.config, server, channel, signals).run(loaded)
 
 
@@ -80,7 +84,7 @@ class WorkerProcess(Phased):
             watched = [self._signals.fileno()]
             if not self._channel.ended:
                 watched.append(self._channel.fileno())
-            select.select(watched, [], [], wait)
+            wait_for_input(watched, wait)
             for number in self._signals.take():
                 self._obey(number)
             for message in self._channel.receive():

@@ -47,7 +47,7 @@ _LOOK = 1.0
 _OVERSLEPT = 5.0
 # Seconds for a child to end that was told to do so at once.
 _LAST_MOMENT = 2.0
-# Seconds beyond its own deadline that a draining worker has.
+# Seconds beyond its own deadline that a draining worker has, and for one that has failed to end.
 _MERCY = 5.0
 
 
@@ -219,6 +219,7 @@ class Supervisor(Phased):
         for message in self._family.listen(child):
             if "failed" in message:
                 child.failed, child.trace = message["failed"], message["trace"]
+                child.deadline = time.monotonic() + _MERCY  # a thread of the application's may stay
             elif "begun" in message:
                 self._family.has_begun(child)
             elif isinstance(child, Worker):
@@ -233,8 +234,12 @@ class Supervisor(Phased):
             worker.pid = message["ready"]  # the template's word of it may come later
             worker.become(Phase.SERVING)
             worker.in_time()
-            self._facts = self._facts or message
             log.debug("%s is ready", worker)
+            if worker.dismissed:  # too late for that: it has accepted connections
+                worker.dismissed = False
+                self._drain(worker)
+            else:
+                self._facts = self._facts or message
         elif "beat" in message:
             worker.beat_at, worker.pulse = now, message["beat"]
         elif "replace" in message:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import select
 import signal
 import socket
 import threading
 
+from ..readiness import wait_for_input
 from ..signals import Signals
 from . import process
 from .channel import Channel
@@ -40,7 +40,8 @@ def run(job: Job, sock: socket.socket) -> int:
     gc.collect()
     gc.freeze()
     channel.send({"loaded": True})
-    with Signals((signal.SIGCHLD,)) as signals:
+    # SIGTERM may be for the whole group; it ends with the supervisor's end of the line
+    with Signals((signal.SIGCHLD, signal.SIGTERM)) as signals:
         _Nursery(job, channel, loaded, signals).run()
     return 0
 
@@ -57,7 +58,7 @@ class _Nursery:
         """Until the supervisor hangs up."""
         channel, signals = self._channel, self._signals
         while not channel.ended:
-            select.select([channel.fileno(), signals.fileno()], [], [])
+            wait_for_input((channel.fileno(), signals.fileno()), None)
             for message in channel.receive():
                 if "fork" in message:
                     self._fork(message["fork"], message["page"])
