@@ -229,6 +229,8 @@ class RequestLine(Line):
     def _received_body(self, data: bytes) -> None:
         cycle = self.cycle
         assert cycle is not None
+        if cycle.answered and not cycle.persistent:
+            return  # the last answer is on its way: nothing wrong behind it may cut that short
         incoming = cycle.incoming
         assert isinstance(incoming, BodyStream)
         try:

@@ -395,7 +395,8 @@ class LoopWorker:
             try:
                 if reset and line.conn.fd in reset and line.hears():
                     line.on_readable()
-                line.look(now)
+                if not line.closed:
+                    line.look(now)
             except Exception:
                 # a bug of loopless, or of a collector: this connection pays
                 log.exception("A connection was dropped for an internal error")
