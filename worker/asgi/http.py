@@ -227,7 +227,7 @@ class HTTPLine(RequestLine):
         if not self.reading and not self.eof:
             self.resume_reading()
         if conn.buffer and not self._advancing:
-            worker.loop.call_soon(self.advance)
+            self.advance_soon()
 
     def _go_home(self, home: SyncWorker) -> None:
         """Let the threads have the next request."""

@@ -397,10 +397,8 @@ class LoopWorker:
                     line.on_readable()
                 if not line.closed:
                     line.look(now)
-            except Exception:
-                # a bug of loopless, or of a collector: this connection pays
-                log.exception("A connection was dropped for an internal error")
-                line.close("internal error")
+            except Exception as error:
+                line.broken(error)
         if self._listeners and not self._listening:
             self._resume()
         self.crew.every_second()
