@@ -20,6 +20,7 @@ import pytest
 from websockets.sync.client import connect as connect_websocket
 
 from loopless import ConfigError, ServerConfig, SyncWorker, ThreadedServer
+from loopless.worker.connection import Connection
 from loopless.worker.errors import StartupError
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer
@@ -209,6 +210,32 @@ def test_several_loops(serve: Serve, connect: Connect, loop: str) -> None:
     assert len(clients) == 12
     server.stop()
     assert app.seen.values.count("shutdown") == 3
+
+
+@each_loop
+def test_a_loop_that_ends_is_given_no_connection(serve: Serve, loop: str) -> None:
+    """It may still run, for the application has its end there."""
+    go_on = threading.Event()
+
+    class Slow(App):
+        async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            self.seen.add("shutdown")
+            await asyncio.to_thread(go_on.wait, 10)
+            await send({"type": "lifespan.shutdown.complete"})
+
+    app = Slow()
+    server = serve(app, loop=loop, loops=2)
+    ends: Any = server.crew.workers[0]
+    ends.call(ends.drain, time.monotonic() + 5)
+    app.seen.wait()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not ends.give(Connection(ours, ("client", 1), ("server", 2)))
+        assert not ends.coming
+    go_on.set()
 
 
 def test_one_of_several_loops_fails() -> None:

@@ -259,12 +259,17 @@ class LoopWorker:
             if conn is None:
                 return
             taker = self.crew.least_busy(self)
-            if taker is not self:
-                taker.coming.add(conn)
-                if taker.call(taker.take, conn):
-                    continue
-                taker.coming.discard(conn)
-            self.take(conn)
+            if taker is self or not taker.give(conn):
+                self.take(conn)
+
+    def give(self, conn: Connection) -> bool:
+        """Let this loop serve what another has accepted; False: it has begun to end. Any thread."""
+        self.coming.add(conn)  # first, for it does not end before it has looked there
+        if not self.draining and self.call(self.take, conn):
+            return True
+        self.coming.discard(conn)
+        self.call(self._look_whether_empty)
+        return False
 
     def take(self, conn: Connection) -> None:
         """Serve a connection that was accepted just now."""
