@@ -23,6 +23,7 @@ from loopless.worker.log_format import COMBINED, COMMON, compile_format
 from loopless.worker.log_target import FileTarget
 from loopless.worker.settings import Limits, Log
 
+from .recorder import completed
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -46,11 +47,10 @@ def event(
     """What the log is told of a request."""
     head = f"{method} {target} HTTP/1.1\r\nHost: x{fields}".encode("latin-1")
     request = Request(RequestParser(Limits()).parse(head))
-    client, peer = ("192.0.2.1", 1234), ("192.0.2.7", 80)
-    return ResponseCompleted(request, client, status, size, 0.25, complete, peer=peer)
+    return completed(status, request=request, size=size, seconds=0.25, complete=complete)
 
 
-NO_REQUEST = ResponseCompleted(None, ("192.0.2.1", 1234), 400, 12, 0.0, complete=True)
+NO_REQUEST = completed(400, size=12)
 TIME = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"
 
 
@@ -273,7 +273,7 @@ def test_a_log_whose_reader_has_left_costs_no_answer(serve: Serve, connect: Conn
     """`serve ... | head`: lines have nowhere to go, and clients must not notice."""
     reading, writing = os.pipe()
     os.close(reading)
-    log = AccessLog(FileTarget(writing), compile_format("common"))
+    log = AccessLog(FileTarget(writing), "common")
     try:
         client = connect(serve(hello, lifecycle_collector=log))
         for _ in range(3):

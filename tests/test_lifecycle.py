@@ -281,13 +281,13 @@ def test_without_a_collector_no_record_is_made(
 ) -> None:
     made: list[object] = []
 
-    class Spy(exchange.Record):
+    class Spy(exchange.ResponseCompleted):
         def __init__(self, *arguments: Any) -> None:
             made.append(arguments)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(exchange, "Record", Spy)
-    monkeypatch.setattr(endings, "Record", Spy)
+    monkeypatch.setattr(exchange, "ResponseCompleted", Spy)
+    monkeypatch.setattr(endings, "ResponseCompleted", Spy)
     server = serve(App())
     client = connect(server)
     assert client.get().status == 201
@@ -295,6 +295,41 @@ def test_without_a_collector_no_record_is_made(
     client.send(b"bad\r\n\r\n")
     assert client.answer().status == 400
     assert made == []
+
+
+def test_what_nobody_looks_at_is_not_made(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(exchange, "RequestStarted", never)
+    monkeypatch.setattr(exchange, "RequestWaited", never)
+    recorder, other = Recorder(), Recorder()
+    recorder.event_types = other.event_types = (ResponseCompleted,)  # type: ignore[attr-defined]
+    client = connect(serve(App(), lifecycle_collector=Collectors(recorder, other)))
+    assert client.get().status == 201
+    assert len(recorder.until(ResponseCompleted)) == len(other.until(ResponseCompleted))
+    assert RequestStarted not in recorder.kinds
+
+
+@pytest.mark.parametrize("what", ["HEAD", "/204 No Content", "/304"])
+def test_a_body_that_is_not_sent_is_not_counted(serve: Serve, connect: Connect, what: str) -> None:
+    def app(request: Request) -> Response:
+        status = request.path[1:].replace("%20", " ")
+        return Response(int(status) if status.isdigit() else status or 200, [], b"hello")
+
+    app.loopless_interface = "sync"  # type: ignore[attr-defined]
+    recorder = Recorder()
+    client = connect(serve(app, lifecycle_collector=recorder))
+    if what == "HEAD":
+        client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    else:
+        client.send(b"GET %b HTTP/1.1\r\nHost: x\r\n" % what.replace(" ", "%20").encode())
+        client.send(b"Connection: close\r\n\r\n")
+    recorder.until_closed()
+    (answer,) = recorder.of(ResponseCompleted)
+    assert (answer.status, answer.body_bytes) == (int(what[1:4]) if what[0] == "/" else 200, 0)
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None:

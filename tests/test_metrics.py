@@ -23,8 +23,7 @@ from loopless import ConfigError, Request, Response, ServerConfig, ThreadedServe
 from loopless.worker.lifecycle import (
     ConnectionOpened,
     Refused,
-    RequestStarted,
-    ResponseCompleted,
+    RequestWaited,
 )
 from loopless.worker.metrics import counts
 from loopless.worker.metrics.counts import BLOCK, Counter
@@ -33,6 +32,7 @@ from loopless.worker.metrics.text import counted, render
 
 from .asgi_tools import UPGRADE, Receive, Scope, Send, answer, no_lifespan, read_body
 from .certificates import Authority
+from .recorder import completed
 from .supervised import APP, Supervised
 from .waiting import until
 from .wire_client import Client
@@ -433,7 +433,7 @@ def test_several_addresses(serve: Serve, app: App, tmp_path: Path) -> None:
 
 # ---- Blocks and pages -----------------------------------------------------------------------
 
-COMPLETED = ResponseCompleted(None, ("", 0), 200, 10, 0.004, complete=True)
+COMPLETED = completed(size=10, seconds=0.004)
 
 
 def test_a_thread_that_has_ended_leaves_its_block_to_another() -> None:
@@ -458,7 +458,7 @@ def test_threads_without_a_block_of_their_own_share_one() -> None:
         for _ in range(500):
             counter.record(COMPLETED)
         counter.record(Refused(("", 0), "418"))
-        counter.record(RequestStarted(Request(None)))  # type: ignore[arg-type]
+        counter.record(RequestWaited(Request(None), 0.2))  # type: ignore[arg-type]
 
     threads = [threading.Thread(target=count) for _ in range(6)]
     for thread in threads:
@@ -468,6 +468,7 @@ def test_threads_without_a_block_of_their_own_share_one() -> None:
     sums = ledger.totals()
     assert sums[counts.SENT] == 6 * 500 * 10
     assert sums[counts.OPENED] == 6
+    assert sum(sums[counts.WAITS : counts.WAITS + len(counts.BUCKETS) + 1]) == 6
     assert sums[counts.REFUSALS + counts.CAUSES.index("other")] == 6
 
 
@@ -490,7 +491,7 @@ def test_what_a_process_has_counted_is_kept_when_it_ends() -> None:
 )
 def test_the_buckets_are_upper_bounds(seconds: float, bucket: str) -> None:
     ledger = Ledger(1, 3)
-    Counter(ledger.page(ledger.take())).record(COMPLETED._replace(seconds=seconds, status=999))
+    Counter(ledger.page(ledger.take())).record(completed(999, seconds=seconds))
     text = render(counted(ledger.totals()), openmetrics=False)
     found = re.findall(r'_duration_seconds_bucket\{le="([^"]+)"\} 1', text)
     assert found[0] == bucket

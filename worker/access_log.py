@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -16,10 +17,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .lifecycle import LifecycleEvent, ResponseCompleted
-from .log_format import LineOf, compile_format, fitted
+from .log_format import compile_format, fitted
 from .log_target import Target, open_target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .settings import Log
 
 log = logging.getLogger("loopless")
@@ -41,10 +44,14 @@ class AccessLog:
     log must not be what an answer waits for.
     """
 
-    def __init__(self, target: Target, line_of: LineOf) -> None:
+    event_types = (ResponseCompleted,)
+
+    def __init__(self, target: Target, text: str) -> None:
         self._target = target
-        self._line_of = line_of
-        self._longest = target.longest - 1
+        self._format = text
+        self._local = threading.local()
+        # without its end; 0 for any length
+        self._longest = max(target.longest - 1, 0)
         self._lines: deque[str] = deque()
         #: The thread looks by itself, so that nobody need wake it.
         self._awake = False
@@ -65,27 +72,39 @@ class AccessLog:
     @classmethod
     def open(cls, settings: Log) -> AccessLog:
         """As `settings` say. Raises `ConfigError` for a format or a place that cannot be used."""
-        line_of = compile_format(settings.format)
-        return cls(open_target(settings.access_log), line_of)
+        compile_format(settings.format)
+        return cls(open_target(settings.access_log), settings.format)
 
     # ---- Any thread -----------------------------------------------------------------------
 
     def record(self, event: LifecycleEvent) -> None:
-        if type(event) is not ResponseCompleted:
-            return
-        line = self._line_of(event)
-        if 0 < self._longest < len(line):
-            line = fitted(self._line_of, event, self._longest)
-        lines = self._lines
-        if len(lines) >= _MOST_WAITING or self._closing:
-            self._lose(1)
-            return
-        lines.append(line)
-        if not self._awake:
-            self._awake = True
-            self._alarm.set()
-        elif len(lines) >= _MOST_WAITING // 2:
-            self._hurry.set()
+        if isinstance(event, ResponseCompleted):
+            take = getattr(self._local, "take", None)
+            if take is None:
+                take = self._local.take = self.for_thread()
+            take(event)
+
+    def for_thread(self) -> Callable[[ResponseCompleted], None]:
+        """See `lifecycle.for_thread`; what a format remembers is one thread's."""
+        line_of = compile_format(self._format)
+        lines, longest = self._lines, self._longest or math.inf
+
+        def take(event: ResponseCompleted) -> None:
+            line = line_of(event)
+            if len(line) > longest:
+                line = fitted(line_of, event, self._longest)
+            waiting = len(lines)
+            if waiting >= _MOST_WAITING or self._closing:
+                self._lose(1)
+                return
+            lines.append(line)
+            if not self._awake:
+                self._awake = True
+                self._alarm.set()
+            elif waiting >= _MOST_WAITING // 2:
+                self._hurry.set()
+
+        return take
 
     def flush(self) -> None:
         """Write what waits."""

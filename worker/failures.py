@@ -52,7 +52,7 @@ def _answer_failure(
         endings.client_gone(worker, conn, str(gone))
         return
     if conn.record is not None:
-        endings.note_answer(conn, answer)
+        endings.note_answer(conn, request.head, answer)
 
 
 def failed(request: Request, error: BaseException) -> Response:

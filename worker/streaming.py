@@ -142,7 +142,7 @@ def _send_blocks(
         empty = Response(response.status, response.headers, b"")
         conn.persistent = worker.writer.answer(conn, request.head, empty, conn.persistent)
         if conn.record is not None:
-            endings.note_answer(conn, empty)
+            endings.note_answer(conn, request.head, empty)
         return
     writer = _begin(worker, conn, request, response)
     if declared:
@@ -184,7 +184,7 @@ def _broken(
     failed = failures.failed(request, error)
     conn.persistent = worker.writer.answer(conn, request.head, failed, conn.persistent)
     if conn.record is not None:
-        endings.note_answer(conn, failed)
+        endings.note_answer(conn, request.head, failed)
 
 
 def _cut(

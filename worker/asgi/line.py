@@ -266,7 +266,8 @@ class Line:
         """Tell the collector that the answer under way is out, or given up."""
         record, self.conn.record = self.conn.record, None
         if record is not None and self.worker.collector is not None:
-            self.worker.collector.record(record.completed(self.conn, complete=complete))
+            conn = self.conn
+            self.worker.collector.record(record.end(conn.client, conn.peer, complete))
 
     def refused(self, cause: str) -> None:
         """Tell the collector of a refusal; see `lifecycle.Refused`."""

@@ -16,7 +16,13 @@ from ..config import ServerConfig
 from ..connection import Connection, State
 from ..errors import StartupError
 from ..http1 import RequestParser
-from ..lifecycle import ConnectionOpened, LifecycleCollector
+from ..lifecycle import (
+    ConnectionOpened,
+    LifecycleCollector,
+    RequestStarted,
+    RequestWaited,
+    event_types_of,
+)
 from ..proxies import Forwarding
 from ..readiness import has_input, in_error
 from ..request_id import request_ids, within
@@ -80,6 +86,8 @@ class LoopWorker:
         self.app = app
         self.config = config
         self.collector = collector
+        self.announcing = RequestStarted in event_types_of(collector)
+        self.sampling = RequestWaited in event_types_of(collector)
         #: Requests that were begun, and looks at the deadlines that were taken.
         self.served = 0
         self.sweeps = 0

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..asgi.cycle import Cycle
 from ..asgi.streamed import Streamed
-from ..connection import Record
 from ..errors import ClientDisconnected, ProtocolError
-from ..lifecycle import ClientGone, Refused, RequestStarted
+from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
 from ..messages import FileBody, Request, RequestReceived, Response
 from .asker import Asker
 from .body import SpooledBody, StreamedBody
@@ -83,7 +82,7 @@ class Stream:
         self.writer = line.writer
         self.conn = self
         self.asker = Asker(line.conn)
-        self.record: Record | None = None
+        self.record: ResponseCompleted | None = None
         self.cycle: Cycle | None = None
         #: The body on its way, until it is whole or handed on.
         self.incoming: SpooledBody | StreamedBody | None = None
@@ -153,9 +152,10 @@ class Stream:
         """Tell the collector of the request, which was whole at `since`. Any thread may call."""
         collector = self.worker.collector
         assert collector is not None
-        self.record = record = Record(request, since)
+        self.record = record = ResponseCompleted(request, since)
         record.request_id = self.asker.request_id
-        collector.record(RequestStarted(request))
+        if self.worker.announcing:
+            collector.record(RequestStarted(request))
 
     def _is_waiting(self) -> bool:
         """Whether the client waits for 100 before it sends its body (RFC 9110, 10.1.1)."""
@@ -389,7 +389,7 @@ class Stream:
         if self.worker.collector is not None:
             self.worker.collector.record(Refused(self.asker.client, str(status)))
             if self.record is None:
-                self.record = Record(None, time.monotonic())
+                self.record = ResponseCompleted(None, time.monotonic())
         if isinstance(self.incoming, SpooledBody):
             self.incoming.close()
             self.incoming = None
@@ -480,7 +480,7 @@ class Stream:
             record.body_bytes = self.sent
             record.received = self._received
             asker = cast("Connection", self.asker)
-            collector.record(record.completed(asker, complete=complete))
+            collector.record(record.end(asker.client, asker.peer, complete))
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
