@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ def test_a_format_of_ones_own(text: str, line: str) -> None:
     assert compile_format(text)(event()) == line
 
 
+def test_the_time_in_the_words_of_apache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000000000.625)
+    text = "%{sec}t %{msec}t %{usec}t %{msec_frac}t %{usec_frac}t %{begin:msec_frac}t %{%s}t"
+    line = "1000000000 1000000000375 1000000000375000 375 375000 375 1000000000"
+    assert compile_format(text)(event()) == line
+    assert compile_format("%{end:msec}t %{end:usec_frac}t")(event()) == "1000000000625 625000"
+    assert compile_format("%{end:%H:%M}t")(event()) == time.strftime("%H:%M", time.localtime(1e9))
+
+
 def test_the_process_is_known() -> None:
     assert compile_format("%P")(event()) == str(os.getpid())
 
@@ -166,7 +176,7 @@ def test_a_server_that_did_not_start_listens_no_more() -> None:
     [
         ('a" 500 "b', r"a\" 500 \"b"),
         ("back\\slash", r"back\\slash"),
-        ("a\tb", r"a\x09b"),
+        ("a\tb", r"a\tb"),
         ("\xe9\xff", r"\xe9\xff"),
         ("%h %s", "%h %s"),
         ("\x85\xa0", r"\x85\xa0"),

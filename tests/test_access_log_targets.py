@@ -164,6 +164,21 @@ def test_a_copy_of_the_process_writes_nothing(tmp_path: Path) -> None:
     assert path.read_text() == "+\n"
 
 
+def test_a_log_that_is_closed_is_not_opened_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its descriptor may be somebody else's by now."""
+    path = tmp_path / "log"
+    log = AccessLog(open_target(str(path)), "%U")
+    log.close()
+    path.unlink()
+    with path.with_name("other").open("wb") as other:
+        log.reopen()
+        assert os.fstat(other.fileno())
+    assert not path.exists()
+    assert caplog.text == ""
+
+
 # ---- Files and pipes ------------------------------------------------------------------------
 
 

@@ -58,7 +58,8 @@ class AccessLog:
         self._alarm = threading.Event()
         self._hurry = threading.Event()
         self._closing = False
-        self._writing = threading.Lock()  # guards the target
+        self._writing = threading.Lock()  # guards the target, and whether it is closed
+        self._closed = False
         self._losing = threading.Lock()  # guards what follows
         #: Lines that were not written.
         self.lost = 0
@@ -128,7 +129,8 @@ class AccessLog:
         self.flush()
         try:
             with self._writing:
-                self._target.reopen()
+                if not self._closed:
+                    self._target.reopen()
         except OSError as error:
             log.error("The access log cannot be opened again: %s", error)
         self._next_report = 0.0
@@ -148,7 +150,9 @@ class AccessLog:
             return
         self._next_report = 0.0
         self._report(self._target.trouble)
-        self._target.close()
+        with self._writing:
+            self._closed = True
+            self._target.close()
 
     # ---- Inside ---------------------------------------------------------------------------
 

@@ -23,6 +23,10 @@ LineOf = Callable[[ResponseCompleted], str]
 _DIRECTIVE = re.compile(r"%(?:>?([A-Za-z%])|\{([^}]+)\}([A-Za-z]))")
 # What would end a line or a quoted field early; anything not printable, as Apache escapes it.
 _UNSAFE = re.compile(r'["\\]|[^\x20-\x7e]')
+# What has an escape of its own, as in C.
+_NAMED = {'"': '\\"', "\\": "\\\\"} | {
+    character: f"\\{name}" for character, name in zip("\t\n\v\f\r", "tnvfr", strict=True)
+}
 # To how many characters the fields of a line that is too long are cut, one after the other.
 _CUTS = (1024, 512, 256, 128, 64, 32, 16)
 
@@ -41,10 +45,8 @@ def _escape(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     character = match[0]
-    return (
-        "\\" + character
-        if character in '"\\'
-        else "".join(f"\\x{octet:02x}" for octet in character.encode("latin-1", "replace"))
+    return _NAMED.get(character) or "".join(
+        f"\\x{octet:02x}" for octet in character.encode("latin-1", "replace")
     )
 
 
@@ -103,13 +105,29 @@ def received_at(event: ResponseCompleted) -> float:
 
 
 def _time_field(text: str) -> _Field:
-    """`%{TEXT}t`: as `strftime` has it, or one of Apache's words."""
-    scales = {"sec": 1, "msec": 1e3, "usec": 1e6}
-    if text in scales:
-        scale = scales[text]
-        return lambda event: str(int(received_at(event) * scale))
+    """`%{TEXT}t`: as `strftime` has it, or one of Apache's words; of the end after `end:`."""
+    side, colon, rest = text.partition(":")
+    at: Callable[[ResponseCompleted], float] = received_at
+    if colon and side in ("begin", "end"):
+        text = rest
+        if side == "end":
+            at = _answered_at
+    scales = {"sec": 1, "msec": 1000, "usec": 1000000}
+    name, fraction = text.removesuffix("_frac"), text.endswith("_frac")
+    if name in scales:
+        scale = scales[name]
+        if not fraction:
+            return lambda event: str(int(at(event) * scale))
+        if scale > 1:
+            return lambda event: f"{int(at(event) % 1 * scale):0{len(str(scale)) - 1}}"
     clock = _Clock(lambda second: _escape(time.strftime(text, time.localtime(second))))
-    return lambda event: clock(received_at(event))
+    return lambda event: clock(at(event))
+
+
+def _answered_at(event: ResponseCompleted) -> float:
+    """Now: a line is made when the answer is out."""
+    del event
+    return time.time()
 
 
 # ---- Fields --------------------------------------------------------------------------------
