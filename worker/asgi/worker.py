@@ -111,6 +111,8 @@ class LoopWorker:
         self.draining = False
         #: While draining: when idle connections are closed, in the seconds of `time.monotonic`.
         self.idle_until = 0.0
+        #: Nothing is left, and nothing more is taken.
+        self._ending = False
         #: There is nothing to wait for but what is open.
         self._passing = False
         #: The calls that are left are being cancelled.
@@ -238,7 +240,7 @@ class LoopWorker:
     def listen(self, listener: Listener) -> None:
         """Accept from `listener`, which other loops may accept from too."""
         if self.draining:
-            listener.close()
+            self.crew.let_go(listener)
             return
         self._listeners[listener.fileno()] = listener
         self.loop.add_reader(listener.fileno(), self._accept, listener)
@@ -259,12 +261,18 @@ class LoopWorker:
             if conn is None:
                 return
             taker = self.crew.least_busy(self)
-            if taker is not self:
-                taker.coming.add(conn)
-                if taker.call(taker.take, conn):
-                    continue
-                taker.coming.discard(conn)
-            self.take(conn)
+            if taker is self or not taker.offer(conn):
+                self.take(conn)
+
+    def offer(self, conn: Connection) -> bool:
+        """Have this loop serve a connection that was accepted just now; False when it ends. Any
+        thread may call."""
+        self.coming.add(conn)
+        if not self._ending and self.call(self.take, conn):
+            return True
+        self.coming.discard(conn)
+        self.call(self._look_whether_empty)
+        return False
 
     def take(self, conn: Connection) -> None:
         """Serve a connection that was accepted just now."""
@@ -272,7 +280,10 @@ class LoopWorker:
         conn.become(State.ADOPTED)
         if self.collector is not None:
             self.collector.record(ConnectionOpened(conn.peer))
-        self._line(self, conn).start()
+        line = self._line(self, conn)
+        line.start()
+        if self.draining and not line.closed:
+            line.drain(self.idle_until)
 
     def adopt(
         self, conn: Connection, request: Request, state: dict[str, Any], home: SyncWorker | None
@@ -383,7 +394,11 @@ class LoopWorker:
     def _look_whether_empty(self) -> None:
         if not (self.draining or self._passing) or self.crew.held:
             return
-        if not (self.lines or self.coming or self.calls):
+        # before the look: whoever offers a connection sees this, or is seen
+        self._ending = True
+        if self.lines or self.coming or self.calls:
+            self._ending = False
+        else:
             self._empty.set()
 
     def _sweep(self) -> None:
@@ -466,7 +481,7 @@ class LoopWorker:
         for fd, listener in self._listeners.items():
             if self._listening:
                 self.loop.remove_reader(fd)
-            self.crew.close_listener(listener)
+            self.crew.let_go(listener)
         self._listeners.clear()
 
     def _ask_to_end(self) -> None:
