@@ -15,7 +15,12 @@ from flask import Response as FlaskResponse
 from flask import request as flask_request
 
 from loopless import Request, Response, ThreadedServer
-from loopless.worker.lifecycle import ClientGone, RequestStarted, ResponseCompleted
+from loopless.worker.lifecycle import (
+    ClientGone,
+    RequestStarted,
+    ResponseCompleted,
+    StreamClosed,
+)
 
 from .certificates import Authority
 from .http2_client import Http2Client
@@ -359,6 +364,7 @@ def test_events(serve_http2: Serve, http2: Connect) -> None:
     client.fetch("/stream")
     client.close()
     recorder.until(ResponseCompleted, 2)
+    recorder.until(StreamClosed)  # by its thread, which may be later than the loop
     completed = recorder.of(ResponseCompleted)
     assert [(e.status, e.body_bytes, e.complete) for e in completed] == [
         (201, 4, True),
