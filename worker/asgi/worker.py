@@ -280,17 +280,22 @@ class LoopWorker:
         conn.become(State.ADOPTED)
         if self.collector is not None:
             self.collector.record(ConnectionOpened(conn.peer))
-        line = self._line(self, conn)
+        line = self._new_line(conn)
         line.start()
         if self.draining and not line.closed:
             line.drain(self.idle_until)
+
+    def _new_line(self, conn: Connection, home: SyncWorker | None = None) -> HTTPLine:
+        line = self._line(self, conn, home)
+        self.lines.add(line)  # now, for other threads look at what is in there
+        return line
 
     def adopt(
         self, conn: Connection, request: Request, state: dict[str, Any], home: SyncWorker | None
     ) -> None:
         """Serve a connection of the threads, from `request` on."""
         self.given = state
-        adopted(self._line(self, conn, home), request)
+        adopted(self._new_line(conn, home), request)
 
     def stream(
         self,
@@ -301,7 +306,7 @@ class LoopWorker:
         context: contextvars.Context,
     ) -> None:
         """Send the asynchronous body of `response`, which a thread's application has returned."""
-        line = self._line(self, conn, home)
+        line = self._new_line(conn, home)
         self.begin(answering(line, request), {}, Streamed(request, response), context)
 
     def take_http2(self, conn: Connection, home: Home | None = None) -> None:
@@ -309,6 +314,7 @@ class LoopWorker:
         from ..http2.line import HTTP2Line
 
         line = HTTP2Line(self, conn, home)
+        self.lines.add(line)
         line.start()
         if self.draining:  # what it has sent in the meantime is answered
             line.drain(time.monotonic() + _SWEEP)
