@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,26 @@ def test_nobody_waits_for_a_log_that_cannot_be_written() -> None:
     target.open.set()
     log.close()
     assert target.lines == ["/first", *(f"/{number}" for number in range(100))]
+
+
+def test_lines_that_come_as_fast_as_they_are_taken_are_written_all_the_same() -> None:
+    class Busy(deque[str]):
+        left = 1000
+
+        def popleft(self) -> str:
+            if self.left:
+                self.left -= 1
+                self.append("another")
+            return super().popleft()
+
+    target = Gate()
+    target.open.set()
+    log = AccessLog(target, compile_format("%U"))
+    log._lines = Busy(["first"])
+    log.flush()
+    assert target.lines == ["first"]
+    log.close()
+    assert target.lines[1] == "another"
 
 
 def test_what_finds_no_room_is_counted_and_said(

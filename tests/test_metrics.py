@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -445,6 +446,31 @@ def test_a_thread_that_has_ended_leaves_its_block_to_another() -> None:
         thread.join()
     assert ledger.totals()[counts.SENT] == 200
     assert counter.numbers[counts.USED] == 3
+
+
+def test_threads_come_and_go_while_somebody_looks() -> None:
+    # Without a GIL threads that slice one memoryview at the same time may break it for all
+    ledger = Ledger(1, 8)
+    counter = Counter(ledger.page(ledger.take()))
+    end = time.monotonic() + 0.3
+
+    def look() -> None:
+        while time.monotonic() < end:
+            ledger.totals()
+            ledger.stocks()
+
+    def come_and_go() -> None:
+        while time.monotonic() < end:
+            counter._enlist().take(COMPLETED)
+
+    threads = [threading.Thread(target=each) for each in (look, come_and_go, come_and_go)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    before = ledger.totals()[counts.SENT]
+    counter.record(COMPLETED)
+    assert ledger.totals()[counts.SENT] == before + 10
 
 
 def test_threads_without_a_block_of_their_own_share_one() -> None:

@@ -112,9 +112,8 @@ class AccessLog:
         with self._writing:
             # before the lines are taken: whoever comes later wakes the thread
             self._awake = False
-            lines = []
-            while self._lines:
-                lines.append(self._lines.popleft())
+            # no more than there are now: without a GIL they may come as fast as they are taken
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if not lines:
                 return
             lost = self._target.write(lines)

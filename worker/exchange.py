@@ -135,6 +135,7 @@ def _adopted(
     assert worker.async_pool is not None
     conn.worker = worker  # the way back
     answer = () if response is None else (response,)
+    worker.poller.hand_over(conn)
     try:
         worker.async_pool.adopt(conn, request, worker.lifespan_state, *answer)
     except BaseException:
@@ -143,6 +144,8 @@ def _adopted(
         if response is not None and response.close is not None:
             close_response(response.close)
         raise
+    finally:
+        worker.poller.handed_over()
     worker.handed_off = True
 
 

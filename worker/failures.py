@@ -78,7 +78,6 @@ def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) 
         conn.sock.setblocking(False)
         conn.blocking = False
     conn.become(State.ADOPTED)
-    worker.poller.hand_over(conn)
 
 
 def _in_main_thread() -> bool:

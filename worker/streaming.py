@@ -18,6 +18,7 @@ from .errors import ClientDisconnected, StreamLimitError
 from .hijack import HijackedSocket, HijackedWebSocket
 from .lifecycle import Refused, StreamClosed, StreamOpened
 from .messages import FileBody, Request, Response
+from .outgoing import read_some
 from .request_id import named
 from .response import StreamWriter
 
@@ -89,8 +90,8 @@ def blocks_of(response: Response) -> Iterator[bytes]:
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
     """A file behind what was pushed, whose framing the kernel does not know."""
     try:
-        os.lseek(file.fd, file.offset, os.SEEK_SET)
-        while file.count and (block := os.read(file.fd, min(file.count, 65536))):
+        while file.count and (block := read_some(file, min(file.count, 65536))):
+            file.offset += len(block)
             file.count -= len(block)
             yield block
     finally:

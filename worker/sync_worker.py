@@ -258,8 +258,9 @@ class SyncWorker:
         conn.worker = None
         try:
             self.poller.take_back(conn, now)
-        except (OSError, ClientDisconnected) as error:  # it was closed meanwhile
-            endings.close(self, conn, f"lost: {error}")
+        except (OSError, ClientDisconnected) as error:  # the server has ended meanwhile
+            if conn.state is not _CLOSED:  # `disband` may have seen it
+                endings.close(self, conn, f"lost: {error}")
         return True
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:

@@ -86,9 +86,10 @@ class HTTPLine(RequestLine):
     def at(self) -> str:
         if self.conn.outgoing is not None:
             return "writing"
-        if self.phase is _READY:
+        phase = self.phase  # which may be another one the next time
+        if phase is _READY:
             return "head" if self.conn.buffer else "idle"
-        return _NAMES[self.phase]
+        return _NAMES[phase]
 
     def hears(self) -> bool:
         return self.reading and self.phase not in (Phase.SHAKING, Phase.PREFACE)

@@ -57,7 +57,6 @@ class Line:
         self._writing = False
         #: Whoever waits until everything is written.
         self._waiters: list[asyncio.Future[None]] = []
-        worker.lines.add(self)
 
     def at(self) -> str:
         """The name of the state it is in, for who counts; any thread may ask."""

@@ -7,6 +7,7 @@ To an application's `asgi.cycle.Cycle` a stream is its line and its connection; 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -104,8 +105,9 @@ class Stream:
         self.endless = False
         #: Octets of the answer's body that were sent.
         self.sent = 0
-        # since when something waits for the client's windows, and how much was sent by then
-        self._written_at = 0.0
+        # since when something waits for the client's windows, and how much was sent by then; a
+        # thread may have filled the outbox before the loop hears that its answer begins
+        self._written_at = math.inf
         self._written_from = 0
         self._unread = 0
         self._received = 0

@@ -94,10 +94,10 @@ class Counts:
         self,
         numbers: memoryview[int],
         place: int,
-        free: deque[int] | None,
+        free: deque[tuple[int, memoryview[int]]] | None,
         lock: threading.Lock | None,
     ) -> None:
-        self._numbers = numbers[place * BLOCK : place * BLOCK + BLOCK]
+        self._numbers = numbers
         self._place = place
         self._free = free
         #: To be held, where the block is shared.
@@ -108,7 +108,7 @@ class Counts:
     def __del__(self) -> None:
         # the thread has ended: another one may count on
         if self._free is not None:
-            self._free.appendleft(self._place)
+            self._free.appendleft((self._place, self._numbers))
 
     def take(self, event: LifecycleEvent) -> None:
         """Count `event`."""
@@ -156,8 +156,12 @@ class Counter:
     def __init__(self, numbers: memoryview[int]) -> None:
         self.numbers = numbers
         self.event_types = (ResponseCompleted, ConnectionOpened, Refused, RequestWaited)
-        self._free = deque(range(_SHARED + 1, len(numbers) // BLOCK))
-        self._shared = Counts(numbers, _SHARED, None, threading.Lock())
+        # all of them now: without a GIL, threads that slice one memoryview at once break it, since
+        # they count its slices together
+        starts = range(0, len(numbers) // BLOCK * BLOCK, BLOCK)
+        blocks = list(enumerate(numbers[start : start + BLOCK] for start in starts))
+        self._free = deque(blocks[_SHARED + 1 :])
+        self._shared = Counts(blocks[_SHARED][1], _SHARED, None, threading.Lock())
         self._local = threading.local()
         self._lock = threading.Lock()  # guards the number of blocks in use
 
@@ -180,12 +184,12 @@ class Counter:
 
     def _enlist(self) -> Counts:
         try:
-            place = self._free.popleft()
+            place, block = self._free.popleft()
         except IndexError:
             counts = self._shared
         else:
             with self._lock:
                 self.numbers[USED] = max(self.numbers[USED], place + 1)
-            counts = Counts(self.numbers, place, self._free, None)
+            counts = Counts(block, place, self._free, None)
         self._local.counts = counts
         return counts
