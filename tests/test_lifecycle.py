@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -334,8 +336,10 @@ def test_a_body_that_is_not_sent_is_not_counted(serve: Serve, connect: Connect, 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
+    size = 32 * 1024 * 1024 if scope["path"] == "/large" else 5
+    await asyncio.sleep(0)
     await send({"type": "http.response.start", "status": 201})
-    await send({"type": "http.response.body"})
+    await send({"type": "http.response.body", "body": bytes(size)})
 
 
 @pytest.mark.parametrize("served", [App(), asgi], ids=["threads", "loop"])
@@ -344,14 +348,20 @@ def test_a_collector_that_raises_costs_a_connection_and_no_thread(
 ) -> None:
     class Broken:
         def record(self, event: LifecycleEvent) -> None:
-            if isinstance(event, RequestStarted) and event.request.path == "/bad":
+            kind = {"/bad": RequestStarted, "/large": ResponseCompleted}
+            request = getattr(event, "request", None)
+            if request is not None and type(event) is kind.get(request.path):
                 raise ValueError("a broken collector")
 
     server = serve(served, threads=1, lifecycle_collector=Broken())
-    for _ in range(3):
-        bad = connect(server)
-        bad.send(b"GET /bad HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        bad.rest()
+    good = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    # at once, behind another request, and when the kernel has all of a large answer
+    for before, path in ((b"", b"/bad"), (good, b"/bad"), (b"", b"/large")):
+        client = connect(server)
+        client.send(before + b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
+        with contextlib.suppress(ConnectionResetError):
+            while client.sock.recv(2**20):
+                pass
         assert connect(server).get().status == 201
 
 

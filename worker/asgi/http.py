@@ -234,7 +234,7 @@ class HTTPLine(RequestLine):
         if not self.reading and not self.eof:
             self.resume_reading()
         if conn.buffer and not self._advancing:
-            worker.loop.call_soon(self.advance)
+            self.advance_soon()
 
     def _go_home(self, home: SyncWorker) -> None:
         """Let the threads have the next request."""
@@ -322,8 +322,7 @@ class HTTPLine(RequestLine):
         elif self.phase is _BODY:
             self._look_at_body(now)
         elif self.phase is _BUSY:
-            if not self.reading and not self.eof and gone(conn.fd):
-                self._end_of_input()
+            self._look_for_the_end()
         elif now >= self.deadline:
             self._overdue()
 
@@ -337,6 +336,15 @@ class HTTPLine(RequestLine):
             self.close("the rest of the request did not arrive in time")
         else:
             self._broken_body(ProtocolError(408, "The request did not arrive in time"))
+
+    def _look_for_the_end(self) -> None:
+        """Tell the application of a client that has left, where it is not read from. What that has
+        sent before is still read, and answered, in its turn."""
+        cycle = self.cycle
+        if cycle is None or cycle.disconnected or self.reading or self.eof:
+            return
+        if gone(self.conn.fd):
+            cycle.disconnect()
 
     def _overdue(self) -> None:
         if self.phase is Phase.PREFACE:

@@ -190,6 +190,12 @@ class Line:
 
     def on_writable(self) -> None:
         """The loop calls it when there is room for what is waiting."""
+        try:
+            self._write_on()
+        except Exception as error:
+            self.broken(error)
+
+    def _write_on(self) -> None:
         outgoing = self.conn.outgoing
         if outgoing is None:  # TLS wanted to write in order to read
             self._stop_writing()
@@ -253,6 +259,11 @@ class Line:
         collector = self.worker.collector
         if collector is not None:
             collector.record(ConnectionClosed(self.conn.peer, reason, self.conn.requests))
+
+    def broken(self, error: Exception) -> None:
+        """A bug of loopless, or of a collector: this connection pays, the loop goes on."""
+        log.error("A connection was dropped for an internal error", exc_info=error)
+        self.close("internal error")
 
     def _release(self) -> None:
         """Let the loop forget the descriptor."""

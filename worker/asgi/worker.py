@@ -424,11 +424,10 @@ class LoopWorker:
             try:
                 if reset and line.conn.fd in reset and line.hears():
                     line.on_readable()
-                line.look(now)
-            except Exception:
-                # a bug of loopless, or of a collector: this connection pays
-                log.exception("A connection was dropped for an internal error")
-                line.close("internal error")
+                if not line.closed:
+                    line.look(now)
+            except Exception as error:
+                line.broken(error)
         if self._listeners and not self._listening:
             self._resume()
         self.crew.every_second()
