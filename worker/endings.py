@@ -293,15 +293,19 @@ def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: s
 
 def note_answer(conn: Connection, response: Response) -> None:
     """Remember for the collector what is being sent."""
-    assert conn.record is not None
-    conn.record.status = response.code
+    record = conn.record
+    assert record is not None
+    record.status = code = response.code
+    record.body_bytes = 0
+    if code in (204, 304) or (record.request is not None and record.request.method == "HEAD"):
+        return
     body = response.body
     if isinstance(body, bytes):
-        conn.record.body_bytes = len(body)
+        record.body_bytes = len(body)
     elif isinstance(body, list):
-        conn.record.body_bytes = sum(map(len, body))
+        record.body_bytes = sum(map(len, body))
     elif isinstance(body, FileBody):
-        conn.record.body_bytes = body.count
+        record.body_bytes = body.count
 
 
 def completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:

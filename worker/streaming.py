@@ -72,6 +72,8 @@ def stream_body(worker: SyncWorker, conn: Connection, request: Request, response
     except BaseException as error:
         _broken(worker, conn, request, error)
     finally:
+        if isinstance(response.body, FileBody):
+            os.close(response.body.fd)
         writer, conn.stream_writer = conn.stream_writer, None
         if conn.record is not None and writer is not None and writer.begun:
             conn.record.status = writer.status
@@ -87,14 +89,12 @@ def blocks_of(response: Response) -> Iterator[bytes]:
 
 
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
-    """A file behind what was pushed, whose framing the kernel does not know."""
-    try:
-        os.lseek(file.fd, file.offset, os.SEEK_SET)
-        while file.count and (block := os.read(file.fd, min(file.count, 65536))):
-            file.count -= len(block)
-            yield block
-    finally:
-        os.close(file.fd)
+    """A file behind what was pushed, whose framing the kernel does not know. The caller closes it:
+    where no octet may follow, nobody asks for the first."""
+    os.lseek(file.fd, file.offset, os.SEEK_SET)
+    while file.count and (block := os.read(file.fd, min(file.count, 65536))):
+        file.count -= len(block)
+        yield block
 
 
 def _begin(
@@ -258,11 +258,10 @@ def end_hijack(worker: SyncWorker, conn: Connection) -> None:
     """The application has returned: its socket is closed, unless it took it for good."""
     hijacked, conn.hijacked = conn.hijacked, None
     assert hijacked is not None
-    kept = hijacked.release()
+    if hijacked.release():
+        conn.abandon()
     if conn.record is not None and hijacked.upgraded:
         conn.record.status = 101
         endings.completed(worker, conn, complete=True)
     conn.record = None  # any other answer was the application's
-    if kept:
-        conn.abandon()
     endings.close(worker, conn, "hijacked")
