@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -363,6 +363,40 @@ def test_a_collector_that_raises_costs_a_connection_and_no_thread(
             while client.sock.recv(2**20):
                 pass
         assert connect(server).get().status == 201
+
+
+@pytest.mark.parametrize("at", [StreamClosed, ResponseCompleted, ConnectionClosed])
+def test_a_collector_that_raises_costs_no_seat(serve: Serve, connect: Connect, at: type) -> None:
+    class Broken:
+        def record(self, event: LifecycleEvent) -> None:
+            if isinstance(event, at):
+                raise ValueError("a broken collector")
+
+    def app(request: Request) -> Response:
+        if request.path == "/hijack":
+            request.hijack()
+        return Response(200, [], blocks())
+
+    def blocks() -> Iterator[bytes]:
+        yield b"x"
+        raise ValueError("fail")
+
+    # two, for a client may see the end before the thread is back
+    server = serve(app, threads=1, max_streams=2, lifecycle_collector=Broken())
+    for path in ("/", "/hijack", "/", "/", "/hijack"):
+        client = connect(server)
+        client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert client.rest()[:12] == (b"HTTP/1.1 200" if path == "/" else b"")
+
+
+def test_what_has_no_body_counts_none(serve: Serve, connect: Connect, recorder: Recorder) -> None:
+    app = lambda request: Response(int(request.query), [], b"hello")  # noqa: E731
+    client = connect(serve(app, lifecycle_collector=recorder))
+    for method, status in (("GET", 200), ("HEAD", 200), ("GET", 304), ("GET", 200)):
+        client.send(f"{method} /?{status} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.answer(method)
+    recorder.until(ResponseCompleted, 4)
+    assert [event.body_bytes for event in recorder.of(ResponseCompleted)] == [5, 0, 0, 5]
 
 
 def test_several_collectors_are_told_in_order() -> None:

@@ -22,6 +22,7 @@ from loopless.worker.http2.outbox import Outbox
 from loopless.worker.outgoing import read_some
 from loopless.worker.streaming import blocks_of
 
+from .recorder import Recorder
 from .wire_client import Answer, Client
 
 Serve = Callable[..., ThreadedServer]
@@ -645,20 +646,29 @@ def _is_file(descriptor: int) -> bool:
         (200, [("Content-Length", "0")], "GET"),
     ],
 )
+@pytest.mark.parametrize("collector", [None, Recorder()], ids=["", "recorded"])
 def test_a_file_that_is_not_sent_is_closed(
-    status: Any, headers: Any, method: str, file: Path, serve: Serve, connect: Connect
+    status: Any,
+    headers: Any,
+    method: str,
+    collector: Any,
+    file: Path,
+    serve: Serve,
+    connect: Connect,
 ) -> None:
     opened: list[int] = []
 
     def app(request: Request) -> Response:
-        del request
+        if request.path == "/pushed":
+            request.stream(Response(200, [("Content-Length", "0")]))
         body = _opened(file, 0, 5)
         opened.append(body.fd)
         return Response(status, headers, body)
 
-    client = connect(serve(app))
-    client.send(f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    client.answer(method)
+    client = connect(serve(app, lifecycle_collector=collector))
+    for path in ("/", "/pushed"):
+        client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.answer(method)
     assert all_closed(opened)
 
 

@@ -313,6 +313,7 @@ def note_answer(conn: Connection, head: RequestReceived | None, response: Respon
     """Remember for the collector what is being sent as the answer to `head`."""
     record = conn.record
     assert record is not None
+    record.body_bytes = 0
     code = _WITH_BODY.get(response.status)
     if code is None:
         code = response.code

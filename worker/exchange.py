@@ -12,6 +12,7 @@ Functions of the thread that owns the connection; `worker` is its `SyncWorker`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -87,7 +88,7 @@ def exchange(
         if close is not None and conn.state is not State.ADOPTED:
             close_response(close)
         if type(body) is not bytes and conn.state is not State.ADOPTED:
-            body.close()  # type: ignore[union-attr]
+            close_body(body)
     return (conn.usual and persistent) or _settled(worker, conn, request, response)
 
 
@@ -99,8 +100,7 @@ def exchange_forwarded(
     try:
         head = worker.forwarding.amend(conn, head)
     except ProtocolError as error:
-        if not isinstance(body, bytes):
-            body.close()
+        close_body(body)
         endings.refuse(worker, conn, error.status, error.message)
         return False
     return exchange(worker, conn, head, body)
@@ -120,10 +120,12 @@ def _settled(
     if conn.state is State.ADOPTED:
         _adopted(worker, conn, request, response)
         return False
-    if conn.hijacked is not None:
-        streaming.end_hijack(worker, conn)
-    if worker.lent:
-        streaming.give_back(worker, conn, request)
+    try:
+        if conn.hijacked is not None:
+            streaming.end_hijack(worker, conn)
+    finally:
+        if worker.lent:
+            streaming.give_back(worker, conn, request)
     if conn.state is not State.SERVING:
         return False
     return endings.after_answer(worker, conn)
@@ -139,8 +141,7 @@ def _adopted(
     try:
         worker.async_pool.adopt(conn, request, worker.lifespan_state, *answer)
     except BaseException:
-        if not isinstance(request.body, bytes):
-            request.body.close()
+        close_body(request.body)
         if response is not None and response.close is not None:
             close_response(response.close)
         raise
@@ -173,7 +174,8 @@ def _respond(worker: SyncWorker, conn: Connection, request: Request, response: R
     """Send a body that is not plain bytes, or follows what was pushed."""
     conn.usual = False
     if conn.record is not None:
-        endings.note_answer(conn, request.head, response)
+        with contextlib.suppress(ValueError, TypeError):  # the writer says what is wrong with it
+            endings.note_answer(conn, request.head, response)
     if conn.hijacked is not None:
         if isinstance(response.body, FileBody):
             os.close(response.body.fd)
@@ -211,6 +213,13 @@ def _watch(
 
 def _size(body: BinaryIO) -> int:
     return os.fstat(body.fileno()).st_size
+
+
+def close_body(body: bytes | BinaryIO) -> None:
+    """Let go of what the client has sent."""
+    if not isinstance(body, bytes):
+        with contextlib.suppress(ValueError):  # the application has detached what is in it
+            body.close()
 
 
 def close_response(close: Callable[[], object]) -> None:

@@ -73,6 +73,8 @@ def stream_body(worker: SyncWorker, conn: Connection, request: Request, response
     except BaseException as error:
         _broken(worker, conn, request, error)
     finally:
+        if isinstance(response.body, FileBody):
+            os.close(response.body.fd)
         writer, conn.stream_writer = conn.stream_writer, None
         if conn.record is not None and writer is not None and writer.begun:
             conn.record.status = writer.status
@@ -88,14 +90,12 @@ def blocks_of(response: Response) -> Iterator[bytes]:
 
 
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
-    """A file behind what was pushed, whose framing the kernel does not know."""
-    try:
-        while file.count and (block := read_some(file, min(file.count, 65536))):
-            file.offset += len(block)
-            file.count -= len(block)
-            yield block
-    finally:
-        os.close(file.fd)
+    """A file behind what was pushed, whose framing the kernel does not know. The caller closes it:
+    where no octet may follow, nobody asks for the first."""
+    while file.count and (block := read_some(file, min(file.count, 65536))):
+        file.offset += len(block)
+        file.count -= len(block)
+        yield block
 
 
 def _begin(
@@ -259,11 +259,10 @@ def end_hijack(worker: SyncWorker, conn: Connection) -> None:
     """The application has returned: its socket is closed, unless it took it for good."""
     hijacked, conn.hijacked = conn.hijacked, None
     assert hijacked is not None
-    kept = hijacked.release()
+    if hijacked.release():
+        conn.abandon()
     if conn.record is not None and hijacked.upgraded:
         conn.record.status = 101
         endings.completed(worker, conn, complete=True)
     conn.record = None  # any other answer was the application's
-    if kept:
-        conn.abandon()
     endings.close(worker, conn, "hijacked")
