@@ -634,7 +634,8 @@ def test_not_ready_while_the_workers_drain(start: Callable[..., Supervised]) -> 
         server.send(signal.SIGTERM)
         until(lambda: fetch(url, "/readyz") == (503, "draining\n"))
         assert fetch(url, "/healthz")[0] == 200
-        assert Numbers(url)["requests_total", "GET", "2xx"] == 1
+        # a moment after the answer
+        until(lambda: Numbers(url)["requests_total", "GET", "2xx"] == 1)
     assert server.end(0) == 0
 
 
