@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -283,13 +283,13 @@ def test_without_a_collector_no_record_is_made(
 ) -> None:
     made: list[object] = []
 
-    class Spy(exchange.Record):
+    class Spy(exchange.ResponseCompleted):
         def __init__(self, *arguments: Any) -> None:
             made.append(arguments)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(exchange, "Record", Spy)
-    monkeypatch.setattr(endings, "Record", Spy)
+    monkeypatch.setattr(exchange, "ResponseCompleted", Spy)
+    monkeypatch.setattr(endings, "ResponseCompleted", Spy)
     server = serve(App())
     client = connect(server)
     assert client.get().status == 201
@@ -297,6 +297,41 @@ def test_without_a_collector_no_record_is_made(
     client.send(b"bad\r\n\r\n")
     assert client.answer().status == 400
     assert made == []
+
+
+def test_what_nobody_looks_at_is_not_made(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(exchange, "RequestStarted", never)
+    monkeypatch.setattr(exchange, "RequestWaited", never)
+    recorder, other = Recorder(), Recorder()
+    recorder.event_types = other.event_types = (ResponseCompleted,)  # type: ignore[attr-defined]
+    client = connect(serve(App(), lifecycle_collector=Collectors(recorder, other)))
+    assert client.get().status == 201
+    assert len(recorder.until(ResponseCompleted)) == len(other.until(ResponseCompleted))
+    assert RequestStarted not in recorder.kinds
+
+
+@pytest.mark.parametrize("what", ["HEAD", "/204 No Content", "/304"])
+def test_a_body_that_is_not_sent_is_not_counted(serve: Serve, connect: Connect, what: str) -> None:
+    def app(request: Request) -> Response:
+        status = request.path[1:].replace("%20", " ")
+        return Response(int(status) if status.isdigit() else status or 200, [], b"hello")
+
+    app.loopless_interface = "sync"  # type: ignore[attr-defined]
+    recorder = Recorder()
+    client = connect(serve(app, lifecycle_collector=recorder))
+    if what == "HEAD":
+        client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    else:
+        client.send(b"GET %b HTTP/1.1\r\nHost: x\r\n" % what.replace(" ", "%20").encode())
+        client.send(b"Connection: close\r\n\r\n")
+    recorder.until_closed()
+    (answer,) = recorder.of(ResponseCompleted)
+    assert (answer.status, answer.body_bytes) == (int(what[1:4]) if what[0] == "/" else 200, 0)
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None:
@@ -328,6 +363,40 @@ def test_a_collector_that_raises_costs_a_connection_and_no_thread(
             while client.sock.recv(2**20):
                 pass
         assert connect(server).get().status == 201
+
+
+@pytest.mark.parametrize("at", [StreamClosed, ResponseCompleted, ConnectionClosed])
+def test_a_collector_that_raises_costs_no_seat(serve: Serve, connect: Connect, at: type) -> None:
+    class Broken:
+        def record(self, event: LifecycleEvent) -> None:
+            if isinstance(event, at):
+                raise ValueError("a broken collector")
+
+    def app(request: Request) -> Response:
+        if request.path == "/hijack":
+            request.hijack()
+        return Response(200, [], blocks())
+
+    def blocks() -> Iterator[bytes]:
+        yield b"x"
+        raise ValueError("fail")
+
+    # two, for a client may see the end before the thread is back
+    server = serve(app, threads=1, max_streams=2, lifecycle_collector=Broken())
+    for path in ("/", "/hijack", "/", "/", "/hijack"):
+        client = connect(server)
+        client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert client.rest()[:12] == (b"HTTP/1.1 200" if path == "/" else b"")
+
+
+def test_what_has_no_body_counts_none(serve: Serve, connect: Connect, recorder: Recorder) -> None:
+    app = lambda request: Response(int(request.query), [], b"hello")  # noqa: E731
+    client = connect(serve(app, lifecycle_collector=recorder))
+    for method, status in (("GET", 200), ("HEAD", 200), ("GET", 304), ("GET", 200)):
+        client.send(f"{method} /?{status} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.answer(method)
+    recorder.until(ResponseCompleted, 4)
+    assert [event.body_bytes for event in recorder.of(ResponseCompleted)] == [5, 0, 0, 5]
 
 
 def test_several_collectors_are_told_in_order() -> None:

@@ -18,7 +18,11 @@ from typing import Any
 import pytest
 
 from loopless import FileBody, Request, Response, ThreadedServer
+from loopless.worker.http2.outbox import Outbox
+from loopless.worker.outgoing import read_some
+from loopless.worker.streaming import blocks_of
 
+from .recorder import Recorder
 from .wire_client import Answer, Client
 
 Serve = Callable[..., ThreadedServer]
@@ -576,6 +580,19 @@ def test_pipelined_behind_a_large_answer(serve: Serve, connect: Connect) -> None
         assert client.answer().body == _LARGE + b"/%d" % number
 
 
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="the system reads from positions only")
+def test_the_position_of_a_file_stays_the_applications(file: Path) -> None:
+    """Which may read it at the same time, and has it open in other answers too."""
+    with file.open("rb") as opened:
+        outbox = Outbox()
+        outbox.put_file(FileBody(os.dup(opened.fileno()), 10, 5))
+        assert outbox.take(99) == _LARGE[10:15]
+        pushed = Response(200, (), FileBody(os.dup(opened.fileno()), 20, MIB))
+        assert b"".join(blocks_of(pushed)) == _LARGE[20 : 20 + MIB]
+        assert read_some(FileBody(opened.fileno(), 30, 5), 5) == _LARGE[30:35]
+        assert os.lseek(opened.fileno(), 0, os.SEEK_CUR) == 0
+
+
 @pytest.mark.parametrize(
     ("offset", "count"),
     [(0, 5 * MIB), (1, 10), (MIB, 2 * MIB), (5 * MIB - 1, 1), (0, 0), (5 * MIB, 0)],
@@ -629,20 +646,29 @@ def _is_file(descriptor: int) -> bool:
         (200, [("Content-Length", "0")], "GET"),
     ],
 )
+@pytest.mark.parametrize("collector", [None, Recorder()], ids=["", "recorded"])
 def test_a_file_that_is_not_sent_is_closed(
-    status: Any, headers: Any, method: str, file: Path, serve: Serve, connect: Connect
+    status: Any,
+    headers: Any,
+    method: str,
+    collector: Any,
+    file: Path,
+    serve: Serve,
+    connect: Connect,
 ) -> None:
     opened: list[int] = []
 
     def app(request: Request) -> Response:
-        del request
+        if request.path == "/pushed":
+            request.stream(Response(200, [("Content-Length", "0")]))
         body = _opened(file, 0, 5)
         opened.append(body.fd)
         return Response(status, headers, body)
 
-    client = connect(serve(app))
-    client.send(f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    client.answer(method)
+    client = connect(serve(app, lifecycle_collector=collector))
+    for path in ("/", "/pushed"):
+        client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.answer(method)
     assert all_closed(opened)
 
 

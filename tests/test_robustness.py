@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import statistics
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from loopless import ThreadedServer
+from loopless.worker import body
 
 from .waiting import until
 from .wire_client import Client
@@ -456,6 +458,23 @@ def test_too_large_a_body_in_chunks_is_refused(serve: Serve, connect: Connect) -
     assert answer.header("connection") == "close"
     assert client.closed()
     assert calls == []
+
+
+def test_a_body_that_the_disk_has_no_room_for(
+    serve: Serve,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(**_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(body.tempfile, "TemporaryFile", full)
+    client = connect(serve(app, memory_body=1000))
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n" + bytes(3000))
+    answer = client.answer()
+    assert (answer.status, answer.header("connection")) == (503, "close")
+    assert "No space left" in caplog.text
 
 
 def test_the_largest_body_that_is_allowed(serve: Serve, connect: Connect) -> None:

@@ -474,6 +474,18 @@ def test_input_in_a_stream(serve: Serve, connect: Connect) -> None:
     assert client.answer().body == TEXT
 
 
+def test_an_input_that_was_taken_apart(serve: Serve, connect: Connect) -> None:
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        with environ["wsgi.input"].detach() as raw:
+            start_response("200 OK", [])
+            return iter([raw.read(), b"!"])
+
+    client = connect(serve(app, threads=1, max_streams=1, memory_body=1000))
+    for _ in range(3):
+        client.send(hold(TEXT))
+        assert client.answer().body == TEXT + b"!"
+
+
 def test_files_of_inputs_are_closed(serve: Serve, connect: Connect) -> None:
     client = connect(serve(answering([b"ok"]), memory_body=1000))
     client.send(hold(TEXT))
@@ -702,6 +714,19 @@ class TestStartResponse:
         client.close()
         assert [body.closes for body in bodies] == [1] * len(bodies)
         assert descriptors() <= before
+
+    @pytest.mark.parametrize("body", [[b"body"], (b"bo", b"dy"), iter([b"body"])])
+    def test_headers_that_can_be_read_once(
+        self, serve: Serve, connect: Connect, body: Iterable[bytes]
+    ) -> None:
+        """What was read of them on the short way would be missing on the other."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", iter([("X-A", "a"), ("Connection", "close")]))
+            return body
+
+        answer = connect(serve(app)).get()
+        assert answer.status == 500 or answer.header("x-a") == "a"
 
 
 class TestWrite:

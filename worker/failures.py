@@ -25,9 +25,21 @@ _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseException) -> None:
     """Something was raised while a request was answered: answer that, if it is possible."""
+    try:
+        _mend(worker, conn, request, error)
+    except BaseException:
+        # of a collector, say: the seat is not its price
+        if worker.lent:
+            streaming.give_back(worker, conn, request)
+        raise
+
+
+def _mend(worker: SyncWorker, conn: Connection, request: Request, error: BaseException) -> None:
     conn.usual = False
     if isinstance(error, KeyboardInterrupt) and _in_main_thread():
         worker.shutdown_event.set()
+    elif conn.state is State.CLOSED:  # so it is no failure of the application's
+        raise error
     if conn.hijacked is not None:
         # how Werkzeug's server is told that the socket was used up, by Flask-SocketIO for one
         if not isinstance(error, (ClientDisconnected, ConnectionError)):
@@ -52,7 +64,7 @@ def _answer_failure(
         endings.client_gone(worker, conn, str(gone))
         return
     if conn.record is not None:
-        endings.note_answer(conn, answer)
+        endings.note_answer(conn, request.head, answer)
 
 
 def failed(request: Request, error: BaseException) -> Response:
@@ -78,7 +90,6 @@ def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) 
         conn.sock.setblocking(False)
         conn.blocking = False
     conn.become(State.ADOPTED)
-    worker.poller.hand_over(conn)
 
 
 def _in_main_thread() -> bool:

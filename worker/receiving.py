@@ -6,11 +6,13 @@ says that the rest is not here yet: what came is kept in the connection.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from . import endings
 from .body import BodyReceiver
+from .errors import ProtocolError
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -84,7 +86,7 @@ def recv_body(worker: SyncWorker, conn: Connection) -> _Received:
             if not data:
                 endings.close(worker, conn, "closed by the client within a body")
                 return None, b""
-        if body.feed(data):
+        if _feed(worker, body, data):
             conn.buffer = body.rest
             whole = body.finish()
             conn.head = conn.body = None
@@ -92,6 +94,17 @@ def recv_body(worker: SyncWorker, conn: Connection) -> _Received:
             return head, whole
         data = b""
     return None, b""
+
+
+def _feed(worker: SyncWorker, body: BodyReceiver, data: bytes) -> bool:
+    """`BodyReceiver.feed`, where the disk may be full."""
+    try:
+        return body.feed(data)
+    except OSError as error:
+        body.close()  # the room is others'
+        text = "A request was refused, for its body cannot be kept: %s"
+        worker.seldom.say("body", logging.ERROR, text, error)
+        raise ProtocolError(503, "There is no room for the request body") from error
 
 
 def _continue(worker: SyncWorker, conn: Connection, head: RequestReceived) -> None:

@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .connection import Connection
-from .errors import ClientDisconnected
+from .errors import ClientDisconnected, InvalidResponseError
 from .headers import (
     CONNECTION,
     CONTENT_LENGTH,
@@ -230,6 +230,9 @@ class ResponseWriter:
     def _fields(self, headers: HeaderList) -> tuple[list[bytes], int, bool]:
         """The header lines, ours before the application's; the length they declare, or -1; and
         whether they close the connection."""
+        if iter(headers) is headers:
+            # looked at before, and so empty by now: what it had would be lost without a word
+            raise InvalidResponseError("the headers are an iterator, and not a list")
         lines: list[bytes] = []
         seen = 0
         declared = -1

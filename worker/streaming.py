@@ -18,6 +18,7 @@ from .errors import ClientDisconnected, StreamLimitError
 from .hijack import HijackedSocket, HijackedWebSocket
 from .lifecycle import Refused, StreamClosed, StreamOpened
 from .messages import FileBody, Request, Response
+from .outgoing import read_some
 from .request_id import named
 from .response import StreamWriter
 
@@ -72,6 +73,8 @@ def stream_body(worker: SyncWorker, conn: Connection, request: Request, response
     except BaseException as error:
         _broken(worker, conn, request, error)
     finally:
+        if isinstance(response.body, FileBody):
+            os.close(response.body.fd)
         writer, conn.stream_writer = conn.stream_writer, None
         if conn.record is not None and writer is not None and writer.begun:
             conn.record.status = writer.status
@@ -87,14 +90,12 @@ def blocks_of(response: Response) -> Iterator[bytes]:
 
 
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
-    """A file behind what was pushed, whose framing the kernel does not know."""
-    try:
-        os.lseek(file.fd, file.offset, os.SEEK_SET)
-        while file.count and (block := os.read(file.fd, min(file.count, 65536))):
-            file.count -= len(block)
-            yield block
-    finally:
-        os.close(file.fd)
+    """A file behind what was pushed, whose framing the kernel does not know. The caller closes it:
+    where no octet may follow, nobody asks for the first."""
+    while file.count and (block := read_some(file, min(file.count, 65536))):
+        file.offset += len(block)
+        file.count -= len(block)
+        yield block
 
 
 def _begin(
@@ -142,7 +143,7 @@ def _send_blocks(
         empty = Response(response.status, response.headers, b"")
         conn.persistent = worker.writer.answer(conn, request.head, empty, conn.persistent)
         if conn.record is not None:
-            endings.note_answer(conn, empty)
+            endings.note_answer(conn, request.head, empty)
         return
     writer = _begin(worker, conn, request, response)
     if declared:
@@ -184,7 +185,7 @@ def _broken(
     failed = failures.failed(request, error)
     conn.persistent = worker.writer.answer(conn, request.head, failed, conn.persistent)
     if conn.record is not None:
-        endings.note_answer(conn, failed)
+        endings.note_answer(conn, request.head, failed)
 
 
 def _cut(
@@ -258,11 +259,10 @@ def end_hijack(worker: SyncWorker, conn: Connection) -> None:
     """The application has returned: its socket is closed, unless it took it for good."""
     hijacked, conn.hijacked = conn.hijacked, None
     assert hijacked is not None
-    kept = hijacked.release()
+    if hijacked.release():
+        conn.abandon()
     if conn.record is not None and hijacked.upgraded:
         conn.record.status = 101
         endings.completed(worker, conn, complete=True)
     conn.record = None  # any other answer was the application's
-    if kept:
-        conn.abandon()
     endings.close(worker, conn, "hijacked")

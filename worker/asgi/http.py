@@ -7,9 +7,8 @@ import math
 import time
 from typing import TYPE_CHECKING, cast
 
-from ..connection import Record
 from ..errors import ClientDisconnected, ProtocolError
-from ..lifecycle import RequestStarted
+from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
 from ..messages import Request, RequestReceived, Response
 from ..readiness import has_input
 from ..steering import _classify_request
@@ -87,9 +86,10 @@ class HTTPLine(RequestLine):
     def at(self) -> str:
         if self.conn.outgoing is not None:
             return "writing"
-        if self.phase is _READY:
+        phase = self.phase  # which may be another one the next time
+        if phase is _READY:
             return "head" if self.conn.buffer else "idle"
-        return _NAMES[self.phase]
+        return _NAMES[phase]
 
     def hears(self) -> bool:
         return self.reading and self.phase not in (Phase.SHAKING, Phase.PREFACE)
@@ -151,11 +151,18 @@ class HTTPLine(RequestLine):
         return self._headers.copy()
 
     def _started(self, head: RequestReceived) -> None:
-        assert self.worker.collector is not None
-        request = Request(head, b"", self.conn)
-        self.conn.record = record = Record(request, time.monotonic())
-        record.request_id = self.conn.request_id
-        self.worker.collector.record(RequestStarted(request))
+        worker, conn = self.worker, self.conn
+        assert worker.collector is not None
+        request = Request(head, b"", conn)
+        conn.record = record = ResponseCompleted(request, time.monotonic())
+        if conn.request_id:
+            record.request_id = conn.request_id
+        if worker.announcing:
+            worker.collector.record(RequestStarted(request))
+        if worker.sampling and worker.served % SAMPLED == 1:
+            waited = conn.waited()
+            if waited is not None:
+                worker.collector.record(RequestWaited(request, waited))
 
     def _steer(self, cycle: Cycle, head: RequestReceived) -> bool:
         """What is special about a request. Whether it goes to the application as HTTP."""
@@ -246,7 +253,7 @@ class HTTPLine(RequestLine):
         conn.represent_itself()
         self.refused(str(status))
         if conn.record is None and self.worker.collector is not None:
-            conn.record = Record(None, time.monotonic())
+            conn.record = ResponseCompleted(None, time.monotonic())
         self._last_answer(Response(status, [_TEXT], message.encode("latin-1", "replace") + b"\n"))
 
     def _last_answer(self, response: Response) -> None:

@@ -57,7 +57,6 @@ class Line:
         self._writing = False
         #: Whoever waits until everything is written.
         self._waiters: list[asyncio.Future[None]] = []
-        worker.lines.add(self)
 
     def at(self) -> str:
         """The name of the state it is in, for who counts; any thread may ask."""
@@ -277,7 +276,8 @@ class Line:
         """Tell the collector that the answer under way is out, or given up."""
         record, self.conn.record = self.conn.record, None
         if record is not None and self.worker.collector is not None:
-            self.worker.collector.record(record.completed(self.conn, complete=complete))
+            conn = self.conn
+            self.worker.collector.record(record.end(conn.client, conn.peer, complete))
 
     def refused(self, cause: str) -> None:
         """Tell the collector of a refusal; see `lifecycle.Refused`."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errand import Errand
 from ..errors import ClientDisconnected, NeedsAsyncError, StreamLimitError
-from ..exchange import close_response
+from ..exchange import close_body, close_response
 from ..failures import failed
 from ..lifecycle import Refused, StreamClosed, StreamOpened
 from ..messages import FileBody, HeaderList, Request, RequestReceived, Response
@@ -92,8 +92,7 @@ class StreamErrand(Errand):
         self._let_go()
 
     def _let_go(self) -> None:
-        if not isinstance(self._body, bytes):
-            self._body.close()
+        close_body(self._body)
         self._call(self._stream.over)
 
     def _exchange(self, worker: SyncWorker) -> None:
@@ -122,8 +121,8 @@ class StreamErrand(Errand):
         finally:
             if close is not None:
                 close_response(close)
-            if not kept and not isinstance(self._body, bytes):
-                self._body.close()
+            if not kept:
+                close_body(self._body)
 
     def _leave_to_asgi(self, worker: SyncWorker, request: Request, error: NeedsAsyncError) -> bool:
         """Let the application on the loop answer; whether there is one."""
@@ -158,7 +157,11 @@ class StreamErrand(Errand):
     def _respond(self, request: Request, response: Response) -> None:
         body = response.body
         if self._writer is not None:
-            self._send_blocks(self._writer, blocks_of(response))
+            try:
+                self._send_blocks(self._writer, blocks_of(response))
+            finally:
+                if isinstance(body, FileBody):
+                    os.close(body.fd)
         elif isinstance(body, (bytes, list, FileBody)):
             self._answer(response)
         elif has_no_body(request, response):
