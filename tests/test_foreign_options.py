@@ -85,7 +85,7 @@ def test_a_reload_does_not_mind_the_platform(
     code = cli.main(["app", "--reload"])
     if told is None:
         assert code == 2
-        assert "--workers: --reload restarts a single process" in capsys.readouterr().err
+        assert "LOOPLESS_WORKERS: --reload restarts a single process" in capsys.readouterr().err
     else:
         assert code == 0
         assert seen == [told]
