@@ -18,6 +18,7 @@ from loopless.worker.asgi.crew import LoopCrew
 from loopless.worker.asgi.http import HTTPLine
 from loopless.worker.asgi.intake import Phase
 from loopless.worker.asgi.scope import Scopes
+from loopless.worker.http2.line import HTTP2Line
 from loopless.worker.lifecycle import ResponseCompleted
 
 from .asgi_tools import Receive, Scope, Seen, Send, answer, no_lifespan, read_body
@@ -262,6 +263,24 @@ def test_other_threads_look_at_lines_that_are_made_just_now(
 
     line: Any = Turning()
     assert HTTPLine.at(line) == "serving"
+
+
+def test_a_client_that_has_left_at_the_end_of_its_handshake(
+    serve_http2: Serve, http2: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop must forget the descriptor: the next connection that has it would never be read."""
+    seen = Seen()
+
+    def flush(self: HTTP2Line) -> None:
+        self.lost("reset by the client")
+        seen.add(self.worker.loop.remove_reader(self.conn.fd))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await no_lifespan(scope)
+
+    monkeypatch.setattr(HTTP2Line, "flush", flush)
+    http2(serve_http2(app))
+    assert seen.wait(1) == [False]
 
 
 def test_many_at_once(serve_http2: Serve, http2: Connect) -> None:
