@@ -282,7 +282,7 @@ def test_a_client_that_has_left_at_the_end_of_its_handshake(
         await no_lifespan(scope)
 
     monkeypatch.setattr(HTTP2Line, "flush", flush)
-    server = serve_http2(app, loops=1)
+    server = serve_http2(app, loops=1, loop="asyncio")  # which tells what it had forgotten
     assert isinstance(server.crew, LoopCrew)
     (worker,) = server.crew.workers
     context = authority.trusting()
