@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,13 @@ from loopless.worker.asgi.crew import LoopCrew
 from loopless.worker.asgi.http import HTTPLine
 from loopless.worker.asgi.intake import Phase
 from loopless.worker.asgi.scope import Scopes
+from loopless.worker.http2.line import HTTP2Line
 from loopless.worker.lifecycle import ResponseCompleted
 
 from .asgi_tools import Receive, Scope, Seen, Send, answer, no_lifespan, read_body
+from .certificates import Authority
 from .http2_client import Http2Client
+from .waiting import until
 
 Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Http2Client]
@@ -262,6 +266,31 @@ def test_other_threads_look_at_lines_that_are_made_just_now(
 
     line: Any = Turning()
     assert HTTPLine.at(line) == "serving"
+
+
+def test_a_client_that_has_left_at_the_end_of_its_handshake(
+    serve_http2: Serve, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop must forget the descriptor: the next connection that has it would never be read."""
+    seen = Seen()
+
+    def flush(self: HTTP2Line) -> None:
+        self.lost("reset by the client")
+        seen.add(self.worker.loop.remove_reader(self.conn.fd))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await no_lifespan(scope)
+
+    monkeypatch.setattr(HTTP2Line, "flush", flush)
+    server = serve_http2(app, loops=1, loop="asyncio")  # which tells what it had forgotten
+    assert isinstance(server.crew, LoopCrew)
+    (worker,) = server.crew.workers
+    context = authority.trusting()
+    context.set_alpn_protocols(["h2"])
+    with socket.create_connection(("127.0.0.1", server.port), 10) as raw:
+        until(lambda: any(line.reading for line in worker.lines.copy()))
+        with context.wrap_socket(raw, server_hostname="127.0.0.1"):
+            assert seen.wait(1) == [False]
 
 
 def test_many_at_once(serve_http2: Serve, http2: Connect) -> None:

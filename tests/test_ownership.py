@@ -307,6 +307,15 @@ def test_a_closed_poller_takes_nothing(epoll: EpollPoller) -> None:
         connection.close()
 
 
+def test_a_poller_that_was_closed_can_be_drained(epoll: EpollPoller) -> None:
+    """By another thread: both end a server that could not start."""
+    sock = open_socket(BindAddress("tcp", "127.0.0.1", 0), 5)
+    epoll.listen(Listener(sock, ServerConfig()))
+    epoll.close()
+    epoll.drain()
+    assert sock.fileno() == -1
+
+
 class Dropped(Errand):
     """An errand that only notes what becomes of it."""
 

@@ -343,8 +343,8 @@ class Poller(ABC):
         adopted: list[Connection] = []
         for fd, listener in self.listeners.items():
             if not self._paused:
-                with contextlib.suppress(OSError):
-                    self._unregister(fd)
+                with contextlib.suppress(OSError, ValueError):  # closed by another thread, which
+                    self._unregister(fd)  # ends a server that could not start
             adopted += self._adopt_backlog(listener)
             listener.close()
         self.listeners.clear()

@@ -136,10 +136,11 @@ class Line:
             self.reading = True
             loop.add_reader(fd, self.shake_hands)
             return
-        self.reading = False
         if sock.protocol == "h2" and self.worker.config.http2.on:
+            self.pause_reading()  # the other line waits for itself, if it waits at all
             self.change_to_http2()
             return
+        self.reading = False
         self.deadline = time.monotonic() + self.worker.config.timeouts.head
         self.resume_reading()
         self.on_readable()  # the first request may have come with the end of the handshake
