@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from . import endings, failures, streaming
+from . import endings, failures, forked, streaming
 from .connection import Connection, Record, State
 from .errors import NeedsAsyncError, ProtocolError
 from .lifecycle import RequestStarted
@@ -104,6 +104,8 @@ def _settled(
     worker: SyncWorker, conn: Connection, request: Request, response: Response | None
 ) -> bool:
     """The end of an exchange that is not the usual one. Whether `conn` can go on at once."""
+    if worker.poller.forked:
+        forked.leave(None)
     if conn.state is State.ADOPTED:
         _adopted(worker, conn, request, response)
         return False
