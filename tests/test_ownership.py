@@ -6,10 +6,12 @@ every look at it, as another thread's looks and changes would meet it on a serve
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import queue
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -36,6 +38,7 @@ from loopless.worker.listener import connect as connection_on
 from loopless.worker.poller import Poller
 from loopless.worker.pollers import EpollPoller
 
+from .certificates import Authority
 from .waiting import until
 from .wire_client import Client
 
@@ -605,3 +608,65 @@ def test_a_descriptor_that_is_no_socket_is_not_copied_for_good(tmp_path: Path) -
         again = os.dup(file.fileno())
         os.close(again)
         assert again == free
+
+
+# ---- Processes that the application forks off -------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["epoll", "queue", "tls"])
+def test_a_process_that_is_forked_off_keeps_nothing_of_the_server(
+    kind: str,
+    serve: Callable[..., ThreadedServer],
+    authority: Authority,
+    certificate_of_http2: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    until_the_end, end = os.pipe()
+    here, begun = os.pipe()
+    children: list[int] = []
+
+    def app(request: Request) -> Response:
+        if request.path != "/":
+            pid = os.fork()
+            if not pid and request.path == "/exit":
+                sys.exit(3)
+            if not pid and request.path == "/return":
+                return Response(200, [], b"the child's")
+            if not pid:
+                os.close(end)
+                os.write(begun, b"!")
+                os.read(until_the_end, 1)
+                os._exit(0)
+            children.append(pid)
+            if request.path == "/stay":
+                os.read(here, 1)
+        return Response(200, [], b"ok")
+
+    options = certificate_of_http2 if kind == "tls" else {"poller": kind}
+    bind = ["127.0.0.1:0", f"unix:{tmp_path}/socket"]
+    server = serve(app, bind=bind, **options)
+
+    def client() -> Client:
+        sock = socket.create_connection(("127.0.0.1", server.port), 10)
+        if kind == "tls":
+            sock = authority.trusting().wrap_socket(sock, server_hostname="127.0.0.1")
+        return Client(sock)
+
+    with contextlib.closing(client()) as other, contextlib.closing(client()) as forking:
+        assert other.get().body == b"ok"
+        for path, code in (("/exit", 3), ("/return", 1)):
+            assert forking.get(path).body == b"ok"
+            assert os.waitstatus_to_exitcode(os.waitpid(children.pop(), 0)[1]) == code
+        assert forking.get("/stay").body == b"ok"
+        for each in (other, forking):
+            assert each.get(headers="Connection: close\r\n").body == b"ok"
+            assert each.closed()
+    address = server.addresses[0]
+    assert (tmp_path / "socket").exists()
+    server.stop()
+    open_socket(BindAddress("tcp", *address), 1).close()
+    os.close(end)
+    os.waitpid(children.pop(), 0)
+    for descriptor in (until_the_end, here, begun):
+        os.close(descriptor)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from . import endings, failures, streaming
+from . import endings, failures, forked, streaming
 from .connection import Connection, State
 from .errors import NeedsAsyncError, ProtocolError
 from .lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
@@ -110,6 +110,8 @@ def _settled(
     worker: SyncWorker, conn: Connection, request: Request, response: Response | None
 ) -> bool:
     """The end of an exchange that is not the usual one. Whether `conn` can go on at once."""
+    if worker.poller.forked:
+        forked.leave(None)
     if conn.usual is None:
         # the short way, where somebody is to be told
         record, conn.record = conn.record, None

@@ -9,7 +9,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from . import endings, streaming
+from . import endings, forked, streaming
 from .connection import Connection, State
 from .errors import ClientDisconnected, NeedsAsyncError, StreamLimitError
 from .messages import Request, Response
@@ -25,6 +25,8 @@ _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseException) -> None:
     """Something was raised while a request was answered: answer that, if it is possible."""
+    if worker.poller.forked:
+        forked.leave(error)
     try:
         _mend(worker, conn, request, error)
     except BaseException:

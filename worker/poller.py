@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from . import forked
 from .bound import turn_away
 from .connection import Connection, State
 from .errors import ClientDisconnected
@@ -56,6 +57,8 @@ class Poller(ABC):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        #: This is a copy, in a process that the application has forked off: see `forked`.
+        self.forked = False
         self.draining = False
         #: While draining: when idle connections are closed, in the seconds of `time.monotonic`.
         self.idle_until = 0.0
@@ -87,6 +90,7 @@ class Poller(ABC):
         self.every_second: Callable[[], None] | None = None
         #: Called when there is no room, and no idle connection here that would make some.
         self.when_full: Callable[[], None] | None = None
+        forked.watch(self)
 
     # ---- Called by serving threads --------------------------------------------------------
 

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .connection import Connection
@@ -230,7 +231,7 @@ class ResponseWriter:
     def _fields(self, headers: HeaderList) -> tuple[list[bytes], int, bool]:
         """The header lines, ours before the application's; the length they declare, or -1; and
         whether they close the connection."""
-        if iter(headers) is headers:
+        if isinstance(headers, Iterator):
             # looked at before, and so empty by now: what it had would be lost without a word
             raise InvalidResponseError("the headers are an iterator, and not a list")
         lines: list[bytes] = []

@@ -7,7 +7,6 @@ and then; it never waits, and lends nothing.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -144,10 +143,5 @@ class Monitor:
             self._worker._handle_connection(connection, connection.client, None)
 
     def abandon(self) -> None:
-        """Let go of what a fork has copied, in the new process."""
-        poller = self._worker.poller
-        for listener in poller.listeners.values():
-            os.close(listener.detach())
-        for connection in poller.connections:
-            connection.sock.close()
-        poller.close()
+        """Let go of what a fork has copied, in the new process. Its sockets are gone already."""
+        self._worker.poller.close()
