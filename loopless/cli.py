@@ -21,6 +21,7 @@ from .command_options import (
     GroupedOption,
     app_options,
     from_table,
+    located,
     reload_options,
     spelled_as_flag,
 )
@@ -72,8 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.Abort:
         return _INTERRUPTED
     except AppError as error:
-        sys.stderr.write(error.trace)
-        return _fail(str(error))
+        return _fail(str(error), trace=error.trace)
     except click.NoSuchOption as error:
         said = instead_of(error.option_name)
         said = f"{error.option_name}: {said}" if said else error.format_message().rstrip(".")
@@ -83,8 +83,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _fail(spelled_as_flag(str(error)))
     except StartFailed as error:
-        sys.stderr.write(error.trace)
-        return _fail(spelled_as_flag(str(error)), START_FAILED if error.loaded else USAGE_ERROR)
+        code = START_FAILED if error.loaded else USAGE_ERROR
+        return _fail(spelled_as_flag(str(error)), code, error.trace)
     return int(code or 0)
 
 
@@ -105,8 +105,9 @@ def _chosen(args: list[str]) -> tuple[str, click.Command, list[str]]:
     return "loopless", _command(), args
 
 
-def _fail(message: str, code: int = USAGE_ERROR) -> int:
-    sys.stderr.write(f"loopless: {' '.join(message.split())}\n")
+def _fail(message: str, code: int = USAGE_ERROR, trace: str = "") -> int:
+    if sys.stderr is not None:  # a parent may have closed it
+        sys.stderr.write(f"{trace}loopless: {' '.join(message.split())}\n")
     return code
 
 
@@ -124,7 +125,7 @@ def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> c
             _config_option(),
             _version_option(),
         ],
-        callback=callback or _run,
+        callback=_locating(callback or _run),
         help=text,
         epilog=_EPILOG,
         context_settings={
@@ -133,6 +134,18 @@ def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> c
             "max_content_width": 100,
         },
     )
+
+
+def _locating(callback: Callable[..., int]) -> Callable[..., int]:
+    """`callback`, whose mistakes of configuration say where they were made."""
+
+    def call(**options: Any) -> int:
+        try:
+            return callback(**options)
+        except ConfigError as error:
+            raise ConfigError(located(str(error), click.get_current_context())) from None
+
+    return call
 
 
 def _config_option() -> click.Option:

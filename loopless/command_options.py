@@ -32,7 +32,7 @@ class _Value(_ParamType):
         try:
             converted = self.option.convert(value)
         except ConfigError as error:
-            raise click.UsageError(spelled_as_flag(str(error)), ctx) from None
+            raise click.UsageError(located(str(error), ctx), ctx) from None
         return converted[0] if self.option.multiple else converted
 
     def shell_complete(
@@ -48,6 +48,20 @@ def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     """Leave it to the shell, which completes the names of files."""
     del ctx, param
     return [CompletionItem(incomplete, type="file")]
+
+
+class _Truth(click.types.BoolParamType):
+    """The same, of an option that is on or off."""
+
+    def __init__(self, option: Option) -> None:
+        self.option = option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        del param
+        try:
+            return bool(self.option.convert(value))
+        except ConfigError as error:
+            raise click.UsageError(located(str(error), ctx), ctx) from None
 
 
 class GroupedOption(click.Option):
@@ -83,6 +97,7 @@ def from_table(option: Option) -> click.Option:
     if option.type is bool:
         return GroupedOption(
             [f"{option.flag}/--no-{option.flag[2:]}", option.name],
+            type=_Truth(option),
             default=option.default,
             help=option.help,
             group=option.group,
@@ -142,6 +157,19 @@ def spelled_as_flag(message: str) -> str:
         for option in OPTIONS
     }
     return flags.get(name, name) + colon + rest
+
+
+def located(message: str, ctx: click.Context | None) -> str:
+    """The same, with the option's name as it stands where its value is from: a flag, a variable of
+    the environment, or behind a file and a line."""
+    name, colon, rest = message.partition(":")
+    source = ctx.get_parameter_source(name) if ctx is not None else None
+    if ctx is not None and source is ParameterSource.ENVIRONMENT:
+        return f"{ctx.auto_envvar_prefix}_{name.upper()}{colon}{rest}"
+    if ctx is not None and source is ParameterSource.DEFAULT_MAP:
+        place = getattr(ctx.obj, "places", {}).get(name, name)
+        return f"{place}{colon}{rest}" if place.isidentifier() else f"{place}: {message}"
+    return spelled_as_flag(message)
 
 
 def app_options() -> list[click.Parameter]:

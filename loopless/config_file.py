@@ -34,7 +34,11 @@ def _truth(value: object) -> bool:
 # What the command takes beside the options of the table: a test, and what is wanted.
 _OTHERS: dict[str, tuple[Callable[[object], bool], str]] = {
     "app": (_text, "text, such as module:app"),
-    "interface": (lambda value: value in ("auto", "wsgi", "sync"), "auto, wsgi or sync"),
+    "interface": (
+        lambda value: value in ("auto", "wsgi", "sync", "asgi"),
+        "auto, wsgi, sync or asgi",
+    ),
+    "asgi_app": (_text, "text, such as module:asgi_app"),
     "app_dir": (_text, "text, a folder"),
     "factory": (_truth, "true or false"),
 }

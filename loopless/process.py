@@ -82,7 +82,9 @@ def raise_descriptor_limit() -> None:
 
 
 def say(text: str) -> None:
-    """Print `text` at once, also into a pipe. Nobody may be listening any more."""
+    """Print `text` at once, also into a pipe. Nobody may be listening any more, or ever."""
+    if sys.stdout is None:  # closed by who started this process
+        return
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

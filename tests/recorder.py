@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from loopless.worker.lifecycle import ConnectionClosed, LifecycleEvent
+from loopless import Request
+from loopless.worker.lifecycle import ConnectionClosed, LifecycleEvent, ResponseCompleted
+from loopless.worker.messages import Address
 
 
 class Recorder:
@@ -36,3 +38,21 @@ class Recorder:
     @property
     def kinds(self) -> list[type]:
         return [type(event) for event in self.events]
+
+
+def completed(
+    status: int = 200,
+    *,
+    request: Request | None = None,
+    size: int = 0,
+    seconds: float = 0.0,
+    complete: bool = True,
+    client: Address = ("192.0.2.1", 1234),
+    peer: Address = ("192.0.2.7", 80),
+) -> ResponseCompleted:
+    """What a collector is told of an answer."""
+    event = ResponseCompleted(request, 0.0)
+    event.status, event.body_bytes = status, size
+    event.end(client, peer, complete)
+    event.seconds = seconds
+    return event

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from loopless.worker.log_format import COMBINED, COMMON, compile_format
 from loopless.worker.log_target import FileTarget
 from loopless.worker.settings import Limits, Log
 
+from .recorder import completed
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -46,11 +48,10 @@ def event(
     """What the log is told of a request."""
     head = f"{method} {target} HTTP/1.1\r\nHost: x{fields}".encode("latin-1")
     request = Request(RequestParser(Limits()).parse(head))
-    client, peer = ("192.0.2.1", 1234), ("192.0.2.7", 80)
-    return ResponseCompleted(request, client, status, size, 0.25, complete, peer=peer)
+    return completed(status, request=request, size=size, seconds=0.25, complete=complete)
 
 
-NO_REQUEST = ResponseCompleted(None, ("192.0.2.1", 1234), 400, 12, 0.0, complete=True)
+NO_REQUEST = completed(400, size=12)
 TIME = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"
 
 
@@ -114,6 +115,15 @@ def test_a_format_of_ones_own(text: str, line: str) -> None:
     assert compile_format(text)(event()) == line
 
 
+def test_the_time_in_the_words_of_apache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000000000.625)
+    text = "%{sec}t %{msec}t %{usec}t %{msec_frac}t %{usec_frac}t %{begin:msec_frac}t %{%s}t"
+    line = "1000000000 1000000000375 1000000000375000 375 375000 375 1000000000"
+    assert compile_format(text)(event()) == line
+    assert compile_format("%{end:msec}t %{end:usec_frac}t")(event()) == "1000000000625 625000"
+    assert compile_format("%{end:%H:%M}t")(event()) == time.strftime("%H:%M", time.localtime(1e9))
+
+
 def test_the_process_is_known() -> None:
     assert compile_format("%P")(event()) == str(os.getpid())
 
@@ -166,7 +176,7 @@ def test_a_server_that_did_not_start_listens_no_more() -> None:
     [
         ('a" 500 "b', r"a\" 500 \"b"),
         ("back\\slash", r"back\\slash"),
-        ("a\tb", r"a\x09b"),
+        ("a\tb", r"a\tb"),
         ("\xe9\xff", r"\xe9\xff"),
         ("%h %s", "%h %s"),
         ("\x85\xa0", r"\x85\xa0"),
@@ -273,7 +283,7 @@ def test_a_log_whose_reader_has_left_costs_no_answer(serve: Serve, connect: Conn
     """`serve ... | head`: lines have nowhere to go, and clients must not notice."""
     reading, writing = os.pipe()
     os.close(reading)
-    log = AccessLog(FileTarget(writing), compile_format("common"))
+    log = AccessLog(FileTarget(writing), "common")
     try:
         client = connect(serve(hello, lifecycle_collector=log))
         for _ in range(3):

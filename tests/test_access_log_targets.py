@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from loopless.worker.log_format import compile_format, fitted
 from loopless.worker.log_target import FileTarget, Target, open_target, parse_syslog
 from loopless.worker.settings import Limits
 
+from .recorder import completed
 from .supervised import Supervised
 from .waiting import until
 from .wire_client import Client
@@ -50,7 +52,7 @@ def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 def event(target: str = "/", fields: str = "") -> ResponseCompleted:
     head = f"GET {target} HTTP/1.1\r\nHost: x{fields}".encode("latin-1")
     request = Request(RequestParser(Limits()).parse(head))
-    return ResponseCompleted(request, ("192.0.2.1", 1234), 200, 5, 0.25, complete=True)
+    return completed(request=request, size=5, seconds=0.25)
 
 
 class Gate(Target):
@@ -77,7 +79,7 @@ class Gate(Target):
 
 def test_nobody_waits_for_a_log_that_cannot_be_written() -> None:
     target = Gate()
-    log = AccessLog(target, compile_format("%U"))
+    log = AccessLog(target, "%U")
     log.record(event("/first"))
     assert target.writing.wait(10)
     for number in range(100):  # while the thread is stuck
@@ -87,12 +89,32 @@ def test_nobody_waits_for_a_log_that_cannot_be_written() -> None:
     assert target.lines == ["/first", *(f"/{number}" for number in range(100))]
 
 
+def test_lines_that_come_as_fast_as_they_are_taken_are_written_all_the_same() -> None:
+    class Busy(deque[str]):
+        left = 1000
+
+        def popleft(self) -> str:
+            if self.left:
+                self.left -= 1
+                self.append("another")
+            return super().popleft()
+
+    target = Gate()
+    target.open.set()
+    log = AccessLog(target, compile_format("%U"))
+    log._lines = Busy(["first"])
+    log.flush()
+    assert target.lines == ["first"]
+    log.close()
+    assert target.lines[1] == "another"
+
+
 def test_what_finds_no_room_is_counted_and_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(access_log, "_MOST_WAITING", 10)
     target = Gate()
-    log = AccessLog(target, compile_format("%U"))
+    log = AccessLog(target, "%U")
     log.record(event())
     assert target.writing.wait(10)
     for _ in range(25):
@@ -113,7 +135,7 @@ def test_many_lines_are_one_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
     monkeypatch.setattr(log_target.os, "write", counted)
     path = tmp_path / "log"
-    log = AccessLog(open_target(str(path)), compile_format("%U"))
+    log = AccessLog(open_target(str(path)), "%U")
     for number in range(1000):
         log.record(event(f"/{number}"))
     log.close()
@@ -146,11 +168,10 @@ def test_the_last_lines_are_there_without_a_stop(tmp_path: Path) -> None:
 _FORKED = """
 import os, sys
 from loopless.worker.access_log import AccessLog
-from loopless.worker.log_format import compile_format
 from loopless.worker.log_target import open_target
 from loopless.worker.lifecycle import ResponseCompleted
-log = AccessLog(open_target(sys.argv[1]), compile_format("%s"))
-log.record(ResponseCompleted(None, ("", 0), 200, 0, 0.0, True))
+log = AccessLog(open_target(sys.argv[1]), "%X")
+log.record(ResponseCompleted(None, 0.0).end(("", 0), ("", 0), True))
 if os.fork() == 0:
     sys.exit(0)
 os.wait()
@@ -161,7 +182,22 @@ os.wait()
 def test_a_copy_of_the_process_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log"
     subprocess.run([sys.executable, "-c", _FORKED, str(path)], timeout=30, check=True)
-    assert path.read_text() == "200\n"
+    assert path.read_text() == "+\n"
+
+
+def test_a_log_that_is_closed_is_not_opened_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its descriptor may be somebody else's by now."""
+    path = tmp_path / "log"
+    log = AccessLog(open_target(str(path)), "%U")
+    log.close()
+    path.unlink()
+    with path.with_name("other").open("wb") as other:
+        log.reopen()
+        assert os.fstat(other.fileno())
+    assert not path.exists()
+    assert caplog.text == ""
 
 
 # ---- Files and pipes ------------------------------------------------------------------------
@@ -190,7 +226,7 @@ def test_a_line_that_was_torn_ends_before_the_next(
 
 
 def test_a_disk_that_is_full_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    log = AccessLog(open_target("/dev/full"), compile_format("%U"))
+    log = AccessLog(open_target("/dev/full"), "%U")
     for _ in range(3):
         log.record(event())
         log.flush()
@@ -221,7 +257,7 @@ def test_a_line_that_fits_is_not_cut() -> None:
 
 def test_a_pipe_gets_whole_lines(serve: Serve, connect: Connect) -> None:
     reading, writing = os.pipe()
-    log = AccessLog(FileTarget(writing), compile_format("json"))
+    log = AccessLog(FileTarget(writing), "json")
     server = serve(hello, lifecycle_collector=log)
     client = connect(server)
     client.get("/" + "a" * 8000)

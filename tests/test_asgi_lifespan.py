@@ -20,9 +20,12 @@ import pytest
 from websockets.sync.client import connect as connect_websocket
 
 from loopless import ConfigError, ServerConfig, SyncWorker, ThreadedServer
+from loopless.worker.asgi import worker as worker_module
+from loopless.worker.asgi.crew import LoopCrew
 from loopless.worker.errors import StartupError
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -491,3 +494,60 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == "loopless: the application did not start: no database\n"
     assert done.stdout == ""
+
+
+# ---- A loop that ends before the others -----------------------------------------------------
+
+
+def test_a_loop_that_ends_takes_nothing_away_from_the_others(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It closes no listener that another loop accepts from, and is offered no connection."""
+    monkeypatch.setattr(worker_module, "turn_away", lambda sockets: None)
+    ending, go_on = threading.Event(), threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await answer(send, b"hello")
+            return
+        assert (await receive())["type"] == "lifespan.startup"
+        await send({"type": "lifespan.startup.complete"})
+        assert (await receive())["type"] == "lifespan.shutdown"
+        ending.set()
+        await asyncio.to_thread(go_on.wait, 10)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    server = serve(app, loops=2, graceful_timeout=5)
+    assert isinstance(server.crew, LoopCrew)
+    _, other = server.crew.workers
+    other.call(other.drain, time.monotonic() + 10)
+    assert ending.wait(10)
+    clients = [connect(server) for _ in range(5)]
+    assert [client.get().body for client in clients] == [b"hello"] * 5
+    go_on.set()
+
+
+def test_what_a_loop_is_given_while_it_drains_is_told_of_it(serve: Serve, connect: Connect) -> None:
+    where: queue.Queue[asyncio.AbstractEventLoop] = queue.Queue()
+    go_on = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        where.put(asyncio.get_running_loop())
+        go_on.wait(10)  # and no other callback of this loop runs
+        await answer(send, b"hello")
+
+    server = serve(app, loops=2, lifespan="off", graceful_timeout=5)
+    assert isinstance(server.crew, LoopCrew)
+    first = connect(server)
+    first.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    loop = where.get(timeout=10)
+    (busy,) = (each for each in server.crew.workers if each.loop is loop)
+    busy.call(busy.drain, time.monotonic() + 60)
+    idle = []
+    while not busy.coming:  # the other loop gives away what it has too many of
+        idle.append(connect(server))
+        until(lambda: sum(each.load() for each in server.crew.workers) == len(idle) + 1)
+    go_on.set()
+    assert first.answer().body == b"hello"
+    idle[-1].sock.settimeout(5)
+    assert idle[-1].closed()

@@ -128,7 +128,7 @@ def test_a_secret_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ('poller = "select"', "poller: 'select' is not one of auto, epoll, kqueue, queue"),
         ("limit-body = -1", "limit_body: -1 is below the least, 0"),
         ("app = 3", "app: 3 is not text, such as module:app"),
-        ('interface = "asgi3"', "interface: 'asgi3' is not auto, wsgi or sync"),
+        ('interface = "asgi3"', "interface: 'asgi3' is not auto, wsgi, sync or asgi"),
         ("[limits]", "limits: a table; the options stand without one, by their names"),
         ('"keep-alive" = "x"', "keep_alive: 'x' is not a number of seconds"),
         (
@@ -202,3 +202,55 @@ def test_a_module_of_that_name_is_an_application(tmp_path: Path, fails: Run, spe
 
 def test_config_alone(fails: Run) -> None:
     assert fails("config").startswith("config: write `loopless config show`")
+
+
+# ---- Where a mistake was made ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("threads", "x", "'x' is not a whole number"),
+        ("bind", "x:y:z", "'x:y:z' is no address"),
+        ("log_format", "%Q", "'%Q' is not known"),
+        ("reuse_port", "maybe", "'maybe' is not true or false"),
+        ("user", "a\\u0000b", "there is no user a"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: Run,
+    option: str,
+    value: str,
+    message: str,
+) -> None:
+    settings = tmp_path / "loopless.toml"
+    settings.write_text(f'backlog = 1\n{option} = "{value}"\n')
+    assert fails("config", "show").startswith(f"loopless.toml:2: {option}: {message}")
+    settings.unlink()
+    shared = tmp_path / "pyproject.toml"
+    shared.write_text(f'[tool.loopless]\n\n{option} = "{value}"\n')
+    assert fails("config", "show").startswith(f"pyproject.toml:3: {option}: {message}")
+    shared.unlink()
+    if "\\" not in value:
+        monkeypatch.setenv(f"LOOPLESS_{option.upper()}", value)
+        assert fails("config", "show").startswith(f"LOOPLESS_{option.upper()}: {message}")
+    if option != "reuse_port" and "\\" not in value:
+        flag = "--" + option.replace("_", "-")
+        assert fails("config", "show", flag, value).startswith(f"{flag}: {message}")
+
+
+def test_an_asgi_application_beside_it_from_a_file(tmp_path: Path, fails: Run) -> None:
+    (tmp_path / "module.py").write_text("def app(environ, start_response): ...\n")
+    (tmp_path / "loopless.toml").write_text('app = "module:app"\nasgi-app = "nowhere:app"\n')
+    assert fails("check").startswith("there is no module 'nowhere'")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_is_closed(monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    """As by `loopless ... >&-`, where Python has no such stream."""
+    monkeypatch.setattr(sys, stream, None)
+    assert cli.main(["config", "show"]) == 0
+    assert cli.main(["--threads", "x"]) == 2
+    assert cli.main(["--bind", "0", "--access-log", "-", "nowhere:app"]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,13 @@ from flask import Response as FlaskResponse
 from flask import request as flask_request
 
 from loopless import Request, Response, ThreadedServer
-from loopless.worker.lifecycle import ClientGone, RequestStarted, ResponseCompleted
+from loopless.worker.http2.exchange import ThreadStream
+from loopless.worker.lifecycle import (
+    ClientGone,
+    RequestStarted,
+    ResponseCompleted,
+    StreamClosed,
+)
 
 from .certificates import Authority
 from .http2_client import Http2Client
@@ -346,6 +353,21 @@ def test_http1_beside_it(serve_http2: Serve, authority: Authority) -> None:
 # ---- What is recorded -----------------------------------------------------------------------
 
 
+def test_a_look_at_the_time_between_a_thread_and_its_loop(
+    serve_http2: Serve, http2: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first block is there, and the loop has not heard that the answer begins."""
+    begin = ThreadStream._begin_on_loop
+
+    def late(self: ThreadStream) -> None:
+        self._errand._stream.line.look(time.monotonic())
+        begin(self)
+
+    monkeypatch.setattr(ThreadStream, "_begin_on_loop", late)
+    client = http2(serve_http2(lambda request: Response(200, [], iter([b"a", b"b"]))))
+    assert client.fetch("/").body == b"ab"
+
+
 def test_events(serve_http2: Serve, http2: Connect) -> None:
     recorder = Recorder()
 
@@ -359,6 +381,7 @@ def test_events(serve_http2: Serve, http2: Connect) -> None:
     client.fetch("/stream")
     client.close()
     recorder.until(ResponseCompleted, 2)
+    recorder.until(StreamClosed)  # by its thread, which may be later than the loop
     completed = recorder.of(ResponseCompleted)
     assert [(e.status, e.body_bytes, e.complete) for e in completed] == [
         (201, 4, True),

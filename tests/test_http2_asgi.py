@@ -8,11 +8,16 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from loopless import Request, Response, ThreadedServer
+from loopless.worker.asgi.crew import LoopCrew
+from loopless.worker.asgi.http import HTTPLine
+from loopless.worker.asgi.intake import Phase
+from loopless.worker.asgi.scope import Scopes
 from loopless.worker.lifecycle import ResponseCompleted
 
 from .asgi_tools import Receive, Scope, Seen, Send, answer, no_lifespan, read_body
@@ -225,6 +230,38 @@ def test_100_continue(serve_http2: Serve, http2: Connect) -> None:
     client.until(lambda: client.answers[number].interim)
     client.body(number, b"now")
     assert client.answer(number).body == b"now"
+
+
+def test_other_threads_look_at_lines_that_are_made_just_now(
+    serve_http2: Serve, http2: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both kinds, while they are made, and while they change: for metrics, and whether all rest."""
+    seen = Seen()
+    template = Scopes.template
+
+    def look(self: Scopes, conn: Any) -> dict[str, Any]:
+        assert isinstance(server.crew, LoopCrew)
+        for worker in server.crew.workers:
+            seen.add([(line.at(), line.is_busy()) for line in worker.lines.copy()])
+        return template(self, conn)
+
+    monkeypatch.setattr(Scopes, "template", look)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await no_lifespan(scope)
+        await answer(send, b"well")
+
+    server = serve_http2(app, loops=1)
+    assert http2(server).fetch("/").body == b"well"
+    assert seen.values[:2] == [[], [("handshake", False)]]
+
+    class Turning:
+        conn = SimpleNamespace(outgoing=None, buffer=b"")
+        phases = iter([Phase.BUSY, Phase.READY])
+        phase = property(lambda self: next(self.phases))
+
+    line: Any = Turning()
+    assert HTTPLine.at(line) == "serving"
 
 
 def test_many_at_once(serve_http2: Serve, http2: Connect) -> None:

@@ -320,6 +320,36 @@ def test_what_is_handed_over_while_it_stops(serve: Serve, connect: Connect) -> N
     assert not stopping.is_alive()
 
 
+def test_a_server_is_not_drained_while_a_connection_is_on_its_way_to_a_loop(
+    serve: Serve, connect: Connect, both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a thread and the loop it is in nobody's list, and the loop has nothing to do."""
+    server = serve(both.sync, asgi_app=both.asgi, graceful_timeout=5)
+    assert server._pool is not None
+    assert server._worker is not None
+    poller, adopt = server._worker.poller, server._pool.adopt
+    on_its_way, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> None:
+        on_its_way.set()
+        assert go_on.wait(10)
+        adopt(*arguments)
+
+    monkeypatch.setattr(server._pool, "adopt", slow)
+    client = connect(server)
+    client.send(post("/async", b"1"))
+    assert on_its_way.wait(10)
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    until(lambda: poller._deaf)
+    poller._look_whether_drained()
+    assert not poller.drained.is_set()
+    go_on.set()
+    assert client.answer().body == b"async 1"
+    stopping.join(10)
+    assert not stopping.is_alive()
+
+
 def test_adopted_connections_count(serve: Serve, connect: Connect, both: Both) -> None:
     """`limit_connections` is for all there are, and a place is free again soon after a close."""
     server = serve(both.sync, asgi_app=both.asgi, limit_connections=3, threads=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -281,13 +283,13 @@ def test_without_a_collector_no_record_is_made(
 ) -> None:
     made: list[object] = []
 
-    class Spy(exchange.Record):
+    class Spy(exchange.ResponseCompleted):
         def __init__(self, *arguments: Any) -> None:
             made.append(arguments)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(exchange, "Record", Spy)
-    monkeypatch.setattr(endings, "Record", Spy)
+    monkeypatch.setattr(exchange, "ResponseCompleted", Spy)
+    monkeypatch.setattr(endings, "ResponseCompleted", Spy)
     server = serve(App())
     client = connect(server)
     assert client.get().status == 201
@@ -297,10 +299,47 @@ def test_without_a_collector_no_record_is_made(
     assert made == []
 
 
+def test_what_nobody_looks_at_is_not_made(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(exchange, "RequestStarted", never)
+    monkeypatch.setattr(exchange, "RequestWaited", never)
+    recorder, other = Recorder(), Recorder()
+    recorder.event_types = other.event_types = (ResponseCompleted,)  # type: ignore[attr-defined]
+    client = connect(serve(App(), lifecycle_collector=Collectors(recorder, other)))
+    assert client.get().status == 201
+    assert len(recorder.until(ResponseCompleted)) == len(other.until(ResponseCompleted))
+    assert RequestStarted not in recorder.kinds
+
+
+@pytest.mark.parametrize("what", ["HEAD", "/204 No Content", "/304"])
+def test_a_body_that_is_not_sent_is_not_counted(serve: Serve, connect: Connect, what: str) -> None:
+    def app(request: Request) -> Response:
+        status = request.path[1:].replace("%20", " ")
+        return Response(int(status) if status.isdigit() else status or 200, [], b"hello")
+
+    app.loopless_interface = "sync"  # type: ignore[attr-defined]
+    recorder = Recorder()
+    client = connect(serve(app, lifecycle_collector=recorder))
+    if what == "HEAD":
+        client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    else:
+        client.send(b"GET %b HTTP/1.1\r\nHost: x\r\n" % what.replace(" ", "%20").encode())
+        client.send(b"Connection: close\r\n\r\n")
+    recorder.until_closed()
+    (answer,) = recorder.of(ResponseCompleted)
+    assert (answer.status, answer.body_bytes) == (int(what[1:4]) if what[0] == "/" else 200, 0)
+
+
 async def asgi(scope: Any, receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
+    size = 32 * 1024 * 1024 if scope["path"] == "/large" else 5
+    await asyncio.sleep(0)
     await send({"type": "http.response.start", "status": 201})
-    await send({"type": "http.response.body"})
+    await send({"type": "http.response.body", "body": bytes(size)})
 
 
 @pytest.mark.parametrize("served", [App(), asgi], ids=["threads", "loop"])
@@ -309,14 +348,20 @@ def test_a_collector_that_raises_costs_a_connection_and_no_thread(
 ) -> None:
     class Broken:
         def record(self, event: LifecycleEvent) -> None:
-            if isinstance(event, RequestStarted) and event.request.path == "/bad":
+            kind = {"/bad": RequestStarted, "/large": ResponseCompleted}
+            request = getattr(event, "request", None)
+            if request is not None and type(event) is kind.get(request.path):
                 raise ValueError("a broken collector")
 
     server = serve(served, threads=1, lifecycle_collector=Broken())
-    for _ in range(3):
-        bad = connect(server)
-        bad.send(b"GET /bad HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        bad.rest()
+    good = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    # at once, behind another request, and when the kernel has all of a large answer
+    for before, path in ((b"", b"/bad"), (good, b"/bad"), (b"", b"/large")):
+        client = connect(server)
+        client.send(before + b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
+        with contextlib.suppress(ConnectionResetError):
+            while client.sock.recv(2**20):
+                pass
         assert connect(server).get().status == 201
 
 

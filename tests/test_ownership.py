@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from loopless import (
 )
 from loopless.worker import pollers
 from loopless.worker.connection import WAITING, Connection, State
+from loopless.worker.errand import Errand
 from loopless.worker.errors import ClientDisconnected
 from loopless.worker.listener import BindAddress, Listener, open_socket
 from loopless.worker.listener import connect as connection_on
@@ -306,6 +308,34 @@ def test_a_closed_poller_takes_nothing(epoll: EpollPoller) -> None:
         with pytest.raises(ClientDisconnected, match="stopped"):
             epoll.park(connection, 0.0)
         connection.close()
+
+
+class Dropped(Errand):
+    """An errand that only notes what becomes of it."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    def run(self, worker: SyncWorker) -> None:
+        raise AssertionError("nobody serves")
+
+    def drop(self) -> None:
+        self.dropped += 1
+
+
+def test_an_errand_that_meets_the_end_is_dropped(epoll: EpollPoller) -> None:
+    """When a poller is closed between the look and the giving, too."""
+
+    class Late(deque[Errand]):
+        def append(self, errand: Errand) -> None:
+            epoll.close()
+            super().append(errand)
+
+    errands = [Dropped(), Dropped()]
+    epoll._errands = Late()
+    for errand in errands:
+        epoll.post(errand)
+    assert [errand.dropped for errand in errands] == [1, 1]
 
 
 class Reused(dict[int, Connection]):

@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 
 from loopless import FileBody, Request, Response, ThreadedServer
+from loopless.worker.http2.outbox import Outbox
+from loopless.worker.outgoing import read_some
+from loopless.worker.streaming import blocks_of
 
 from .recorder import Recorder
 from .wire_client import Answer, Client
@@ -575,6 +578,19 @@ def test_pipelined_behind_a_large_answer(serve: Serve, connect: Connect) -> None
     client.send(b"".join(GET.replace(b"/ ", b"/%d " % number) for number in range(3)))
     for number in range(3):
         assert client.answer().body == _LARGE + b"/%d" % number
+
+
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="the system reads from positions only")
+def test_the_position_of_a_file_stays_the_applications(file: Path) -> None:
+    """Which may read it at the same time, and has it open in other answers too."""
+    with file.open("rb") as opened:
+        outbox = Outbox()
+        outbox.put_file(FileBody(os.dup(opened.fileno()), 10, 5))
+        assert outbox.take(99) == _LARGE[10:15]
+        pushed = Response(200, (), FileBody(os.dup(opened.fileno()), 20, MIB))
+        assert b"".join(blocks_of(pushed)) == _LARGE[20 : 20 + MIB]
+        assert read_some(FileBody(opened.fileno(), 30, 5), 5) == _LARGE[30:35]
+        assert os.lseek(opened.fileno(), 0, os.SEEK_CUR) == 0
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 
 from loopless import ThreadedServer
 from loopless.worker import Bind, Server, ServerConfig
+from loopless.worker.bound import BoundSocket, BoundUnixSocket, turn_away
 from loopless.worker.connection import State
 from loopless.worker.listener import Listener, open_socket, parse_bind
 from loopless.worker.readiness import has_room
@@ -228,6 +229,21 @@ def test_nobody_comes_between_the_last_look_at_the_backlog_and_the_end(
         sock, name = server._sockets[0], server.addresses[0]
         assert comes_in(sock.family, name)
     assert came == [False]
+
+
+@pytest.mark.parametrize("kind", [BoundSocket, BoundUnixSocket])
+def test_a_listener_that_another_loop_closes_while_it_turns_away(
+    kind: type[BoundSocket], tmp_path: Path
+) -> None:
+    class ClosedMeanwhile(kind):  # type: ignore[valid-type, misc]
+        def getsockname(self) -> Any:
+            socket.socket.close(self)
+            return super().getsockname()
+
+    unix = kind is BoundUnixSocket
+    sock = ClosedMeanwhile(socket.AF_UNIX if unix else socket.AF_INET)
+    sock.bind(str(tmp_path / "s") if unix else ("127.0.0.1", 0))
+    turn_away([sock])
 
 
 @tcp_and_unix

@@ -88,6 +88,16 @@ def pair() -> Iterator[Pair]:
 FRAMES = [frame(b""), frame(b"x" * 5), frame(b"y" * 300), frame(b"z" * 70_000), frame(b"", 0x89)]
 
 
+def test_one_that_its_thread_has_closed_meanwhile_is_left_alone() -> None:
+    class Encrypted(socket.socket):  # for which nothing is sent before there is room
+        def unwrap(self) -> None: ...
+
+    with Encrypted() as sock:
+        hijacked = HijackedWebSocket(sock, b"")
+        hijacked._frames.follow(memoryview(HANDSHAKE))
+    assert hijacked.part()
+
+
 @pytest.mark.parametrize("step", [1, 3, 7, 100, 1000, 10**6])
 def test_the_close_frame_stands_between_frames(step: int) -> None:
     """However the application cuts up what it sends, and wherever it is when the server stops."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -16,10 +17,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .lifecycle import LifecycleEvent, ResponseCompleted
-from .log_format import LineOf, compile_format, fitted
+from .log_format import compile_format, fitted
 from .log_target import Target, open_target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .settings import Log
 
 log = logging.getLogger("loopless")
@@ -41,17 +44,22 @@ class AccessLog:
     log must not be what an answer waits for.
     """
 
-    def __init__(self, target: Target, line_of: LineOf) -> None:
+    event_types = (ResponseCompleted,)
+
+    def __init__(self, target: Target, text: str) -> None:
         self._target = target
-        self._line_of = line_of
-        self._longest = target.longest - 1
+        self._format = text
+        self._local = threading.local()
+        # without its end; 0 for any length
+        self._longest = max(target.longest - 1, 0)
         self._lines: deque[str] = deque()
         #: The thread looks by itself, so that nobody need wake it.
         self._awake = False
         self._alarm = threading.Event()
         self._hurry = threading.Event()
         self._closing = False
-        self._writing = threading.Lock()  # guards the target
+        self._writing = threading.Lock()  # guards the target, and whether it is closed
+        self._closed = False
         self._losing = threading.Lock()  # guards what follows
         #: Lines that were not written.
         self.lost = 0
@@ -65,36 +73,47 @@ class AccessLog:
     @classmethod
     def open(cls, settings: Log) -> AccessLog:
         """As `settings` say. Raises `ConfigError` for a format or a place that cannot be used."""
-        line_of = compile_format(settings.format)
-        return cls(open_target(settings.access_log), line_of)
+        compile_format(settings.format)
+        return cls(open_target(settings.access_log), settings.format)
 
     # ---- Any thread -----------------------------------------------------------------------
 
     def record(self, event: LifecycleEvent) -> None:
-        if type(event) is not ResponseCompleted:
-            return
-        line = self._line_of(event)
-        if 0 < self._longest < len(line):
-            line = fitted(self._line_of, event, self._longest)
-        lines = self._lines
-        if len(lines) >= _MOST_WAITING or self._closing:
-            self._lose(1)
-            return
-        lines.append(line)
-        if not self._awake:
-            self._awake = True
-            self._alarm.set()
-        elif len(lines) >= _MOST_WAITING // 2:
-            self._hurry.set()
+        if isinstance(event, ResponseCompleted):
+            take = getattr(self._local, "take", None)
+            if take is None:
+                take = self._local.take = self.for_thread()
+            take(event)
+
+    def for_thread(self) -> Callable[[ResponseCompleted], None]:
+        """See `lifecycle.for_thread`; what a format remembers is one thread's."""
+        line_of = compile_format(self._format)
+        lines, longest = self._lines, self._longest or math.inf
+
+        def take(event: ResponseCompleted) -> None:
+            line = line_of(event)
+            if len(line) > longest:
+                line = fitted(line_of, event, self._longest)
+            waiting = len(lines)
+            if waiting >= _MOST_WAITING or self._closing:
+                self._lose(1)
+                return
+            lines.append(line)
+            if not self._awake:
+                self._awake = True
+                self._alarm.set()
+            elif waiting >= _MOST_WAITING // 2:
+                self._hurry.set()
+
+        return take
 
     def flush(self) -> None:
         """Write what waits."""
         with self._writing:
             # before the lines are taken: whoever comes later wakes the thread
             self._awake = False
-            lines = []
-            while self._lines:
-                lines.append(self._lines.popleft())
+            # no more than there are now: without a GIL they may come as fast as they are taken
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if not lines:
                 return
             lost = self._target.write(lines)
@@ -109,7 +128,8 @@ class AccessLog:
         self.flush()
         try:
             with self._writing:
-                self._target.reopen()
+                if not self._closed:
+                    self._target.reopen()
         except OSError as error:
             log.error("The access log cannot be opened again: %s", error)
         self._next_report = 0.0
@@ -129,7 +149,9 @@ class AccessLog:
             return
         self._next_report = 0.0
         self._report(self._target.trouble)
-        self._target.close()
+        with self._writing:
+            self._closed = True
+            self._target.close()
 
     # ---- Inside ---------------------------------------------------------------------------
 

@@ -55,15 +55,16 @@ class BoundSocket(socket.socket):
 
     def turn_away(self) -> bool:
         """Let no connection begin. Whether some may have begun and not be in the backlog yet."""
-        if sys.platform != "linux" or self.fileno() < 0:
+        if sys.platform != "linux":
             return False
         try:
+            host = str(self.getsockname()[0])
             self.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
             if self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
                 self._drop_newcomers()
-        except OSError:  # before Linux 5.7 only root may; and there are sandboxes
+        except OSError:
+            # closed, by another loop just now; before Linux 5.7 only root may; and in sandboxes
             return False
-        host = str(self.getsockname()[0])
         return not (host.startswith("127.") or host == "::1")
 
     def _drop_newcomers(self) -> None:
@@ -78,11 +79,11 @@ class BoundUnixSocket(BoundSocket):
     _removed = False
 
     def turn_away(self) -> bool:
-        path = self.getsockname() if self.fileno() >= 0 and not self._removed else ""
-        # while it listens nobody else takes the path
-        if path and isinstance(path, str):
-            self._removed = True
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # closed, by another loop just now; or it has no file
+            path = "" if self._removed else self.getsockname()
+            # while it listens nobody else takes the path
+            if path and isinstance(path, str):
+                self._removed = True
                 os.unlink(path)
         return False
 

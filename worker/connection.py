@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import socket
 import struct
-import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, final
 
 from .errors import ClientDisconnected
-from .lifecycle import ResponseCompleted
 from .messages import Address
 
 if TYPE_CHECKING:
     from .body import BodyReceiver
     from .hijack import HijackedSocket
+    from .lifecycle import ResponseCompleted
     from .messages import HeaderList, Request, RequestReceived, Response
     from .outgoing import Outgoing
     from .proxies import Origin
@@ -73,9 +72,6 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
 }
 
-# The constructor of a named tuple, without the Python function around it.
-_new = tuple.__new__
-
 # Until a thread serves the connection, and lends it its own.
 _NO_NOTES: dict[Any, Any] = {}
 
@@ -89,27 +85,6 @@ FOR_OUTPUT = frozenset({State.WRITING, State.YIELDED})
 # `struct tcp_info` of Linux, as far as it is looked at.
 _TCP_INFO = 56
 _LAST_DATA_RECEIVED = 52
-
-
-class Record:
-    """What is known of an answer before it is out; see `lifecycle.ResponseCompleted`."""
-
-    __slots__ = ("body_bytes", "received", "request", "request_id", "started", "status")
-
-    def __init__(self, request: Request | None, started: float) -> None:
-        self.request = request
-        self.started = started
-        self.request_id = ""
-        self.status = 0
-        self.body_bytes = 0
-        self.received = 0
-
-    def completed(self, conn: Connection, *, complete: bool) -> ResponseCompleted:
-        """What a collector is told when the answer is out on `conn`, or given up."""
-        seconds = time.monotonic() - self.started
-        sent, received, request_id = self.body_bytes, self.received, self.request_id
-        facts = (self.request, conn.client, self.status, sent, seconds, complete)
-        return _new(ResponseCompleted, (*facts, received, request_id, conn.peer))
 
 
 class IllegalTransition(RuntimeError):
@@ -204,8 +179,9 @@ class Connection:
     body: BodyReceiver | None
     #: What the kernel has not taken of an answer.
     outgoing: Outgoing | None
-    #: Nothing has happened to the answer that is under way but that it was sent.
-    usual: bool
+    #: Nothing has happened to the answer that is under way but that it was sent; None where that
+    #: is so, and a collector is to be told.
+    usual: bool | None
     #: Whether the connection may carry another request after this answer.
     persistent: bool
     #: The thread that runs the request, for what the application asks of it.
@@ -216,7 +192,7 @@ class Connection:
     #: Of the request under way, where requests have ids.
     request_id: str
     #: What a lifecycle collector will be told when the answer is out; else None.
-    record: Record | None
+    record: ResponseCompleted | None
 
     def __init__(
         self,

@@ -195,6 +195,7 @@ class Crew:
     def _live(self, worker: SyncWorker, *, permanent: bool = False) -> None:
         """The life of a thread."""
         queued = isinstance(self.poller, QueuePoller)
+        worker.settle_in()
         take_turn = worker._run_from_queue if queued else worker._run_accept_loop
         try:
             while self.rota.take_turn(worker, permanent=permanent):

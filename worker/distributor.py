@@ -98,10 +98,10 @@ class QueuePoller(Poller):
         self._tell()
 
     def post(self, errand: Errand) -> None:
-        if self._closing:
-            errand.drop()
-        else:
+        if not self._closing:
             self.conn_queue.put((self._woken, errand))
+        if self._closing:  # perhaps since `close` has looked; twice does no harm
+            errand.drop()
 
     def release(self, connection: Connection) -> None:
         """Nothing to do: a connection that is handed out is not in the selector."""

@@ -7,16 +7,23 @@ its state may be looked at.
 
 from __future__ import annotations
 
+import http
 import logging
 import socket
 import time
 from typing import TYPE_CHECKING, cast
 
 from . import preface
-from .connection import Connection, Record, State
+from .connection import Connection, State
 from .errors import ClientDisconnected, PlainRequest
-from .lifecycle import ClientGone, ConnectionClosed, ConnectionOpened, Refused
-from .messages import FileBody, Response
+from .lifecycle import (
+    ClientGone,
+    ConnectionClosed,
+    ConnectionOpened,
+    Refused,
+    ResponseCompleted,
+)
+from .messages import FileBody, RequestReceived, Response
 from .readiness import has_input
 from .wrong_port import WITHOUT_TLS
 
@@ -29,6 +36,17 @@ log = logging.getLogger("loopless")
 # What is read of a lingering connection in one turn.
 _RECEIVES_A_TURN = 16
 _RECEIVED_AT_ONCE = 65536
+
+# The codes of the usual answers with a body, however they are written: to read a number out of a
+# text takes several times as long.
+_WITH_BODY: dict[int | str, int] = {
+    written: int(status)
+    for status in http.HTTPStatus
+    if status not in (204, 304)
+    for written in (int(status), f"{int(status)} {status.phrase}")
+}
+# Where `RequestReceived.plain` is; HEAD is not.
+_PLAIN = RequestReceived._fields.index("plain")
 
 
 # ---- Waiting -------------------------------------------------------------------------------
@@ -276,7 +294,7 @@ def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: s
     """
     conn.represent_itself()
     if worker.collector is not None:
-        conn.record = Record(None, time.monotonic())
+        conn.record = ResponseCompleted(None, time.monotonic())
         _refused(worker, conn, str(status))
     headers = [("Content-Type", "text/plain; charset=utf-8")]
     response = Response(status, headers, message.encode("latin-1", "replace") + b"\n")
@@ -286,18 +304,24 @@ def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: s
     try:
         conn.persistent = worker.writer.answer(conn, None, response, False)
         if conn.record is not None:
-            note_answer(conn, response)
+            note_answer(conn, None, response)
     except ClientDisconnected as error:
         close(worker, conn, str(error))
 
 
-def note_answer(conn: Connection, response: Response) -> None:
-    """Remember for the collector what is being sent."""
+def note_answer(conn: Connection, head: RequestReceived | None, response: Response) -> None:
+    """Remember for the collector what is being sent as the answer to `head`."""
     record = conn.record
     assert record is not None
-    record.status = code = response.code
     record.body_bytes = 0
-    if code in (204, 304) or (record.request is not None and record.request.method == "HEAD"):
+    code = _WITH_BODY.get(response.status)
+    if code is None:
+        code = response.code
+        if code in (204, 304):
+            record.status = code
+            return
+    record.status = code
+    if head is not None and not head[_PLAIN] and head.method == "HEAD":
         return
     body = response.body
     if isinstance(body, bytes):
@@ -312,7 +336,7 @@ def completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:
     """Tell the collector that the answer under way is out, or given up."""
     record, conn.record = conn.record, None
     if record is not None and worker.collector is not None:
-        worker.collector.record(record.completed(conn, complete=complete))
+        worker.collector.record(record.end(conn.client, conn.peer, complete))
 
 
 # ---- Closing -------------------------------------------------------------------------------

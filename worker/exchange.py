@@ -20,9 +20,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 from . import endings, failures, forked, streaming
-from .connection import Connection, Record, State
+from .connection import Connection, State
 from .errors import NeedsAsyncError, ProtocolError
-from .lifecycle import RequestStarted
+from .lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
 from .messages import FileBody, Request, RequestReceived, Response
 from .request_id import enter
 from .steering import _classify_request
@@ -36,6 +36,7 @@ log = logging.getLogger("loopless")
 _PLAIN = RequestReceived._fields.index("plain")
 # The constructor of a named tuple, without the Python function around it.
 _new = tuple.__new__
+_monotonic = time.monotonic
 
 
 def exchange(
@@ -57,7 +58,7 @@ def exchange(
         if not head[_PLAIN]:
             conn.persistent = persistent = _steer(worker, head) and persistent
         if worker.watched:
-            request = _watch(worker, conn, request)
+            request = _watch(worker, conn, request, body)
         response = worker.sync_app(request)
         if worker.poller.draining:
             conn.persistent = persistent = False
@@ -66,6 +67,11 @@ def exchange(
         else:
             content, close = response[2:4]  # unpacks faster than the named tuple
             if type(content) is bytes and conn.usual:
+                conn.persistent = persistent = worker.writer.answer(
+                    conn, head, response, persistent
+                )
+            elif type(content) is bytes and conn.usual is None:
+                endings.note_answer(conn, head, response)
                 conn.persistent = persistent = worker.writer.answer(
                     conn, head, response, persistent
                 )
@@ -104,6 +110,13 @@ def _settled(
     worker: SyncWorker, conn: Connection, request: Request, response: Response | None
 ) -> bool:
     """The end of an exchange that is not the usual one. Whether `conn` can go on at once."""
+    if conn.usual is None:
+        # the short way, where somebody is to be told
+        record, conn.record = conn.record, None
+        assert record is not None
+        worker.completed(record.end(conn.client, conn.peer, True))
+        if conn.persistent:
+            return True
     if worker.poller.forked:
         forked.leave(None)
     if conn.state is State.ADOPTED:
@@ -126,6 +139,7 @@ def _adopted(
     assert worker.async_pool is not None
     conn.worker = worker  # the way back
     answer = () if response is None else (response,)
+    worker.poller.hand_over(conn)
     try:
         worker.async_pool.adopt(conn, request, worker.lifespan_state, *answer)
     except BaseException:
@@ -133,6 +147,8 @@ def _adopted(
         if response is not None and response.close is not None:
             close_response(response.close)
         raise
+    finally:
+        worker.poller.handed_over()
     worker.handed_off = True
 
 
@@ -161,7 +177,7 @@ def _respond(worker: SyncWorker, conn: Connection, request: Request, response: R
     conn.usual = False
     if conn.record is not None:
         with contextlib.suppress(ValueError, TypeError):  # the writer says what is wrong with it
-            endings.note_answer(conn, response)
+            endings.note_answer(conn, request.head, response)
     if conn.hijacked is not None:
         if isinstance(response.body, FileBody):
             os.close(response.body.fd)
@@ -171,21 +187,29 @@ def _respond(worker: SyncWorker, conn: Connection, request: Request, response: R
         streaming.stream_body(worker, conn, request, response)
 
 
-def _watch(worker: SyncWorker, conn: Connection, request: Request) -> Request:
+def _watch(
+    worker: SyncWorker, conn: Connection, request: Request, body: bytes | BinaryIO
+) -> Request:
     """Give the request its id, and tell the collector of it; the request with its id."""
     if worker.request_ids is not None:
-        head, body, _ = request
-        request = _new(Request, (worker.request_ids.give(conn, head), body, conn))
+        head = worker.request_ids.give(conn, request.head)
+        request = _new(Request, (head, body, conn))
         enter(conn.request_id)
-    if worker.collector is None:
+    collector = worker.collector
+    if collector is None:
         return request
-    conn.usual = False
-    conn.record = record = Record(request, time.monotonic())
-    if request.body:
-        body = request.body
+    conn.usual = None
+    conn.record = record = ResponseCompleted(request, _monotonic())
+    if body:
         record.received = len(body) if isinstance(body, bytes) else _size(body)
-    record.request_id = conn.request_id
-    worker.collector.record(RequestStarted(request))
+    if conn.request_id:
+        record.request_id = conn.request_id
+    if worker.announcing:
+        collector.record(RequestStarted(request))
+    if worker.sampling and worker.served % SAMPLED == 1:
+        waited = conn.waited()
+        if waited is not None:
+            collector.record(RequestWaited(request, waited))
     return request
 
 

@@ -66,7 +66,7 @@ def _answer_failure(
         endings.client_gone(worker, conn, str(gone))
         return
     if conn.record is not None:
-        endings.note_answer(conn, answer)
+        endings.note_answer(conn, request.head, answer)
 
 
 def failed(request: Request, error: BaseException) -> Response:
@@ -92,7 +92,6 @@ def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) 
         conn.sock.setblocking(False)
         conn.blocking = False
     conn.become(State.ADOPTED)
-    worker.poller.hand_over(conn)
 
 
 def _in_main_thread() -> bool:

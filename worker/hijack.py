@@ -145,7 +145,7 @@ class HijackedWebSocket(HijackedSocket):
                 self._send_at_once(_GOING_AWAY)
         except BlockingIOError:
             return
-        except OSError:  # the client was quicker
+        except (OSError, ValueError):  # the client was quicker, or its thread, which has closed it
             pass
         self._said = True
 

@@ -89,7 +89,7 @@ def find_identity(settings: Processes) -> Identity | None:
     number = _number(settings.user)
     try:
         entry = pwd.getpwnam(settings.user) if number < 0 else pwd.getpwuid(number)
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError for a NUL, which no name has
         if number < 0:
             raise ConfigError(
                 f"user: there is no user {settings.user}; see getent passwd"
@@ -108,7 +108,7 @@ def _group(text: str) -> int:
     number = _number(text)
     try:
         return grp.getgrnam(text).gr_gid if number < 0 else number
-    except KeyError:
+    except (KeyError, ValueError):
         raise ConfigError(f"group: there is no group {text}; see getent group") from None
 
 

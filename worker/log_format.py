@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import time
@@ -16,14 +17,22 @@ from .settings import ConfigError
 COMMON = '%h %l %u %t "%r" %>s %b'
 COMBINED = COMMON + ' "%{Referer}i" "%{User-Agent}i"'
 
-#: From an event to its line, without the line's end. ASCII, and printable.
+#: From an event to its line, without the line's end. ASCII, and printable. Used by one thread.
 LineOf = Callable[[ResponseCompleted], str]
 
 _DIRECTIVE = re.compile(r"%(?:>?([A-Za-z%])|\{([^}]+)\}([A-Za-z]))")
 # What would end a line or a quoted field early; anything not printable, as Apache escapes it.
 _UNSAFE = re.compile(r'["\\]|[^\x20-\x7e]')
+# What has an escape of its own, as in C.
+_NAMED = {'"': '\\"', "\\": "\\\\"} | {
+    character: f"\\{name}" for character, name in zip("\t\n\v\f\r", "tnvfr", strict=True)
+}
 # To how many characters the fields of a line that is too long are cut, one after the other.
 _CUTS = (1024, 512, 256, 128, 64, 32, 16)
+
+# Of texts that are not written anew each time.
+_LONGEST_KNOWN = 256
+_MOST_KNOWN = 1024
 
 _Field = Callable[[ResponseCompleted], str]
 
@@ -36,18 +45,32 @@ def _escape(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     character = match[0]
-    return (
-        "\\" + character
-        if character in '"\\'
-        else "".join(f"\\x{octet:02x}" for octet in character.encode("latin-1", "replace"))
+    return _NAMED.get(character) or "".join(
+        f"\\x{octet:02x}" for octet in character.encode("latin-1", "replace")
     )
+
+
+class _Known(dict[str, str]):
+    """Texts as `spell` writes them, kept: the same clients come again and again. Bounded."""
+
+    def __init__(self, spell: Callable[[str], str]) -> None:
+        super().__init__()
+        self._spell = spell
+
+    def __missing__(self, text: str) -> str:
+        spelled = self._spell(text)
+        if len(text) <= _LONGEST_KNOWN:
+            if len(self) >= _MOST_KNOWN:
+                self.clear()
+            self[text] = spelled
+        return spelled
 
 
 # ---- Times ---------------------------------------------------------------------------------
 
 
 class _Clock:
-    """Seconds since the epoch as text, made once a second. Any thread may call it."""
+    """Seconds since the epoch as text, made once a second."""
 
     def __init__(self, spell: Callable[[int], str]) -> None:
         self._spell = spell
@@ -82,13 +105,29 @@ def received_at(event: ResponseCompleted) -> float:
 
 
 def _time_field(text: str) -> _Field:
-    """`%{TEXT}t`: as `strftime` has it, or one of Apache's words."""
-    scales = {"sec": 1, "msec": 1e3, "usec": 1e6}
-    if text in scales:
-        scale = scales[text]
-        return lambda event: str(int(received_at(event) * scale))
+    """`%{TEXT}t`: as `strftime` has it, or one of Apache's words; of the end after `end:`."""
+    side, colon, rest = text.partition(":")
+    at: Callable[[ResponseCompleted], float] = received_at
+    if colon and side in ("begin", "end"):
+        text = rest
+        if side == "end":
+            at = _answered_at
+    scales = {"sec": 1, "msec": 1000, "usec": 1000000}
+    name, fraction = text.removesuffix("_frac"), text.endswith("_frac")
+    if name in scales:
+        scale = scales[name]
+        if not fraction:
+            return lambda event: str(int(at(event) * scale))
+        if scale > 1:
+            return lambda event: f"{int(at(event) % 1 * scale):0{len(str(scale)) - 1}}"
     clock = _Clock(lambda second: _escape(time.strftime(text, time.localtime(second))))
-    return lambda event: clock(received_at(event))
+    return lambda event: clock(at(event))
+
+
+def _answered_at(event: ResponseCompleted) -> float:
+    """Now: a line is made when the answer is out."""
+    del event
+    return time.time()
 
 
 # ---- Fields --------------------------------------------------------------------------------
@@ -207,19 +246,20 @@ def _directive(match: re.Match[str], known: dict[str, _Field]) -> _Field:
 def _apache_format(*, combined: bool) -> LineOf:
     """`COMMON` or `COMBINED`, as `compile_format` would make it, in less time."""
     clock = _Clock(_apache_time)
+    known = _Known(lambda text: _escape(text) or "-")
 
     def line(event: ResponseCompleted) -> str:
-        request, client, status, size, seconds = event[:5]
-        at = clock(time.time() - seconds)
+        request, status, size = event.request, event.status, event.body_bytes
+        at = clock(time.time() - event.seconds)
         asked, referer, agent = "-", "-", "-"
         if request is not None:
             method, target, _, _, version, _, variables = request[0][:7]
             asked = _escape(f"{method} {target} HTTP/{version}")
             if combined:
                 get = variables.get
-                referer = _escape(get("HTTP_REFERER", "")) or "-"
-                agent = _escape(get("HTTP_USER_AGENT", "")) or "-"
-        text = f'{client[0] or "-"} - - {at} "{asked}" {status or "-"} {size or "-"}'
+                referer = known[get("HTTP_REFERER", "")]
+                agent = known[get("HTTP_USER_AGENT", "")]
+        text = f'{event.client[0] or "-"} - - {at} "{asked}" {status or "-"} {size or "-"}'
         return f'{text} "{referer}" "{agent}"' if combined else text
 
     return line
@@ -227,10 +267,11 @@ def _apache_format(*, combined: bool) -> LineOf:
 
 def _json_format() -> LineOf:
     clock = _Clock(_iso_second)
+    known = _Known(_quoted)
 
     def line(event: ResponseCompleted) -> str:
-        request, client, status, size, seconds, complete, received, request_id, peer = event
-        at = time.time() - seconds
+        request = event.request
+        at = time.time() - event.seconds
         if request is None:
             asked = '"method": null, "target": null, "protocol": null'
             referer = agent = '""'
@@ -241,15 +282,15 @@ def _json_format() -> LineOf:
                 f', "protocol": "HTTP/{version}"'
             )
             get = variables.get
-            referer = _quoted(get("HTTP_REFERER", ""))
-            agent = _quoted(get("HTTP_USER_AGENT", ""))
+            referer = known[get("HTTP_REFERER", "")]
+            agent = known[get("HTTP_USER_AGENT", "")]
         return (
             f'{{"time": "{clock(at)}.{int(at % 1 * 1000):03}+00:00"'
-            f', "client": {_quoted(client[0])}, "peer": {_quoted(peer[0])}, {asked}'
-            f', "status": {status}, "bytes": {size}'
-            f', "received": {received}, "seconds": {seconds:.6f}'
-            f', "complete": {"true" if complete else "false"}, "referer": {referer}'
-            f', "user_agent": {agent}, "request_id": {_quoted(request_id)}}}'
+            f', "client": {known[event.client[0]]}, "peer": {known[event.peer[0]]}, {asked}'
+            f', "status": {event.status}, "bytes": {event.body_bytes}'
+            f', "received": {event.received}, "seconds": {event.seconds:.6f}'
+            f', "complete": {"true" if event.complete else "false"}, "referer": {referer}'
+            f', "user_agent": {agent}, "request_id": {_quoted(event.request_id)}}}'
         )
 
     return line
@@ -283,4 +324,6 @@ def _cut(event: ResponseCompleted, request: Request, size: int) -> ResponseCompl
         query=short(head.query),
         variables={name: short(value) for name, value in head.variables.items()},
     )
-    return event._replace(request=request._replace(head=head))
+    event = copy.copy(event)
+    event.request = request._replace(head=head)
+    return event

@@ -10,6 +10,7 @@ lines, and no more than the kernel writes as one.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -82,6 +83,8 @@ def open_target(text: str) -> Target:
     """What the setting `access_log` says. Raises `ConfigError` for what cannot be used."""
     try:
         if text == "-":
+            if sys.stdout is None:  # closed by who started this process
+                raise OSError(errno.EBADF, "standard output is closed")
             return FileTarget(os.dup(sys.stdout.fileno()))
         if (address := parse_syslog(text)) is not None:
             return _open_syslog(address)

@@ -117,6 +117,13 @@ class Outgoing:
 def _send_some(connection: Connection, file: FileBody, size: int) -> int:
     if not connection.encrypted and hasattr(os, "sendfile"):
         return os.sendfile(connection.fd, file.fd, file.offset, size)
-    os.lseek(file.fd, file.offset, os.SEEK_SET)
-    block = os.read(file.fd, min(size, 256 * 1024))
+    block = read_some(file, min(size, 256 * 1024))
     return connection.send(block) if block else 0
+
+
+def read_some(file: FileBody, size: int) -> bytes:
+    """The next octets of `file`. Its position is the application's: the descriptor is a copy."""
+    if hasattr(os, "pread"):
+        return os.pread(file.fd, size, file.offset)
+    os.lseek(file.fd, file.offset, os.SEEK_SET)
+    return os.read(file.fd, size)

@@ -50,7 +50,7 @@ ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
 class Poller(ABC):
     """What all pollers share: the parked connections, the open ones, the listeners.
 
-    `_parked`, `connections`, `_adopted` and `_accepting` are changed, and copied, by single
+    `_parked`, `connections`, `_adopted` and `_passing` are changed, and copied, by single
     operations on a dict and on sets, which are atomic on every CPython. `_lock` guards the pausing
     of the listeners, which is rare.
     """
@@ -71,8 +71,9 @@ class Poller(ABC):
         #: Those that the asyncio side has, and perhaps some that it has closed.
         self._adopted: set[Connection] = set()
         self._parked: dict[int, Connection] = {}
-        #: The threads between a connection in the backlog and one in `connections`.
-        self._accepting: set[int] = set()
+        #: The threads whose connection is in nobody's list just now: on its way from the backlog
+        #: into `connections`, or from there to the asyncio side.
+        self._passing: set[int] = set()
         self._next_sweep = time.monotonic() + SWEEP
         self._overdue: deque[Connection] = deque()
         self._paused = False
@@ -118,10 +119,19 @@ class Poller(ABC):
             self._resume()
 
     def hand_over(self, connection: Connection) -> None:
-        """`connection` is ADOPTED, and may come back; until it is closed it takes up a place."""
+        """`connection` is ADOPTED, and may come back; until it is closed it takes up a place.
+
+        The server is not drained before the calling thread has said `handed_over`.
+        """
+        self._passing.add(threading.get_ident())
         self.release(connection)
         self._adopted.add(connection)
         self.forget(connection)
+
+    def handed_over(self) -> None:
+        """The asyncio side knows of the connection, or never will."""
+        self._passing.discard(threading.get_ident())
+        self._look_whether_drained()
 
     def take_back(self, connection: Connection, now: float) -> None:
         """`park` for a connection that was handed over."""
@@ -217,8 +227,8 @@ class Poller(ABC):
 
     def _is_empty(self) -> bool:
         """Whether no connection is open, or about to come."""
-        # in this order: a thread is in `_accepting` until its connection is in `connections`
-        return self._deaf and not self._accepting and not self.connections
+        # in this order: a thread is in `_passing` until its connection is in `connections`
+        return self._deaf and not self._passing and not self.connections
 
     @abstractmethod
     def nudge_idle(self) -> None:
@@ -264,7 +274,7 @@ class Poller(ABC):
                 if self._is_full():
                     return self._evict_for(listener)
         thread = threading.get_ident()
-        self._accepting.add(thread)
+        self._passing.add(thread)
         try:
             connection = listener.accept()
             if connection is not None:
@@ -272,10 +282,9 @@ class Poller(ABC):
         except OSError as error:
             return self._make_room(str(error))
         finally:
-            self._accepting.discard(thread)
-        if connection is None:
+            self._passing.discard(thread)
             self._look_whether_drained()
-        elif self.takes_turns:
+        if connection is not None and self.takes_turns:
             self._stand_back(listener.fileno())
         return connection
 

@@ -56,11 +56,16 @@ class KernelPoller(Poller):
         self._register_listener(self._bell_fd)
 
     def post(self, errand: Errand) -> None:
-        if self._closed:
-            errand.drop()
+        self._errands.append(errand)
+        if self._closed:  # perhaps since `close` has looked
+            self._drop_errands()
         else:
-            self._errands.append(errand)
             self._ring()
+
+    def _drop_errands(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._errands.popleft().drop()
 
     def _ring(self) -> None:
         if self._bell is not None:
@@ -95,8 +100,7 @@ class KernelPoller(Poller):
         self._woken.close()
         for end in self._bell or ():
             end.close()
-        while self._errands:
-            self._errands.popleft().drop()
+        self._drop_errands()
         return self._surrender()
 
 

@@ -18,6 +18,7 @@ from .errors import ClientDisconnected, StreamLimitError
 from .hijack import HijackedSocket, HijackedWebSocket
 from .lifecycle import Refused, StreamClosed, StreamOpened
 from .messages import FileBody, Request, Response
+from .outgoing import read_some
 from .request_id import named
 from .response import StreamWriter
 
@@ -91,8 +92,8 @@ def blocks_of(response: Response) -> Iterator[bytes]:
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
     """A file behind what was pushed, whose framing the kernel does not know. The caller closes it:
     where no octet may follow, nobody asks for the first."""
-    os.lseek(file.fd, file.offset, os.SEEK_SET)
-    while file.count and (block := os.read(file.fd, min(file.count, 65536))):
+    while file.count and (block := read_some(file, min(file.count, 65536))):
+        file.offset += len(block)
         file.count -= len(block)
         yield block
 
@@ -142,7 +143,7 @@ def _send_blocks(
         empty = Response(response.status, response.headers, b"")
         conn.persistent = worker.writer.answer(conn, request.head, empty, conn.persistent)
         if conn.record is not None:
-            endings.note_answer(conn, empty)
+            endings.note_answer(conn, request.head, empty)
         return
     writer = _begin(worker, conn, request, response)
     if declared:
@@ -184,7 +185,7 @@ def _broken(
     failed = failures.failed(request, error)
     conn.persistent = worker.writer.answer(conn, request.head, failed, conn.persistent)
     if conn.record is not None:
-        endings.note_answer(conn, failed)
+        endings.note_answer(conn, request.head, failed)
 
 
 def _cut(

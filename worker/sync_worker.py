@@ -36,7 +36,14 @@ from .errors import ClientDisconnected, ProtocolError
 from .exchange import exchange, exchange_forwarded
 from .hiring import make_loops, make_threads
 from .http1 import RequestParser
-from .lifecycle import LifecycleCollector
+from .lifecycle import (
+    LifecycleCollector,
+    RequestStarted,
+    RequestWaited,
+    ResponseCompleted,
+    event_types_of,
+    for_thread,
+)
 from .listener import address_of, hosts_of
 from .messages import (
     ASGIApp,
@@ -161,6 +168,13 @@ class SyncWorker:
         )
         #: Something is to be done for a request before the application sees it.
         self.watched = self.collector is not None or self.request_ids is not None
+        looked_at = event_types_of(self.collector)
+        #: What the collector has for this worker's thread, where there is one; see `settle_in`.
+        self.completed: Callable[[ResponseCompleted], None]
+        if self.collector is not None:
+            self.completed = self.collector.record
+        self.announcing = RequestStarted in looked_at
+        self.sampling = RequestWaited in looked_at
         self._keep_alive = config.timeouts.keep_alive
         #: Whether a connection may stay open at all.
         self.persistent = self._keep_alive > 0
@@ -244,8 +258,9 @@ class SyncWorker:
         conn.worker = None
         try:
             self.poller.take_back(conn, now)
-        except (OSError, ClientDisconnected) as error:  # it was closed meanwhile
-            endings.close(self, conn, f"lost: {error}")
+        except (OSError, ClientDisconnected) as error:  # the server has ended meanwhile
+            if conn.state is not _CLOSED:  # `disband` may have seen it
+                endings.close(self, conn, f"lost: {error}")
         return True
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:
@@ -279,6 +294,11 @@ class SyncWorker:
         self._crew.disband(self)
 
     # ---- The crew -------------------------------------------------------------------------
+
+    def settle_in(self) -> None:
+        """Get what the calling thread needs, which is this worker's from now on."""
+        if self.collector is not None:
+            self.completed = for_thread(self.collector)
 
     def sibling(self) -> SyncWorker:
         """A worker for another thread, which shares this one's crew."""

@@ -80,7 +80,8 @@ class LoopCrew:
         self._lock = threading.Lock()  # guards what follows
         #: Connections may still be handed over, so that nothing ends before `shutdown`.
         self.held = False
-        self._open: set[int] = set()
+        #: How many loops accept from each listener, or will: by its id.
+        self._holders: dict[int, int] = {}
         self._waiting: list[tuple[Connection, Request, dict[str, Any]]] = []
         self._arrived: set[LoopWorker] = set()
         self._serving = False
@@ -97,7 +98,7 @@ class LoopCrew:
         listener = Listener(sock, self.config, None if plain else self._ssl_context)
         with self._lock:
             self._listeners.append(listener)
-            self._open.add(id(listener))
+            self._holders[id(listener)] = len(self.workers)
             serving = self._serving
         if serving:
             for worker in self.workers:
@@ -266,10 +267,7 @@ class LoopCrew:
             except OSError:  # reset meanwhile
                 sock.close()
                 continue
-            taker = self.least_busy(self.workers[0])
-            taker.coming.add(conn)
-            if not taker.call(taker.take, conn):
-                taker.coming.discard(conn)
+            if not self.least_busy(self.workers[0]).offer(conn):
                 conn.close()
 
     def every_second(self) -> None:
@@ -277,12 +275,12 @@ class LoopCrew:
         if self.shutdown_event.is_set() and not self.stopping:
             self._stop(self.config.timeouts.graceful)
 
-    def close_listener(self, listener: Listener) -> None:
-        """On a loop: `listener` is not accepted from any more; the first closes it."""
+    def let_go(self, listener: Listener) -> None:
+        """On a loop, once: it waits for `listener` no more. The last closes it, since whatever has
+        its descriptor next would be taken for it by a loop that still waits."""
         with self._lock:
-            mine = id(listener) in self._open
-            self._open.discard(id(listener))
-        if mine:
+            left = self._holders[id(listener)] = self._holders[id(listener)] - 1
+        if not left:
             listener.close()
 
     # ---- Stop -----------------------------------------------------------------------------
@@ -318,7 +316,7 @@ class LoopCrew:
             if thread is not threading.current_thread():
                 thread.join(max(until - time.monotonic(), 0.1))
         for listener in self._listeners:
-            self.close_listener(listener)
+            listener.close()
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""

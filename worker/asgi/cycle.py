@@ -336,7 +336,7 @@ class Cycle:
         if self._receivers:
             self.wake()
         if conn.record is not None:
-            endings.note_answer(conn, response)
+            endings.note_answer(conn, self.head, response)
         line.answered(self)
 
     async def _send_block(self, body: bytes, more: bool) -> None:

@@ -7,9 +7,8 @@ import math
 import time
 from typing import TYPE_CHECKING, cast
 
-from ..connection import Record
 from ..errors import ClientDisconnected, ProtocolError
-from ..lifecycle import RequestStarted
+from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
 from ..messages import Request, RequestReceived, Response
 from ..readiness import has_input
 from ..steering import _classify_request
@@ -87,9 +86,10 @@ class HTTPLine(RequestLine):
     def at(self) -> str:
         if self.conn.outgoing is not None:
             return "writing"
-        if self.phase is _READY:
+        phase = self.phase  # which may be another one the next time
+        if phase is _READY:
             return "head" if self.conn.buffer else "idle"
-        return _NAMES[self.phase]
+        return _NAMES[phase]
 
     def hears(self) -> bool:
         return self.reading and self.phase not in (Phase.SHAKING, Phase.PREFACE)
@@ -151,11 +151,18 @@ class HTTPLine(RequestLine):
         return self._headers.copy()
 
     def _started(self, head: RequestReceived) -> None:
-        assert self.worker.collector is not None
-        request = Request(head, b"", self.conn)
-        self.conn.record = record = Record(request, time.monotonic())
-        record.request_id = self.conn.request_id
-        self.worker.collector.record(RequestStarted(request))
+        worker, conn = self.worker, self.conn
+        assert worker.collector is not None
+        request = Request(head, b"", conn)
+        conn.record = record = ResponseCompleted(request, time.monotonic())
+        if conn.request_id:
+            record.request_id = conn.request_id
+        if worker.announcing:
+            worker.collector.record(RequestStarted(request))
+        if worker.sampling and worker.served % SAMPLED == 1:
+            waited = conn.waited()
+            if waited is not None:
+                worker.collector.record(RequestWaited(request, waited))
 
     def _steer(self, cycle: Cycle, head: RequestReceived) -> bool:
         """What is special about a request. Whether it goes to the application as HTTP."""
@@ -227,7 +234,7 @@ class HTTPLine(RequestLine):
         if not self.reading and not self.eof:
             self.resume_reading()
         if conn.buffer and not self._advancing:
-            worker.loop.call_soon(self.advance)
+            self.advance_soon()
 
     def _go_home(self, home: SyncWorker) -> None:
         """Let the threads have the next request."""
@@ -246,7 +253,7 @@ class HTTPLine(RequestLine):
         conn.represent_itself()
         self.refused(str(status))
         if conn.record is None and self.worker.collector is not None:
-            conn.record = Record(None, time.monotonic())
+            conn.record = ResponseCompleted(None, time.monotonic())
         self._last_answer(Response(status, [_TEXT], message.encode("latin-1", "replace") + b"\n"))
 
     def _last_answer(self, response: Response) -> None:
@@ -315,8 +322,7 @@ class HTTPLine(RequestLine):
         elif self.phase is _BODY:
             self._look_at_body(now)
         elif self.phase is _BUSY:
-            if not self.reading and not self.eof and gone(conn.fd):
-                self._end_of_input()
+            self._look_for_the_end()
         elif now >= self.deadline:
             self._overdue()
 
@@ -330,6 +336,15 @@ class HTTPLine(RequestLine):
             self.close("the rest of the request did not arrive in time")
         else:
             self._broken_body(ProtocolError(408, "The request did not arrive in time"))
+
+    def _look_for_the_end(self) -> None:
+        """Tell the application of a client that has left, where it is not read from. What that has
+        sent before is still read, and answered, in its turn."""
+        cycle = self.cycle
+        if cycle is None or cycle.disconnected or self.reading or self.eof:
+            return
+        if gone(self.conn.fd):
+            cycle.disconnect()
 
     def _overdue(self) -> None:
         if self.phase is Phase.PREFACE:

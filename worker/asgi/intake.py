@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from .cycle import Cycle
     from .websocket import Session
     from .worker import LoopWorker
-
-log = logging.getLogger("loopless")
 
 # Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
 _PLAIN = RequestReceived._fields.index("plain")
@@ -118,10 +115,8 @@ class RequestLine(Line):
                 self.eof = True
                 self.pause_reading()
                 self.advance()
-        except Exception:
-            # a bug of loopless, or of a collector: this connection pays, the loop goes on
-            log.exception("A connection was dropped for an internal error")
-            self.close("internal error")
+        except Exception as error:
+            self.broken(error)
 
     def _received_later(self, data: bytes) -> None:
         """Something came that is not the beginning of the next request."""
@@ -173,12 +168,22 @@ class RequestLine(Line):
                 if self.eof:
                     self._end_of_input()
             else:
-                self.worker.loop.call_soon(self.advance)
+                self.advance_soon()
                 return
         finally:
             self._advancing = False
         if self.eof and self.phase is _READY:
             self.close("closed by the client")
+
+    def advance_soon(self) -> None:
+        """The same, when others have had their turn."""
+        self.worker.loop.call_soon(self._advance_later)
+
+    def _advance_later(self) -> None:
+        try:
+            self.advance()
+        except Exception as error:
+            self.broken(error)
 
     def _next_head(self) -> RequestReceived | None:
         """The head that `conn.buffer` begins with, and takes it from there; None if not whole."""
@@ -229,6 +234,8 @@ class RequestLine(Line):
     def _received_body(self, data: bytes) -> None:
         cycle = self.cycle
         assert cycle is not None
+        if cycle.answered and not cycle.persistent:
+            return  # the last answer is on its way: nothing wrong behind it may cut that short
         incoming = cycle.incoming
         assert isinstance(incoming, BodyStream)
         try:

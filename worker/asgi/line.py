@@ -57,7 +57,6 @@ class Line:
         self._writing = False
         #: Whoever waits until everything is written.
         self._waiters: list[asyncio.Future[None]] = []
-        worker.lines.add(self)
 
     def at(self) -> str:
         """The name of the state it is in, for who counts; any thread may ask."""
@@ -191,6 +190,12 @@ class Line:
 
     def on_writable(self) -> None:
         """The loop calls it when there is room for what is waiting."""
+        try:
+            self._write_on()
+        except Exception as error:
+            self.broken(error)
+
+    def _write_on(self) -> None:
         outgoing = self.conn.outgoing
         if outgoing is None:  # TLS wanted to write in order to read
             self._stop_writing()
@@ -255,6 +260,11 @@ class Line:
         if collector is not None:
             collector.record(ConnectionClosed(self.conn.peer, reason, self.conn.requests))
 
+    def broken(self, error: Exception) -> None:
+        """A bug of loopless, or of a collector: this connection pays, the loop goes on."""
+        log.error("A connection was dropped for an internal error", exc_info=error)
+        self.close("internal error")
+
     def _release(self) -> None:
         """Let the loop forget the descriptor."""
         self.pause_reading()
@@ -266,7 +276,8 @@ class Line:
         """Tell the collector that the answer under way is out, or given up."""
         record, self.conn.record = self.conn.record, None
         if record is not None and self.worker.collector is not None:
-            self.worker.collector.record(record.completed(self.conn, complete=complete))
+            conn = self.conn
+            self.worker.collector.record(record.end(conn.client, conn.peer, complete))
 
     def refused(self, cause: str) -> None:
         """Tell the collector of a refusal; see `lifecycle.Refused`."""

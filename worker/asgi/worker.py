@@ -16,7 +16,13 @@ from ..config import ServerConfig
 from ..connection import Connection, State
 from ..errors import StartupError
 from ..http1 import RequestParser
-from ..lifecycle import ConnectionOpened, LifecycleCollector
+from ..lifecycle import (
+    ConnectionOpened,
+    LifecycleCollector,
+    RequestStarted,
+    RequestWaited,
+    event_types_of,
+)
 from ..proxies import Forwarding
 from ..readiness import has_input, in_error
 from ..request_id import request_ids, within
@@ -80,6 +86,8 @@ class LoopWorker:
         self.app = app
         self.config = config
         self.collector = collector
+        self.announcing = RequestStarted in event_types_of(collector)
+        self.sampling = RequestWaited in event_types_of(collector)
         #: Requests that were begun, and looks at the deadlines that were taken.
         self.served = 0
         self.sweeps = 0
@@ -111,6 +119,8 @@ class LoopWorker:
         self.draining = False
         #: While draining: when idle connections are closed, in the seconds of `time.monotonic`.
         self.idle_until = 0.0
+        #: Nothing is left, and nothing more is taken.
+        self._ending = False
         #: There is nothing to wait for but what is open.
         self._passing = False
         #: The calls that are left are being cancelled.
@@ -238,7 +248,7 @@ class LoopWorker:
     def listen(self, listener: Listener) -> None:
         """Accept from `listener`, which other loops may accept from too."""
         if self.draining:
-            listener.close()
+            self.crew.let_go(listener)
             return
         self._listeners[listener.fileno()] = listener
         self.loop.add_reader(listener.fileno(), self._accept, listener)
@@ -259,12 +269,18 @@ class LoopWorker:
             if conn is None:
                 return
             taker = self.crew.least_busy(self)
-            if taker is not self:
-                taker.coming.add(conn)
-                if taker.call(taker.take, conn):
-                    continue
-                taker.coming.discard(conn)
-            self.take(conn)
+            if taker is self or not taker.offer(conn):
+                self.take(conn)
+
+    def offer(self, conn: Connection) -> bool:
+        """Have this loop serve a connection that was accepted just now; False when it ends. Any
+        thread may call."""
+        self.coming.add(conn)
+        if not self._ending and self.call(self.take, conn):
+            return True
+        self.coming.discard(conn)
+        self.call(self._look_whether_empty)
+        return False
 
     def take(self, conn: Connection) -> None:
         """Serve a connection that was accepted just now."""
@@ -272,14 +288,22 @@ class LoopWorker:
         conn.become(State.ADOPTED)
         if self.collector is not None:
             self.collector.record(ConnectionOpened(conn.peer))
-        self._line(self, conn).start()
+        line = self._new_line(conn)
+        line.start()
+        if self.draining and not line.closed:
+            line.drain(self.idle_until)
+
+    def _new_line(self, conn: Connection, home: SyncWorker | None = None) -> HTTPLine:
+        line = self._line(self, conn, home)
+        self.lines.add(line)  # now, for other threads look at what is in there
+        return line
 
     def adopt(
         self, conn: Connection, request: Request, state: dict[str, Any], home: SyncWorker | None
     ) -> None:
         """Serve a connection of the threads, from `request` on."""
         self.given = state
-        adopted(self._line(self, conn, home), request)
+        adopted(self._new_line(conn, home), request)
 
     def stream(
         self,
@@ -290,7 +314,7 @@ class LoopWorker:
         context: contextvars.Context,
     ) -> None:
         """Send the asynchronous body of `response`, which a thread's application has returned."""
-        line = self._line(self, conn, home)
+        line = self._new_line(conn, home)
         self.begin(answering(line, request), {}, Streamed(request, response), context)
 
     def take_http2(self, conn: Connection, home: Home | None = None) -> None:
@@ -298,6 +322,7 @@ class LoopWorker:
         from ..http2.line import HTTP2Line
 
         line = HTTP2Line(self, conn, home)
+        self.lines.add(line)
         line.start()
         if self.draining:  # what it has sent in the meantime is answered
             line.drain(time.monotonic() + _SWEEP)
@@ -383,7 +408,11 @@ class LoopWorker:
     def _look_whether_empty(self) -> None:
         if not (self.draining or self._passing) or self.crew.held:
             return
-        if not (self.lines or self.coming or self.calls):
+        # before the look: whoever offers a connection sees this, or is seen
+        self._ending = True
+        if self.lines or self.coming or self.calls:
+            self._ending = False
+        else:
             self._empty.set()
 
     def _sweep(self) -> None:
@@ -395,11 +424,10 @@ class LoopWorker:
             try:
                 if reset and line.conn.fd in reset and line.hears():
                     line.on_readable()
-                line.look(now)
-            except Exception:
-                # a bug of loopless, or of a collector: this connection pays
-                log.exception("A connection was dropped for an internal error")
-                line.close("internal error")
+                if not line.closed:
+                    line.look(now)
+            except Exception as error:
+                line.broken(error)
         if self._listeners and not self._listening:
             self._resume()
         self.crew.every_second()
@@ -466,7 +494,7 @@ class LoopWorker:
         for fd, listener in self._listeners.items():
             if self._listening:
                 self.loop.remove_reader(fd)
-            self.crew.close_listener(listener)
+            self.crew.let_go(listener)
         self._listeners.clear()
 
     def _ask_to_end(self) -> None:

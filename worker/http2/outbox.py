@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..errors import ClientDisconnected
+from ..outgoing import read_some
 
 if TYPE_CHECKING:
     from ..messages import FileBody
@@ -94,8 +95,7 @@ class Outbox:
             return data
 
     def _read(self, file: FileBody, most: int) -> bytes:
-        os.lseek(file.fd, file.offset, os.SEEK_SET)
-        data = os.read(file.fd, min(most, file.count))
+        data = read_some(file, min(most, file.count))
         file.offset += len(data)
         file.count -= len(data)
         if not data:

@@ -7,15 +7,15 @@ To an application's `asgi.cycle.Cycle` a stream is its line and its connection; 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any, cast
 
 from ..asgi.cycle import Cycle
 from ..asgi.streamed import Streamed
-from ..connection import Record
 from ..errors import ClientDisconnected, ProtocolError
-from ..lifecycle import ClientGone, Refused, RequestStarted
+from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
 from ..messages import FileBody, Request, RequestReceived, Response
 from .asker import Asker
 from .body import SpooledBody, StreamedBody
@@ -83,7 +83,7 @@ class Stream:
         self.writer = line.writer
         self.conn = self
         self.asker = Asker(line.conn)
-        self.record: Record | None = None
+        self.record: ResponseCompleted | None = None
         self.cycle: Cycle | None = None
         #: The body on its way, until it is whole or handed on.
         self.incoming: SpooledBody | StreamedBody | None = None
@@ -105,8 +105,9 @@ class Stream:
         self.endless = False
         #: Octets of the answer's body that were sent.
         self.sent = 0
-        # since when something waits for the client's windows, and how much was sent by then
-        self._written_at = 0.0
+        # since when something waits for the client's windows, and how much was sent by then; a
+        # thread may have filled the outbox before the loop hears that its answer begins
+        self._written_at = math.inf
         self._written_from = 0
         self._unread = 0
         self._received = 0
@@ -153,9 +154,10 @@ class Stream:
         """Tell the collector of the request, which was whole at `since`. Any thread may call."""
         collector = self.worker.collector
         assert collector is not None
-        self.record = record = Record(request, since)
+        self.record = record = ResponseCompleted(request, since)
         record.request_id = self.asker.request_id
-        collector.record(RequestStarted(request))
+        if self.worker.announcing:
+            collector.record(RequestStarted(request))
 
     def _is_waiting(self) -> bool:
         """Whether the client waits for 100 before it sends its body (RFC 9110, 10.1.1)."""
@@ -389,7 +391,7 @@ class Stream:
         if self.worker.collector is not None:
             self.worker.collector.record(Refused(self.asker.client, str(status)))
             if self.record is None:
-                self.record = Record(None, time.monotonic())
+                self.record = ResponseCompleted(None, time.monotonic())
         if isinstance(self.incoming, SpooledBody):
             self.incoming.close()
             self.incoming = None
@@ -480,7 +482,7 @@ class Stream:
             record.body_bytes = self.sent
             record.received = self._received
             asker = cast("Connection", self.asker)
-            collector.record(record.completed(asker, complete=complete))
+            collector.record(record.end(asker.client, asker.peer, complete))
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

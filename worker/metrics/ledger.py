@@ -21,6 +21,7 @@ class Ledger:
         # no page of it is really there before somebody counts on it
         self._memory = mmap.mmap(-1, pages * self._size * _OCTETS)
         self._numbers = memoryview(self._memory).cast("Q")
+        self._seen = memoryview(self._memory).cast("Q")
         self._free = deque(range(pages))
         self._used: set[int] = set()
         self._retired = [0] * BLOCK
@@ -37,11 +38,15 @@ class Ledger:
         """A page, for a `Counter`."""
         return self._numbers[number * self._size : (number + 1) * self._size]
 
+    def _look(self, number: int) -> memoryview[int]:
+        """The same, for this object: a slice of another memoryview, as `Counter` says why."""
+        return self._seen[number * self._size : (number + 1) * self._size]
+
     def retire(self, number: int) -> None:
         """The process of a page has ended: what it has counted is kept."""
         if number < 0:
             return
-        self._retired = _sum([self._retired, _totals(self.page(number))])
+        self._retired = _sum([self._retired, _totals(self._look(number))])
         self._used.discard(number)
         start = number * self._size * _OCTETS
         self._memory[start : start + self._size * _OCTETS] = bytes(self._size * _OCTETS)
@@ -49,11 +54,12 @@ class Ledger:
 
     def totals(self) -> list[int]:
         """What was counted, by the offsets of `counts`."""
-        return _sum([self._retired, *(_totals(self.page(number)) for number in self._used)])
+        return _sum([self._retired, *(_totals(self._look(number)) for number in self._used)])
 
     def stocks(self) -> dict[int, list[int]]:
         """What there is in each process, by the offsets of `stock`, under its page."""
-        return {number: self.page(number)[:BLOCK].tolist() for number in sorted(self._used)}
+        pages = {number: self._look(number) for number in sorted(self._used)}
+        return {number: page[:BLOCK].tolist() for number, page in pages.items()}
 
 
 def _totals(page: memoryview[int]) -> list[int]:

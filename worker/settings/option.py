@@ -120,14 +120,14 @@ class Option:
 _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 _TRUTHS = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
 }
 
 
 def _truth(value: Any) -> bool:
     if isinstance(value, str):
-        value = _TRUTHS.get(value.lower())
+        value = _TRUTHS.get(value.strip().lower())
     if not isinstance(value, bool):
         raise TypeError(value)
     return value
