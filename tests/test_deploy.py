@@ -81,10 +81,8 @@ class Balancer:
         self._process: subprocess.Popen[bytes] | None = None
         text = self._source.read_text()
         text = re.sub(r"0\.0\.0\.0:\d+|(?<=listen )80(?=;)", f"127.0.0.1:{self.port}", text)
-        for old, new in zip(("8001", "8002"), self.ports, strict=True):
-            text = text.replace(old, str(new))
-        for old, new in zip(("9101", "9102"), self.probes, strict=True):
-            text = text.replace(old, str(new))
+        others = dict(zip("8001 8002 9101 9102".split(), (*self.ports, *self.probes), strict=True))
+        text = re.sub(rf"\b({'|'.join(others)})\b", lambda match: str(others[match[1]]), text)
         text = text.replace("/run/app/", f"{folder}/").replace("/run/nginx.pid", f"{folder}/pid")
         # what only root may write
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
