@@ -45,10 +45,16 @@ def program(name: str) -> str:
     return path
 
 
+# Each process that runs tests has ports of its own.
+_WIDTH = 700
+_FIRST = 20000 + _WIDTH * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_PORTS = random.sample(range(_FIRST, _FIRST + _WIDTH), _WIDTH)
+
+
 def free_port() -> int:
     """A port that nothing has, and that no outgoing connection will be given meanwhile."""
     while True:
-        port = random.randint(20000, 32000)
+        port = _PORTS.pop()
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
