@@ -50,6 +50,11 @@ def parse_bind(text: str) -> BindAddress:
     if match := re.fullmatch(r"(https?)://(.*?)/?", spelled):
         scheme, spelled = match.groups()
     if match := re.fullmatch(r"unix:(?://)?(/?.+)", spelled):
+        if match[1].startswith("@"):
+            raise ConfigError(
+                f"bind: {text!r}: a socket without a file is not opened here, only inherited; give"
+                f" a path, such as /run/app.sock, or ./{match[1]} for a file of that name"
+            )
         return BindAddress("unix", match[1], scheme=scheme)
     if match := re.fullmatch(r"fd:(?://)?([0-9]+)", spelled):
         return BindAddress("fd", match[1], scheme=scheme)
