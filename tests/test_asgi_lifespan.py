@@ -322,6 +322,8 @@ def test_what_is_in_flight_is_finished(serve: Serve, connect: Connect, loop: str
     assert idle.closed()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port))
+    crew: Any = server.crew
+    until(lambda: all(worker.draining for worker in crew.workers))
     upload.send(b"cd")
     go_on.set()
     got = plain.answer()
