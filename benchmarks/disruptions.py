@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import trustme
+
 WSGI = """
 def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
@@ -179,8 +181,6 @@ def run(
 
 def run_tls(options: argparse.Namespace, folder: str) -> None:
     """The same, with another certificate each time, which new connections must see."""
-    import trustme
-
     file = pathlib.Path(folder, "both.pem")
     authority = trustme.CA()
     shown = []
