@@ -1,14 +1,15 @@
-"""Which event loop: asyncio's own, or uvloop's."""
+"""Which event loop, asyncio's own or uvloop's, and how things are run on it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import gil_enabled
 from ..cores import available_cores
@@ -16,10 +17,23 @@ from ..settings import ConfigError
 
 if TYPE_CHECKING:
     from ..config import ServerConfig
+    from ..messages import ASGIApp
 
 log = logging.getLogger("loopless")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class Call(Protocol):
+    """An application's call that waits for something."""
+
+    task: asyncio.Task[None] | None
+
+    async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
+        """Call the application, once. Nothing that it raises escapes."""
+
+    def ask_to_end(self) -> None:
+        """The server's time is almost over."""
 
 
 def loop_factory(name: str) -> LoopFactory:
@@ -52,6 +66,20 @@ def misses_resets(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether a reset is told of once, with what came before it, and never again: libuv stops
     watching a descriptor with an error, and what is read first may be no more than that."""
     return type(loop).__module__.startswith("uvloop")
+
+
+async def unless_set(event: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Wait for `coroutine`, but no longer than until `event` is set. Raises what it raises."""
+    loop = asyncio.get_running_loop()
+    wanted, given_up = loop.create_task(coroutine), loop.create_task(event.wait())
+    await asyncio.wait({wanted, given_up}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (wanted, given_up):
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    if wanted.done() and not wanted.cancelled():
+        wanted.result()
 
 
 def run_to_its_end(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..bound import turn_away
 from ..config import ServerConfig
@@ -28,14 +28,12 @@ from ..readiness import has_input, in_error
 from ..request_id import request_ids, within
 from .http import ForwardedLine, HTTPLine, adopted, answering
 from .lifespan import Lifespan
-from .loops import loop_factory, misses_resets, run_to_its_end, start_task
+from .loops import Call, loop_factory, misses_resets, run_to_its_end, start_task, unless_set
 from .scope import Scopes
 from .streamed import Streamed
 from .writer import EchoingLoopWriter, LoopWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from ..http2.pool import Home, Tools
     from ..listener import Listener
     from ..messages import ASGIApp, Request, Response
@@ -54,18 +52,6 @@ _ACCEPTS_A_TURN = 16
 _LAST_WORDS = 2.0
 _CANCELLED = 1.0
 _LAST_LIFESPAN = 2.0
-
-
-class Call(Protocol):
-    """An application's call that waits for something."""
-
-    task: asyncio.Task[None] | None
-
-    async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
-        """Call the application, once. Nothing that it raises escapes."""
-
-    def ask_to_end(self) -> None:
-        """The server's time is almost over."""
 
 
 class LoopWorker:
@@ -169,7 +155,7 @@ class LoopWorker:
         lifespan = Lifespan(self.app, self.state, required=required)
         try:
             if self.config.asgi.lifespan != "off":
-                await self._unless_stopped(lifespan.startup())
+                await unless_set(self._empty, lifespan.startup())
         except StartupError as error:
             self.failure = error
             await lifespan.shutdown(0)
@@ -221,19 +207,6 @@ class LoopWorker:
         finally:
             for timer in self._timers:
                 timer.cancel()
-
-    async def _unless_stopped(self, startup: Coroutine[Any, Any, None]) -> None:
-        """Wait for `startup`, but not when the server stops."""
-        starting = self.loop.create_task(startup)
-        stopping = self.loop.create_task(self._empty.wait())
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (starting, stopping):
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        if starting.done() and not starting.cancelled():
-            starting.result()
 
     def call(self, function: Any, *arguments: Any) -> bool:
         """Run `function` on the loop, soon. Any thread may; False when the loop has ended."""

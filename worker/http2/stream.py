@@ -42,7 +42,7 @@ _MOST_DISCARDED = 65536
 
 
 class _Call:
-    """A cycle's call of the application, whose end its stream must know: an `asgi.worker.Call`."""
+    """A cycle's call of the application, whose end its stream must know: an `asgi.loops.Call`."""
 
     def __init__(self, stream: Stream, cycle: Cycle) -> None:
         self._stream = stream
