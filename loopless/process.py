@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 from .worker import ServerConfig
@@ -21,9 +23,15 @@ from .worker.tls_context import make_context
 #: The exit code after a mistake of the user's.
 USAGE_ERROR = 2
 
+# What the application's threads have in any case to end, in seconds.
+_LAST_MOMENT = 1.0
+
+log = logging.getLogger("loopless")
+
 
 def check_files(config: ServerConfig) -> None:
     """Look at what `config` names, before an application is imported. Raises `ConfigError`."""
+    config.static.check()
     if config.static.mounts:
         from .worker.static.folders import check_static
 
@@ -79,6 +87,33 @@ def raise_descriptor_limit() -> None:
     # macOS calls the limit infinite, and then takes no such number
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def end_by(deadline: float) -> None:
+    """See to it that a process whose main thread is at its end is over by `deadline`.
+
+    That is a time of `time.monotonic`; a second is left in any case. Python waits for threads that
+    are no daemons, for those of pools, as `asyncio.to_thread` has one, and for what `atexit` has
+    been told to do: as long as they like, where a supervisor would kill the process.
+    """
+    threading.Thread(target=_end, args=(deadline,), name="loopless-end", daemon=True).start()
+
+
+def _end(deadline: float) -> None:
+    time.sleep(max(deadline - time.monotonic(), _LAST_MOMENT))
+    main = threading.main_thread()
+    # It is alive while the interpreter waits for the pools of concurrent.futures.
+    if main.is_alive() and not getattr(threading, "_SHUTTING_DOWN", False):
+        return  # its caller had more to do: this was not the end
+    # whether they are daemons says little: pools wait for those, too
+    left = [thread.name for thread in threading.enumerate() if thread is not main]
+    left = [name for name in left if not name.startswith("loopless")]
+    log.warning("The process took too long to end; left at work: %s", ", ".join(left) or "atexit")
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(0)
 
 
 def say(text: str) -> None:

@@ -13,6 +13,7 @@ from .binding import closed_in_the_end, open_sockets
 from .process import (
     check_files,
     configure_logging,
+    end_by,
     overhear_until_served,
     raise_descriptor_limit,
     say,
@@ -108,6 +109,7 @@ def run_server(
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
                 server.stop()
+    end_by(server.deadline)
     return 0
 
 

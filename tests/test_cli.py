@@ -215,6 +215,50 @@ def test_second_signal_is_not_patient(start: Callable[..., Running], tmp_path: P
         assert server.end(signal.SIGINT).code == 0
 
 
+@pytest.mark.parametrize(("graceful", "number"), [("1.5", signal.SIGTERM), ("60", signal.SIGINT)])
+def test_threads_of_the_application_do_not_hold_the_process(
+    start: Callable[..., Running], tmp_path: Path, graceful: str, number: int
+) -> None:
+    """Its end comes with the timeout, or soon after a second signal."""
+    (tmp_path / "app.py").write_text(
+        "import asyncio, threading\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan':\n"
+        "        raise NotImplementedError\n"
+        "    print('asked', flush=True)\n"
+        "    await asyncio.to_thread(threading.Event().wait)\n"
+    )
+    server = start("--bind", "127.0.0.1:0", "--graceful-timeout", graceful)
+    assert server.process.stdout is not None
+    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert server.process.stdout.readline() == "asked\n"
+        if number == signal.SIGINT:
+            server.process.send_signal(number)
+            assert server.process.stdout.readline() == "stopping\n"
+        ended = server.end(number)
+    assert ended.code == 0
+    assert re.search("took too long to end; left at work: (asyncio|uvloop)_0", ended.err)
+    assert "Traceback" not in ended.err
+
+
+def test_threads_of_the_application_that_end_in_time(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    work = "import sys, threading\nthreading.Thread(target=sys.stdin.readline).start()\n"
+    goodbye = "import atexit\natexit.register(print, 'done')\n"
+    (tmp_path / "app.py").write_text(work + goodbye + APP)
+    server = start("--bind", "127.0.0.1:0", stdin=subprocess.PIPE)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.stdout is not None
+    assert server.process.stdin is not None
+    assert server.process.stdout.readline() == "stopping\n"
+    server.process.stdin.write("go on\n")
+    server.process.stdin.flush()
+    assert server.process.communicate(timeout=10) == ("done\n", "")
+    assert server.process.returncode == 0
+
+
 def test_sync_app_and_interface(start: Callable[..., Running], tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "from loopless import Response\n"

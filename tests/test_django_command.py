@@ -116,12 +116,14 @@ def test_the_welcome_page_and_a_login(server: tuple[Command, str], session: Any)
 
 
 def test_what_is_said_at_the_start(server: tuple[Command, str]) -> None:
-    text = server[0].text
+    running, _url = server
+    if "WARNING: DEBUG is on" not in running.text:
+        running.until("WARNING: DEBUG is on")
+    text = running.text
     for line in (
         "Performing system checks...",
         "System check identified no issues (0 silenced).",
         "using settings 'mysite.settings'",
-        "WARNING: DEBUG is on",
     ):
         assert line in text
     assert re.search(r"loopless \S+, \d+ threads, GIL (on|off)", text)

@@ -648,3 +648,10 @@ def test_mistakes(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match="static") as caught:
         check_static(ServerConfig.from_options(**options).static)
     assert said in str(caught.value)
+
+
+def test_options_of_nothing(serve: Serve) -> None:
+    for option in ({"static_index": "index.html"}, {"static_max_age": 1}):
+        with pytest.raises(ConfigError, match="no folder is served; give static too"):
+            serve(app, **option)
+    serve(app, static_refresh=True)  # as --reload has it

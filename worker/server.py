@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
 import threading
@@ -107,6 +108,8 @@ class Server:
         self._stopping = False
         self._stop_asked = threading.Event()
         self._stopped = threading.Event()
+        #: When what is in flight is cut, by `time.monotonic`; known once it is told to stop.
+        self.deadline = math.inf
         self._signals: Signals | None = None
 
     # ---- Where ----------------------------------------------------------------------------
@@ -118,6 +121,7 @@ class Server:
         addresses = [parse_bind(text) for text in self.config.bind.addresses]
         try:
             check_proxies(self.config.proxies)
+            self.config.static.check()
             if self._ssl_context is None:
                 self._ssl_context = self._make_context()
             if not self._sockets:
@@ -302,6 +306,9 @@ class Server:
         if begun:
             self._stopped.wait()
             return
+        patience = self.config.timeouts.graceful if timeout is None else timeout
+        until = time.monotonic() + patience
+        self.deadline = min(self.deadline, until)
         worker, thread = self._worker, self._thread
         if worker is None or thread is None:
             self._close_sockets()
@@ -312,15 +319,13 @@ class Server:
             if thread.ident is None:  # interrupted before it ran
                 self._give_up()
                 return
-            patience = self.config.timeouts.graceful if timeout is None else timeout
-            until = time.monotonic() + patience
             if self._pool is not None:
                 self._pool.drain(patience, linger)
             worker.shutdown(patience, linger)
             if self._pool is not None:
                 self._pool.shutdown(max(until - time.monotonic(), 0))
             if thread is not threading.current_thread():  # else the application stops its server
-                thread.join(_LAST_MOMENT)
+                thread.join(max(self.deadline + _LAST_MOMENT - time.monotonic(), 0.1))
                 if thread.is_alive():
                     log.warning("A thread was left in the application's code")
         finally:
@@ -329,6 +334,14 @@ class Server:
             finally:  # or whoever waits would do so for ever
                 self._stopped.set()
                 self._nudge()
+
+    def cut(self) -> None:
+        """After `stop`: be no longer patient with what is in flight. From any thread."""
+        self.deadline = min(self.deadline, time.monotonic())
+        if self._worker is not None:
+            self._worker.cut()
+            if self._pool is not None:
+                self._pool.cut()
 
     def reopen_logs(self) -> None:
         """Write on into a new file, where the old one was renamed. May be called from any thread.
@@ -429,10 +442,8 @@ class Server:
         stopper.start()
         while not self._stopped.is_set():
             ends += self._enders(signals.wait())
-            if len(ends) > 1 and self._worker is not None:
-                self._worker.cut()
-                if self._pool is not None:
-                    self._pool.cut()
+            if len(ends) > 1:
+                self.cut()
         stopper.join()
 
     def _enders(self, came: list[int]) -> list[int]:

@@ -32,7 +32,7 @@ from django.utils import autoreload as django_autoreload
 from django.utils.log import ServerFormatter
 
 from loopless.banner import gil_advice, gil_state, made_up_certificate, places
-from loopless.process import check_files, configure_logging, raise_descriptor_limit
+from loopless.process import check_files, configure_logging, end_by, raise_descriptor_limit
 from loopless.reload import GRACE
 from loopless.version import __version__
 from loopless.worker import ConfigError, Server, ServerConfig, StartupError
@@ -253,6 +253,7 @@ class LooplessCommand(_Command):
             server.stop()
         if options.get("shutdown_message"):
             self.stdout.write(options["shutdown_message"])
+        end_by(server.deadline)
 
     def _announce(self, server: Server, *, with_static: bool) -> None:
         threads = server.config.threads()

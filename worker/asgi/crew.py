@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
+import math
 import queue
 import socket
 import sys
@@ -89,6 +90,9 @@ class LoopCrew:
         self.stopping = False
         #: All loops are ready, or one has failed.
         self.ready = threading.Event()
+        self._ends = threading.Condition()  # guards what follows; notified as it changes
+        #: Until when `shutdown` waits for the loops, by `time.monotonic`.
+        self._patient_until = math.inf
 
     # ---- Start ----------------------------------------------------------------------------
 
@@ -308,13 +312,11 @@ class LoopCrew:
         """
         self.held = False
         self._stop(timeout, linger)
-        until = time.monotonic() + timeout + _LAST_MOMENT
-        for worker in self.workers:
-            if hasattr(worker, "loop") and not worker.ended.wait(max(until - time.monotonic(), 0)):
-                log.warning("A loop was left in the application's code")
+        self._hurry(timeout + _LAST_MOMENT)
+        self._wait_for_loops()
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(max(until - time.monotonic(), 0.1))
+                thread.join(max(self._patient_until - time.monotonic(), 0.1))
         for listener in self._listeners:
             listener.close()
 
@@ -322,6 +324,28 @@ class LoopCrew:
         """End every connection now, whatever it is at."""
         for worker in self.workers:
             worker.call(worker.cut)
+        self._hurry(_LAST_MOMENT)
+
+    def over(self) -> None:
+        """A loop has ended."""
+        with self._ends:
+            self._ends.notify_all()
+
+    def _hurry(self, seconds: float) -> None:
+        """Let `shutdown` wait so many seconds more, at most."""
+        with self._ends:
+            self._patient_until = min(self._patient_until, time.monotonic() + seconds)
+            self._ends.notify_all()
+
+    def _wait_for_loops(self) -> None:
+        begun = [worker for worker in self.workers if hasattr(worker, "loop")]
+        with self._ends:
+            while left := [worker for worker in begun if not worker.ended.is_set()]:
+                rest = self._patient_until - time.monotonic()
+                if rest <= 0:
+                    log.warning("%d loops were left in the application's code", len(left))
+                    return
+                self._ends.wait(rest)
 
 
 class LoopPool(LoopCrew):

@@ -144,6 +144,7 @@ class LoopWorker:
             self.ready.set()
             self.ended.set()
             self.crew.arrived(self)
+            self.crew.over()
 
     async def main(self) -> None:
         """The application's whole life on this loop."""
@@ -193,6 +194,7 @@ class LoopWorker:
                 run_to_its_end(made, self._attend(adopted))
         finally:
             self.ended.set()
+            self.crew.over()
 
     async def _attend(self, adopted: list[tuple[Connection, Request, dict[str, Any]]]) -> None:
         self._empty = asyncio.Event()

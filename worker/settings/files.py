@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from .option import option
+from .option import ConfigError, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +44,11 @@ class Static:
         "Look for a file when it is asked for, where otherwise the folders are read once, at the"
         " start. --reload switches it on.",
     )
+
+    def check(self) -> None:
+        """Refuse what would have no effect. Raises `ConfigError`."""
+        for field in [] if self.mounts else fields(self):
+            # --reload sets `refresh`, whatever is served
+            if field.name != "refresh" and getattr(self, field.name) != field.default:
+                name = field.metadata["name"]
+                raise ConfigError(f"{name}: no folder is served; give static too")
