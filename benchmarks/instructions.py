@@ -19,6 +19,10 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
     return [b"Hello, world!"]
 """
+BESIDE = """
+async def app(scope, receive, send):
+    raise NotImplementedError
+"""
 HEAD = """\
 Host: 127.0.0.1\r
 User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:142.0) Gecko/20100101 Firefox/142.0\r
@@ -45,17 +49,18 @@ def head(number: int, varied: bool) -> bytes:
     return text.encode()
 
 
-def total(requests: int, varied: bool, strace: bool, threads: int) -> int:
+def total(requests: int, varied: bool, strace: bool, hybrid: bool, threads: int) -> int:
     """What a server costs from its start to its end, with so many requests between."""
     with tempfile.TemporaryDirectory() as folder:
         here = pathlib.Path(folder)
         (here / "hello.py").write_text(APP)
+        (here / "beside.py").write_text(BESIDE)
         out = here / "out"
         tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
         if strace:
             tool = ["strace", "-f", "-c", "-o", str(out)]
         command = [*tool, sys.executable, "-m", "loopless", "hello:app", "--bind", "127.0.0.1:0"]
-        command += ["--threads", str(threads)]
+        command += ["--threads", str(threads), *(["--asgi", "beside:app"] if hybrid else [])]
         server = subprocess.Popen(
             command, cwd=here, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -89,10 +94,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--varied", action="store_true", help="another head each time")
     parser.add_argument("--strace", action="store_true", help="count system calls")
+    parser.add_argument("--hybrid", action="store_true", help="an ASGI application beside it")
     parser.add_argument("--threads", type=int, default=4)
     options = parser.parse_args()
     few, many = (
-        total(requests, options.varied, options.strace, options.threads) for requests in (FEW, MANY)
+        total(requests, options.varied, options.strace, options.hybrid, options.threads)
+        for requests in (FEW, MANY)
     )
     what = "system calls" if options.strace else "user instructions"
     print(f"{(many - few) / (MANY - FEW):,.1f} {what} a request")
