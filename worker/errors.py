@@ -38,3 +38,19 @@ class StartupError(RuntimeError):
 class NeedsAsyncError(Exception):
     """The request wants the asyncio side: an upgrade, or the sync application returned None, or an
     asynchronous body."""
+
+
+def is_about_the_client(error: BaseException | None, seen: frozenset[int] = frozenset()) -> bool:
+    """Whether `error`, or what it was raised for, is that the client left.
+
+    `seen` has the ids on the way to it: chains of errors may be circles, through groups too.
+    """
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ClientDisconnected):
+            return True
+        seen |= {id(error)}
+        if isinstance(error, BaseExceptionGroup):
+            members = error.exceptions
+            return all(is_about_the_client(member, seen) for member in members)
+        error = error.__cause__ or error.__context__
+    return False

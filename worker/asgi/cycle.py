@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from .. import endings
-from ..errors import ClientDisconnected, InvalidResponseError
+from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
 from ..messages import FileBody, Response
 from ..request_id import named
 from .body import MOST_DISCARDED, BodyStream
@@ -60,6 +60,7 @@ class Cycle:
     __slots__ = (
         "_body_given",
         "_drained",
+        "_flushing",
         "_headers",
         "_receivers",
         "_sends",
@@ -101,6 +102,8 @@ class Cycle:
         #: What will follow the body; None where nothing may.
         self._trailers: list[Any] | None = None
         self._sends = 0
+        #: `_flush` is to be called.
+        self._flushing = False
 
     @property
     def begun(self) -> bool:
@@ -153,6 +156,7 @@ class Cycle:
     def _fail(self) -> None:
         """Answer for the application, or make it visible that its answer is not whole."""
         if self.begun:
+            self._flush()  # what came before the failure
             self.line.conn.spoil()
             self.line.close("the application failed")
             return
@@ -346,14 +350,16 @@ class Cycle:
             return
         try:
             stream = self._stream or self._open()
+            bodiless = self.head.method == "HEAD" or self._status in (204, 304)
+            if not more and not bodiless and self._trailers is None:
+                stream.finish_with_last(body)
+                self._stage = _DONE
+                self._complete(stream)
+                return
             if body:
                 stream.write(body)
-            bodiless = self.head.method == "HEAD" or self._status in (204, 304)
             if more or bodiless:
                 stream.open()
-            elif self._trailers is None:
-                self._finish()
-                return
         except ClientDisconnected as error:
             line.lost(str(error))
             await self._send_to_nobody(more)
@@ -372,13 +378,34 @@ class Cycle:
 
     def _push(self, body: bytes) -> bool:
         """The short way of `_send_block`; False where that must be gone."""
-        stream = self._stream
-        if stream is None or self.line.closed or (self._sends + 1) % _SENDS_A_TURN == 0:
+        stream, line = self._stream, self.line
+        if stream is None or line.closed or (self._sends + 1) % _SENDS_A_TURN == 0:
             return False
-        if not stream.push(body):
+        try:
+            if not stream.push(body):
+                return False
+        except ClientDisconnected as error:
+            line.lost(str(error))
             return False
         self._sends += 1
+        if not self._flushing and stream.holds:
+            self._flushing = True
+            line.worker.loop.call_soon(self._flush)
         return True
+
+    def _flush(self) -> None:
+        """Send what the stream has held, since the application does something else now."""
+        self._flushing = False
+        stream, line = self._stream, self.line
+        if stream is None or not stream.holds or line.closed:
+            return
+        try:
+            stream.flush()
+        except ClientDisconnected as error:
+            line.lost(str(error))
+            return
+        if line.conn.outgoing is not None:
+            line.wait_for_room()
 
     async def _wait_for_client(self, more: bool) -> None:
         try:
@@ -470,19 +497,3 @@ def _file_body(path: str | os.PathLike[str]) -> FileBody:
     """The file at `path`. Raises `OSError`."""
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
     return FileBody(fd, 0, os.fstat(fd).st_size)
-
-
-def is_about_the_client(error: BaseException | None, seen: frozenset[int] = frozenset()) -> bool:
-    """Whether `error`, or what it was raised for, is that the client left.
-
-    `seen` has the ids on the way to it: chains of errors may be circles, through groups too.
-    """
-    while error is not None and id(error) not in seen:
-        if isinstance(error, ClientDisconnected):
-            return True
-        seen |= {id(error)}
-        if isinstance(error, BaseExceptionGroup):
-            members = error.exceptions
-            return all(is_about_the_client(member, seen) for member in members)
-        error = error.__cause__ or error.__context__
-    return False

@@ -191,7 +191,7 @@ class HTTPLine(RequestLine):
     def answered(self, cycle: Cycle) -> None:
         """The answer of `cycle` was given to the kernel, or what is left of it waits."""
         if self.conn.outgoing is not None:
-            self._wait_for_room()
+            self.wait_for_room()
             self.body_wanted()
             return
         conn = self.conn

@@ -85,7 +85,7 @@ class Line:
     def received_nothing(self) -> None:
         """TLS had nothing yet; it may have to write first."""
         if self.conn.encrypted and cast("TLSSocket", self.conn.sock).wants_write:
-            self._wait_for_room()
+            self.wait_for_room()
 
     def read_preface(self) -> None:
         """Begin, or go on with, the PROXY header; `begin` takes over behind it."""
@@ -167,19 +167,20 @@ class Line:
             raise ClientDisconnected("the connection is closed")
         send_or_keep(self.conn, data, self.worker.config.timeouts)
         if self.conn.outgoing is not None:
-            self._wait_for_room()
+            self.wait_for_room()
 
     async def drained(self) -> None:
         """Wait until everything is written. Raises `ClientDisconnected`."""
         if self.conn.outgoing is not None and not self.closed:
-            self._wait_for_room()
+            self.wait_for_room()
             waiter: asyncio.Future[None] = self.worker.loop.create_future()
             self._waiters.append(waiter)
             await waiter
         if self.closed:
             raise ClientDisconnected("the client left before it had read everything")
 
-    def _wait_for_room(self) -> None:
+    def wait_for_room(self) -> None:
+        """Let `on_writable` be called when the kernel takes more."""
         if not self._writing:
             self._writing = True
             self.worker.loop.add_writer(self.conn.fd, self.on_writable)

@@ -17,9 +17,9 @@ from wsproto.connection import Connection as Frames
 from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason
 
-from ..errors import ClientDisconnected, InvalidResponseError
+from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
 from ..request_id import named
-from .cycle import Cycle, is_about_the_client
+from .cycle import Cycle
 from .deflate import negotiate
 from .writer import as_text
 

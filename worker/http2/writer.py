@@ -162,9 +162,15 @@ class AnswerStream:
         self._begin()
         self._stream.line.flush()
 
+    #: Nothing is ever held here; the connection gathers what leaves together.
+    holds = False
+
     def push(self, block: bytes) -> bool:  # noqa: ARG002
         """There is no shorter way than `write`."""
         return False
+
+    def flush(self) -> None:
+        """Nothing is held."""
 
     def write(self, block: bytes) -> None:
         """Send `block`, or what of it may go. Raises `ClientDisconnected`."""
@@ -181,6 +187,11 @@ class AnswerStream:
         """End the body."""
         self._begin()
         self._stream.end(broken=0 < self._allowed < math.inf)
+
+    def finish_with_last(self, block: bytes) -> None:
+        """Send `block`, and end the body. Raises `ClientDisconnected`."""
+        self.write(block)
+        self.finish()
 
     def finish_with_trailers(self, headers: Iterable[Any]) -> None:
         """End the body, and send `headers` behind it. Raises `InvalidResponseError`."""
