@@ -96,23 +96,26 @@ def end_by(deadline: float) -> None:
     are no daemons, for those of pools, as `asyncio.to_thread` has one, and for what `atexit` has
     been told to do: as long as they like, where a supervisor would kill the process.
     """
-    threading.Thread(target=_end, args=(deadline,), name="loopless-end", daemon=True).start()
+    deadline = max(deadline, time.monotonic() + _LAST_MOMENT)
+    # the other is for a log that hangs, too
+    for at, explain in ((deadline, True), (deadline + _LAST_MOMENT, False)):
+        threading.Thread(target=_end, args=(at, explain), name="loopless-end", daemon=True).start()
 
 
-def _end(deadline: float) -> None:
-    time.sleep(max(deadline - time.monotonic(), _LAST_MOMENT))
-    main = threading.main_thread()
-    # It is alive while the interpreter waits for the pools of concurrent.futures.
-    if main.is_alive() and not getattr(threading, "_SHUTTING_DOWN", False):
+def _end(at: float, explain: bool) -> None:
+    time.sleep(at - time.monotonic())
+    # The main thread is alive while the interpreter waits for the pools of concurrent.futures.
+    if threading.main_thread().is_alive() and not getattr(threading, "_SHUTTING_DOWN", False):
         return  # its caller had more to do: this was not the end
-    # whether they are daemons says little: pools wait for those, too
-    left = [thread.name for thread in threading.enumerate() if thread is not main]
-    left = [name for name in left if not name.startswith("loopless")]
-    log.warning("The process took too long to end; left at work: %s", ", ".join(left) or "atexit")
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.flush()
+    if explain:
+        # whether they are daemons says little: pools wait for those, too
+        others = [each for each in threading.enumerate() if each is not threading.main_thread()]
+        left = ", ".join(each.name for each in others if not each.name.startswith("loopless"))
+        log.warning("The process took too long to end; left at work: %s", left or "atexit")
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
     os._exit(0)
 
 

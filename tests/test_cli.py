@@ -68,7 +68,7 @@ class Running:
 
     def end(self, number: int = signal.SIGTERM) -> Ended:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=10)
+        out, err = self.process.communicate(timeout=30)
         return Ended(self.process.returncode, out, err)
 
 
@@ -215,7 +215,7 @@ def test_second_signal_is_not_patient(start: Callable[..., Running], tmp_path: P
         assert server.end(signal.SIGINT).code == 0
 
 
-@pytest.mark.parametrize(("graceful", "number"), [("1.5", signal.SIGTERM), ("60", signal.SIGINT)])
+@pytest.mark.parametrize(("graceful", "number"), [("0.2", signal.SIGTERM), ("60", signal.SIGINT)])
 def test_threads_of_the_application_do_not_hold_the_process(
     start: Callable[..., Running], tmp_path: Path, graceful: str, number: int
 ) -> None:
@@ -240,6 +240,22 @@ def test_threads_of_the_application_do_not_hold_the_process(
     assert ended.code == 0
     assert re.search("took too long to end; left at work: (asyncio|uvloop)_0", ended.err)
     assert "Traceback" not in ended.err
+
+
+def test_a_log_that_hangs_does_not_hold_the_process(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(
+        "import logging, threading\n"
+        "class Stuck(logging.Handler):\n"
+        "    def emit(self, record):\n"
+        "        if 'too long' in record.getMessage():\n"
+        "            threading.Event().wait()\n"
+        "logging.getLogger('loopless').addHandler(Stuck())\n"
+        "threading.Thread(target=threading.Event().wait).start()\n" + APP
+    )
+    server = start("--bind", "127.0.0.1:0", "--graceful-timeout", "0")
+    assert server.end() == (0, "stopping\n", "")
 
 
 def test_threads_of_the_application_that_end_in_time(
