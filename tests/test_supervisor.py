@@ -75,19 +75,34 @@ def test_a_request_in_flight_is_answered_at_the_end(
 ) -> None:
     write(
         tmp_path,
-        "import pathlib, time\n"
+        "import os, pathlib, time\n"
         "def app(environ, start_response):\n"
-        "    pathlib.Path('begun').touch()\n"
-        "    while not pathlib.Path('go').exists(): time.sleep(0.005)\n"
         "    start_response('200 OK', [])\n"
+        "    pid = str(os.getpid())\n"
+        "    if environ['PATH_INFO'] == '/pid':\n"
+        "        return [pid.encode()]\n"
+        "    pathlib.Path('begun').write_text(pid)\n"
+        "    while not pathlib.Path('go').exists(): time.sleep(0.005)\n"
         "    return [b'late answer']\n",
     )
     server = start(*extra)
+    begun = tmp_path / "begun"
+
+    def same_worker() -> socket.socket:
+        while True:
+            sock = socket.create_connection(("127.0.0.1", server.port), 20)
+            sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+            if receive(sock)[1].decode() == begun.read_text():
+                return sock
+            sock.close()
+
     with socket.create_connection(("127.0.0.1", server.port), 20) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        until((tmp_path / "begun").exists)
-        server.send(signal.SIGINT)
-        until(lambda: refuses(server.port))
+        until(lambda: begun.exists() and begun.read_text())
+        with same_worker() as idle:
+            server.send(signal.SIGINT)
+            until(lambda: refuses(server.port))
+            assert idle.recv(1) == b""  # from then on the worker knows, too
         (tmp_path / "go").touch()
         head, body = receive(client)
     assert body == b"late answer"
