@@ -325,7 +325,8 @@ class Server:
             if self._pool is not None:
                 self._pool.shutdown(max(until - time.monotonic(), 0))
             if thread is not threading.current_thread():  # else the application stops its server
-                thread.join(max(self.deadline + _LAST_MOMENT - time.monotonic(), 0.1))
+                rest = self.deadline + _LAST_MOMENT - time.monotonic()
+                thread.join(min(max(rest, 0.1), _LAST_MOMENT))
                 if thread.is_alive():
                     log.warning("A thread was left in the application's code")
         finally:
