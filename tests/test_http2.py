@@ -108,6 +108,7 @@ def test_connections_have_their_turns(serve_http2: Serve, http2: Connect) -> Non
 
     server = serve_http2(app, threads=1)
     client, other = http2(server), http2(server)
+    other.settle()  # its handshake is done here, too, and wants the only thread no more
     numbers = [client.get("/many") for _ in range(50)]
     assert begun.wait(10)
     client.settle()
