@@ -20,6 +20,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from loopless import ThreadedServer
 
 from .apps.process import Script, script
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -331,24 +332,17 @@ def test_django_view(django_site: Script, session: requests.Session) -> None:
 
 def test_django_requests_are_finished(django_site: Script, session: requests.Session) -> None:
     """`close` runs Django's signals, which give database connections back."""
-    reads = 0
 
-    def finished_others() -> int:
-        """How many requests have finished beside the reads of this function."""
-        nonlocal reads
-        last = -1
-        while True:  # a request is finished a moment after its answer has come
-            reads += 1
-            now = session.get(django_site.url, timeout=10).json()["finished"]
-            if now == last + 1:
-                return int(now) - reads
-            last = now
+    def all_finished() -> bool:
+        """Each that has started, once, but for the one that asks."""
+        said = session.get(django_site.url, timeout=10).json()
+        return bool(said["finished"] == said["started"] - 1)
 
-    before = finished_others()
+    until(all_finished)  # a request is, a moment after its answer has come
     for path in ("/stream", "/file", "/nowhere"):
         session.get(django_site.url + path, timeout=10)
     session.head(django_site.url, timeout=10)
-    assert finished_others() == before + 4
+    until(all_finished)
 
 
 def test_django_stream(django_site: Script, session: requests.Session) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import django
 from django.conf import settings
-from django.core.signals import request_finished
+from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
 from django.http import (
     FileResponse,
@@ -28,6 +28,7 @@ from loopless import ThreadedServer
 
 FILE = tempfile.NamedTemporaryFile(suffix=".bin")  # noqa: SIM115 - open until the end
 FINISHED: list[str] = []
+STARTED: list[str] = []
 
 
 def index(request: HttpRequest) -> HttpResponse:
@@ -37,6 +38,7 @@ def index(request: HttpRequest) -> HttpResponse:
             "path": request.path,
             "query": request.GET.dict(),
             "url": request.build_absolute_uri(),
+            "started": len(STARTED),
             "finished": len(FINISHED),
         }
     )
@@ -102,6 +104,7 @@ def main() -> None:
         DATA_UPLOAD_MAX_MEMORY_SIZE=None,
     )
     django.setup()
+    request_started.connect(lambda **_: STARTED.append("started"), weak=False)
     request_finished.connect(lambda **_: FINISHED.append("finished"), weak=False)
     app = get_wsgi_application()
     asyncio.new_event_loop = _forbidden
