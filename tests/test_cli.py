@@ -68,7 +68,7 @@ class Running:
 
     def end(self, number: int = signal.SIGTERM) -> Ended:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=10)
         return Ended(self.process.returncode, out, err)
 
 

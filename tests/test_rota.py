@@ -147,7 +147,7 @@ class TestReluctant:
         made.hire(1)
         until(lambda: made.busy() == 2)
         # a tick is a millisecond; the rest is for a machine that has other things to do
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 0.5
 
     def test_a_sleeping_deputy_wakes_when_work_begins(self, crew: Callable[..., Crew]) -> None:
         made = crew(2)
@@ -164,7 +164,7 @@ class TestReluctant:
         started = time.monotonic()
         begin.set()
         until(lambda: made.busy() == 2)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 0.5
 
     def test_never_more_seats_than_threads(self, crew: Callable[..., Crew]) -> None:
         made = crew(3)

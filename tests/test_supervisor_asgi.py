@@ -241,7 +241,7 @@ def test_a_loop_that_waits_is_well(start: Start, tmp_path: Path) -> None:
 def test_a_new_application_that_is_never_ready(
     start: Start, tmp_path: Path, extra: tuple[str, ...], where: str
 ) -> None:
-    server = start("--start-timeout", "6", *extra)
+    server = start("--start-timeout", "3", *extra)
     before = server.ready_workers()
     hang = "import time\ndef wait_for_ever():\n    time.sleep(1000)\n"
     app = APP.format(version="new")
@@ -252,7 +252,7 @@ def test_a_new_application_that_is_never_ready(
     server.send(signal.SIGHUP)
     server.await_line("The new application is not served, the old one goes on: ")
     (told,) = (line for line in server.lines if "is not served" in line)
-    assert "was not ready within 6 seconds; give more with start_timeout" in told
+    assert "was not ready within 3 seconds; give more with start_timeout" in told
     assert server.said("in wait_for_ever"), "".join(server.lines)
     assert server.get().split()[0] == "old"
     assert server.ready_workers() == before
