@@ -8,8 +8,9 @@ from .banner import metrics_notes, start_message
 from .binding import closed_in_the_end, open_sockets
 from .process import configure_logging, overhear_until_served, raise_descriptor_limit
 from .worker import Request, Server, ServerConfig
+from .worker.listener import url_of
 from .worker.pid_file import pid_file
-from .worker.server import Served, url_of
+from .worker.server import Served
 from .worker.supervisor import Loaded, run_supervised
 
 if TYPE_CHECKING:

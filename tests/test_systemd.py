@@ -18,8 +18,7 @@ import pytest
 
 from loopless import ThreadedServer
 from loopless.worker import Bind, ConfigError
-from loopless.worker.listener import open_socket, parse_bind
-from loopless.worker.server import url_of
+from loopless.worker.listener import open_socket, parse_bind, url_of
 from loopless.worker.systemd import Notifier, inherited_sockets
 
 from .supervised import APP, Supervised, receive

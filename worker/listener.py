@@ -292,3 +292,12 @@ def address_of(name: object) -> Address:
     if isinstance(name, bytes):  # an abstract one of Linux's: see unix(7)
         name = name.replace(b"\0", b"@", 1).decode(errors="replace")
     return str(name or ""), 0
+
+
+def url_of(scheme: str, name: object) -> str:
+    """Where a socket is reached whose `getsockname` says `name`."""
+    if not isinstance(name, tuple):
+        return f"unix:{address_of(name)[0]}"
+    host, port = str(name[0]), name[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host) or host
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -16,7 +16,7 @@ from .access_log import AccessLog
 from .config import ServerConfig, changed
 from .crew import Pulse, Watched
 from .lifecycle import Collectors, LifecycleCollector
-from .listener import BindAddress, address_of, hosts_of, open_sockets, parse_bind
+from .listener import BindAddress, hosts_of, open_sockets, parse_bind, url_of
 from .messages import ASGIApp, SyncApp
 from .proxies import check as check_proxies
 from .settings import ConfigError
@@ -489,12 +489,3 @@ class Server:
         signals = self._signals
         if signals is not None:
             signals.wake()
-
-
-def url_of(scheme: str, name: Any) -> str:
-    """Where a socket is reached whose `getsockname` says `name`."""
-    if not isinstance(name, tuple):
-        return f"unix:{address_of(name)[0]}"
-    host, port = str(name[0]), name[1]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host) or host
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

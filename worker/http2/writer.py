@@ -169,9 +169,6 @@ class AnswerStream:
         """There is no shorter way than `write`."""
         return False
 
-    def flush(self) -> None:
-        """Nothing is held."""
-
     def write(self, block: bytes) -> None:
         """Send `block`, or what of it may go. Raises `ClientDisconnected`."""
         self._begin()
