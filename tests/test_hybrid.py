@@ -320,6 +320,22 @@ def test_what_is_handed_over_while_it_stops(serve: Serve, connect: Connect) -> N
     assert not stopping.is_alive()
 
 
+def test_a_next_request_that_the_threads_do_not_take_resets_nothing(
+    serve: Serve, connect: Connect, both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(both.sync, asgi_app=both.asgi)
+    client = connect(server)
+
+    def take_back(*_: object) -> bool:
+        client.send(post("/sync", b"2"))
+        return False
+
+    monkeypatch.setattr(SyncWorker, "take_back", take_back)
+    client.send(post("/async", b"1"))
+    assert client.answer().body == b"async 1"
+    assert client.sock.recv(1) == b""
+
+
 def test_a_server_is_not_drained_while_a_connection_is_on_its_way_to_a_loop(
     serve: Serve, connect: Connect, both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
-from loopless.worker import Bind, Server, ServerConfig
+from loopless import SyncWorker, ThreadedServer
+from loopless.worker import Bind, Server, ServerConfig, endings
 from loopless.worker.bound import BoundSocket, BoundUnixSocket, turn_away
-from loopless.worker.connection import State
+from loopless.worker.connection import Connection, State
 from loopless.worker.listener import Listener, open_socket, parse_bind
 from loopless.worker.readiness import has_room
 from loopless.worker.supervisor.forking import Job, Loaded
@@ -188,6 +188,28 @@ def test_the_listener_is_closed_at_once_and_idle_connections_too(
         assert busy.answer().body == b"hello"
 
 
+def test_what_came_since_the_last_look_is_answered(
+    server: ThreadedServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread finds nothing to read; then come a request and the end, and then it goes on."""
+    looked, go_on = threading.Event(), threading.Event()
+    park_unfinished = endings.park_unfinished
+
+    def slow(worker: SyncWorker, conn: Connection) -> None:
+        looked.set()
+        assert go_on.wait(10)
+        park_unfinished(worker, conn)
+
+    monkeypatch.setattr(endings, "park_unfinished", slow)
+    client = connect(server)
+    assert looked.wait(10)
+    client.send(GET)
+    with stopping(server):
+        go_on.set()
+        assert client.answer().body == b"hello"
+        assert client.closed()
+
+
 def comes_in(family: int, name: Any) -> bool:
     """Whether the kernel accepts a connection. Who is turned away waits longer than this does."""
     with socket.socket(family) as client:
@@ -302,9 +324,9 @@ def test_nothing_is_left_behind(app: App, connect: Connect) -> None:
 
 _SERVER = """
 import sys, time, logging
-from loopless import ThreadedServer
-from loopless.worker import Bind, Server, ServerConfig
-from loopless.worker.connection import State
+from loopless import SyncWorker, ThreadedServer
+from loopless.worker import Bind, Server, ServerConfig, endings
+from loopless.worker.connection import Connection, State
 from loopless.worker.listener import Listener, open_socket, parse_bind
 from loopless.worker.readiness import has_room
 from loopless.worker.supervisor.forking import Job, Loaded

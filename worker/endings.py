@@ -74,7 +74,8 @@ def park_unfinished(worker: SyncWorker, conn: Connection) -> None:
         conn.deadline = conn.head_deadline
     else:
         state = State.IDLE
-        if worker.poller.draining and now >= worker.poller.idle_until:
+        # the last look may have been before the end began: what has come since is answered
+        if worker.poller.draining and now >= worker.poller.idle_until and not has_input(conn.fd):
             close(worker, conn, "the server stops")
             return
     if now >= conn.deadline:

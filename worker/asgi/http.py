@@ -219,13 +219,12 @@ class HTTPLine(RequestLine):
         now = time.monotonic()
         ended = self.eof and not conn.buffer
         if not cycle.persistent or ended or (worker.draining and now >= worker.idle_until):
-            if conn.buffer or (not self.eof and has_input(conn.fd)):
-                self._linger()
-            else:
-                self.close("answered the last request")
+            self._part("answered the last request")
             return
         if self.home is not None:
-            self._go_home(self.home)
+            # the threads have the next request, if they still take one
+            if not self.home.take_back(conn, self.give_back):
+                self._part("the server stops")
             return
         self.phase = _READY
         self.deadline = now + worker.config.timeouts.keep_alive
@@ -236,10 +235,12 @@ class HTTPLine(RequestLine):
         if conn.buffer and not self._advancing:
             self.advance_soon()
 
-    def _go_home(self, home: SyncWorker) -> None:
-        """Let the threads have the next request."""
-        if not home.take_back(self.conn, self.give_back):
-            self.close("the server stops")
+    def _part(self, reason: str) -> None:
+        """Close, but not while the client sends: that would reset what it has not read."""
+        if self.conn.buffer or (not self.eof and has_input(self.conn.fd)):
+            self._linger()
+        else:
+            self.close(reason)
 
     def _linger(self) -> None:
         self.cycle = None
