@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -342,27 +341,59 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": bytes(size)})
 
 
-@pytest.mark.parametrize("served", [App(), asgi], ids=["threads", "loop"])
-def test_a_collector_that_raises_costs_a_connection_and_no_thread(
-    serve: Serve, connect: Connect, served: Any
-) -> None:
-    class Broken:
-        def record(self, event: LifecycleEvent) -> None:
-            kind = {"/bad": RequestStarted, "/large": ResponseCompleted}
-            request = getattr(event, "request", None)
-            if request is not None and type(event) is kind.get(request.path):
-                raise ValueError("a broken collector")
+class Broken:
+    """Raises at everything, and knows what that was."""
 
-    server = serve(served, threads=1, lifecycle_collector=Broken())
-    good = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    # at once, behind another request, and when the kernel has all of a large answer
-    for before, path in ((b"", b"/bad"), (good, b"/bad"), (b"", b"/large")):
-        client = connect(server)
-        client.send(before + b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
-        with contextlib.suppress(ConnectionResetError):
-            while client.sock.recv(2**20):
-                pass
-        assert connect(server).get().status == 201
+    def __init__(self) -> None:
+        self.told: list[type] = []
+
+    def record(self, event: LifecycleEvent) -> None:
+        self.told.append(type(event))
+        raise ValueError("a broken collector")
+
+
+def of_threads(request: Request) -> Response:
+    return Response(201, [], bytes(32 * 1024 * 1024 if request.path == "/large" else 5))
+
+
+@pytest.mark.parametrize("served", [of_threads, asgi], ids=["threads", "loop"])
+def test_a_collector_that_raises_costs_nothing(
+    serve: Serve, connect: Connect, served: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken()
+    server = serve(served, threads=1, lifecycle_collector=broken)
+    client = connect(server)
+    get = b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n"
+    # alone, behind another, and when the kernel has all of a large answer
+    client.send(get % (b"/", b""))
+    assert client.answer().status == 201
+    client.send(get % (b"/", b"") + get % (b"/large", b"Connection: close\r\n"))
+    assert [len(client.answer().body) for _ in range(2)] == [5, 32 * 1024 * 1024]
+    assert client.closed()
+    gone = connect(server)
+    gone.send(get % (b"/large", b""))
+    assert gone.sock.recv(10)
+    gone.close()
+    idle = connect(server)
+    assert idle.get().status == 201
+    server.stop()
+    assert idle.closed()
+    assert {ConnectionOpened, RequestStarted, ResponseCompleted, ClientGone} < {*broken.told}
+    assert broken.told.count(ConnectionOpened) == broken.told.count(ConnectionClosed) == 3
+    assert "A lifecycle collector failed on ResponseCompleted" in caplog.text
+    assert "internal error" not in caplog.text
+    assert "application failed" not in caplog.text
+
+
+def test_nor_over_http2(
+    serve_http2: Callable[..., ThreadedServer], http2: Callable[..., Any]
+) -> None:
+    for served in (of_threads, asgi):
+        broken = Broken()
+        client = http2(serve_http2(served, threads=1, lifecycle_collector=broken))
+        for _ in range(3):
+            assert client.answer(client.get()).status == 201
+        assert broken.told.count(RequestStarted) == 3
 
 
 @pytest.mark.parametrize("at", [StreamClosed, ResponseCompleted, ConnectionClosed])

@@ -30,7 +30,7 @@ def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseE
     try:
         _mend(worker, conn, request, error)
     except BaseException:
-        # of a collector, say: the seat is not its price
+        # the seat is not the price, whatever it was
         if worker.lent:
             streaming.give_back(worker, conn, request)
         raise

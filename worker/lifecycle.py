@@ -1,18 +1,21 @@
 """What happens to connections and requests, as typed events for whoever watches.
 
 A `LifecycleCollector` is called on the thread where the event happens, in the middle of serving:
-it must be quick, must not raise, and is called from several threads at once. What nobody looks
-at is not made: a collector may have `event_types`, the types that it looks at.
+it must be quick, and is called from several threads at once. What it raises is logged. What nobody
+looks at is not made: a collector may have `event_types`, the types that it looks at.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
 from .messages import Address, Request
+
+log = logging.getLogger("loopless")
 
 _monotonic = time.monotonic
 
@@ -167,6 +170,43 @@ def for_thread(collector: LifecycleCollector) -> Callable[[ResponseCompleted], N
     make: Callable[[], Callable[[ResponseCompleted], None]] | None
     make = getattr(collector, "for_thread", None)
     return collector.record if make is None else make()
+
+
+def guarded(collector: LifecycleCollector | None) -> LifecycleCollector | None:
+    """`collector` in such a way that what it raises costs nobody anything: it is logged."""
+    if collector is None or isinstance(collector, _Guarded):
+        return collector
+    return _Guarded(collector)
+
+
+class _Guarded:
+    """See `guarded`."""
+
+    def __init__(self, collector: LifecycleCollector) -> None:
+        self._collector = collector
+        self.event_types = event_types_of(collector)
+
+    def record(self, event: LifecycleEvent) -> None:
+        try:
+            self._collector.record(event)
+        except Exception as error:
+            _complain(event, error)
+
+    def for_thread(self) -> Callable[[ResponseCompleted], None]:
+        """See `for_thread`."""
+        told = for_thread(self._collector)
+
+        def record(event: ResponseCompleted) -> None:
+            try:
+                told(event)
+            except Exception as error:
+                _complain(event, error)
+
+        return record
+
+
+def _complain(event: LifecycleEvent, error: Exception) -> None:
+    log.error("A lifecycle collector failed on %s", type(event).__name__, exc_info=error)
 
 
 class Collectors:

@@ -43,6 +43,7 @@ from .lifecycle import (
     ResponseCompleted,
     event_types_of,
     for_thread,
+    guarded,
 )
 from .listener import address_of, hosts_of
 from .messages import (
@@ -127,7 +128,7 @@ class SyncWorker:
         # Of the server
         self.config = config
         self.app = app
-        self.collector = lifecycle_collector
+        self.collector = guarded(lifecycle_collector)
         self.async_pool = async_pool
         check_proxies(config.proxies)
         check_request_ids(config.log)
@@ -340,7 +341,7 @@ class SyncWorker:
         except ClientDisconnected as error:
             endings.client_gone(self, conn, str(error))
         except Exception:
-            # A bug of loopless, or of a collector: this connection pays, the thread goes on.
+            # A bug of loopless: this connection pays, the thread goes on.
             log.exception("A connection was dropped for an internal error")
             if conn.state is not _CLOSED:
                 endings.close(self, conn, "internal error")

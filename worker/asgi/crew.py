@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..lifecycle import LifecycleCollector, guarded
 from ..listener import Listener, address_of, connect
 from ..poller import BlockingPoller, connection_limit
 from ..seldom import Seldom
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..connection import Connection
     from ..http2.pool import Home
-    from ..lifecycle import LifecycleCollector
     from ..messages import ASGIApp, Request, Response
     from ..poller import ConnectionQueue, Poller
     from ..sync_worker import SyncWorker
@@ -61,7 +61,7 @@ class LoopCrew:
         loop_factory(config.asgi.loop)  # now, and not first on a thread
         self.config = config
         self._app = app
-        self._collector = collector
+        self._collector = collector = guarded(collector)
         #: What requests see beside what the lifespan says.
         self.lifespan_state: dict[str, Any] = {}
         self.seldom = Seldom()

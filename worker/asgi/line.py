@@ -263,7 +263,7 @@ class Line:
             collector.record(ConnectionClosed(self.conn.peer, reason, self.conn.requests))
 
     def broken(self, error: Exception) -> None:
-        """A bug of loopless, or of a collector: this connection pays, the loop goes on."""
+        """A bug of loopless: this connection pays, the loop goes on."""
         log.error("A connection was dropped for an internal error", exc_info=error)
         self.close("internal error")
 

@@ -78,7 +78,7 @@ class StreamErrand(Errand):
         try:
             contextvars.Context().run(self._exchange, worker)
         except Exception:
-            # a bug of loopless, or of a collector: this stream pays, the thread goes on
+            # a bug of loopless: this stream pays, the thread goes on
             log.exception("A stream was dropped for an internal error")
             self._call(self._stream.close, "internal error")
         finally:

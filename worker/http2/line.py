@@ -123,7 +123,7 @@ class HTTP2Line(SendingLine):
             self._cut_off(None, f"broke HTTP/2: {error}")
             return
         except Exception:
-            # a bug of loopless, of h2, or of a collector: this connection pays
+            # a bug of loopless, or of h2: this connection pays
             log.exception("A connection was dropped for an internal error")
             self._cut_off(INTERNAL_ERROR, "internal error")
             return
