@@ -173,6 +173,7 @@ class GunicornApp(WSGIApp):
         if self._exchanges is None:
             return super().__call__(request)
         try:
+            self._exchanges.begun(request)
             response = super().__call__(request)
             self._exchanges.answered(request, response)
             return response
@@ -254,6 +255,8 @@ class _Exchange:
 
     environ: Environ
     headers: Any = ()
+    #: What `pre_request` has raised, until somebody was told.
+    failure: Exception | None = None
 
     def __init__(self, request: Request) -> None:
         self.req = GunicornRequest(request)
@@ -278,6 +281,13 @@ class Exchanges:
         self._worker = worker
         self._open: dict[int, _Exchange] = {}
 
+    def begun(self, request: Request) -> None:
+        """What `pre_request` raises is the answer's trouble, as with gunicorn's own workers."""
+        exchange = self._open[id(request)]
+        failure, exchange.failure = exchange.failure, None
+        if failure is not None:
+            raise failure
+
     def called(self, request: Request, environ: Environ) -> None:
         self._open[id(request)].environ = environ
 
@@ -289,11 +299,14 @@ class Exchanges:
         self._over(self._open.pop(id(request)), None)
 
     def record(self, event: LifecycleEvent) -> None:
-        """See `LifecycleCollector`; what `pre_request` raises is the answer's trouble."""
+        """See `LifecycleCollector`."""
         worker = self._worker
         if isinstance(event, RequestStarted):
             exchange = self._open[id(event.request)] = _Exchange(event.request)
-            worker.cfg.pre_request(worker, exchange.req)
+            try:
+                worker.cfg.pre_request(worker, exchange.req)
+            except Exception as error:
+                exchange.failure = error
         elif isinstance(event, ResponseCompleted) and event.request is not None:
             exchange = self._open.pop(id(event.request))
             resp = GunicornResponse(event.status, exchange.headers, event.body_bytes)
@@ -303,6 +316,8 @@ class Exchanges:
 
     def _over(self, exchange: _Exchange, resp: GunicornResponse | None) -> None:
         worker = self._worker
+        if exchange.failure is not None:  # a static file was the answer
+            worker.log.error("Exception in pre_request hook", exc_info=exchange.failure)
         try:
             worker.cfg.post_request(worker, exchange.req, exchange.environ, resp)
         except Exception:

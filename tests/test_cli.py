@@ -225,8 +225,10 @@ def test_threads_of_the_application_do_not_hold_the_process(
         "async def app(scope, receive, send):\n"
         "    if scope['type'] == 'lifespan':\n"
         "        raise NotImplementedError\n"
+        "    await asyncio.to_thread(hang)\n"
+        "def hang():\n"
         "    print('asked', flush=True)\n"
-        "    await asyncio.to_thread(threading.Event().wait)\n"
+        "    threading.Event().wait()\n"
     )
     server = start("--bind", "127.0.0.1:0", "--graceful-timeout", graceful)
     assert server.process.stdout is not None
