@@ -45,7 +45,7 @@ from loopless.worker import Server
 
 found = []
 
-def serve_forever(self):
+def serve_forever(self, started):
     self.start()
     found.append({"urls": self.urls, "threads": self.config.threads(),
                   "graceful": self.config.timeouts.graceful})

@@ -247,8 +247,8 @@ class LooplessCommand(_Command):
             # who reads that it serves may edit at once
             autoreload.line().looked.wait(_FIRST_LOOK)
         try:
-            self._announce(server, with_static=with_static)
-            server.serve_forever()
+            # who reads that it serves may end it at once
+            server.serve_forever(partial(self._announce, server, with_static=with_static))
         except KeyboardInterrupt:
             server.stop()
         if options.get("shutdown_message"):
