@@ -104,6 +104,7 @@ class Parent:
         # guards the line: the watching thread must not send to a number that is something else now
         self._lock = threading.Lock()
         self._line: socket.socket | None = None
+        self._listening: threading.Thread | None = None
 
     def run(self) -> int:
         """Until a child ends for good, or a signal comes; returns the exit code (blocking)."""
@@ -127,6 +128,7 @@ class Parent:
             return 0  # as runserver
         finally:
             self._end_child()
+            self._hang_up()  # what the child has sent is in `_sockets` then
             watcher.close()
             watching.join()
             _close(self._sockets)
@@ -149,16 +151,24 @@ class Parent:
             )
         with self._lock:
             self._line = line
-        listening = threading.Thread(target=self._listen, args=(line,), daemon=True)
-        listening.start()
+        self._listening = threading.Thread(target=self._listen, args=(line,), daemon=True)
+        self._listening.start()
         code = self._child.wait()
-        with self._lock, line:
-            self._line = None
-            # a process of the child's may hold the other end
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-            listening.join()
+        self._hang_up()
         return code
+
+    def _hang_up(self) -> None:
+        """Take what the child has sent still, and close the line."""
+        with self._lock:
+            line, self._line = self._line, None
+            if line is None:
+                return
+            with line:
+                # a process of the child's may hold the other end
+                with contextlib.suppress(OSError):
+                    line.shutdown(socket.SHUT_RDWR)
+                if self._listening is not None:
+                    self._listening.join()
 
     def _listen(self, line: socket.socket) -> None:
         """Take the sockets that the child has opened."""
