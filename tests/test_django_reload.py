@@ -233,6 +233,12 @@ from django.utils import autoreload
 class Reloader(autoreload.StatReloader):
     SLEEP_TIME = 0.1
 
+    def tick(self):
+        looks = super().tick()
+        yield next(looks)
+        print("it has looked at the files\\n", end="", flush=True)
+        yield from looks
+
 
 class HooksConfig(AppConfig):
     name = "hooks"
@@ -245,7 +251,8 @@ def test_another_reloader_is_kept(project: Project) -> None:
     project.write("hooks/apps.py", OTHER_RELOADER)
     with watched(project, settings="INSTALLED_APPS += ['hooks']") as (running, url):
         assert "Watching for file changes with Reloader" in running.text
-        time.sleep(0.5)
+        if "it has looked" not in running.text:
+            running.until("it has looked")
         project.write("mysite/views.py", VIEWS.replace("one", "two"))
         running.until("reloading")
         running.until(AGAIN)
