@@ -77,14 +77,23 @@ def site(shared_site: Site) -> Site:
 
 @pytest.fixture
 def dial() -> Iterator[Open]:
-    """`dial(site, name)`: a connection to one of its servers."""
+    """`dial(site, name)`: a connection to one of its servers; its requests end with the test."""
     with contextlib.ExitStack() as stack:
 
         def connect(site: Site, name: str = "direct") -> Client:
             sock = socket.create_connection(("127.0.0.1", site.ports[name]), 20)
-            return stack.enter_context(contextlib.closing(Client(sock)))
+            client = stack.enter_context(contextlib.closing(Client(sock)))
+            stack.callback(_hang_up, client)
+            return client
 
         yield connect
+
+
+def _hang_up(client: Client) -> None:
+    """Wait until the server closes: not before it is done with the requests."""
+    with contextlib.suppress(OSError):  # it has closed before, or the test has
+        client.sock.shutdown(socket.SHUT_WR)
+        client.rest()
 
 
 def head(method: str, target: str, *fields: str) -> bytes:
