@@ -31,6 +31,7 @@ from .apps.django_project import (
     one_line,
     url_of,
 )
+from .ports import free_port
 
 # call_command many times in one process: a server starts, says where, and stops.
 TRY = """
@@ -225,8 +226,7 @@ def attempts(project: Project, *tries: tuple[list[str], dict[str, str], Any]) ->
 
 
 def test_addresses(project: Project) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     unix = f"unix:{project.folder}/try"
     expected = {
         (str(port),): rf"http://127\.0\.0\.1:{port}",

@@ -16,6 +16,7 @@ import pytest
 
 from .apps.command import Command, children, command, get
 from .apps.django_project import APP, MODELS, URLS, VIEWS, Project, environment, url_of
+from .ports import free_port
 from .waiting import until
 
 BROKEN = "def broken(:\n"
@@ -139,8 +140,7 @@ def test_a_bad_setting_is_waited_for(project: Project) -> None:
 
 
 def test_addresses_change_while_it_runs(project: Project) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     path = project.folder / "s"
     text = project.file("mysite/settings.py").read_text()
 
