@@ -19,7 +19,7 @@ import httpx
 import pytest
 import requests
 
-from .apps.command import command
+from .apps.command import command, get
 from .apps.process import script
 from .wire_client import Answer, Client
 
@@ -356,7 +356,10 @@ def gunicorn_port() -> Iterator[int]:
             stderr=subprocess.DEVNULL,
         ) as process:
             try:
-                yield listener.getsockname()[1]
+                port = listener.getsockname()[1]
+                # its start is not within the patience of a test
+                assert get(f"http://127.0.0.1:{port}/status/200")[0] == 200
+                yield port
             finally:
                 process.terminate()
 
