@@ -131,10 +131,18 @@ def page(browser: Any) -> Iterator[Any]:
     page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
     page.on("response", lambda r: problems.append(r.url) if r.status >= 400 else None)
     yield page
+    page.wait_for_load_state()
     page.goto("about:blank")  # it ends the stream, which is no problem
     page.close()
     # a stream that is left, and a page that became a download, count as failed
     assert [text for text in problems if not text.endswith(("/events", "/file"))] == []
+
+
+def follow(place: Any) -> None:
+    """Click on what leads to another page, once all of this one is there: what is cut off fails."""
+    place.wait_for()
+    place.page.wait_for_load_state()
+    place.click()
 
 
 def style(page: Any, selector: str, name: str) -> str:
@@ -176,10 +184,10 @@ def test_the_admin_in_a_browser(example: str, page: Any) -> None:
     page.get_by_role("heading", name="Site administration").wait_for()
     assert style(page, "#header", "background-color") == "rgb(65, 118, 144)"
     assert style(page, "#content-main", "float") == "left"
-    page.get_by_role("link", name="Notes").last.click()
-    page.get_by_role("link", name="Add note").last.click()
+    follow(page.get_by_role("link", name="Notes").last)
+    follow(page.get_by_role("link", name="Add note").last)
     page.get_by_label("Text").fill("from the admin")
-    page.get_by_role("button", name="Save", exact=True).click()
+    follow(page.get_by_role("button", name="Save", exact=True))
     page.get_by_text("was added successfully").wait_for()
     assert style(page, ".messagelist .success", "display") == "block"
     keep(page, "admin")
