@@ -76,12 +76,15 @@ class Page:
     """What a person sees and does."""
 
     def __init__(self, browser: Any) -> None:
+        from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.common.by import By
         from selenium.webdriver.support.ui import WebDriverWait
 
         self.browser = browser
         self._by = By
-        self._wait = WebDriverWait(browser, PATIENCE)
+        # what was found may be of the page that is just being left
+        left = [StaleElementReferenceException]
+        self._wait = WebDriverWait(browser, PATIENCE, ignored_exceptions=left)
 
     def text(self, name: str) -> str:
         text: str = self.browser.find_element(self._by.ID, name).text
@@ -90,9 +93,9 @@ class Page:
     def until(self, name: str, text: str) -> None:
         self._wait.until(lambda _: text in self.text(name))
 
-    def follow(self, link: str) -> None:
+    def follow(self, link: str, heading: str) -> None:
         self.browser.find_element(self._by.LINK_TEXT, link).click()
-        self._wait.until(lambda _: self.heading() != "")
+        self._wait.until(lambda _: self.heading() == heading)
 
     def heading(self) -> str:
         text: str = self.browser.find_element(self._by.TAG_NAME, "h1").text
@@ -115,14 +118,14 @@ def test_in_a_browser(running: Command, browser: Any, tmp_path: Path) -> None:
     # a file that is too large for memory
     file = tmp_path / "file.bin"
     file.write_bytes(b"0123456789" * 50_000)
-    page.follow("Upload")
+    page.follow("Upload", "Upload a file")
     page.press()
     page.until("problem", "Choose a file first.")
     page.write("choose", str(file))
     page.press()
     page.until("file", "file.bin has 500000 bytes")
     # a clock, in a window that stays open
-    page.follow("Clock")
+    page.follow("Clock", "A clock")
     browser.get(browser.current_url + "?pause=0.05")
     page._wait.until(lambda _: int(page.text("ticks")) > 5)
     clock = browser.current_window_handle
