@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -312,7 +311,10 @@ def test_what_is_handed_over_while_it_stops(serve: Serve, connect: Connect) -> N
     assert begun.wait(5)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    time.sleep(0.2)
+    assert server._pool is not None
+    assert server._worker is not None
+    (loop,), poller = server._pool.workers, server._worker.poller
+    until(lambda: loop.draining and poller._deaf)
     go_on.set()
     got = client.answer()
     assert (got.body, got.header("connection")) == (b"late", "close")
