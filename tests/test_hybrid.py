@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from websockets.sync.client import connect as connect_websocket
 
 from loopless import Request, Response, ServerConfig, SyncWorker, ThreadedServer
 from loopless.worker.asgi.crew import LoopPool
+from loopless.worker.asgi.http import HTTPLine
 from loopless.worker.errors import StartupError
 from loopless.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
 
@@ -364,6 +366,40 @@ def test_a_server_is_not_drained_while_a_connection_is_on_its_way_to_a_loop(
     assert not poller.drained.is_set()
     go_on.set()
     assert client.answer().body == b"async 1"
+    stopping.join(10)
+    assert not stopping.is_alive()
+
+
+def test_a_server_is_not_drained_while_a_connection_is_on_its_way_back(
+    serve: Serve, connect: Connect, both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threads still took it when they were asked, and its next request is in the kernel."""
+    server = serve(both.sync, asgi_app=both.asgi, graceful_timeout=5)
+    assert server._worker is not None
+    poller = server._worker.poller
+    on_its_way, go_on = threading.Event(), threading.Event()
+    give_back = HTTPLine.give_back
+
+    def slow(self: HTTPLine) -> None:
+        on_its_way.set()
+        assert go_on.wait(10)
+        give_back(self)
+
+    monkeypatch.setattr(HTTPLine, "give_back", slow)
+    client = connect(server)
+    client.send(post("/async", b"1"))
+    assert client.answer().body == b"async 1"
+    assert on_its_way.wait(10)
+    client.send(post("/sync", b"2"))
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    until(lambda: poller._deaf)
+    poller._look_whether_drained()
+    time.sleep(0.7)  # what has no end of its own is cut by then
+    assert not poller.drained.is_set()
+    go_on.set()
+    got = client.answer()
+    assert (got.body, got.header("connection")) == (b"sync 2", "close")
     stopping.join(10)
     assert not stopping.is_alive()
 

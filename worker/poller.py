@@ -72,7 +72,7 @@ class Poller(ABC):
         self._adopted: set[Connection] = set()
         self._parked: dict[int, Connection] = {}
         #: The threads whose connection is in nobody's list just now: on its way from the backlog
-        #: into `connections`, or from there to the asyncio side.
+        #: into `connections`, or from there to the asyncio side, or back.
         self._passing: set[int] = set()
         self._next_sweep = time.monotonic() + SWEEP
         self._overdue: deque[Connection] = deque()
@@ -129,9 +129,14 @@ class Poller(ABC):
         self.forget(connection)
 
     def handed_over(self) -> None:
-        """The asyncio side knows of the connection, or never will."""
+        """The asyncio side knows of the connection, or never will; or it has given one back."""
         self._passing.discard(threading.get_ident())
         self._look_whether_drained()
+
+    def coming_back(self) -> None:
+        """A connection may come back: `take_back`. The server is not drained before the calling
+        thread has said `handed_over`."""
+        self._passing.add(threading.get_ident())
 
     def take_back(self, connection: Connection, now: float) -> None:
         """`park` for a connection that was handed over."""
@@ -139,6 +144,11 @@ class Poller(ABC):
         connection.registered = False
         self.connections.add(connection)
         self.park(connection, now)
+
+    @property
+    def passing(self) -> bool:
+        """Whether a connection is in nobody's list just now. To be asked before `connections`."""
+        return bool(self._passing)
 
     def _is_full(self) -> bool:
         if len(self.connections) + len(self._adopted) < self.limit:

@@ -251,18 +251,23 @@ class SyncWorker:
         `let_go` is called first, and must leave it IDLE or YIELDED. False, and nothing happens,
         where no more is served.
         """
-        now = time.monotonic()
-        if self.poller.draining and now >= self.poller.idle_until:
-            return False
-        let_go()
-        conn.deadline = now + self._keep_alive
-        conn.worker = None
+        poller = self.poller
+        poller.coming_back()  # before the look: whoever ends the server sees this, or is seen
         try:
-            self.poller.take_back(conn, now)
-        except (OSError, ClientDisconnected) as error:  # the server has ended meanwhile
-            if conn.state is not _CLOSED:  # `disband` may have seen it
-                endings.close(self, conn, f"lost: {error}")
-        return True
+            now = time.monotonic()
+            if poller.draining and now >= poller.idle_until:
+                return False
+            let_go()
+            conn.deadline = now + self._keep_alive
+            conn.worker = None
+            try:
+                poller.take_back(conn, now)
+            except (OSError, ClientDisconnected) as error:  # the server has ended meanwhile
+                if conn.state is not _CLOSED:  # `disband` may have seen it
+                    endings.close(self, conn, f"lost: {error}")
+            return True
+        finally:
+            poller.handed_over()
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:
         """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return.
