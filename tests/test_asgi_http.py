@@ -921,6 +921,8 @@ def test_a_send_that_is_given_up_is_sent_once(serve: Serve, connect: Connect, lo
         await send({"type": "http.response.body"})
 
     client = connect(serve(app, loop=loop))
+    # else the kernel may have room for all of it, now and then
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     seen.wait(1)
     go_on.set()
