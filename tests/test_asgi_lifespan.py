@@ -413,7 +413,7 @@ async def app(scope, receive, send):
         await asyncio.wait([listening], timeout=0.05)
     ends["told" if kind == b"text/plain" else "stream"] += 1
 
-options = {"bind": "127.0.0.1:" + sys.argv[1], "graceful_timeout": 4, "loop": sys.argv[2]}
+options = {"bind": "fd://" + sys.argv[1], "graceful_timeout": 4, "loop": sys.argv[2]}
 if sys.argv[3] == "hybrid":
     loopless.serve(lambda request: None, interface="sync", asgi_app=app, **options)
 else:
@@ -424,14 +424,16 @@ else:
 @each_loop
 @pytest.mark.parametrize("kind", ["asgi", "hybrid"])
 def test_sigterm_with_streams_and_websockets_open(loop: str, kind: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", _STREAMS, str(port), loop, kind],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # bound here, for a free port may be another's when the process has started
+    with socket.create_server(("127.0.0.1", 0), backlog=300) as listener:
+        port = listener.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", _STREAMS, str(listener.fileno()), loop, kind],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=[listener.fileno()],
+        )
     with process, contextlib.ExitStack() as stack:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
