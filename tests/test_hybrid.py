@@ -23,8 +23,10 @@ from websockets.sync.client import connect as connect_websocket
 from loopless import Request, Response, ServerConfig, SyncWorker, ThreadedServer
 from loopless.worker.asgi.crew import LoopPool
 from loopless.worker.asgi.http import HTTPLine
+from loopless.worker.connection import Connection
 from loopless.worker.errors import StartupError
 from loopless.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
+from loopless.worker.readiness import has_input
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer, read_body
 from .waiting import until
@@ -330,8 +332,9 @@ def test_a_next_request_that_the_threads_do_not_take_resets_nothing(
     server = serve(both.sync, asgi_app=both.asgi)
     client = connect(server)
 
-    def take_back(*_: object) -> bool:
+    def take_back(worker: SyncWorker, conn: Connection, let_go: Any) -> bool:
         client.send(post("/sync", b"2"))
+        assert has_input(conn.fd, 10)  # a busy kernel may bring it later than it takes it
         return False
 
     monkeypatch.setattr(SyncWorker, "take_back", take_back)
