@@ -19,6 +19,7 @@ from loopless import SyncWorker, ThreadedServer
 from loopless.worker import Bind, Server, ServerConfig, endings
 from loopless.worker.bound import BoundSocket, BoundUnixSocket, turn_away
 from loopless.worker.connection import Connection, State
+from loopless.worker.crew import Crew
 from loopless.worker.listener import Listener, open_socket, parse_bind
 from loopless.worker.readiness import has_room
 from loopless.worker.supervisor.forking import Job, Loaded
@@ -318,6 +319,57 @@ def test_nothing_is_left_behind(app: App, connect: Connect) -> None:
     until(lambda: threading.active_count() <= before)
     # also what had to be cut
     assert not [conn for conn in worker.poller.connections if conn.sock.fileno() >= 0]
+
+
+def test_who_stops_waits_for_threads_that_are_about_to_end(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They serve no more, and have told so, but still run."""
+    over = threading.Event()
+    live, disband = Crew._live, Crew.disband
+
+    def slow(crew: Crew, worker: SyncWorker, **options: Any) -> None:
+        live(crew, worker, **options)
+        if not options:
+            over.set()
+            time.sleep(0.2)
+
+    def late(crew: Crew, worker: SyncWorker) -> None:
+        assert over.wait(10)
+        disband(crew, worker)
+
+    monkeypatch.setattr(Crew, "_live", slow)
+    monkeypatch.setattr(Crew, "disband", late)
+    with ThreadedServer(app, bind="127.0.0.1:0", threads=2):
+        pass
+    assert not [each for each in threading.enumerate() if each.name == "loopless-1"]
+
+
+def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one for a long response may be."""
+    begins, start = threading.Event(), threading.Thread.start
+
+    def slow(thread: threading.Thread) -> None:
+        if thread.name == "loopless-1":
+            begins.set()
+            time.sleep(0.2)
+        start(thread)
+
+    server = ThreadedServer(app, bind="127.0.0.1:0", threads=1)
+    server.start()
+    worker = server._worker
+    assert worker is not None
+    monkeypatch.setattr(threading.Thread, "start", slow)
+    worker.rota.joined()
+    lender = threading.Thread(target=worker._crew.hire)
+    lender.start()
+    assert begins.wait(10)
+    server.stop()
+    lender.join()
+    assert worker.poller._closed
+    assert not [each for each in threading.enumerate() if each.name == "loopless-1"]
 
 
 # ---- Signals -------------------------------------------------------------------------------

@@ -212,7 +212,6 @@ class Crew:
                 if hasattr(note, "close"):
                     close_response(note.close)
             self._left(worker)
-            self._ended(threading.current_thread())
 
     def take_turn(
         self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
@@ -263,18 +262,12 @@ class Crew:
         if sys.version_info >= (3, 14):
             kwargs["context"] = contextvars.Context()
         thread = threading.Thread(target=target, name=name, daemon=True, **kwargs)
+        # until it has started, for nobody can wait for the end of a thread before
         with self.lock:
+            # a thread cannot say itself that it has ended: there is always something left to do
+            self._threads = {each for each in self._threads if each.is_alive()}
             self._threads.add(thread)
-        try:
             thread.start()
-        except RuntimeError:
-            self._ended(thread)
-            raise
-
-    def _ended(self, thread: threading.Thread) -> None:
-        """`thread` runs no more."""
-        with self.lock:
-            self._threads.discard(thread)
 
     def _left(self, worker: SyncWorker) -> None:
         """`worker` serves no more."""
@@ -403,7 +396,7 @@ class Crew:
         self.cut()
         until = time.monotonic() + _LAST_MOMENT
         with self.lock:
-            threads = list(self._threads)
+            threads = [thread for thread in self._threads if thread.is_alive()]
         for thread in threads:
             thread.join(max(until - time.monotonic(), 0))
         stuck = sum(thread.is_alive() for thread in threads)
