@@ -270,7 +270,9 @@ def test_promise_4_streams_over_the_cap_are_refused(serve: Serve, connect: Conne
     streams = [connect(server) for _ in range(3)]
     for stream in streams:
         stream.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
-    until(lambda: len(app.threads.get("/stream", ())) >= 6)
+    worker = server._worker
+    assert worker is not None
+    until(lambda: worker.rota.lent == 3)
     refused = connect(server).get("/refused")
     assert refused.status == 503
     assert int(refused.header("retry-after") or "0") > 0
