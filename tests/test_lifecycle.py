@@ -25,6 +25,7 @@ from loopless.worker.lifecycle import (
 )
 
 from .recorder import Recorder
+from .waiting import until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -412,12 +413,15 @@ def test_a_collector_that_raises_costs_no_seat(serve: Serve, connect: Connect, a
         yield b"x"
         raise ValueError("fail")
 
-    # two, for a client may see the end before the thread is back
-    server = serve(app, threads=1, max_streams=2, lifecycle_collector=Broken())
+    server = serve(app, threads=1, max_streams=1, lifecycle_collector=Broken())
+    worker = server._worker
+    assert worker is not None
     for path in ("/", "/hijack", "/", "/", "/hijack"):
         client = connect(server)
         client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         assert client.rest()[:12] == (b"HTTP/1.1 200" if path == "/" else b"")
+        # a client may see the end before the thread is back
+        until(lambda: worker.rota.lent == 0)
 
 
 def test_what_has_no_body_counts_none(serve: Serve, connect: Connect, recorder: Recorder) -> None:
