@@ -249,10 +249,9 @@ def test_whatever_was_opened_is_closed_also_at_the_end(
     clients[2].send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
     clients[3].send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
     clients[4].send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-    deadline = time.monotonic() + 5
-    while len(recorder.of(ConnectionOpened)) < 6 or len(recorder.of(RequestStarted)) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    recorder.until(ConnectionOpened, 6)
+    recorder.until(RequestStarted, 3)
+    recorder.until(StreamOpened)
     server.stop()
     opened = {event.client for event in recorder.of(ConnectionOpened)}
     closed = [event.client for event in recorder.of(ConnectionClosed)]
