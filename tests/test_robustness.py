@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
-from loopless.worker import body
+from loopless import SyncWorker, ThreadedServer
+from loopless.worker import body, endings
+from loopless.worker.connection import Connection
 
 from .waiting import until
 from .wire_client import Client
@@ -356,6 +357,33 @@ def test_a_request_that_came_too_late_costs_the_next_connection_nothing(
     client.send(GET[:5])
     assert client.answer().status == 408
     assert connect(server).get().body == b"hello"
+
+
+@pytest.mark.parametrize("poller", ["auto", "queue"])
+def test_what_came_in_time_is_answered_however_late_a_thread_is(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, poller: str
+) -> None:
+    """A thread finds nothing to read; then comes a request; the thread goes on after the time."""
+    looked, go_on = threading.Event(), threading.Event()
+    park_unfinished = endings.park_unfinished
+
+    def slow(worker: SyncWorker, conn: Connection) -> None:
+        looked.set()
+        assert go_on.wait(10)
+        go_on.clear()
+        until(lambda: time.monotonic() > conn.deadline)
+        park_unfinished(worker, conn)
+
+    monkeypatch.setattr(endings, "park_unfinished", slow)
+    client = connect(serve(app, poller=poller, threads=1, head_timeout=0.3, keep_alive=0.3))
+    for _ in range(2):
+        assert looked.wait(10)
+        looked.clear()
+        client.send(GET)
+        go_on.set()
+        assert client.answer().body == b"0"
+    go_on.set()
+    assert client.closed()
 
 
 def test_a_pool_that_is_fully_blocked_recovers(serve: Serve, connect: Connect) -> None:

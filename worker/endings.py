@@ -74,12 +74,11 @@ def park_unfinished(worker: SyncWorker, conn: Connection) -> None:
         conn.deadline = conn.head_deadline
     else:
         state = State.IDLE
-        # the last look may have been before the end began: what has come since is answered
-        if worker.poller.draining and now >= worker.poller.idle_until and not has_input(conn.fd):
-            close(worker, conn, "the server stops")
+    if state is State.IDLE:
+        if _is_over(worker, conn, now):
             return
-    if now >= conn.deadline:
-        _overdue(worker, conn, state)
+    elif now >= conn.deadline:
+        refuse(worker, conn, 408, "The request did not arrive in time")
         return
     if conn.encrypted:
         conn.wants_write = cast("TLSSocket", conn.sock).wants_write
@@ -87,11 +86,20 @@ def park_unfinished(worker: SyncWorker, conn: Connection) -> None:
     worker.poller.park(conn, now)
 
 
-def _overdue(worker: SyncWorker, conn: Connection, state: State) -> None:
-    if state is State.IDLE:
-        close(worker, conn, "keep-alive timeout" if conn.requests else "no request came")
+def _is_over(worker: SyncWorker, conn: Connection, now: float) -> bool:
+    """Close a connection whose time is up before a request has begun to come; whether it was."""
+    stops = worker.poller.draining and now >= worker.poller.idle_until
+    if not stops and now < conn.deadline:
+        return False
+    if has_input(conn.fd):
+        # the last look was before the time was up: what has come since is answered
+        worker.poller.connections.add(conn)  # from which it was taken to make room
+        return False
+    if stops:
+        close(worker, conn, "the server stops")
     else:
-        refuse(worker, conn, 408, "The request did not arrive in time")
+        close(worker, conn, "keep-alive timeout" if conn.requests else "no request came")
+    return True
 
 
 def resume(worker: SyncWorker, conn: Connection, before: State) -> bool:
