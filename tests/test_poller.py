@@ -23,7 +23,7 @@ from loopless.worker.distributor import QueuePoller
 from loopless.worker.poller import connection_limit
 from loopless.worker.pollers import EpollPoller, make_poller
 
-from .waiting import until
+from .waiting import no_hurry, until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -81,9 +81,10 @@ def test_a_head_and_a_body_in_pieces(serve: Serve, connect: Connect, poller: str
 
 def test_idle_connections_are_closed_in_time(serve: Serve, connect: Connect, poller: str) -> None:
     server = serve(app, poller=poller, keep_alive=0.3, head_timeout=0.3)
-    used, silent, half = (connect(server, timeout=4) for _ in range(3))
-    assert used.get().body == b"hello"
-    half.send(b"GET / HT")
+    with no_hurry(server):
+        used, silent, half = (connect(server, timeout=4) for _ in range(3))
+        assert used.get().body == b"hello"
+        half.send(b"GET / HT")
     started = time.monotonic()
     assert used.closed()
     assert silent.closed()

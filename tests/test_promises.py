@@ -23,7 +23,7 @@ from loopless.worker.poller import Poller
 from loopless.worker.pollers import make_poller
 
 from .recorder import Recorder
-from .waiting import until
+from .waiting import no_hurry, until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -424,11 +424,14 @@ def dribble(client: Client, data: bytes, seconds: float) -> float:
 def test_promise_8_a_dribbled_head_does_not_extend_its_deadline(
     serve: Serve, connect: Connect, poller: str, before: bytes
 ) -> None:
-    client = connect(serve(hello, head_timeout=0.5, poller=poller))
-    if before:
-        client.send(before)
-        assert client.answer().body == b"hello"
-    assert dribble(client, b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 1000, 4) < 4
+    server = serve(hello, head_timeout=0.5, poller=poller)
+    with no_hurry(server):
+        client = connect(server)
+        if before:
+            client.send(before)
+            assert client.answer().body == b"hello"
+        client.send(b"G")
+    assert dribble(client, b"ET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 1000, 4) < 4
     assert client.answer().status == 408
     assert client.closed()
 

@@ -21,7 +21,7 @@ from loopless import SyncWorker, ThreadedServer
 from loopless.worker import body, endings
 from loopless.worker.connection import Connection
 
-from .waiting import until
+from .waiting import no_hurry, until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -350,13 +350,16 @@ def test_a_request_that_came_too_late_costs_the_next_connection_nothing(
         return [b"hello"]
 
     server = serve(hello, threads=1, head_timeout=0.2)
-    late = connect(server)
-    late.send(b"GET /")
+    with no_hurry(server):
+        late = connect(server)
+        late.send(b"GET /")
     assert late.answer().status == 408
-    client = connect(server)
-    client.send(GET[:5])
+    with no_hurry(server):
+        client = connect(server)
+        client.send(GET[:5])
     assert client.answer().status == 408
-    assert connect(server).get().body == b"hello"
+    with no_hurry(server):
+        assert connect(server).get().body == b"hello"
 
 
 @pytest.mark.parametrize("poller", ["auto", "queue"])
