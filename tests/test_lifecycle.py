@@ -193,14 +193,14 @@ def _stays_idle(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "reason"),
+    ("behaviour", "options", "reason"),
     [
-        (_leaves_at_once, "closed by the client"),
-        (_leaves_idle, "closed by the client"),
-        (_leaves_in_head, "closed by the client within a head"),
-        (_leaves_in_body, "closed by the client within a body"),
-        (_is_silent, "no request came"),
-        (_stays_idle, "keep-alive timeout"),
+        (_leaves_at_once, {}, "closed by the client"),
+        (_leaves_idle, {}, "closed by the client"),
+        (_leaves_in_head, {}, "closed by the client within a head"),
+        (_leaves_in_body, {}, "closed by the client within a body"),
+        (_is_silent, {"head_timeout": 0.3}, "no request came"),
+        (_stays_idle, {"keep_alive": 0.3}, "keep-alive timeout"),
     ],
 )
 def test_the_reason_of_an_end(
@@ -208,9 +208,10 @@ def test_the_reason_of_an_end(
     connect: Connect,
     recorder: Recorder,
     behaviour: Callable[[Client], None],
+    options: dict[str, Any],
     reason: str,
 ) -> None:
-    server = serve(App(), keep_alive=0.3, head_timeout=0.3, lifecycle_collector=recorder)
+    server = serve(App(), lifecycle_collector=recorder, **options)
     behaviour(connect(server))
     recorder.until_closed()
     assert [event.reason for event in recorder.of(ConnectionClosed)] == [reason]
