@@ -101,10 +101,21 @@ def test_flask_sock_echoes(serve: Serve, caplog: pytest.LogCaptureFixture) -> No
 
 def test_flask_sock_with_pings(serve: Serve) -> None:
     """With an interval it waits in a selector, so it needs the descriptor."""
-    with websocket(serve(echo_app(ping_interval=0.05))) as ws:
+    # which is also all the time that a client has for its pong
+    with websocket(serve(echo_app(ping_interval=30))) as ws:
         for number in range(10):
             ws.send(str(number))
             assert ws.receive(10) == str(number)
+
+
+def test_flask_sock_pings_a_client_that_is_silent(serve: Serve, connect: Connect) -> None:
+    client = connect(serve(echo_app(ping_interval=0.05)))
+    client.send(
+        b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    _, _, frames = client.rest().partition(b"\r\n\r\n")
+    assert frames == b"\x89\x00" + b"\x88\x13\x03\xf0Ping/Pong timeout"
 
 
 def test_flask_sock_handler_returns(serve: Serve, connect: Connect) -> None:
