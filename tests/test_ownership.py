@@ -480,8 +480,8 @@ def test_a_stuck_thread_keeps_its_connection_until_it_is_back() -> None:
         client.sendall(GET)
         assert begun.wait(5)
         (connection,) = worker.poller.connections
+        owner = next(each for each in list(worker._crew.workers) if each.serving is connection)
         worker.shutdown(0)
-        owner = next(each for each in worker._crew.workers if each.serving is connection)
         # the thread of `run` gives up waiting for the other; if it is the stuck one it cannot
         until(lambda: owner is worker or not running.is_alive())
         assert connection.state is State.SERVING
