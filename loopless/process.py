@@ -73,6 +73,20 @@ def overhear_until_served() -> None:
             signal.signal(getattr(signal, name), _hear_nothing)
 
 
+def hasten_from_now_on() -> None:
+    """Let SIGINT and SIGTERM do no more than hasten the end: this process has stopped, and ends.
+
+    As an exception one would come out of whatever is done last. Call it in the main thread.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _hasten)
+
+
+def _hasten(_number: int, _frame: object) -> None:
+    with contextlib.suppress(RuntimeError):  # it is so near that no thread can be started
+        end_by(time.monotonic())
+
+
 def _hear_nothing(_number: int, _frame: object) -> None:
     """For a signal that nobody heeds yet."""
 

@@ -14,6 +14,7 @@ from .process import (
     check_files,
     configure_logging,
     end_by,
+    hasten_from_now_on,
     overhear_until_served,
     raise_descriptor_limit,
     say,
@@ -106,9 +107,11 @@ def run_server(
         try:
             _start(server)
             server.serve_forever(announce)
+            hasten_from_now_on()
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
                 server.stop()
+            hasten_from_now_on()
     end_by(server.deadline)
     return 0
 

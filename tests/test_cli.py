@@ -277,6 +277,25 @@ def test_threads_of_the_application_that_end_in_time(
     assert server.process.returncode == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_at_the_very_end_is_no_error(
+    start: Callable[..., Running], tmp_path: Path, number: int
+) -> None:
+    goodbye = "import atexit, sys\natexit.register(sys.stdin.readline)\n"
+    (tmp_path / "app.py").write_text(goodbye + "atexit.register(print, 'end', flush=True)\n" + APP)
+    server = start("--bind", "127.0.0.1:0", stdin=subprocess.PIPE)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.stdout is not None
+    assert server.process.stdin is not None
+    assert server.process.stdout.readline() == "stopping\n"
+    assert server.process.stdout.readline() == "end\n"
+    server.process.send_signal(number)
+    server.process.stdin.write("go on\n")
+    server.process.stdin.flush()
+    assert server.process.communicate(timeout=10) == ("", "")
+    assert server.process.returncode == 0
+
+
 def test_sync_app_and_interface(start: Callable[..., Running], tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "from loopless import Response\n"
