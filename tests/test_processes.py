@@ -210,6 +210,20 @@ def test_who_has_failed_is_not_waited_for_long(
     assert worker.deadline < time.monotonic() + 10
 
 
+def test_who_takes_requests_may_seem_not_to_for_a_second(
+    supervisor: Supervisor, channels: tuple[Channel, Channel]
+) -> None:
+    supervisor._timeout = 1.0
+    worker = enlist(supervisor, channels[0])
+    worker.become(Phase.SERVING)
+    worker.beat_at = 1000.0
+    worker.pulse = 1.1  # its threads look up once a second
+    supervisor._inspect(1001.9)
+    assert not worker.hangs
+    supervisor._inspect(1002.0)
+    assert worker.hangs
+
+
 def test_a_template_that_does_not_end_is_killed(
     supervisor: Supervisor, channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
 ) -> None:

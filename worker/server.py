@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .access_log import AccessLog
 from .config import ServerConfig, changed
-from .crew import Pulse, Watched
+from .crew import UNSEEN, Pulse, Watched
 from .lifecycle import Collectors, LifecycleCollector
 from .listener import BindAddress, hosts_of, open_sockets, parse_bind, url_of
 from .messages import ASGIApp, SyncApp
@@ -372,7 +372,8 @@ class Server:
         if self._pulse is None:
             return "starting"
         age, timeout = self._pulse.age(), self.config.processes.worker_timeout
-        return f"no request was taken for {age:.0f} seconds" if 0 < timeout <= age else ""
+        hangs = 0 < timeout <= age - UNSEEN
+        return f"no request was taken for {age:.0f} seconds" if hangs else ""
 
     def crews(self) -> list[AnyCrew]:
         """The threads and the loops that serve; none before `start`."""

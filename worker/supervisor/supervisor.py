@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..crew import UNSEEN
 from ..signals import Signals
 from ..systemd import Notifier
 from .books import Books
@@ -331,7 +332,7 @@ class Supervisor(Phased):
                 self._kill(child, now)
             if isinstance(child, Worker) and child.phase is Phase.SERVING:
                 stuck = max(now - child.beat_at, child.pulse)
-                if self._timeout and stuck >= self._timeout and not child.outgoing:
+                if self._timeout and stuck >= self._timeout + UNSEEN and not child.outgoing:
                     child.hangs = True
                     why = f"it has taken no request for {stuck:.0f} seconds"
                     self._replace(child, why, "worker_timeout")
