@@ -131,9 +131,6 @@ class Counts:
             event.body_bytes,
         )
         mine, numbers = self._mine, self._numbers
-        row = _NONE if request is None else _ROWS.get(request[0][0], _OTHER)
-        at = row + (status // 100 if status < 600 else 0)
-        mine[at] = numbers[at] = mine[at] + 1
         # most are quick, and to ask costs less than to search
         at = DURATIONS if seconds <= BUCKETS[0] else DURATIONS + bisect_left(BUCKETS, seconds)
         mine[at] = numbers[at] = mine[at] + 1
@@ -145,6 +142,10 @@ class Counts:
             self._add(RECEIVED, event.received)
         if not event.complete:
             self._add(CUT, 1)
+        # last: whoever sees that there was a request finds the rest of it, too
+        row = _NONE if request is None else _ROWS.get(request[0][0], _OTHER)
+        at = row + (status // 100 if status < 600 else 0)
+        mine[at] = numbers[at] = mine[at] + 1
 
     def _add(self, at: int, number: int) -> None:
         self._mine[at] = self._numbers[at] = self._mine[at] + number
