@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,26 +28,37 @@ from .waiting import until
 
 
 class Manager:
-    """A datagram socket that a service manager would listen to."""
+    """A service manager: it listens all the time, or who speaks would have to wait for it."""
 
     def __init__(self, path: Path) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.sock.settimeout(20)
-        self.sock.bind(str(path))
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(str(path))
+        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
         self.environment = {"NOTIFY_SOCKET": str(path)}
 
-    def hear(self, wanted: str) -> dict[str, str]:
-        """The next words that have `wanted`, such as `READY=1`."""
+    def _listen(self) -> None:
+        while said := self._sock.recv(4096).decode():
+            self._said.put(said)
+
+    def hear(self, wanted: str, patience: float = 20) -> dict[str, str]:
+        """The next words that have `wanted`, such as `READY=1`; `patience` is for any words."""
         while True:
-            lines = self.sock.recv(4096).decode().split("\n")
+            lines = self._said.get(timeout=patience).split("\n")
             if wanted in lines:
                 return dict(line.split("=", 1) for line in lines)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"", self.environment["NOTIFY_SOCKET"])
+        self._thread.join()
+        self._sock.close()
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    made = Manager(tmp_path / "notify")
-    with made.sock:
+    with contextlib.closing(Manager(tmp_path / "notify")) as made:
         yield made
 
 
@@ -90,11 +103,9 @@ def test_a_single_process_that_takes_no_requests_is_silent(manager: Manager, fol
         with socket.create_connection(("127.0.0.1", server.port), 20) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             until((folder / "begun").exists)
-            manager.sock.settimeout(4)  # the manager would have lost its patience twice
-            with pytest.raises(TimeoutError):
-                while True:
-                    manager.hear("WATCHDOG=1")
-            manager.sock.settimeout(20)
+            with pytest.raises(queue.Empty):
+                while True:  # the manager would have lost its patience twice
+                    manager.hear("WATCHDOG=1", 4)
             (folder / "go").touch()
             assert receive(client)[1] == b"well"
             manager.hear("WATCHDOG=1")
