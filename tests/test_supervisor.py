@@ -310,6 +310,7 @@ def test_a_new_certificate_drops_nobody(start: Start, tmp_path: Path, workers: s
         server.await_line("is served" if workers == "2" else "The certificate was reloaded")
         if workers == "2":
             until(lambda: len(load.certificates) == 2)
+            server.await_line("with code 0", 2)  # nobody is left who has the old one
         load.more(20)
     assert not load.failures
     context = authority.trusting()
