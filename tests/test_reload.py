@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from loopless import cli
 from loopless.apps import app_folder
 
 from .apps.command import Command, children, command, get
+from .waiting import until
 
 APP = """
 import os
@@ -48,8 +50,12 @@ Start = Callable[..., Command]
 
 
 def write(folder: Path, version: str, text: str = APP) -> None:
-    """An app.py of `version`, each of another size: a stat of one second may show nothing else."""
-    (folder / "app.py").write_text(text.replace("VERSION", version))
+    """An app.py of `version`, each of another size: a stat of one second may show nothing else.
+
+    It is put there in one piece: a file that is empty first has changed twice.
+    """
+    (folder / "new.tmp").write_text(text.replace("VERSION", version))
+    (folder / "new.tmp").replace(folder / "app.py")
 
 
 @pytest.fixture
@@ -113,7 +119,7 @@ def test_who_connects_during_a_restart_waits(start: Start, tmp_path: Path) -> No
     for thread in threads:
         thread.start()
     running.until("again")
-    time.sleep(0.2)
+    until(lambda: len(answers) > 3)
     stop.set()
     for thread in threads:
         thread.join()
@@ -188,9 +194,14 @@ def test_a_module_elsewhere(start: Start, tmp_path: Path) -> None:
     running = start(env=os.environ | {"PYTHONPATH": str(elsewhere)})
     url = running.url()
     assert get(url)[0] == 200
-    time.sleep(1.5)  # what the child has imported is looked up now and then
-    (elsewhere / "reloaded_helper.py").write_text("NAME = 'another'")
-    running.until("reloaded_helper.py has changed")
+    names = itertools.count()
+
+    def edited() -> object:
+        # what the child has imported is looked up now and then, and not noticed before
+        (elsewhere / "reloaded_helper.py").write_text(f"NAME = {next(names)}")
+        return running.has_said("reloaded_helper.py has changed", 1.5)
+
+    until(edited)
     running.until("again")
 
 
@@ -244,15 +255,17 @@ def test_a_child_without_its_parent_ends(start: Start) -> None:
     pid = int(get(url)[1].split()[0])
     running.process.kill()
     running.process.wait()
-    until = time.monotonic() + 20
-    # whoever adopts orphans here may not bury them
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
-        if Path(f"/proc/{pid}/stat").read_text().split(") ")[1].startswith("Z"):
-            break
-        time.sleep(0.05)
-    assert time.monotonic() < until
+    until(lambda: not runs(pid))
     with pytest.raises(OSError, match=r".+"):
         get(url)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process does; whoever adopts orphans here may not bury them."""
+    try:
+        return not Path(f"/proc/{pid}/stat").read_text().split(") ")[1].startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_what_the_application_starts_knows_nothing_of_it(start: Start) -> None:

@@ -37,7 +37,13 @@ class Command:
 
     def until(self, pattern: str) -> re.Match[str]:
         """Wait for a line in which `pattern` is found."""
-        end = time.monotonic() + PATIENCE
+        found = self.has_said(pattern, PATIENCE)
+        assert found, f"{pattern!r} is not in what was printed:\n{self.text}"
+        return found
+
+    def has_said(self, pattern: str, seconds: float) -> re.Match[str] | None:
+        """The same, or None if no such line comes within `seconds`."""
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             with contextlib.suppress(queue.Empty):
                 line = self._lines.get(timeout=0.5)
@@ -46,7 +52,7 @@ class Command:
                 self.text += line
                 if found := re.search(pattern, line):
                     return found
-        raise AssertionError(f"{pattern!r} is not in what was printed:\n{self.text}")
+        return None
 
     def url(self) -> str:
         """Where it listens, once it has said so and how to stop it."""
