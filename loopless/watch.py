@@ -78,6 +78,8 @@ class Watcher:
         self._begun = threading.Event()
         self._modules: tuple[int, frozenset[str]] = (0, frozenset())
         self._sources: frozenset[str] = frozenset()
+        #: What those were when they were added.
+        self._at_first: Seen = {}
         self._extra |= {os.path.abspath(file) for file in extra_files}
         self._watchfiles = None if engine == "stat" or not self._roots else _import_watchfiles()
         self.engine = "stat" if self._watchfiles is None else "watchfiles"
@@ -104,9 +106,14 @@ class Watcher:
         return path
 
     def add_sources(self, files: Iterable[str | os.PathLike[str]]) -> None:
-        """Watch `files` too: what another process, that is to be restarted, has imported."""
-        # replaced and not changed: the thread may be going through the old one
-        self._sources |= self._elsewhere(os.path.abspath(file) for file in files)
+        """Watch `files` too: what another process, that is to be restarted, has imported.
+
+        What happens after this has returned is noticed.
+        """
+        sources = self._elsewhere(os.path.abspath(file) for file in files)
+        # replaced and not changed: the thread may be going through the old ones
+        self._at_first = self._stat(sources) | self._at_first
+        self._sources |= sources
 
     def close(self) -> None:
         """Watch no more; whoever waits gets None. A second call does nothing."""
@@ -171,6 +178,7 @@ class Watcher:
     def _compare(self, before: Seen, files: Iterable[str]) -> tuple[Seen, str | None]:
         """What is there now, and a path for which that is something else than before."""
         now = self._stat(files)
+        before = {path: self._at_first[path] for path in self._at_first.keys() & now} | before
         if now == before:
             return now, None
         changed = (
