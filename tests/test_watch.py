@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import sys
 import threading
@@ -15,6 +16,8 @@ import pytest
 
 from loopless import watch
 from loopless.watch import ENGINES, Watcher
+
+from .waiting import until
 
 Watch = Callable[..., Watcher]
 
@@ -179,8 +182,16 @@ def test_imported_modules_count(
     importlib.import_module(file.stem)
     try:
         assert watcher.wait(0.8) is None
-        file.write_text("22\n")
-        assert settled(watcher, watcher.wait(LONG)) == file
+        sizes, found = itertools.count(2), []
+
+        def changed() -> Path | None:
+            # what is imported is looked up now and then, and not noticed before
+            file.write_text("2" * next(sizes))
+            found.append(watcher.wait(0.8))
+            return found[-1]
+
+        until(changed)
+        assert settled(watcher, found[-1]) == file
     finally:
         del sys.modules[file.stem]
     # it is there still, and only not imported any more
