@@ -600,18 +600,13 @@ import os, time
 while not os.path.exists({str(gate)!r}):
     time.sleep(0.01)
 {APP}"""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = start("--metrics-bind", f"127.0.0.1:{port}", "--workers", "2", app=slow, ready=False)
-    url = f"http://127.0.0.1:{port}"
-
-    def alive() -> bool:
-        with contextlib.suppress(OSError):
-            return fetch(url, "/healthz")[0] == 200
-        return False
-
-    until(alive)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # its number is known before the server says it, and nobody else can have it meanwhile
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        given = listening.fileno()
+        arguments = ("--metrics-bind", f"fd://{given}", "--workers", "2")
+        server = start(*arguments, app=slow, ready=False, pass_fds=[given])
+    assert fetch(url, "/healthz")[0] == 200
     assert fetch(url, "/readyz") == (503, "starting\n")
     gate.touch()
     until(lambda: fetch(url, "/readyz") == (200, "ready\n"))
@@ -653,18 +648,19 @@ def test_a_worker_keeps_no_connection_of_the_supervisors_open(
         assert client.get("/healthz", headers="Connection: close\r\n").status == 200
         assert client.closed()
     worker = server.ready_workers()[-1]
-    links = {
-        os.readlink(f"/proc/{worker}/fd/{fd}")
-        for fd in os.listdir(f"/proc/{worker}/fd")
-        if os.path.exists(f"/proc/{worker}/fd/{fd}")
-    }
-    mine = {
-        os.readlink(f"/proc/{server.process.pid}/fd/{fd}")
-        for fd in os.listdir(f"/proc/{server.process.pid}/fd")
-    }
+    links, mine = _links(worker), _links(server.process.pid)
     listening = _inode_of_listener(int(port))
     assert listening in mine
     assert listening not in links
+
+
+def _links(pid: int) -> set[str]:
+    """What the descriptors of a process are; it may be closing one."""
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 def _inode_of_listener(port: int) -> str:
