@@ -336,7 +336,7 @@ def test_a_request_that_was_on_its_way_is_answered(
     idle, asking = connect(server), connect(server)
     for client in (idle, asking):
         assert client.get().header("connection") != "close"
-    stopper = threading.Thread(target=server.stop, kwargs={"timeout": 20, "linger": 0.5})
+    stopper = threading.Thread(target=server.stop, kwargs={"timeout": 20, "linger": 1.5})
     stopper.start()
     crew = server.crew
     assert crew is not None
