@@ -346,6 +346,13 @@ def test_without_debug(project: Project, number: int) -> None:
     assert '"GET /slow' not in running.text  # request lines are the access log's
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_right_after_the_start(project: Project, number: int) -> None:
+    with project.serve("--noreload") as running:
+        url_of(running)
+        running.end(number)
+
+
 def test_hosts_are_needed(project: Project) -> None:
     text = project.manage("runserver_fast", env=environment("DEBUG = False"), code=1).stderr
     assert one_line(text).endswith("You must set settings.ALLOWED_HOSTS if DEBUG is False.")
