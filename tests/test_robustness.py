@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from loopless import SyncWorker, ThreadedServer
-from loopless.worker import body, endings
+from loopless.worker import body, endings, poller
 from loopless.worker.connection import Connection
+from loopless.worker.readiness import has_input
 
 from .waiting import no_hurry, until
 from .wire_client import Client
@@ -293,6 +294,44 @@ def test_a_request_that_has_come_is_not_evicted(serve: Serve, connect: Connect) 
     go_on.set()
     for client in [*clients, late]:
         assert client.answer().body == b"hello"
+
+
+def test_a_request_that_comes_while_its_connection_is_evicted_is_waited_for(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the closing. It is answered, and so its connection counts again."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/wait":
+            begun.set()
+            go_on.wait(10)
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    server = serve(waits, limit_connections=1, threads=1)
+    worker = server._worker
+    assert worker is not None
+    first = connect(server)
+    assert first.get().body == b"hello"
+    until(lambda: worker.poller._parked)
+    (connection,) = worker.poller.connections
+
+    def comes_just_then(fd: int) -> bool:
+        ready = has_input(fd)
+        if fd == connection.fd:
+            first.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        return ready
+
+    monkeypatch.setattr(poller, "has_input", comes_just_then)
+    second = connect(server)
+    assert begun.wait(5)
+    monkeypatch.undo()
+    assert connection in worker.poller.connections
+    go_on.set()
+    assert first.answer().body == b"hello"
+    assert second.get().body == b"hello"
+    assert first.closed()
 
 
 # ---- Fairness ------------------------------------------------------------------------------

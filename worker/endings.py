@@ -92,9 +92,7 @@ def _is_over(worker: SyncWorker, conn: Connection, now: float) -> bool:
     if not stops and now < conn.deadline:
         return False
     if has_input(conn.fd):
-        # the last look was before the time was up: what has come since is answered
-        worker.poller.connections.add(conn)  # from which it was taken to make room
-        return False
+        return False  # the last look was before the time was up: what has come since is answered
     if stops:
         close(worker, conn, "the server stops")
     else:

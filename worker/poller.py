@@ -50,7 +50,7 @@ ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
 class Poller(ABC):
     """What all pollers share: the parked connections, the open ones, the listeners.
 
-    `_parked`, `connections`, `_adopted` and `_passing` are changed, and copied, by single
+    `_parked`, `connections`, `_adopted`, `_parting` and `_passing` are changed, and copied, by single
     operations on a dict and on sets, which are atomic on every CPython. `_lock` guards the pausing
     of the listeners, which is rare.
     """
@@ -70,6 +70,8 @@ class Poller(ABC):
         self.connections: set[Connection] = set()
         #: Those that the asyncio side has, and perhaps some that it has closed.
         self._adopted: set[Connection] = set()
+        #: Those of `connections` that make room: to be closed, if no request comes just then.
+        self._parting: set[Connection] = set()
         self._parked: dict[int, Connection] = {}
         #: The threads whose connection is in nobody's list just now: on its way from the backlog
         #: into `connections`, or from there to the asyncio side, or back.
@@ -114,6 +116,7 @@ class Poller(ABC):
     def forget(self, connection: Connection) -> None:
         """`connection` is closed, or another's for good; its place is free."""
         self.connections.discard(connection)
+        self._parting.discard(connection)
         self._look_whether_drained()
         if self._paused and not self.draining and not self._is_full():
             self._resume()
@@ -151,10 +154,16 @@ class Poller(ABC):
         return bool(self._passing)
 
     def _is_full(self) -> bool:
-        if len(self.connections) + len(self._adopted) < self.limit:
+        for connection in self._parting.copy() if self._parting else ():
+            if connection.deadline:  # it was served after all, and has another
+                self._parting.discard(connection)
+        if self._taken_up() < self.limit:
             return False
         self._look_after_adopted()
-        return len(self.connections) + len(self._adopted) >= self.limit
+        return self._taken_up() >= self.limit
+
+    def _taken_up(self) -> int:
+        return len(self.connections) - len(self._parting) + len(self._adopted)
 
     def _look_after_adopted(self) -> None:
         """Whoever has them tells nobody when it closes them."""
@@ -327,8 +336,8 @@ class Poller(ABC):
                 continue
             if taken.state is State.IDLE and not has_input(fd):
                 # else its next request has just come
-                self.connections.discard(taken)
                 taken.deadline = 0.0
+                self._parting.add(taken)
             return taken
         self._pause(why)
         if self.when_full is not None:
