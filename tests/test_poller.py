@@ -248,6 +248,32 @@ def test_what_is_in_the_queue_when_the_server_stops_is_answered() -> None:
             client.close()
 
 
+def test_what_is_in_the_queue_is_answered_though_nothing_else_is_open() -> None:
+    """And though WebSockets and the like would not have been waited for any longer."""
+    worker, conn_queue = queue_worker(threads=1)
+    stops = threading.Event()
+    wait = worker.poller.wait
+
+    def late(seconds: float) -> Any:
+        assert stops.wait(10)
+        time.sleep(0.7)
+        return wait(seconds)
+
+    worker.poller.wait = late  # type: ignore[method-assign]
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(2):
+            accepted, raw, address = tcp_pair()
+            clients.append(Client(stack.enter_context(raw)))
+            clients[-1].send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            conn_queue.put((accepted, address))
+        with running(worker):
+            stops.set()
+        for client in clients:
+            assert client.answer().body == b"hello"
+            assert client.closed()
+
+
 def test_a_unix_connection_in_the_queue() -> None:
     """Its address is a text, and an empty one."""
     worker, conn_queue = queue_worker(threads=1)

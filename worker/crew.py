@@ -364,12 +364,12 @@ class Crew:
 
     def _cut_endless(self) -> bool:
         """Cut what has no end of its own; whether nothing else is left."""
-        passing = self.poller.passing
+        more = self.poller.expects_some()  # first, as `Poller._is_empty` asks
         connections = self.poller.connections.copy()
         endless = [connection for connection in connections if connection.endless]
         for connection in endless:
             connection.disconnect()
-        return len(endless) == len(connections) and not passing
+        return not more and len(endless) == len(connections)
 
     def share_listeners(self) -> None:
         """Whoever else has the sockets takes what waits in their backlog."""

@@ -62,7 +62,7 @@ class QueuePoller(Poller):
         try:
             return self._come_out(sock, what)
         finally:
-            # not before the connection is in `connections`: see `_is_empty`
+            # not before the connection is in `connections`: see `Poller._is_empty`
             self.conn_queue.task_done()
             self._look_whether_drained()
 
@@ -106,8 +106,9 @@ class QueuePoller(Poller):
     def release(self, connection: Connection) -> None:
         """Nothing to do: a connection that is handed out is not in the selector."""
 
-    def _is_empty(self) -> bool:
-        return not self.conn_queue.unfinished_tasks and super()._is_empty()
+    def expects_some(self) -> bool:
+        """As `Poller.expects_some`; what others have put into the queue comes too."""
+        return bool(self.conn_queue.unfinished_tasks) or super().expects_some()
 
     def nudge_idle(self) -> None:
         self._tell()

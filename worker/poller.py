@@ -50,9 +50,9 @@ ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
 class Poller(ABC):
     """What all pollers share: the parked connections, the open ones, the listeners.
 
-    `_parked`, `connections`, `_adopted`, `_parting` and `_passing` are changed, and copied, by single
-    operations on a dict and on sets, which are atomic on every CPython. `_lock` guards the pausing
-    of the listeners, which is rare.
+    `_parked`, `connections`, `_adopted`, `_parting` and `_passing` are changed, and copied, by
+    single operations on a dict and on sets, which are atomic on every CPython. `_lock` guards the
+    pausing of the listeners, which is rare.
     """
 
     def __init__(self, limit: int) -> None:
@@ -148,11 +148,6 @@ class Poller(ABC):
         self.connections.add(connection)
         self.park(connection, now)
 
-    @property
-    def passing(self) -> bool:
-        """Whether a connection is in nobody's list just now. To be asked before `connections`."""
-        return bool(self._passing)
-
     def _is_full(self) -> bool:
         for connection in self._parting.copy() if self._parting else ():
             if connection.deadline:  # it was served after all, and has another
@@ -246,8 +241,12 @@ class Poller(ABC):
 
     def _is_empty(self) -> bool:
         """Whether no connection is open, or about to come."""
-        # in this order: a thread is in `_passing` until its connection is in `connections`
-        return self._deaf and not self._passing and not self.connections
+        # in this order: what comes is expected until it is in `connections`
+        return not self.expects_some() and not self.connections
+
+    def expects_some(self) -> bool:
+        """Whether connections may come yet, or are on their way into `connections`."""
+        return not self._deaf or bool(self._passing)
 
     @abstractmethod
     def nudge_idle(self) -> None:
