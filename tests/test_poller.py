@@ -239,7 +239,7 @@ def test_what_is_in_the_queue_when_the_server_stops_is_answered() -> None:
         conn_queue.put((accepted, address))
     try:
         with running(worker):
-            until(lambda: worker.serving is not None)
+            until(lambda: worker.served)
         for client in clients:
             assert client.answer().body == b"hello"
             assert client.closed()
