@@ -595,7 +595,7 @@ def test_no_continue_without_a_body(open_client: Callable[[], tuple[Client, Reco
 def test_a_refusal_reaches_a_client_that_still_sends(
     declared: bool, serve: Callable[..., ThreadedServer], connect: Callable[..., Client]
 ) -> None:
-    client = connect(serve(Recorder(), limit_body=100_000))
+    client = connect(serve(Recorder(), limit_body=100_000, linger_timeout=30))
     size = 6 * 1024 * 1024
     if declared:
         head, body = b"Content-Length: %d\r\n\r\n" % size, b"x" * size
