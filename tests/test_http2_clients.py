@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,44 @@ def test_what_does_not_end_is_cut(serve_http2: Serve, http2: Connect) -> None:
         assert not stopper.is_alive()
         assert closed.wait(10)
         assert client.answers[number].ended is bool(sent)
+
+
+@pytest.mark.parametrize("first", ["/events", "/slow"])
+def test_an_event_stream_costs_no_other_stream_its_grace(
+    serve_http2: Serve, http2: Connect, first: str
+) -> None:
+    """Nor does another one make the server wait for it when that has ended."""
+    begun, going, over = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def events() -> Iterator[bytes]:
+        yield b"data: 1\n\n"
+        begun.release()
+        over.wait(20)
+
+    def app(request: Request) -> Response:
+        if request.path == "/events":
+            return Response(200, [("Content-Type", "text/event-stream")], events())
+        begun.release()
+        assert going.wait(10)
+        return Response(200, [], b"slow")
+
+    server = serve_http2(app, graceful_timeout=20)
+    client = http2(server)
+    numbers = {}
+    for path in sorted(["/events", "/slow"], key=lambda path: path != first):
+        numbers[path] = client.get(path)
+        assert begun.acquire(timeout=10)
+    client.until(lambda: client.answers[numbers["/events"]].body)
+    stopper = threading.Thread(target=server.stop)
+    stopper.start()
+    client.until(lambda: client.goaways)
+    time.sleep(1)  # longer than an event stream that is alone would have
+    going.set()
+    assert client.answer(numbers["/slow"]).body == b"slow"
+    client.end()
+    stopper.join(10)
+    assert not stopper.is_alive()
+    over.set()
 
 
 class Load(Clients):

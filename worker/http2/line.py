@@ -158,6 +158,7 @@ class HTTP2Line(SendingLine):
         stream = Stream(self, number, None)
         stream.received = ended
         self.streams[number] = stream
+        self.conn.endless = False
         self.conn.requests += 1
         try:
             stream.head = self._reader.read(event.headers, ended=ended)
@@ -270,16 +271,20 @@ class HTTP2Line(SendingLine):
             self._forget(stream)
         if not stream.settled() or self.streams.pop(stream.number, None) is None:
             return
+        self._look_whether_endless()
         if not self.streams:
             self.deadline = time.monotonic() + self.worker.config.timeouts.keep_alive
-            self.conn.endless = False
             if self._leaving and not self.closed:
                 self.worker.loop.call_soon(self.flush)
 
     def now_endless(self, stream: Stream) -> None:
         """`stream` has no end of its own. Where all are like that nobody waits for the line."""
         stream.endless = True
-        self.conn.endless = all(each.endless for each in self.streams.values())
+        self._look_whether_endless()
+
+    def _look_whether_endless(self) -> None:
+        streams = self.streams
+        self.conn.endless = bool(streams) and all(each.endless for each in streams.values())
 
     def flushed(self) -> None:
         if not self._lingering:
