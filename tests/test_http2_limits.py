@@ -407,9 +407,13 @@ def test_streams_that_the_server_is_made_to_reset(serve_http2: Serve, http2: Con
     """CVE-2025-8671."""
     recorder = Recorder()
     client = http2(serve_http2(hello, lifecycle_collector=recorder))
-    try:
+    heads: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "send", heads.append)
         for _ in range(1000):
             client.raw_head(MALFORMED["upper case"])
+    try:
+        client.send(b"".join(heads))  # at once: some are forgiven for each second that it takes
     except OSError:
         pass
     assert client.end()[-1][0] == CALM
