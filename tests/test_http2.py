@@ -427,7 +427,7 @@ def test_a_client_that_leaves_without_reading(serve_http2: Serve, http2: Connect
         client.get()
     crew = server.crew
     assert crew is not None
-    until(lambda: any(each.outgoing for each in crew.poller.connections))
+    until(lambda: any(each.outgoing for each in list(crew.poller.connections)))
     recorder.until(RequestStarted, 99)
     client.close()
     recorder.until(ResponseCompleted, 99)
