@@ -52,8 +52,8 @@ else:
 
 # As argparse: the code for what was typed wrongly.
 _USAGE = 2
-# Seconds at most for the reloader's first look at the files.
-_FIRST_LOOK = 2.0
+# Seconds at most for the reloader's first look at the files: a busy machine may need some.
+_FIRST_LOOK = 20.0
 _OWN_APP = "loopless.adapters.django.runserver"
 
 _DEVELOPMENT = (
