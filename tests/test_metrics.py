@@ -231,6 +231,8 @@ def test_threads_and_connections(serve: Serve, connect: Connect, app: App) -> No
         return [numbers["connections", state] for state in states]
 
     until(lambda: connections() == [1, 1, 1, 1])
+    # a thread is busy for a moment after it has given its connection back
+    until(lambda: Numbers(url_of(server))["threads", "busy"] == 2)
     numbers = Numbers(url_of(server))
     assert numbers["threads", "total"] == 4
     assert numbers["threads", "busy"] == 2
