@@ -353,6 +353,30 @@ def test_a_signal_right_after_the_start(project: Project, number: int) -> None:
         running.end(number)
 
 
+LAST = """
+import atexit, time
+def last():
+    print("the last thing", flush=True)
+    while not Path("go on").exists():
+        time.sleep(0.01)
+    Path("go on").unlink()
+    print("is done", flush=True)
+atexit.register(last)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_at_the_very_end_is_no_error(project: Project, number: int) -> None:
+    with project.serve(settings=f"{PRODUCTION}from pathlib import Path{LAST}") as running:
+        url_of(running)
+        running.process.send_signal(signal.SIGINT)
+        running.until("the last thing")
+        running.process.send_signal(number)
+        project.write("go on", "")
+        text = running.ended()
+    assert text.endswith("the last thing\nis done\n")
+
+
 def test_hosts_are_needed(project: Project) -> None:
     text = project.manage("runserver_fast", env=environment("DEBUG = False"), code=1).stderr
     assert one_line(text).endswith("You must set settings.ALLOWED_HOSTS if DEBUG is False.")

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from django.utils import autoreload
 
 from loopless.binding import open_socket_for, open_sockets
+from loopless.process import hasten_from_now_on
 from loopless.reload import this_command
 from loopless.watch import Watcher
 from loopless.worker.listener import SharedSocket, parse_bind
@@ -397,3 +398,4 @@ def run_child(serve: Callable[..., None], stop: Callable[[], object], **options:
         stopping = threading.Thread(target=stop, name="loopless-stop", daemon=True)
         stopping.start()
         stopping.join(_LAST_MOMENT)
+        hasten_from_now_on()

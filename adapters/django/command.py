@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -32,7 +33,13 @@ from django.utils import autoreload as django_autoreload
 from django.utils.log import ServerFormatter
 
 from loopless.banner import gil_advice, gil_state, made_up_certificate, places
-from loopless.process import check_files, configure_logging, end_by, raise_descriptor_limit
+from loopless.process import (
+    check_files,
+    configure_logging,
+    end_by,
+    hasten_from_now_on,
+    raise_descriptor_limit,
+)
 from loopless.reload import GRACE
 from loopless.version import __version__
 from loopless.worker import ConfigError, Server, ServerConfig, StartupError
@@ -249,11 +256,19 @@ class LooplessCommand(_Command):
         try:
             # who reads that it serves may end it at once
             server.serve_forever(partial(self._announce, server, with_static=with_static))
+            self._near_the_end()
         except KeyboardInterrupt:
             server.stop()
+            self._near_the_end()
         if options.get("shutdown_message"):
             self.stdout.write(options["shutdown_message"])
         end_by(server.deadline)
+
+    def _near_the_end(self) -> None:
+        """Where the process ends with the command, a signal is no error of what it does last."""
+        main = threading.current_thread() is threading.main_thread()  # else it is a reloader's
+        if main and getattr(self, "_called_from_command_line", False):
+            hasten_from_now_on()
 
     def _announce(self, server: Server, *, with_static: bool) -> None:
         threads = server.config.threads()
