@@ -36,8 +36,7 @@ log = logging.getLogger("loopless")
 
 # Seconds between two looks at `shutdown_event`, which cannot wake a poller.
 _POLL_INTERVAL = 1.0
-#: Seconds for which a part that is well may seem to take no request, since it is looked after so
-#: seldom, and so seldom somebody asks.
+#: Seconds for which a part that is well may seem to take no request: so seldom it looks up.
 UNSEEN = _POLL_INTERVAL
 # Seconds of grace for what has no end of its own, WebSockets and event streams.
 _FAREWELL = 0.5
