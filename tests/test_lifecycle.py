@@ -369,8 +369,11 @@ def test_a_collector_that_raises_costs_nothing(
     client.send(get % (b"/", b""))
     assert client.answer().status == 201
     client.send(get % (b"/", b"") + get % (b"/large", b"Connection: close\r\n"))
-    assert [len(client.answer().body) for _ in range(2)] == [5, 32 * 1024 * 1024]
-    assert client.closed()
+    assert client.answer().status == 201
+    size = len(client._buffer)
+    while received := client.sock.recv(2**20):
+        size += len(received)
+    assert size > 32 * 1024 * 1024
     gone = connect(server)
     gone.send(get % (b"/large", b""))
     assert gone.sock.recv(10)
