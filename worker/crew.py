@@ -120,7 +120,9 @@ class AnyCrew(Protocol):
 class Crew:
     """A poller, a rota, and the workers that use them: an `AnyCrew` of threads.
 
-    `lock` guards `workers`, `threads` and the numbers. `sibling` makes another worker.
+    `lock` guards `workers` and the numbers, and is held for moments only: a signal that raises in
+    the main thread may come right after it has waited for a lock, which then nobody gives back.
+    `_starting` guards `_threads`, while one starts. `sibling` makes another worker.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class Crew:
         self.looked = time.monotonic()
         self._stop_at = self._farewell_at = 0.0
         self.lock = threading.Lock()
+        self._starting = threading.Lock()
         poller.every_second = self._look
 
     # ---- Listening ------------------------------------------------------------------------
@@ -265,7 +268,7 @@ class Crew:
             kwargs["context"] = contextvars.Context()
         thread = threading.Thread(target=target, name=name, daemon=True, **kwargs)
         # until it has started, for nobody can wait for the end of a thread before
-        with self.lock:
+        with self._starting:
             # a thread cannot say itself that it has ended: there is always something left to do
             self._threads = {each for each in self._threads if each.is_alive()}
             self._threads.add(thread)
@@ -397,7 +400,7 @@ class Crew:
         self.poller.drain()
         self.cut()
         until = time.monotonic() + _LAST_MOMENT
-        with self.lock:
+        with self._starting:
             threads = [thread for thread in self._threads if thread.is_alive()]
         for thread in threads:
             thread.join(max(until - time.monotonic(), 0))
