@@ -46,14 +46,7 @@ from .lifecycle import (
     guarded,
 )
 from .listener import address_of, hosts_of
-from .messages import (
-    ASGIApp,
-    HeaderList,
-    Request,
-    RequestReceived,
-    Response,
-    SyncApp,
-)
+from .messages import ASGIApp, HeaderList, Request, RequestReceived, Response, SyncApp
 from .poller import ConnectionQueue
 from .proxies import Forwarding
 from .proxies import check as check_proxies
@@ -260,14 +253,13 @@ class SyncWorker:
             let_go()
             conn.deadline = now + self._keep_alive
             conn.worker = None
-            try:
-                poller.take_back(conn, now)
-            except (OSError, ClientDisconnected) as error:  # the server has ended meanwhile
-                if conn.state is not _CLOSED:  # `disband` may have seen it
-                    endings.close(self, conn, f"lost: {error}")
-            return True
+            poller.take_back(conn, now)
+        except (OSError, ClientDisconnected) as error:  # the server has ended meanwhile
+            if conn.state is not _CLOSED:  # `disband` may have seen it
+                endings.close(self, conn, f"lost: {error}")
         finally:
             poller.handed_over()
+        return True
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:
         """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return.
