@@ -437,6 +437,25 @@ def test_several_addresses(serve: Serve, app: App, tmp_path: Path) -> None:
 COMPLETED = completed(size=10, seconds=0.004)
 
 
+def test_a_request_is_counted_when_the_rest_of_it_was() -> None:
+    """Who sees the request finds its duration and its octets, too."""
+    order: list[int] = []
+
+    class Numbered(list[int]):
+        def tolist(self) -> list[int]:
+            return list(self)
+
+        def __setitem__(self, at: Any, value: Any) -> None:
+            order.append(at)
+            super().__setitem__(at, value)
+
+    block: Any = Numbered([0] * BLOCK)
+    event = completed(size=10, seconds=0.004)
+    counts.Counts(block, 0, None, None).completed(event)
+    assert len(order) == len(set(order)) == 4
+    assert counts.REQUESTS <= order[-1] < counts.DURATIONS
+
+
 def test_a_thread_that_has_ended_leaves_its_block_to_another() -> None:
     ledger = Ledger(1, 4)
     counter = Counter(ledger.page(ledger.take()))

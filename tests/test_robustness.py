@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 
-from loopless import SyncWorker, ThreadedServer
-from loopless.worker import body, endings, poller
-from loopless.worker.connection import Connection
+from loopless import ThreadedServer
+from loopless.worker import body, poller
 from loopless.worker.readiness import has_input
 
-from .waiting import no_hurry, until
+from .waiting import Held, no_hurry, until
 from .wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -270,28 +269,34 @@ def test_idle_connections_make_room(serve: Serve, connect: Connect) -> None:
     assert clients[0].get().status == 200
 
 
-def test_a_request_that_has_come_is_not_evicted(serve: Serve, connect: Connect) -> None:
-    """It waits in the kernel for a thread, and so is not idle, whatever the poller believes."""
-    begun, go_on = threading.Event(), threading.Event()
+class Waiting:
+    """Waits for the test when it is asked for `/wait`."""
 
-    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         if environ["PATH_INFO"] == "/wait":
-            begun.set()
-            go_on.wait(10)
+            self.begun.set()
+            self.go_on.wait(10)
         start_response("200 OK", [])
         return [b"hello"]
 
-    server = serve(waits, limit_connections=4, threads=1)
+
+def test_a_request_that_has_come_is_not_evicted(serve: Serve, connect: Connect) -> None:
+    """It waits in the kernel for a thread, and so is not idle, whatever the poller believes."""
+    app = Waiting()
+    server = serve(app, limit_connections=4, threads=1)
     clients = [connect(server) for _ in range(4)]
     for client in clients:
         assert client.get().body == b"hello"
     clients[0].send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert begun.wait(5)
+    assert app.begun.wait(5)
     late = connect(server)
     late.send(GET)
     for client in clients[1:]:
         client.send(GET)
-    go_on.set()
+    app.go_on.set()
     for client in [*clients, late]:
         assert client.answer().body == b"hello"
 
@@ -300,16 +305,8 @@ def test_a_request_that_comes_while_its_connection_is_evicted_is_waited_for(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look and the closing. It is answered, and so its connection counts again."""
-    begun, go_on = threading.Event(), threading.Event()
-
-    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        if environ["PATH_INFO"] == "/wait":
-            begun.set()
-            go_on.wait(10)
-        start_response("200 OK", [])
-        return [b"hello"]
-
-    server = serve(waits, limit_connections=1, threads=1)
+    app = Waiting()
+    server = serve(app, limit_connections=1, threads=1)
     worker = server._worker
     assert worker is not None
     first = connect(server)
@@ -325,10 +322,10 @@ def test_a_request_that_comes_while_its_connection_is_evicted_is_waited_for(
 
     monkeypatch.setattr(poller, "has_input", comes_just_then)
     second = connect(server)
-    assert begun.wait(5)
+    assert app.begun.wait(5)
     monkeypatch.undo()
     assert connection in worker.poller.connections
-    go_on.set()
+    app.go_on.set()
     assert first.answer().body == b"hello"
     assert second.get().body == b"hello"
     assert first.closed()
@@ -406,25 +403,15 @@ def test_what_came_in_time_is_answered_however_late_a_thread_is(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, poller: str
 ) -> None:
     """A thread finds nothing to read; then comes a request; the thread goes on after the time."""
-    looked, go_on = threading.Event(), threading.Event()
-    park_unfinished = endings.park_unfinished
-
-    def slow(worker: SyncWorker, conn: Connection) -> None:
-        looked.set()
-        assert go_on.wait(10)
-        go_on.clear()
-        until(lambda: time.monotonic() > conn.deadline)
-        park_unfinished(worker, conn)
-
-    monkeypatch.setattr(endings, "park_unfinished", slow)
+    held = Held(monkeypatch, lambda conn: until(lambda: time.monotonic() > conn.deadline))
     client = connect(serve(app, poller=poller, threads=1, head_timeout=0.3, keep_alive=0.3))
     for _ in range(2):
-        assert looked.wait(10)
-        looked.clear()
+        assert held.looked.wait(10)
+        held.looked.clear()
         client.send(GET)
-        go_on.set()
+        held.go_on.set()
         assert client.answer().body == b"0"
-    go_on.set()
+    held.go_on.set()
     assert client.closed()
 
 

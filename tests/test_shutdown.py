@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from loopless import SyncWorker, ThreadedServer
-from loopless.worker import Bind, Server, ServerConfig, endings
+from loopless.worker import Bind, Server, ServerConfig
 from loopless.worker.bound import BoundSocket, BoundUnixSocket, turn_away
-from loopless.worker.connection import Connection, State
+from loopless.worker.connection import State
 from loopless.worker.crew import Crew
 from loopless.worker.listener import Listener, open_socket, parse_bind
 from loopless.worker.readiness import has_room
 from loopless.worker.supervisor.forking import Job, Loaded
 
-from .waiting import until
+from .waiting import Held, until
 from .wire_client import Client, refuses
 
 Serve = Callable[..., ThreadedServer]
@@ -193,20 +193,12 @@ def test_what_came_since_the_last_look_is_answered(
     server: ThreadedServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread finds nothing to read; then come a request and the end, and then it goes on."""
-    looked, go_on = threading.Event(), threading.Event()
-    park_unfinished = endings.park_unfinished
-
-    def slow(worker: SyncWorker, conn: Connection) -> None:
-        looked.set()
-        assert go_on.wait(10)
-        park_unfinished(worker, conn)
-
-    monkeypatch.setattr(endings, "park_unfinished", slow)
+    held = Held(monkeypatch)
     client = connect(server)
-    assert looked.wait(10)
+    assert held.looked.wait(10)
     client.send(GET)
     with stopping(server):
-        go_on.set()
+        held.go_on.set()
         assert client.answer().body == b"hello"
         assert client.closed()
 
@@ -351,8 +343,13 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     """As one for a long response may be."""
     begins, start = threading.Event(), threading.Thread.start
 
+    free: list[bool] = []
+
     def slow(thread: threading.Thread) -> None:
         if thread.name == "loopless-1":
+            # a signal to somebody who waited for it could leave it locked
+            free.append(worker._crew.lock.acquire(timeout=5))
+            worker._crew.lock.release()
             begins.set()
             time.sleep(0.2)
         start(thread)
@@ -368,6 +365,7 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     assert begins.wait(10)
     server.stop()
     lender.join()
+    assert free == [True]
     assert worker.poller._closed
     assert not [each for each in threading.enumerate() if each.name == "loopless-1"]
 

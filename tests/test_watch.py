@@ -163,6 +163,15 @@ def test_sources_that_are_added_later(watching: Watch, folder: Path) -> None:
     assert watcher.wait(LONG) == file
 
 
+def test_a_source_that_changes_as_soon_as_it_is_added(watching: Watch, folder: Path) -> None:
+    file = folder.parent / "later.py"
+    file.write_text("1\n")
+    watcher = watching(folder)
+    watcher.add_sources([file])
+    file.write_text("22\n")
+    assert watcher.wait(LONG) == file
+
+
 def test_a_single_file_as_a_root(watching: Watch, folder: Path) -> None:
     watcher = watching(folder / "style.css", folder / "absent.py")
     (folder / "app.py").write_text("22\n")

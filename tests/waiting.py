@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 
-from loopless import ThreadedServer
+import pytest
+
+from loopless import SyncWorker, ThreadedServer
+from loopless.worker import endings
+from loopless.worker.connection import Connection
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -27,3 +32,24 @@ def no_hurry(server: ThreadedServer) -> Iterator[None]:
     worker.poller._next_sweep = math.inf
     yield
     worker.poller._next_sweep = 0.0
+
+
+class Held:
+    """Threads that have found nothing to read stop there, each time, until they may go on."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, later: Callable[[Connection], object] | None = None
+    ) -> None:
+        """`later` is called before they do, with the connection."""
+        self.looked, self.go_on = threading.Event(), threading.Event()
+        park_unfinished = endings.park_unfinished
+
+        def slow(worker: SyncWorker, conn: Connection) -> None:
+            self.looked.set()
+            assert self.go_on.wait(10)
+            self.go_on.clear()
+            if later is not None:
+                later(conn)
+            park_unfinished(worker, conn)
+
+        monkeypatch.setattr(endings, "park_unfinished", slow)
