@@ -1,19 +1,21 @@
 """The mapping of folders to packages, which pyproject.toml cannot say with discovery.
 
 `worker` and `adapters` are too generic to be installed under these names: they become
-`loopless.worker` and `loopless.adapters`. They are searched, so that no new subpackage is missed.
+`threadwell.worker` and `threadwell.adapters`. All packages are searched for, so that a new
+subpackage is never missed. The front door is below `src/`: no folder at the root shadows the
+installed package.
 """
 
 from setuptools import find_packages, setup
 
-MAPPED = {"worker": "loopless.worker", "adapters": "loopless.adapters"}
+MAPPED = {"worker": "threadwell.worker", "adapters": "threadwell.adapters"}
 
-packages = find_packages(include=["loopless", "loopless.*"])
+packages = find_packages("src")
 for folder, package in MAPPED.items():
     found = find_packages(include=[folder, f"{folder}.*"])
     packages += [package + name.removeprefix(folder) for name in found]
 
 setup(
     packages=packages,
-    package_dir={"loopless": "loopless", **{package: folder for folder, package in MAPPED.items()}},
+    package_dir={"": "src", **{package: folder for folder, package in MAPPED.items()}},
 )

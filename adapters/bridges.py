@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from loopless.worker import FileBody, Request, RequestReceived, Response, SyncApp, app_kind
-from loopless.worker.messages import cgi_name
+from threadwell.worker import FileBody, Request, RequestReceived, Response, SyncApp, app_kind
+from threadwell.worker.messages import cgi_name
 
 if TYPE_CHECKING:
-    from loopless.worker import HijackedSocket, ResponseStream
-    from loopless.worker.messages import Address, HeaderList
+    from threadwell.worker import HijackedSocket, ResponseStream
+    from threadwell.worker.messages import Address, HeaderList
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from loopless.worker import SyncApp, app_kind
+from threadwell.worker import SyncApp, app_kind
 
 from .wsgi import WSGIApp
 

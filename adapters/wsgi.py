@@ -16,13 +16,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote_to_bytes
 
-from loopless.worker import FileBody, Request, Response, StreamLimitError
+from threadwell.worker import FileBody, Request, Response, StreamLimitError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from loopless.worker import HijackedSocket, ResponseStream
-    from loopless.worker.messages import Address, Channel
+    from threadwell.worker import HijackedSocket, ResponseStream
+    from threadwell.worker.messages import Address, Channel
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
@@ -178,7 +178,7 @@ class WSGIApp:
     below it. `multiprocess` is what the application is told of other processes beside this one.
     """
 
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class WSGIApp:
             "SERVER_NAME": host if port else "localhost",
             "SERVER_PORT": str(port or (443 if channel.scheme == "https" else 80)),
             "SERVER_PROTOCOL": "HTTP/1.1",
-            "SERVER_SOFTWARE": "loopless",
+            "SERVER_SOFTWARE": "threadwell",
             "GATEWAY_INTERFACE": "CGI/1.1",
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": channel.scheme,

@@ -41,10 +41,10 @@ PATIENCE = 120.0
 
 
 class Server:
-    """`loopless hello:app` with two workers, and what it says."""
+    """`threadwell hello:app` with two workers, and what it says."""
 
     def __init__(self, folder: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", "loopless", "hello:app", "--bind", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "threadwell", "hello:app", "--bind", "127.0.0.1:0"]
         command += ["--workers", "2", "--log-level", "debug", *arguments]
         self.process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -40,7 +40,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / "hello.py").write_text(APP)
-        command = [sys.executable, "-m", "loopless", "hello:app", "--bind", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "threadwell", "hello:app", "--bind", "127.0.0.1:0"]
         command += ["--threads", "4", "--limit-connections", str(2 * count + WARMING)]
         server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None

@@ -59,7 +59,7 @@ def total(requests: int, varied: bool, strace: bool, hybrid: bool, threads: int)
         tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
         if strace:
             tool = ["strace", "-f", "-c", "-o", str(out)]
-        command = [*tool, sys.executable, "-m", "loopless", "hello:app", "--bind", "127.0.0.1:0"]
+        command = [*tool, sys.executable, "-m", "threadwell", "hello:app", "--bind", "127.0.0.1:0"]
         command += ["--threads", str(threads), *(["--asgi", "beside:app"] if hybrid else [])]
         server = subprocess.Popen(
             command, cwd=here, stdout=subprocess.PIPE, text=True, start_new_session=True

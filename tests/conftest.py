@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 from .certificates import Authority
 from .wire_client import Client

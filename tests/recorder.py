@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from loopless import Request
-from loopless.worker.lifecycle import ConnectionClosed, LifecycleEvent, ResponseCompleted
-from loopless.worker.messages import Address
+from threadwell import Request
+from threadwell.worker.lifecycle import ConnectionClosed, LifecycleEvent, ResponseCompleted
+from threadwell.worker.messages import Address
 
 
 class Recorder:

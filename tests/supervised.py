@@ -29,10 +29,10 @@ def app(environ, start_response):
 
 
 class Supervised:
-    """`loopless ARGUMENTS` among the files of `folder`. What it says is collected in `lines`."""
+    """`threadwell ARGUMENTS` among the files of `folder`. What it says is collected in `lines`."""
 
     def __init__(self, folder: Path, *arguments: str, ready: bool = True, **options: Any) -> None:
-        command = [sys.executable, "-W", "error", "-m", "loopless", *arguments]
+        command = [sys.executable, "-W", "error", "-m", "threadwell", *arguments]
         self.start([*command, "--log-level", "debug"], folder, **options)
         if ready:
             try:

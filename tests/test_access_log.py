@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from loopless import ConfigError, Request, ThreadedServer
-from loopless.worker.access_log import AccessLog
-from loopless.worker.http1 import RequestParser
-from loopless.worker.lifecycle import ResponseCompleted
-from loopless.worker.log_format import COMBINED, COMMON, compile_format
-from loopless.worker.log_target import FileTarget
-from loopless.worker.settings import Limits, Log
+from threadwell import ConfigError, Request, ThreadedServer
+from threadwell.worker.access_log import AccessLog
+from threadwell.worker.http1 import RequestParser
+from threadwell.worker.lifecycle import ResponseCompleted
+from threadwell.worker.log_format import COMBINED, COMMON, compile_format
+from threadwell.worker.log_target import FileTarget
+from threadwell.worker.settings import Limits, Log
 
 from .recorder import completed
 from .wire_client import Client
@@ -259,7 +259,7 @@ def test_lines_of_eight_threads_are_not_torn(
 
 _STDOUT = """
 import http.client
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 def app(environ, start_response):
     start_response("200 OK", [])
     return [b"hello"]

@@ -20,14 +20,14 @@ from typing import Any
 
 import pytest
 
-from loopless import ConfigError, Request, ThreadedServer
-from loopless.worker import access_log, log_target
-from loopless.worker.access_log import AccessLog
-from loopless.worker.http1 import RequestParser
-from loopless.worker.lifecycle import ResponseCompleted
-from loopless.worker.log_format import compile_format, fitted
-from loopless.worker.log_target import FileTarget, Target, open_target, parse_syslog
-from loopless.worker.settings import Limits
+from threadwell import ConfigError, Request, ThreadedServer
+from threadwell.worker import access_log, log_target
+from threadwell.worker.access_log import AccessLog
+from threadwell.worker.http1 import RequestParser
+from threadwell.worker.lifecycle import ResponseCompleted
+from threadwell.worker.log_format import compile_format, fitted
+from threadwell.worker.log_target import FileTarget, Target, open_target, parse_syslog
+from threadwell.worker.settings import Limits
 
 from .recorder import completed
 from .supervised import Supervised
@@ -145,7 +145,7 @@ def test_many_lines_are_one_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 _UNSTOPPED = """
 import http.client, sys
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 {app}
 server = ThreadedServer(app, bind="127.0.0.1:0", access_log=sys.argv[1], log_format="%U")
 server.start()
@@ -167,9 +167,9 @@ def test_the_last_lines_are_there_without_a_stop(tmp_path: Path) -> None:
 
 _FORKED = """
 import os, sys
-from loopless.worker.access_log import AccessLog
-from loopless.worker.log_target import open_target
-from loopless.worker.lifecycle import ResponseCompleted
+from threadwell.worker.access_log import AccessLog
+from threadwell.worker.log_target import open_target
+from threadwell.worker.lifecycle import ResponseCompleted
 log = AccessLog(open_target(sys.argv[1]), "%X")
 log.record(ResponseCompleted(None, 0.0).end(("", 0), ("", 0), True))
 if os.fork() == 0:
@@ -376,7 +376,7 @@ def test_the_local_syslog(
     assert connect(server).get("/path").status == 200
     message = receiver.recv(65536).decode()
     stamp = r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
-    assert re.fullmatch(rf"<134>{stamp} loopless\[{os.getpid()}\]: GET /path", message)
+    assert re.fullmatch(rf"<134>{stamp} threadwell\[{os.getpid()}\]: GET /path", message)
 
 
 def test_a_syslog_that_is_started_anew(receiver: socket.socket, tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_a_local_syslog_that_reads_a_stream(tmp_path: Path) -> None:
     assert [message[-3:] for message in data.split(b"\0")] == [b"one", b"two", b""]
 
 
-_RFC5424 = r"<30>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \S+ loopless \d+ access - "
+_RFC5424 = r"<30>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \S+ threadwell \d+ access - "
 
 
 def test_a_syslog_by_udp(serve: Serve, connect: Connect) -> None:
@@ -463,7 +463,7 @@ def test_a_syslog_by_tcp(caplog: pytest.LogCaptureFixture) -> None:
         with listening.accept()[0] as sock, sock.makefile("rb") as stream:
             assert re.fullmatch(_RFC5424 + "more", _message(stream))
         target.close()
-    with caplog.at_level(logging.WARNING, "loopless"):
+    with caplog.at_level(logging.WARNING, "threadwell"):
         target = open_target(f"syslog:tcp://127.0.0.1:{port}")
     assert "cannot be reached yet" in caplog.text  # which keeps no server from starting
     assert target.write(["lost"]) == 1

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-import loopless
-from loopless import (
+import threadwell
+from threadwell import (
     ConfigError,
     Request,
     Response,
@@ -28,8 +28,8 @@ from loopless import (
     ThreadedServer,
     make_server,
 )
-from loopless.adapters import as_sync_app
-from loopless.worker import app_kind
+from threadwell.adapters import as_sync_app
+from threadwell.worker import app_kind
 
 from .wire_client import refuses
 
@@ -191,7 +191,7 @@ def test_make_server_that_is_never_started() -> None:
 def test_serve_until_a_signal(tmp_path: Path, number: int) -> None:
     (tmp_path / "run.py").write_text(
         "import signal, threading\n"
-        "from loopless import Response, serve\n"
+        "from threadwell import Response, serve\n"
         "def app(request):\n"
         "    return Response(200, [], b'served')\n"
         "before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)\n"
@@ -216,7 +216,7 @@ def test_serve_until_a_signal(tmp_path: Path, number: int) -> None:
 def test_signal_as_soon_as_connections_are_accepted(tmp_path: Path, name: str) -> None:
     (tmp_path / "run.py").write_text(
         "import os, signal\n"
-        "from loopless import ThreadedServer\n"
+        "from threadwell import ThreadedServer\n"
         "class Server(ThreadedServer):\n"
         "    def start(self):\n"
         "        super().start()\n"
@@ -401,7 +401,7 @@ def marked(kind: str) -> Callable[..., Any]:
     def app(*args: Any) -> Any:
         return sync(*args) if kind == "sync" else wsgi(*args)
 
-    app.loopless_interface = kind  # type: ignore[attr-defined]
+    app.threadwell_interface = kind  # type: ignore[attr-defined]
     return app
 
 
@@ -453,11 +453,11 @@ def test_interface_decides() -> None:
 
 
 def test_public_names() -> None:
-    assert all(hasattr(loopless, name) for name in loopless.__all__)
-    assert "asyncio" not in vars(loopless)
+    assert all(hasattr(threadwell, name) for name in threadwell.__all__)
+    assert "asyncio" not in vars(threadwell)
     code = (
-        "import sys, loopless; print(*(name in sys.modules"
-        " for name in ('asyncio', 'click', 'loopless.worker.supervisor')))"
+        "import sys, threadwell; print(*(name in sys.modules"
+        " for name in ('asyncio', 'click', 'threadwell.worker.supervisor')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False False\n"

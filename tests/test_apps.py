@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loopless.apps import AppError, load_app
+from threadwell.apps import AppError, load_app
 
 WSGI = "def {name}(environ, start_response):\n    return []\n"
 APP = WSGI.format(name="app")
@@ -133,7 +133,7 @@ def test_nothing_named_inside_of_a_package(project: Callable[..., Path]) -> None
         (WSGI.format(name="handler"), "handler"),
         (WSGI.format(name="_hidden") + "visible = _hidden", "visible"),
         (FACTORY.partition("def create_app")[0] + "shop = App()\nsame = shop", "shop"),
-        ("def serve(request): ...\nserve.loopless_interface = 'sync'", "serve"),
+        ("def serve(request): ...\nserve.threadwell_interface = 'sync'", "serve"),
         ("from wsgiref.simple_server import demo_app\n" + WSGI.format(name="mine"), "mine"),
         ("from flask import Flask, request, current_app\nweb = Flask('x')", "web"),
     ],

@@ -1,4 +1,4 @@
-"""What Starlette, FastAPI and Django document, served by loopless and by uvicorn: the same results.
+"""What Starlette, FastAPI and Django document: threadwell and uvicorn give the same results.
 
 Each application is talked to through both servers, and all that a client can see is compared.
 """
@@ -22,7 +22,7 @@ import uvicorn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_websocket
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 from .apps.process import script
 
@@ -57,7 +57,7 @@ def on_uvicorn(app: Any) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def on_loopless(app: Any) -> Iterator[int]:
+def on_threadwell(app: Any) -> Iterator[int]:
     with ThreadedServer(app, bind="127.0.0.1:0", loops=1, lifespan="on") as server:
         yield server.port
 
@@ -121,7 +121,7 @@ class Visitor:
 def compare(make: Callable[[Told], Any], visit: Callable[[Visitor], None]) -> Told:
     """Visit the application that `make` makes, on both; what was told by it and by the visitor."""
     results: list[tuple[Told, Told]] = []
-    for served in (on_uvicorn, on_loopless):
+    for served in (on_uvicorn, on_threadwell):
         said: Told = []
         with served(make(said)) as port, Visitor(port) as visitor:
             visit(visitor)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
-from loopless.worker.asgi import writer
+from threadwell import ThreadedServer
+from threadwell.worker.asgi import writer
 
 from .asgi_tools import LOOPS, TEXT, Receive, Scope, Seen, Send
 from .waiting import until
@@ -139,7 +139,7 @@ def test_what_came_before_a_failure(
             await block(send, b"%c" % letter)
         raise ValueError("too bad")
 
-    with caplog.at_level(logging.ERROR, "loopless"):
+    with caplog.at_level(logging.ERROR, "threadwell"):
         client = connect(serve(app, loop=loop))
         client.send(GET)
         text = b""

@@ -56,10 +56,10 @@ def running(folder: str, *command: str) -> Iterator[str]:
             assert process.wait(20) == 0
 
 
-LOOPLESS = ("-m", "loopless", "--bind", "127.0.0.1:0")
+THREADWELL = ("-m", "threadwell", "--bind", "127.0.0.1:0")
 HYBRIDS = {
     "runserver_fast": ("manage.py", "runserver_fast", "127.0.0.1:0", "--noreload"),
-    "loopless": (*LOOPLESS, "wsgi:application", "--asgi", "asgi:application"),
+    "threadwell": (*THREADWELL, "wsgi:application", "--asgi", "asgi:application"),
 }
 
 
@@ -69,8 +69,8 @@ def websocket(url: str, path: str) -> Any:
 
 @needs_fastapi
 def test_fastapi() -> None:
-    with running("asgi", *LOOPLESS) as url, httpx.Client(base_url=url) as client:
-        assert "<h1>FastAPI on loopless</h1>" in client.get("/").text
+    with running("asgi", *THREADWELL) as url, httpx.Client(base_url=url) as client:
+        assert "<h1>FastAPI on threadwell</h1>" in client.get("/").text
         assert client.get("/notes").json() == []
         with client.stream("GET", "/events?pause=0.01") as events:
             lines = events.iter_lines()
@@ -158,7 +158,7 @@ def type_into(browser: Any, selector: str, text: str) -> None:
 @browser_test
 @pytest.mark.timeout(150)
 def test_fastapi_in_a_browser(browser: Any) -> None:
-    with running("asgi", *LOOPLESS) as url:
+    with running("asgi", *THREADWELL) as url:
         browser.get(url)
         comes(browser, "#count", "0")
         type_into(browser, "#text", "a note")

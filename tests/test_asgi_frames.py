@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 from .asgi_tools import UPGRADE, Receive, Scope, Send, no_lifespan
 from .wire_client import Client

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect as connect_websocket
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 from .apps.process import script
 from .asgi_tools import LOOPS, Seen

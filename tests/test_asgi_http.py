@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
-from loopless.worker.errors import ClientDisconnected, InvalidResponseError
-from loopless.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
+from threadwell import ThreadedServer
+from threadwell.worker.errors import ClientDisconnected, InvalidResponseError
+from threadwell.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
 
 from .asgi_tools import LOOPS, TEXT, Message, Receive, Scope, Seen, Send, answer, read_body
 from .waiting import until
@@ -805,7 +805,7 @@ def test_a_stream_without_a_reader_ends(
     serve: Serve, connect: Connect, loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An application that does not listen learns it from `send`, and nobody is alarmed."""
-    caplog.set_level(logging.WARNING, "loopless")
+    caplog.set_level(logging.WARNING, "threadwell")
     seen = Seen()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect as connect_websocket
 
-from loopless import ConfigError, ServerConfig, SyncWorker, ThreadedServer
-from loopless.worker.asgi import worker as worker_module
-from loopless.worker.asgi.crew import LoopCrew
-from loopless.worker.errors import StartupError
+from threadwell import ConfigError, ServerConfig, SyncWorker, ThreadedServer
+from threadwell.worker.asgi import worker as worker_module
+from threadwell.worker.asgi.crew import LoopCrew
+from threadwell.worker.errors import StartupError
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer
 from .waiting import until
@@ -382,7 +382,7 @@ def test_what_does_not_end_is_cancelled(serve: Serve, connect: Connect, loop: st
 
 _STREAMS = """
 import asyncio, sys
-import loopless
+import threadwell
 
 ends = {"stream": 0, "told": 0, "websocket": 0}
 open_ = 0
@@ -415,9 +415,9 @@ async def app(scope, receive, send):
 
 options = {"bind": "fd://" + sys.argv[1], "graceful_timeout": 4, "loop": sys.argv[2]}
 if sys.argv[3] == "hybrid":
-    loopless.serve(lambda request: None, interface="sync", asgi_app=app, **options)
+    threadwell.serve(lambda request: None, interface="sync", asgi_app=app, **options)
 else:
-    loopless.serve(app, loops=1, **options)
+    threadwell.serve(app, loops=1, **options)
 """
 
 
@@ -500,12 +500,12 @@ def test_the_command_line(tmp_path: Path) -> None:
         "    await receive()\n"
         "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
     )
-    command = [sys.executable, "-m", "loopless", "failing:app", "--bind", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "threadwell", "failing:app", "--bind", "127.0.0.1:0"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 2
-    assert done.stderr == "loopless: the application did not start: no database\n"
+    assert done.stderr == "threadwell: the application did not start: no database\n"
     assert done.stdout == ""
 
 

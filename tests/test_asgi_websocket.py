@@ -17,8 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_websocket
 
-from loopless import ThreadedServer
-from loopless.worker.errors import ClientDisconnected, InvalidResponseError
+from threadwell import ThreadedServer
+from threadwell.worker.errors import ClientDisconnected, InvalidResponseError
 
 from .asgi_tools import LOOPS, UPGRADE, Message, Receive, Scope, Seen, Send, answer
 from .wire_client import Client
@@ -664,7 +664,7 @@ def test_a_wrong_message_raises_in_the_application(
     error: type[Exception],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "loopless")
+    caplog.set_level(logging.CRITICAL, "threadwell")
     seen = Seen()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -689,7 +689,7 @@ def test_without_wsproto(
 ) -> None:
     import sys
 
-    monkeypatch.delitem(sys.modules, "loopless.worker.asgi.websocket", raising=False)
+    monkeypatch.delitem(sys.modules, "threadwell.worker.asgi.websocket", raising=False)
     monkeypatch.setitem(sys.modules, "wsproto", None)
     client = connect(serve(App(), loop=loop))
     assert client.get(headers=UPGRADE).status == 501

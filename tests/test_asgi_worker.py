@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ServerConfig, SyncWorker
-from loopless.worker.asgi.crew import LoopPool
+from threadwell import Request, Response, ServerConfig, SyncWorker
+from threadwell.worker.asgi.crew import LoopPool
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer, read_body
 from .wire_client import Client

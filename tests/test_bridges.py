@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from loopless import FileBody, Request, Response, ThreadedServer
-from loopless.adapters.bridges import to_asgi, to_wsgi
+from threadwell import FileBody, Request, Response, ThreadedServer
+from threadwell.adapters.bridges import to_asgi, to_wsgi
 
 from .asgi_tools import Receive, Scope, Send, answer, read_body
 from .wire_client import Client

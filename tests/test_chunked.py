@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopless.worker import Limits, ProtocolError, RequestReceived, ServerConfig
-from loopless.worker.asgi.body import BodyStream
-from loopless.worker.body import BodyReceiver
-from loopless.worker.http1 import ChunkedDecoder
+from threadwell.worker import Limits, ProtocolError, RequestReceived, ServerConfig
+from threadwell.worker.asgi.body import BodyStream
+from threadwell.worker.body import BodyReceiver
+from threadwell.worker.http1 import ChunkedDecoder
 
 LIMITS = Limits()
 HELLO = b"5\r\nhello\r\n0\r\n\r\n"

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from loopless import Server, ServerConfig, __version__, binding, cli, process, serving
-from loopless.banner import gil_advice, start_message
-from loopless.worker import OPTIONS
+from threadwell import Server, ServerConfig, __version__, binding, cli, process, serving
+from threadwell.banner import gil_advice, start_message
+from threadwell.worker import OPTIONS
 
 from .certificates import PASSWORD, Authority
 
@@ -79,7 +79,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     with ExitStack() as stack:
 
         def run(*args: str, python: tuple[str, ...] = (), **options: Any) -> Running:
-            command = [sys.executable, *python, "-m", "loopless", *args]
+            command = [sys.executable, *python, "-m", "threadwell", *args]
             process = subprocess.Popen(
                 command,
                 cwd=tmp_path,
@@ -112,10 +112,10 @@ def fails(
         assert cli.main(args) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert err.startswith("loopless: ")
+        assert err.startswith("threadwell: ")
         assert err.endswith("\n")
         assert err.count("\n") == 1
-        return err.removeprefix("loopless: ").rstrip("\n")
+        return err.removeprefix("threadwell: ").rstrip("\n")
 
     yield run
     signal.signal(signal.SIGTERM, handler)
@@ -139,7 +139,7 @@ def test_start_message_and_stop(start: Callable[..., Running]) -> None:
     server = start("app:app", "--bind", "127.0.0.1:0", "--threads", "2")
     gil = "GIL on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "GIL off"
     assert server.message == (
-        f"loopless {__version__} serves app:app (wsgi)\n"
+        f"threadwell {__version__} serves app:app (wsgi)\n"
         f"  http://127.0.0.1:{server.port}\n"
         f"  2 threads, Python {platform.python_version()}, {gil}\n"
         "  Ctrl-C stops it\n"
@@ -154,14 +154,14 @@ def test_signal_right_after_the_start_message(start: Callable[..., Running], num
 
 
 def test_console_script(tmp_path: Path) -> None:
-    script = Path(sysconfig.get_path("scripts")) / "loopless"
+    script = Path(sysconfig.get_path("scripts")) / "threadwell"
     result = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
-    assert result.stdout == f"loopless {__version__}\n"
+    assert result.stdout == f"threadwell {__version__}\n"
     result = subprocess.run(
         [script, "xyzzy:app"], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"loopless: there is no module 'xyzzy' in {tmp_path}")
+    assert result.stderr.startswith(f"threadwell: there is no module 'xyzzy' in {tmp_path}")
 
 
 def test_no_event_loop(start: Callable[..., Running], tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_log_that_hangs_does_not_hold_the_process(
         "    def emit(self, record):\n"
         "        if 'too long' in record.getMessage():\n"
         "            threading.Event().wait()\n"
-        "logging.getLogger('loopless').addHandler(Stuck())\n"
+        "logging.getLogger('threadwell').addHandler(Stuck())\n"
         "threading.Thread(target=threading.Event().wait).start()\n" + APP
     )
     server = start("--bind", "127.0.0.1:0", "--graceful-timeout", "0")
@@ -298,7 +298,7 @@ def test_a_second_signal_at_the_very_end_is_no_error(
 
 def test_sync_app_and_interface(start: Callable[..., Running], tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
-        "from loopless import Response\n"
+        "from threadwell import Response\n"
         "def app(*args):\n"
         "    return Response(200, [], args[0].path.encode())\n"
     )
@@ -309,11 +309,11 @@ def test_sync_app_and_interface(start: Callable[..., Running], tmp_path: Path) -
 
 def test_environment_variables(start: Callable[..., Running]) -> None:
     settings = {
-        "LOOPLESS_APP": "app:app",
-        "LOOPLESS_BIND": "127.0.0.1:0 localhost:0",
-        "LOOPLESS_THREADS": "1",
-        "LOOPLESS_ACCESS_LOG": "-",
-        "LOOPLESS_LOG_FORMAT": "%m %U %>s",
+        "THREADWELL_APP": "app:app",
+        "THREADWELL_BIND": "127.0.0.1:0 localhost:0",
+        "THREADWELL_THREADS": "1",
+        "THREADWELL_ACCESS_LOG": "-",
+        "THREADWELL_LOG_FORMAT": "%m %U %>s",
     }
     server = start(env=os.environ | settings)
     assert server.message.count("http://") == 2
@@ -412,9 +412,9 @@ def test_where_there_is_no_posix(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:  # type: ignore[call-overload]
         try:
             message = Running(process).message
-            assert message.startswith("2\n2\n2\n2\n2\nloopless ")
+            assert message.startswith("2\n2\n2\n2\n2\nthreadwell ")
             site, metrics = (url.rstrip() for url in re.findall(r"http:\S+\s", message))
-            for url, expected in ((f"{site}/hello", "/hello"), (metrics, "loopless_ready 1")):
+            for url, expected in ((f"{site}/hello", "/hello"), (metrics, "threadwell_ready 1")):
                 with urllib.request.urlopen(url, timeout=10) as response:
                     assert expected in response.read().decode()
             process.send_signal(signal.SIGINT)
@@ -422,7 +422,7 @@ def test_where_there_is_no_posix(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert (process.returncode, out) == (0, "stopping\n")
-    assert re.findall(r"^loopless: (--[\w-]+): this system ", err, re.MULTILINE) == (
+    assert re.findall(r"^threadwell: (--[\w-]+): this system ", err, re.MULTILINE) == (
         "--workers --bind --user --reuse-port --access-log".split()
     )
     assert err.count("\n") == 5
@@ -433,7 +433,7 @@ def test_nobody_reads_the_start_message(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "loopless", "--bind", "unix:s"]
+    command = [sys.executable, "-m", "threadwell", "--bind", "unix:s"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE) as process:
         os.close(write)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -449,7 +449,7 @@ def test_nobody_reads_the_start_message(tmp_path: Path) -> None:
 def test_application_sees_to_its_own_logging(start: Callable[..., Running], tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import logging\n"
-        "logging.getLogger('loopless').addHandler(logging.FileHandler('own.log'))\n"
+        "logging.getLogger('threadwell').addHandler(logging.FileHandler('own.log'))\n"
         "def app(environ, start_response):\n    1 / 0\n"
     )
     server = start("--bind", "127.0.0.1:0")
@@ -461,7 +461,7 @@ def test_application_sees_to_its_own_logging(start: Callable[..., Running], tmp_
 
 
 def test_disabled_logger_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = logging.getLogger("loopless")
+    logger = logging.getLogger("threadwell")
     monkeypatch.setattr(logger, "disabled", True)
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "propagate", True)
@@ -488,15 +488,18 @@ def test_disabled_logger_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
             "app:__name__ is of type str and cannot be called; an application is a"
             " WSGI callable or a SyncApp",
         ),
-        (["app", "--threads", "x"], "--threads: 'x' is not a whole number; see loopless --help"),
-        (["app", "--threads", "-1"], "--threads: '-1' is below the least, 0; see loopless --help"),
+        (["app", "--threads", "x"], "--threads: 'x' is not a whole number; see threadwell --help"),
+        (
+            ["app", "--threads", "-1"],
+            "--threads: '-1' is below the least, 0; see threadwell --help",
+        ),
         (
             ["app", "--limit-body", "10X"],
-            "--limit-body: '10X' is not a whole number of bytes; see loopless --help",
+            "--limit-body: '10X' is not a whole number of bytes; see threadwell --help",
         ),
         (
             ["app", "--poller", "magic"],
-            "--poller: 'magic' is not one of auto, epoll, kqueue, queue; see loopless --help",
+            "--poller: 'magic' is not one of auto, epoll, kqueue, queue; see threadwell --help",
         ),
         (["app", "--log-format", "%Z"], "--log-format: '%Z' is not known"),
         (
@@ -505,7 +508,7 @@ def test_disabled_logger_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             ["app", "--app-dir", "none"],
-            "Invalid value for '--app-dir': Directory 'none' does not exist; see loopless --help",
+            "Invalid value for '--app-dir': Directory 'none' does not exist; see threadwell --help",
         ),
         (
             ["app", "--bind", "here"],
@@ -544,7 +547,7 @@ def test_poller_of_another_system(fails: Callable[..., str]) -> None:
 
 def test_click_errors_are_one_line(fails: Callable[..., str]) -> None:
     assert re.fullmatch(
-        r"No such option.*--thread\b.*--threads.*; see loopless --help",
+        r"No such option.*--thread\b.*--threads.*; see threadwell --help",
         fails("app", "--thread", "3"),
     )
     assert "extra argument" in fails("app", "more")
@@ -629,16 +632,16 @@ def test_an_asgi_app_beside_another(fails: Callable[..., str], tmp_path: Path) -
 
 
 def test_wrong_marker(fails: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "later.py").write_text(APP + "app.loopless_interface = 'later'")
+    (tmp_path / "later.py").write_text(APP + "app.threadwell_interface = 'later'")
     assert fails("later") == (
-        "later:app: loopless_interface is 'later'; it may be sync, wsgi or asgi"
+        "later:app: threadwell_interface is 'later'; it may be sync, wsgi or asgi"
     )
 
 
 def test_users_code_fails_with_its_traceback(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("import xyzzy")
     result = subprocess.run(
-        [sys.executable, "-m", "loopless"],
+        [sys.executable, "-m", "threadwell"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -648,7 +651,7 @@ def test_users_code_fails_with_its_traceback(tmp_path: Path) -> None:
     *trace, last = result.stderr.splitlines()
     assert trace[0] == "Traceback (most recent call last):"
     assert "app.py" in trace[1]
-    assert last.startswith("loopless: app failed while it was imported: ModuleNotFoundError")
+    assert last.startswith("threadwell: app failed while it was imported: ModuleNotFoundError")
 
 
 # ---- Options, and help --------------------------------------------------------------------
@@ -683,7 +686,7 @@ def test_no_option_is_lost_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
         value = option.choices[-1] if option.choices else "7000" if not option.multiple else "x:1"
         wanted = option.convert(value)
         if option.secret:
-            monkeypatch.setenv(f"LOOPLESS_{option.name.upper()}", value)
+            monkeypatch.setenv(f"THREADWELL_{option.name.upper()}", value)
             command.main([], standalone_mode=False)
         else:
             command.main([option.flag, value], standalone_mode=False)
@@ -695,7 +698,7 @@ def test_no_option_is_lost_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shell_completion(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("_LOOPLESS_COMPLETE", "bash_complete")
+    monkeypatch.setenv("_THREADWELL_COMPLETE", "bash_complete")
     for typed, offered in (
         ("--poller e", "plain,epoll"),
         ("--workers a", "plain,auto"),
@@ -703,7 +706,7 @@ def test_shell_completion(
         ("ap", "file,ap"),
         ("--threads 1", ""),
     ):
-        monkeypatch.setenv("COMP_WORDS", f"loopless {typed}")
+        monkeypatch.setenv("COMP_WORDS", f"threadwell {typed}")
         monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
         with pytest.raises(SystemExit):
             cli.main([])
@@ -720,8 +723,8 @@ def test_https_from_flags_and_environment(start: Callable[..., Running], tmp_pat
         *("--bind", "127.0.0.1:0", "--certfile", str(cert)),
         env=os.environ
         | {
-            "LOOPLESS_KEYFILE": str(authority.encrypted(key)),
-            "LOOPLESS_KEYFILE_PASSWORD": PASSWORD,
+            "THREADWELL_KEYFILE": str(authority.encrypted(key)),
+            "THREADWELL_KEYFILE_PASSWORD": PASSWORD,
         },
     )
     assert f"  https://127.0.0.1:{server.port}\n" in server.message
@@ -760,8 +763,8 @@ def test_mistakes_with_certificates(
     assert typed.startswith("--keyfile-password: everybody sees a command line")
     assert PASSWORD not in typed
     assert fails("--bind", "https://127.0.0.1:0").startswith("--bind: https://127.0.0.1:0 needs")
-    monkeypatch.setenv("LOOPLESS_KEYFILE_PASSWORD", PASSWORD)
-    assert fails().startswith("LOOPLESS_KEYFILE_PASSWORD: there is no certificate; give")
+    monkeypatch.setenv("THREADWELL_KEYFILE_PASSWORD", PASSWORD)
+    assert fails().startswith("THREADWELL_KEYFILE_PASSWORD: there is no certificate; give")
 
 
 def test_no_password_is_asked_for(fails: Callable[..., str], tmp_path: Path) -> None:
@@ -770,7 +773,7 @@ def test_no_password_is_asked_for(fails: Callable[..., str], tmp_path: Path) -> 
     authority = Authority(tmp_path / "authority")
     cert, key = authority.issue("server")
     terminal, ours = pty.openpty()
-    command = [sys.executable, "-m", "loopless", "--bind", "127.0.0.1:0", "--certfile", str(cert)]
+    command = [sys.executable, "-m", "threadwell", "--bind", "127.0.0.1:0", "--certfile", str(cert)]
     try:
         done = subprocess.run(
             [*command, "--keyfile", str(authority.encrypted(key))],
@@ -793,7 +796,7 @@ def test_no_password_is_asked_for(fails: Callable[..., str], tmp_path: Path) -> 
 
 
 def test_gil_switched_on_again_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopless.banner.gil_enabled", lambda: True)
+    monkeypatch.setattr("threadwell.banner.gil_enabled", lambda: True)
     monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
     monkeypatch.delenv("PYTHON_GIL", raising=False)
     advice = " ".join(gil_advice())
@@ -806,5 +809,5 @@ def test_gil_switched_on_again_is_explained(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PYTHON_GIL", "1")
     assert gil_advice() == []
     monkeypatch.delenv("PYTHON_GIL")
-    monkeypatch.setattr("loopless.banner.gil_enabled", lambda: False)
+    monkeypatch.setattr("threadwell.banner.gil_enabled", lambda: False)
     assert gil_advice() == []

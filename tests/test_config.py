@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from loopless import ConfigError, ServerConfig
-from loopless.worker import OPTIONS, Limits, Option, Timeouts
-from loopless.worker.listener import BindAddress, parse_bind
-from loopless.worker.settings import parse_size
+from threadwell import ConfigError, ServerConfig
+from threadwell.worker import OPTIONS, Limits, Option, Timeouts
+from threadwell.worker.listener import BindAddress, parse_bind
+from threadwell.worker.settings import parse_size
 
 NUMBERS = [option for option in OPTIONS if option.type in (int, float)]
 BOUNDED = [option for option in OPTIONS if option.low is not None]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from loopless import cli
-from loopless.config_file import read_settings, show
-from loopless.worker import OPTIONS, ConfigError, ServerConfig
+from threadwell import cli
+from threadwell.config_file import read_settings, show
+from threadwell.worker import OPTIONS, ConfigError, ServerConfig
 
 from .supervised import APP
 
@@ -23,7 +23,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     for option in OPTIONS:
-        monkeypatch.delenv(f"LOOPLESS_{option.name.upper()}", raising=False)
+        monkeypatch.delenv(f"THREADWELL_{option.name.upper()}", raising=False)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Run:
         out, err = capsys.readouterr()
         assert out == ""
         assert err.count("\n") == 1
-        return err.removeprefix("loopless: ").rstrip("\n")
+        return err.removeprefix("threadwell: ").rstrip("\n")
 
     return run
 
@@ -60,48 +60,48 @@ def test_line_over_environment_over_file_over_default(
     tmp_path: Path, shown: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert shown("threads") == "0  # default"
-    (tmp_path / "loopless.toml").write_text("# mine\nthreads = 3\n")
-    assert shown("threads") == "3  # loopless.toml:2"
-    monkeypatch.setenv("LOOPLESS_THREADS", "4")
-    assert shown("threads") == "4  # LOOPLESS_THREADS"
+    (tmp_path / "threadwell.toml").write_text("# mine\nthreads = 3\n")
+    assert shown("threads") == "3  # threadwell.toml:2"
+    monkeypatch.setenv("THREADWELL_THREADS", "4")
+    assert shown("threads") == "4  # THREADWELL_THREADS"
     assert shown("threads", "--threads", "5") == "5  # command line"
 
 
 def test_pyproject_where_there_is_no_file_of_its_own(tmp_path: Path, shown: Run) -> None:
-    text = '[project]\nthreads = "no"\n\n[tool.loopless]\nlimit-body = "10M"\n[tool.other]\n'
+    text = '[project]\nthreads = "no"\n\n[tool.threadwell]\nlimit-body = "10M"\n[tool.other]\n'
     (tmp_path / "pyproject.toml").write_text(text)
     assert shown("limit_body") == "10485760  # pyproject.toml:5"
-    (tmp_path / "loopless.toml").write_text("")
+    (tmp_path / "threadwell.toml").write_text("")
     assert shown("limit_body").endswith("# default")
 
 
 def test_another_file(tmp_path: Path, shown: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "loopless.toml").write_text("threads = 3\n")
+    (tmp_path / "threadwell.toml").write_text("threads = 3\n")
     (tmp_path / "other.toml").write_text("threads = 4\n")
     assert shown("threads", "--config", "other.toml") == "4  # other.toml:1"
-    monkeypatch.setenv("LOOPLESS_CONFIG", "other.toml")
+    monkeypatch.setenv("THREADWELL_CONFIG", "other.toml")
     assert shown("threads") == "4  # other.toml:1"
 
 
 def test_every_option_can_be_set(tmp_path: Path, shown: Run) -> None:
-    (tmp_path / "loopless.toml").write_text(
+    (tmp_path / "threadwell.toml").write_text(
         'bind = ["127.0.0.1:0", "[::1]:0"]\npreload = true\nworkers = "auto"\nkeep_alive = 3\n'
         'log-format = "json"\n'
     )
-    assert shown("bind") == '["127.0.0.1:0", "[::1]:0"]  # loopless.toml:1'
+    assert shown("bind") == '["127.0.0.1:0", "[::1]:0"]  # threadwell.toml:1'
     assert shown("bind", "--bind", "9000") == '["9000"]  # command line'
-    assert shown("preload") == "true  # loopless.toml:2"
+    assert shown("preload") == "true  # threadwell.toml:2"
     assert shown("preload", "--no-preload") == "false  # command line"
-    assert shown("workers") == "0  # loopless.toml:3"
-    assert shown("keep_alive") == "3.0  # loopless.toml:4"
-    assert shown("log_format") == '"json"  # loopless.toml:5'
+    assert shown("workers") == "0  # threadwell.toml:3"
+    assert shown("keep_alive") == "3.0  # threadwell.toml:4"
+    assert shown("log_format") == '"json"  # threadwell.toml:5'
 
 
 def test_what_is_shown_can_be_read_again(tmp_path: Path) -> None:
     config = ServerConfig.from_options(
         bind=["1", 'unix:a"b'], log_format='%h "%r" \\é', preload=True, body_timeout=1.5
     )
-    (tmp_path / "loopless.toml").write_text(show(config, {}), "utf-8")
+    (tmp_path / "threadwell.toml").write_text(show(config, {}), "utf-8")
     assert ServerConfig.from_options(**read_settings().values) == config
 
 
@@ -134,44 +134,44 @@ def test_a_secret_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
         (
             'keyfile-password = "x"',
             "keyfile-password: files are copied, and read by many;"
-            " LOOPLESS_KEYFILE_PASSWORD takes it",
+            " THREADWELL_KEYFILE_PASSWORD takes it",
         ),
     ],
 )
-@pytest.mark.parametrize("name", ["loopless.toml", "pyproject.toml"])
+@pytest.mark.parametrize("name", ["threadwell.toml", "pyproject.toml"])
 def test_file_line_and_what_was_meant(
     tmp_path: Path, fails: Run, name: str, line: str, message: str
 ) -> None:
     before = "# settings\nbacklog = 5\n"
     if name == "pyproject.toml":
-        before = "[tool.loopless]\nbacklog = 5\n"
-        line = line.replace("[limits]", "[tool.loopless.limits]")
+        before = "[tool.threadwell]\nbacklog = 5\n"
+        line = line.replace("[limits]", "[tool.threadwell.limits]")
     (tmp_path / name).write_text(f"{before}{line}\n")
     assert fails("app:app") == f"{name}:3: {message}"
 
 
 def test_said_twice(tmp_path: Path, fails: Run) -> None:
-    (tmp_path / "loopless.toml").write_text("keep-alive = 3\nkeep_alive = 4\n")
-    told = "loopless.toml:2: keep_alive: it was said before, at loopless.toml:1"
+    (tmp_path / "threadwell.toml").write_text("keep-alive = 3\nkeep_alive = 4\n")
+    told = "threadwell.toml:2: keep_alive: it was said before, at threadwell.toml:1"
     assert fails("check") == told
 
 
 def test_no_toml(tmp_path: Path, fails: Run) -> None:
-    (tmp_path / "loopless.toml").write_text("threads = \n")
-    assert fails().startswith("loopless.toml: Invalid value (at line 1, column 11)")
+    (tmp_path / "threadwell.toml").write_text("threads = \n")
+    assert fails().startswith("threadwell.toml: Invalid value (at line 1, column 11)")
 
 
 def test_files_that_are_not_there(tmp_path: Path, fails: Run) -> None:
     assert fails("--config", "nope") == "config: there is no file nope; check the path"
     (tmp_path / "pyproject.toml").write_text("[project]\n")
-    assert "no [tool.loopless]" in fails("--config", "pyproject.toml")
+    assert "no [tool.threadwell]" in fails("--config", "pyproject.toml")
     (tmp_path / "folder").mkdir()
     assert "cannot be read" in fails("--config", "folder")
     assert read_settings().path is None
 
 
 def test_a_tool_that_is_no_table(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text("[tool]\nloopless = 3\n")
+    (tmp_path / "pyproject.toml").write_text("[tool]\nthreadwell = 3\n")
     with pytest.raises(ConfigError, match="no table"):
         read_settings()
 
@@ -181,7 +181,7 @@ def test_a_tool_that_is_no_table(tmp_path: Path) -> None:
 
 def test_check(tmp_path: Path, fails: Run, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "checked.py").write_text(APP.format(version="x"))
-    (tmp_path / "loopless.toml").write_text('app = "checked:app"\n')
+    (tmp_path / "threadwell.toml").write_text('app = "checked:app"\n')
     assert cli.main(["check"]) == 0
     assert capsys.readouterr().out == "checked:app (wsgi) and its settings are fine\n"
     assert "there is no module" in fails("check", "nowhere:app")
@@ -201,7 +201,7 @@ def test_a_module_of_that_name_is_an_application(tmp_path: Path, fails: Run, spe
 
 
 def test_config_alone(fails: Run) -> None:
-    assert fails("config").startswith("config: write `loopless config show`")
+    assert fails("config").startswith("config: write `threadwell config show`")
 
 
 # ---- Where a mistake was made ---------------------------------------------------------------
@@ -226,17 +226,17 @@ def test_a_mistake_is_told_with_its_place(
     value: str,
     message: str,
 ) -> None:
-    settings = tmp_path / "loopless.toml"
+    settings = tmp_path / "threadwell.toml"
     settings.write_text(f'backlog = 1\n{option} = "{value}"\n')
-    assert fails("config", "show").startswith(f"loopless.toml:2: {option}: {message}")
+    assert fails("config", "show").startswith(f"threadwell.toml:2: {option}: {message}")
     settings.unlink()
     shared = tmp_path / "pyproject.toml"
-    shared.write_text(f'[tool.loopless]\n\n{option} = "{value}"\n')
+    shared.write_text(f'[tool.threadwell]\n\n{option} = "{value}"\n')
     assert fails("config", "show").startswith(f"pyproject.toml:3: {option}: {message}")
     shared.unlink()
     if "\\" not in value:
-        monkeypatch.setenv(f"LOOPLESS_{option.upper()}", value)
-        assert fails("config", "show").startswith(f"LOOPLESS_{option.upper()}: {message}")
+        monkeypatch.setenv(f"THREADWELL_{option.upper()}", value)
+        assert fails("config", "show").startswith(f"THREADWELL_{option.upper()}: {message}")
     if option != "reuse_port" and "\\" not in value:
         flag = "--" + option.replace("_", "-")
         assert fails("config", "show", flag, value).startswith(f"{flag}: {message}")
@@ -244,13 +244,13 @@ def test_a_mistake_is_told_with_its_place(
 
 def test_an_asgi_application_beside_it_from_a_file(tmp_path: Path, fails: Run) -> None:
     (tmp_path / "module.py").write_text("def app(environ, start_response): ...\n")
-    (tmp_path / "loopless.toml").write_text('app = "module:app"\nasgi-app = "nowhere:app"\n')
+    (tmp_path / "threadwell.toml").write_text('app = "module:app"\nasgi-app = "nowhere:app"\n')
     assert fails("check").startswith("there is no module 'nowhere'")
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_stream_that_is_closed(monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
-    """As by `loopless ... >&-`, where Python has no such stream."""
+    """As by `threadwell ... >&-`, where Python has no such stream."""
     monkeypatch.setattr(sys, stream, None)
     assert cli.main(["config", "show"]) == 0
     assert cli.main(["--threads", "x"]) == 2

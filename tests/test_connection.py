@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loopless.worker.connection import (
+from threadwell.worker.connection import (
     FOR_OUTPUT,
     TRANSITIONS,
     WAITING,
@@ -18,8 +18,8 @@ from loopless.worker.connection import (
     IllegalTransition,
     State,
 )
-from loopless.worker.poller import Poller
-from loopless.worker.pollers import EpollPoller
+from threadwell.worker.poller import Poller
+from threadwell.worker.pollers import EpollPoller
 
 ADDRESS = ("127.0.0.1", 1)
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from loopless import ServerConfig
+from threadwell import ServerConfig
 
 from .supervised import Load, Supervised, receive
 from .waiting import until
@@ -207,10 +207,10 @@ def test_the_client_is_known_behind_a_balancer(
 
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     analyze = program("systemd-analyze")
-    command = f"{sys.executable} -m loopless"
+    command = f"{sys.executable} -m threadwell"
     for name in ("app.service", "app.socket"):
         text = (FOLDER / "systemd" / name).read_text()
-        text = text.replace("/srv/app/.venv/bin/loopless", command)
+        text = text.replace("/srv/app/.venv/bin/threadwell", command)
         (tmp_path / name).write_text(text)
     units = [tmp_path / "app.service", tmp_path / "app.socket"]
     said = run(analyze, "verify", "--man=no", *units)
@@ -240,7 +240,7 @@ def instruction(name: str) -> str:
 def test_what_the_container_runs() -> None:
     """Its command, its probe and its signal, in this environment."""
     command = [*json.loads(instruction("ENTRYPOINT")), *json.loads(instruction("CMD"))]
-    assert command[0] == "loopless", "no shell between"
+    assert command[0] == "threadwell", "no shell between"
     ports = {port: str(free_port()) for port in instruction("EXPOSE").split()}
     assert len(ports) == 2
 
@@ -267,14 +267,19 @@ def test_the_container_is_not_root_and_has_what_it_needs() -> None:
     assert int(instruction("USER")) > 0
     text = (FOLDER / "Dockerfile").read_text()
     kept = re.findall(r"^!(.*)$", (FOLDER / ".dockerignore").read_text(), re.MULTILINE)
+    copied = copied_by(text)
+    assert all((FOLDER / name).exists() for name in copied)
+    assert re.search(r"^RUN .*/pip install threadwell -r requirements.txt$", text, re.MULTILINE)
+    # with the lines for a checkout in the place of their neighbours
+    checkout = re.sub(r"^# (?=COPY|RUN)", "", text, flags=re.MULTILINE)
+    assert sorted(set(copied_by(checkout))) == sorted(kept)
+    assert "pip install -r requirements.txt ./threadwell-*.whl" in checkout
+
+
+def copied_by(text: str) -> list[str]:
+    """What a Dockerfile copies from its folder."""
     lines = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)
-    copied = " ".join(lines).split()
-    assert sorted(copied) == sorted(kept)
-    made = "wheels/loopless-*.whl"
-    assert all((FOLDER / name).exists() for name in copied if name != made)
-    # by its file alone: the name means another project on an index
-    assert made in copied
-    assert not re.search(r"^loopless\b", (FOLDER / "requirements.txt").read_text(), re.MULTILINE)
+    return " ".join(lines).split()
 
 
 # ---- Kubernetes ---------------------------------------------------------------------------

@@ -42,7 +42,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
 django.setup()
 from django.conf import settings
 from django.core.management import call_command
-from loopless.worker import Server
+from threadwell.worker import Server
 
 found = []
 
@@ -54,7 +54,7 @@ def serve_forever(self, started):
 
 Server.serve_forever = serve_forever
 for words, variables, setting in json.load(sys.stdin):
-    settings.LOOPLESS = setting
+    settings.THREADWELL = setting
     os.environ.update(variables)
     try:
         call_command("runserver_fast", *words, "--noreload", "--skip-checks",
@@ -127,7 +127,7 @@ def test_what_is_said_at_the_start(server: tuple[Command, str]) -> None:
         "using settings 'mysite.settings'",
     ):
         assert line in text
-    assert re.search(r"loopless \S+, \d+ threads, GIL (on|off)", text)
+    assert re.search(r"threadwell \S+, \d+ threads, GIL (on|off)", text)
     assert "Watching for file changes with watchfiles" in text
     assert "\x1b[" not in text
 
@@ -248,7 +248,7 @@ def test_addresses(project: Project) -> None:
 def test_what_wins(project: Project) -> None:
     port0 = ["127.0.0.1:0"]
     setting = {"threads": 2, "BIND": "127.0.0.1:0", "graceful_timeout": 9}
-    variable = {"LOOPLESS_THREADS": "3"}
+    variable = {"THREADWELL_THREADS": "3"}
     found = attempts(
         project,
         ([], {}, setting),
@@ -256,7 +256,7 @@ def test_what_wins(project: Project) -> None:
         (["--threads=4"], variable, setting),
         (["--nothreading"], variable, setting),
         (port0, {}, {}),
-        ([], {"LOOPLESS_BIND": "127.0.0.1:0 [::1]:0"}, {"bind": "nonsense:1"}),
+        ([], {"THREADWELL_BIND": "127.0.0.1:0 [::1]:0"}, {"bind": "nonsense:1"}),
     )
     assert [each["threads"] for each in found[:4]] == [2, 3, 4, 1]
     assert found[0]["graceful"] == 9
@@ -275,16 +275,16 @@ def test_mistakes_in_words(project: Project) -> None:
     found = attempts(
         project,
         *((list(words), {}, {}) for words in mistakes),
-        ([], {"LOOPLESS_THREADS": "many"}, {}),
+        ([], {"THREADWELL_THREADS": "many"}, {}),
         (["127.0.0.1:0"], {}, {"treads": 2}),
         (["127.0.0.1:0"], {}, ["threads"]),
     )
     for expected, result in zip(mistakes.values(), found, strict=False):
         assert result.startswith(f"CommandError 2: {expected}"), result
     *_, variable, setting, table = found
-    assert variable == "CommandError 2: LOOPLESS_THREADS: 'many' is not a whole number"
-    assert "setting LOOPLESS: treads: there is no such option; did you mean threads?" in setting
-    assert "LOOPLESS is not a dictionary" in table
+    assert variable == "CommandError 2: THREADWELL_THREADS: 'many' is not a whole number"
+    assert "setting THREADWELL: treads: there is no such option; did you mean threads?" in setting
+    assert "THREADWELL is not a dictionary" in table
 
 
 def test_mistakes_are_one_line(project: Project) -> None:
@@ -308,10 +308,10 @@ def test_a_busy_port_ends_it(project: Project) -> None:
 
 
 def test_a_bad_setting_is_a_failed_check(project: Project) -> None:
-    env = environment("LOOPLESS = {'treads': 4}")
+    env = environment("THREADWELL = {'treads': 4}")
     for words in (["check"], ["runserver_fast", "127.0.0.1:0", "--noreload"]):
         text = project.manage(*words, env=env, code=1).stderr
-        assert "(loopless.E001) the setting LOOPLESS: treads: there is no such option" in text
+        assert "(threadwell.E001) the setting THREADWELL: treads: there is no such option" in text
         assert "Traceback" not in text
 
 
@@ -491,7 +491,7 @@ def test_runserver_is_replaced(daphne: Project) -> None:
     apps = with_apps("whitenoise.runserver_nostatic", RUNSERVER_APP, "daphne")
     with daphne.serve(name="runserver", settings=apps) as running:
         url = url_of(running)
-        assert "loopless.W001" in running.text
+        assert "threadwell.W001" in running.text
         assert get(f"{url}/version")[0] == 200
         # whitenoise has said --nostatic, and its middleware is not there
         assert get(f"{url}/static/admin/css/base.css")[0] == 404
@@ -505,7 +505,9 @@ def test_a_wrong_order_is_explained(daphne: Project) -> None:
     settings = f"INSTALLED_APPS += [{RUNSERVER_APP!r}]\n" + with_apps("daphne")
     text = daphne.manage("check", env=environment(settings), code=1).stderr
     for name in ("daphne", "django.contrib.staticfiles"):
-        assert f"(loopless.E002) '{RUNSERVER_APP}' stands below '{name}' in INSTALLED_APPS" in text
+        assert (
+            f"(threadwell.E002) '{RUNSERVER_APP}' stands below '{name}' in INSTALLED_APPS" in text
+        )
     assert APP in (daphne.folder / "mysite" / "settings.py").read_text()
 
 

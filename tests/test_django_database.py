@@ -50,7 +50,7 @@ class Cluster:
             self._prefix = ["runuser", "-u", user, "--"]
 
     def start(self) -> None:
-        self._run("initdb", "-U", "loopless", "-A", "trust", "--no-sync", "-E", "UTF8")
+        self._run("initdb", "-U", "threadwell", "-A", "trust", "--no-sync", "-E", "UTF8")
         with (self.folder / "data" / "postgresql.conf").open("a") as settings:
             settings.write("fsync = off\nmax_connections = 50\nlisten_addresses = ''\n")
             settings.write(f"unix_socket_directories = '{self.folder}'\n")
@@ -79,7 +79,7 @@ class Cluster:
         """What the other clients of the database are at."""
         import psycopg
 
-        place = f"host={self.folder} user=loopless dbname=postgres application_name=asking"
+        place = f"host={self.folder} user=threadwell dbname=postgres application_name=asking"
         with psycopg.connect(place) as asking:
             found = asking.execute(
                 "SELECT state FROM pg_stat_activity"
@@ -91,7 +91,7 @@ class Cluster:
         return {
             "ENGINE": "django.db.backends.postgresql",
             "NAME": "postgres",
-            "USER": "loopless",
+            "USER": "threadwell",
             "HOST": str(self.folder),
         }
 
@@ -102,7 +102,7 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip("PostgreSQL is not installed")
     pytest.importorskip("psycopg")
     # the path of a unix socket must be short, and every user must get there
-    with tempfile.TemporaryDirectory(prefix="loopless-") as folder:
+    with tempfile.TemporaryDirectory(prefix="threadwell-") as folder:
         running = Cluster(Path(folder))
         running.start()
         try:

@@ -83,7 +83,7 @@ def test_production_settings(tmp_path: Path) -> None:
     env = environment(DEBUG="0", SECRET_KEY="x" * 60, ALLOWED_HOSTS="*", DATA_DIR=str(tmp_path))
     code = """
 from django.conf import settings
-from loopless.cli import main
+from threadwell.cli import main
 main(["check", "config.wsgi"])
 print(settings.DATABASES)
 settings.DEBUG = True
@@ -204,7 +204,7 @@ def test_the_welcome_page_in_a_browser(page: Any, tmp_path: Path) -> None:
 
 
 @needs_chromium
-def test_its_own_tests_run_on_loopless(browser: Any, tmp_path: Path) -> None:
+def test_its_own_tests_run_on_threadwell(browser: Any, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
         words,

@@ -609,7 +609,7 @@ django.setup()
 from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import testcases
-from loopless.adapters.detect import as_sync_app
+from threadwell.adapters.detect import as_sync_app
 
 def show(name, app):
     app = as_sync_app(app)

@@ -1,4 +1,4 @@
-"""Live tests of a Django project's own, on loopless; and django-prodserver.
+"""Live tests of a Django project's own, on threadwell; and django-prodserver.
 
 Each project is a folder, and each run of its tests a process: Django is set up once in a process.
 """
@@ -35,7 +35,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
-    "loopless.adapters.django",
+    "threadwell.adapters.django",
     "things",
 ]
 MIDDLEWARE = [
@@ -125,7 +125,7 @@ from things.models import Thing
 def get(url, cookie=""):
     request = urllib.request.Request(url, headers={"Cookie": cookie})
     with urllib.request.urlopen(request, timeout=20) as answer:
-        assert answer.headers["Server"] == "loopless"
+        assert answer.headers["Server"] == "threadwell"
         return answer.read().decode()
 
 
@@ -255,11 +255,11 @@ def test_database(live_server):
 
 
 @pytest.mark.django_db
-def test_a_server_of_its_own(loopless_server):
+def test_a_server_of_its_own(threadwell_server):
     def app(environ, start_response):
         start_response("200 OK", [("X-Kind", "wsgi")])
         return [b"hello"]
-    first, second = loopless_server(app), loopless_server(app, threads=1)
+    first, second = threadwell_server(app), threadwell_server(app, threads=1)
     assert first.port != second.port
     for server in (first, second):
         with urllib.request.urlopen(server.urls[0], timeout=20) as answer:
@@ -275,7 +275,7 @@ from django.db import connection
 from django.test import override_settings
 
 import checks
-from loopless.adapters.django.test import LiveServerTestCase, StaticLiveServerTestCase
+from threadwell.adapters.django.test import LiveServerTestCase, StaticLiveServerTestCase
 from things.models import Thing
 
 
@@ -410,7 +410,7 @@ def run(project: Path, *words: str, code: int = 0, **variables: str) -> str:
 
 def _clean() -> dict[str, str]:
     """The environment without what this run of pytest has put there."""
-    own = ("PYTEST_", "DJANGO_", "LOOPLESS_", "COV_")
+    own = ("PYTEST_", "DJANGO_", "THREADWELL_", "COV_")
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
@@ -427,8 +427,8 @@ PYTEST_RUN = (
 @pytest.mark.parametrize(
     ("words", "ini", "variables"),
     [
-        (["--loopless-live-server"], "[pytest]\n", {}),
-        (["-n2"], "[pytest]\nloopless_live_server = true\n", {"IN_FILE": "yes"}),
+        (["--threadwell-live-server"], "[pytest]\n", {}),
+        (["-n2"], "[pytest]\nthreadwell_live_server = true\n", {"IN_FILE": "yes"}),
     ],
     ids=["option, in memory", "ini, in a file, by two processes"],
 )
@@ -480,7 +480,7 @@ def prodserver(project: Path, arguments: object, *, more: str = "") -> None:
 INSTALLED_APPS.append("django_prodserver")
 PRODUCTION_PROCESSES = {{
     "web": {{
-        "BACKEND": "loopless.adapters.django.prodserver.LooplessServer",
+        "BACKEND": "threadwell.adapters.django.prodserver.ThreadwellServer",
         "ARGS": {arguments!r},
     }},
 }}

@@ -138,10 +138,10 @@ def test_broken_at_the_start(project: Project, place: str) -> None:
 def test_a_bad_setting_is_waited_for(project: Project) -> None:
     text = project.file("mysite/settings.py").read_text()
     with watched(project) as (running, url):
-        project.write("mysite/settings.py", text + "LOOPLESS = {'treads': 2}\n")
-        running.until("loopless.E001")
-        project.write("mysite/settings.py", text + "LOOPLESS = {'threads': 2}\n")
-        running.until("loopless .* 2 threads")
+        project.write("mysite/settings.py", text + "THREADWELL = {'treads': 2}\n")
+        running.until("threadwell.E001")
+        project.write("mysite/settings.py", text + "THREADWELL = {'threads': 2}\n")
+        running.until("threadwell .* 2 threads")
         assert version(url)
         assert "Traceback" not in running.text
 
@@ -152,7 +152,7 @@ def test_addresses_change_while_it_runs(project: Project) -> None:
     text = project.file("mysite/settings.py").read_text()
 
     def bind(*addresses: str) -> None:
-        project.write("mysite/settings.py", f"{text}LOOPLESS = {{'bind': {addresses!r}}}\n")
+        project.write("mysite/settings.py", f"{text}THREADWELL = {{'bind': {addresses!r}}}\n")
 
     bind(f"127.0.0.1:{port}")
     with command(["manage.py", "runserver_fast"], project.folder, env=environment()) as running:

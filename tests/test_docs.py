@@ -13,10 +13,10 @@ from types import ModuleType
 
 import pytest
 
-from loopless.adapters.flask.command import serve
-from loopless.cli import main
-from loopless.foreign_options import FOREIGN_OPTIONS
-from loopless.worker import OPTIONS
+from threadwell.adapters.flask.command import serve
+from threadwell.cli import main
+from threadwell.foreign_options import FOREIGN_OPTIONS
+from threadwell.worker import OPTIONS
 
 from .apps.django_project import DJANGO_OPTIONS
 
@@ -65,7 +65,7 @@ def test_python_compiles(page: Path) -> None:
             compile(code, str(page), "exec")
 
 
-def commands(page: Path, program: str = "loopless") -> Iterator[list[str]]:
+def commands(page: Path, program: str = "threadwell") -> Iterator[list[str]]:
     """The lines of `page` that run `program`, from its name on, in words."""
     text = _FENCE.sub("", page.read_text("utf-8"))
     for line in re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE):
@@ -90,7 +90,7 @@ def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert {word for word in words if word.startswith("--")} <= flask_knows
     # in the running text too
     mentioned = set(re.findall(r"`(--[a-z0-9-]+)[ `]", page.read_text("utf-8")))
-    known |= {"--check", "--loopless-live-server", *DJANGO_OPTIONS}
+    known |= {"--check", "--threadwell-live-server", *DJANGO_OPTIONS}
     if page.name in ("differences.md", "other-hosts.md"):
         known |= set(FOREIGN_OPTIONS)
     assert mentioned <= (known | flask_knows if page.name == "flask.md" else known)
@@ -124,7 +124,7 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_the_table_of_modules_is_complete() -> None:
     table = re.findall(
-        r"^\| `((?:worker|adapters|loopless)/[\w/]+\.py)` \|",
+        r"^\| `((?:worker|adapters|src/threadwell)/[\w/]+\.py)` \|",
         ARCHITECTURE.read_text("utf-8"),
         re.MULTILINE,
     )
@@ -172,7 +172,7 @@ def imports(path: Path) -> set[str]:
 
 MODULES = {
     path.relative_to(ROOT).as_posix(): imports(path)
-    for folder in ("worker", "adapters", "loopless")
+    for folder in ("worker", "adapters", "src/threadwell")
     for path in (ROOT / folder).rglob("*.py")
 }
 
@@ -195,8 +195,8 @@ def test_wsproto_is_one_packages() -> None:
 def test_click_is_the_commands() -> None:
     importers = {name for name, found in MODULES.items() if "click" in found}
     assert importers == {
-        "loopless/cli.py",
-        "loopless/command_options.py",
+        "src/threadwell/cli.py",
+        "src/threadwell/command_options.py",
         "adapters/flask/command.py",
     }
 
@@ -210,4 +210,4 @@ def test_only_its_adapter_knows_a_framework() -> None:
                 "werkzeug" if at_home == "flask" else at_home,
             }, name
         if name.startswith("worker/"):
-            assert "loopless" not in found, name
+            assert "threadwell" not in found, name

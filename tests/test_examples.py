@@ -23,7 +23,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 @contextmanager
 def running(example: str) -> Iterator[str]:
     """The URL of an example, served by a process of its own."""
-    command = [sys.executable, "-m", "loopless", f"examples/{example}", "--bind", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "threadwell", f"examples/{example}", "--bind", "127.0.0.1:0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -56,7 +56,7 @@ def get(url: str, data: bytes | None = None) -> tuple[str, str]:
 def test_readme_names_the_command_and_every_path(example: str) -> None:
     folder = ROOT / "examples" / example
     readme = (folder / "README.md").read_text()
-    assert f"loopless examples/{example}" in readme
+    assert f"threadwell examples/{example}" in readme
     paths = re.findall(r'\("(?:GET|POST)", "([^"]+)"\)', (folder / "app.py").read_text())
     assert len(paths) == 5
     assert all(re.search(rf"[` ]{path}[`?]", readme) for path in paths)

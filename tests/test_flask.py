@@ -20,9 +20,9 @@ import pytest
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
-from loopless import ThreadedServer
-from loopless.adapters import WSGIApp, as_sync_app
-from loopless.adapters.flask import FlaskApp
+from threadwell import ThreadedServer
+from threadwell.adapters import WSGIApp, as_sync_app
+from threadwell.adapters.flask import FlaskApp
 
 from .waiting import until
 from .wire_client import Answer, Client
@@ -239,8 +239,8 @@ def test_which_adapter() -> None:
 
 def test_flask_is_not_imported_for_others() -> None:
     program = (
-        "import sys, loopless.adapters\n"
-        "loopless.adapters.as_sync_app(lambda environ, start_response: [])\n"
+        "import sys, threadwell.adapters\n"
+        "threadwell.adapters.as_sync_app(lambda environ, start_response: [])\n"
         "print(sorted({'flask', 'werkzeug', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -388,7 +388,7 @@ def test_exceptions_are_propagated(
     answer = connect(serve(site.app)).get("/fail")
     assert (answer.status, answer.body) == (500, b"Internal Server Error\n")
     assert site.seen == ["teardown /fail ZeroDivisionError", "appcontext"]
-    assert [record.name for record in caplog.records if record.exc_info] == ["loopless"]
+    assert [record.name for record in caplog.records if record.exc_info] == ["threadwell"]
 
 
 # ---- Contexts and ends ---------------------------------------------------------------------

@@ -21,8 +21,8 @@ import click
 import pytest
 from flask.cli import run_command
 
-from loopless.adapters.flask.command import serve
-from loopless.worker import OPTIONS
+from threadwell.adapters.flask.command import serve
+from threadwell.worker import OPTIONS
 
 from .apps.command import Command, command, get
 from .certificates import Authority

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from loopless import cli
-from loopless.config_file import Settings, with_concurrency
-from loopless.foreign_options import FOREIGN_OPTIONS
-from loopless.worker import OPTIONS, ConfigError
+from threadwell import cli
+from threadwell.config_file import Settings, with_concurrency
+from threadwell.foreign_options import FOREIGN_OPTIONS
+from threadwell.worker import OPTIONS, ConfigError
 
 DIFFERENCES = Path(__file__).resolve().parent.parent / "docs" / "differences.md"
 
@@ -27,8 +27,8 @@ def test_what_is_said_to_who_types_it(
     assert theirs not in own_flags
     assert cli.main(["app", theirs]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"loopless: {theirs}: ")
-    assert said.endswith("; see loopless --help\n")
+    assert said.startswith(f"threadwell: {theirs}: ")
+    assert said.endswith("; see threadwell --help\n")
     assert said.count("\n") == 1
     for ours in re.findall(r"--[\w-]+", FOREIGN_OPTIONS[theirs]):
         assert ours in own_flags
@@ -52,10 +52,10 @@ def test_the_platform_s_number_of_workers_is_a_default(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
     assert workers(capsys, monkeypatch) == "workers = 3  # WEB_CONCURRENCY"
-    (tmp_path / "loopless.toml").write_text("workers = 4")
-    assert workers(capsys, monkeypatch) == "workers = 4  # loopless.toml:1"
-    monkeypatch.setenv("LOOPLESS_WORKERS", "5")
-    assert workers(capsys, monkeypatch) == "workers = 5  # LOOPLESS_WORKERS"
+    (tmp_path / "threadwell.toml").write_text("workers = 4")
+    assert workers(capsys, monkeypatch) == "workers = 4  # threadwell.toml:1"
+    monkeypatch.setenv("THREADWELL_WORKERS", "5")
+    assert workers(capsys, monkeypatch) == "workers = 5  # THREADWELL_WORKERS"
     assert workers(capsys, monkeypatch, "--workers", "6") == "workers = 6  # command line"
 
 
@@ -66,7 +66,7 @@ def test_a_platform_may_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert with_concurrency(Settings(None, {"workers": 2})).values == {"workers": 2}
 
 
-@pytest.mark.parametrize(("variables", "told"), [({}, 1), ({"LOOPLESS_WORKERS": "2"}, None)])
+@pytest.mark.parametrize(("variables", "told"), [({}, 1), ({"THREADWELL_WORKERS": "2"}, None)])
 def test_a_reload_does_not_mind_the_platform(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -85,7 +85,7 @@ def test_a_reload_does_not_mind_the_platform(
     code = cli.main(["app", "--reload"])
     if told is None:
         assert code == 2
-        assert "LOOPLESS_WORKERS: --reload restarts a single process" in capsys.readouterr().err
+        assert "THREADWELL_WORKERS: --reload restarts a single process" in capsys.readouterr().err
     else:
         assert code == 0
         assert seen == [told]

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from loopless import ConfigError, ServerConfig
-from loopless.worker import forwarded
-from loopless.worker.connection import Connection
-from loopless.worker.errors import ProtocolError
-from loopless.worker.http1 import RequestParser
-from loopless.worker.messages import RequestReceived
-from loopless.worker.proxies import Forwarding, TrustedPeers, check
-from loopless.worker.seldom import Seldom
-from loopless.worker.settings import Limits
+from threadwell import ConfigError, ServerConfig
+from threadwell.worker import forwarded
+from threadwell.worker.connection import Connection
+from threadwell.worker.errors import ProtocolError
+from threadwell.worker.http1 import RequestParser
+from threadwell.worker.messages import RequestReceived
+from threadwell.worker.proxies import Forwarding, TrustedPeers, check
+from threadwell.worker.seldom import Seldom
+from threadwell.worker.settings import Limits
 
 FIVE = tuple(f"x-forwarded-{name}" for name in ("for", "proto", "host", "port", "prefix"))
 PROXY = "10.0.0.7"

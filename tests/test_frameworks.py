@@ -17,7 +17,7 @@ import pytest
 import requests
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 from .apps.process import Script, script
 from .wire_client import Client
@@ -219,7 +219,7 @@ def test_flask_errors(
     assert answer.status == 500
     assert b"secret" not in answer.body
     # one that Flask answered and logged, and one that came through to the server
-    assert [record.name for record in failures(caplog)] == [__name__, "loopless"]
+    assert [record.name for record in failures(caplog)] == [__name__, "threadwell"]
     assert site.torn_down == ["/lookup", "/fail", "/fail"]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from loopless.gunicorn import trusted
+from threadwell.gunicorn import trusted
 
 from .certificates import Authority
 from .supervised import APP, Load, Supervised, receive
@@ -58,7 +58,7 @@ class Gunicorn(Supervised):
     """gunicorn with the worker class, on a free port."""
 
     def __init__(self, folder: Path, *arguments: str, ready: int = 1, **options: Any) -> None:
-        command = [sys.executable, "-m", "gunicorn", "-k", "loopless.gunicorn.ThreadWorker"]
+        command = [sys.executable, "-m", "gunicorn", "-k", "threadwell.gunicorn.ThreadWorker"]
         command += ["-b", "127.0.0.1:0", "--log-level", "info"]
         options["env"] = {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
         self.start([*command, *arguments, "application:app"], folder, **options)
@@ -235,7 +235,7 @@ def test_who_is_trusted() -> None:
 def test_options_that_gunicorn_has_no_word_for(
     gunicorn: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOOPLESS_STATIC", f"/static={tmp_path}")
+    monkeypatch.setenv("THREADWELL_STATIC", f"/static={tmp_path}")
     server = gunicorn()
     assert "def app" in ask(server.port, "/static/application.py")
 
@@ -248,7 +248,7 @@ def test_options_that_gunicorn_has_no_word_for(
         (
             ["--proxy-protocol", "auto"],
             SLOW,
-            "has it from LOOPLESS_PROXY_PROTOCOL",
+            "has it from THREADWELL_PROXY_PROTOCOL",
         ),
         (["--threads", "-1"], SLOW, "must be positive"),
     ],

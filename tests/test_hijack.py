@@ -15,7 +15,7 @@ import flask_sock
 import pytest
 import simple_websocket
 
-from loopless import Request, Response, ThreadedServer
+from threadwell import Request, Response, ThreadedServer
 
 from .apps.process import StreamsEnded, descriptors
 from .wire_client import Client

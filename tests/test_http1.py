@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopless.worker import Limits, ProtocolError, RequestReceived
-from loopless.worker.http1 import RequestParser
+from threadwell.worker import Limits, ProtocolError, RequestReceived
+from threadwell.worker.http1 import RequestParser
 
 from .test_wire import Bench, final_answer
 

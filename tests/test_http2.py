@@ -15,9 +15,9 @@ from flask import Flask, send_file
 from flask import Response as FlaskResponse
 from flask import request as flask_request
 
-from loopless import Request, Response, ThreadedServer
-from loopless.worker.http2.exchange import ThreadStream
-from loopless.worker.lifecycle import (
+from threadwell import Request, Response, ThreadedServer
+from threadwell.worker.http2.exchange import ThreadStream
+from threadwell.worker.lifecycle import (
     ClientGone,
     RequestStarted,
     ResponseCompleted,
@@ -39,7 +39,7 @@ MIB = 1024 * 1024
 
 def test_an_answer(serve_http2: Serve, http2: Connect) -> None:
     def app(request: Request) -> Response:
-        assert threading.current_thread().name.startswith("loopless-")
+        assert threading.current_thread().name.startswith("threadwell-")
         assert "http2" not in threading.current_thread().name
         shown = [request.method, request.target, request.path, request.query, request.version]
         return Response(
@@ -51,7 +51,7 @@ def test_an_answer(serve_http2: Serve, http2: Connect) -> None:
     client = http2(serve_http2(app))
     answer = client.fetch("/a%20b?c=d", ("x-one", "1"))
     assert answer.status == 200
-    assert answer.headers["server"] == "loopless"
+    assert answer.headers["server"] == "threadwell"
     assert answer.headers["x-upper"] == "Value"
     assert "date" in answer.headers
     assert "connection" not in answer.headers
@@ -449,7 +449,7 @@ def test_the_access_log(serve_http2: Serve, http2: Connect, tmp_path: Path) -> N
 def test_the_application_is_not_called_for_a_stream_that_was_reset(
     serve_http2: Serve, http2: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, "loopless")
+    caplog.set_level(logging.DEBUG, "threadwell")
     begun, going = threading.Event(), threading.Event()
     called: list[str] = []
 

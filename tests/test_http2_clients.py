@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from loopless import ConfigError, Request, Response, ThreadedServer
+from threadwell import ConfigError, Request, Response, ThreadedServer
 
 from .certificates import Authority
 from .http2_client import Http2Client
@@ -67,14 +67,14 @@ def app(environ, start_response):
     return [environ["wsgi.input"].read() or text.encode()]
 """
 SYNC = """
-from loopless import Response
+from threadwell import Response
 
 def app(request):
     if request.path == "/stream":
         return Response(200, [], (b"x" * 1000 for _ in range(100)))
     return Response(200, [], request.read() or f"hello over HTTP/{request.version}".encode())
 
-app.loopless_interface = "sync"
+app.threadwell_interface = "sync"
 """
 ASGI = """
 async def app(scope, receive, send):

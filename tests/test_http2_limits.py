@@ -25,11 +25,11 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from loopless import Request, Response, ThreadedServer
-from loopless.worker.http2.frames import FrameMeter, TooMuchError
-from loopless.worker.http2.head import HeadReader, MalformedError, check_trailers
-from loopless.worker.lifecycle import Refused
-from loopless.worker.settings import Limits
+from threadwell import Request, Response, ThreadedServer
+from threadwell.worker.http2.frames import FrameMeter, TooMuchError
+from threadwell.worker.http2.head import HeadReader, MalformedError, check_trailers
+from threadwell.worker.lifecycle import Refused
+from threadwell.worker.settings import Limits
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan, read_body
 from .certificates import Authority

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ThreadedServer
-from loopless.worker.request_id import request_id
+from threadwell import Request, Response, ThreadedServer
+from threadwell.worker.request_id import request_id
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan
 from .http2_client import Http2Client

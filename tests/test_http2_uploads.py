@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ThreadedServer
+from threadwell import Request, Response, ThreadedServer
 
 from .http2_client import Http2Client
 from .waiting import until
@@ -115,7 +115,7 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk = Disk()
-    monkeypatch.setattr("loopless.worker.body.tempfile.TemporaryFile", disk.open)
+    monkeypatch.setattr("threadwell.worker.body.tempfile.TemporaryFile", disk.open)
     yield disk
     disk.going.set()
 

@@ -29,10 +29,10 @@ if importlib.util.find_spec("httpbin") is None:
 # One server for the whole module: it must serve all of this, on the connections of three clients.
 
 
-@pytest.fixture(scope="module", params=["loopless", "flask serve"])
+@pytest.fixture(scope="module", params=["threadwell", "flask serve"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where httpbin is served, from Python and by Flask's command."""
-    if request.param == "loopless":
+    if request.param == "threadwell":
         with script("httpbin_server.py") as server:
             yield server.url
     else:

@@ -20,13 +20,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_websocket
 
-from loopless import Request, Response, ServerConfig, SyncWorker, ThreadedServer
-from loopless.worker.asgi.crew import LoopPool
-from loopless.worker.asgi.http import HTTPLine
-from loopless.worker.connection import Connection
-from loopless.worker.errors import StartupError
-from loopless.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
-from loopless.worker.readiness import has_input
+from threadwell import Request, Response, ServerConfig, SyncWorker, ThreadedServer
+from threadwell.worker.asgi.crew import LoopPool
+from threadwell.worker.asgi.http import HTTPLine
+from threadwell.worker.connection import Connection
+from threadwell.worker.errors import StartupError
+from threadwell.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
+from threadwell.worker.readiness import has_input
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer, read_body
 from .waiting import until

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from loopless import ConfigError, ServerConfig, ThreadedServer, serve
-from loopless.worker.identity import find_identity
-from loopless.worker.pid_file import pid_file
+from threadwell import ConfigError, ServerConfig, ThreadedServer, serve
+from threadwell.worker.identity import find_identity
+from threadwell.worker.pid_file import pid_file
 
 from .certificates import Authority
 from .supervised import APP, Load, Supervised, receive
@@ -177,13 +177,13 @@ def test_who_is_not_root_stays_as_it_is() -> None:
 
 @pytest.fixture
 def public(start: Start) -> Iterator[Path]:
-    """A folder, an interpreter and loopless in it, that any user of this machine can read."""
-    folder = Path(tempfile.mkdtemp(prefix="loopless-"))
+    """A folder, an interpreter and threadwell in it, that any user of this machine can read."""
+    folder = Path(tempfile.mkdtemp(prefix="threadwell-"))
     folder.chmod(0o755)
     try:
-        package = folder / "loopless"
+        package = folder / "threadwell"
         hidden = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "loopless", package, ignore=hidden)
+        shutil.copytree(ROOT / "src" / "threadwell", package, ignore=hidden)
         shutil.copytree(ROOT / "worker", package / "worker", ignore=hidden)
         shutil.copytree(ROOT / "adapters", package / "adapters", ignore=hidden)
         for name in ("h11", "click", "typing_extensions"):
@@ -224,7 +224,7 @@ def interpreter() -> str:
 
 class AsNobody(Supervised):
     def __init__(self, folder: Path, *arguments: str, ready: bool = True) -> None:
-        command = [interpreter(), "-m", "loopless", "application:app", "--log-level", "debug"]
+        command = [interpreter(), "-m", "threadwell", "application:app", "--log-level", "debug"]
         self.start(
             [*command, "--user", "nobody", *arguments], folder, env={"PYTHONPATH": str(folder)}
         )
@@ -312,6 +312,6 @@ def test_metrics_and_logs_of_workers_that_are_somebody_else(public: Path) -> Non
         assert place
         url = f"http://127.0.0.1:{place[1]}/metrics"
         with urllib.request.urlopen(url, timeout=20) as response:
-            assert re.search(r"^loopless_requests\S* 1", response.read().decode(), re.MULTILINE)
+            assert re.search(r"^threadwell_requests\S* 1", response.read().decode(), re.MULTILINE)
     finally:
         assert server.end() == 0

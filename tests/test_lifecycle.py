@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ThreadedServer
-from loopless.worker import endings, exchange
-from loopless.worker.lifecycle import (
+from threadwell import Request, Response, ThreadedServer
+from threadwell.worker import endings, exchange
+from threadwell.worker.lifecycle import (
     ClientGone,
     Collectors,
     ConnectionClosed,
@@ -35,7 +35,7 @@ Connect = Callable[..., Client]
 class App:
     """A `SyncApp` that answers in the way the path names."""
 
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __call__(self, request: Request) -> Response:
         if request.path == "/stream":
@@ -321,7 +321,7 @@ def test_a_body_that_is_not_sent_is_not_counted(serve: Serve, connect: Connect, 
         status = request.path[1:].replace("%20", " ")
         return Response(int(status) if status.isdigit() else status or 200, [], b"hello")
 
-    app.loopless_interface = "sync"  # type: ignore[attr-defined]
+    app.threadwell_interface = "sync"  # type: ignore[attr-defined]
     recorder = Recorder()
     client = connect(serve(app, lifecycle_collector=recorder))
     if what == "HEAD":

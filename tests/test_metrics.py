@@ -20,16 +20,16 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
-from loopless import ConfigError, Request, Response, ServerConfig, ThreadedServer
-from loopless.worker.lifecycle import (
+from threadwell import ConfigError, Request, Response, ServerConfig, ThreadedServer
+from threadwell.worker.lifecycle import (
     ConnectionOpened,
     Refused,
     RequestWaited,
 )
-from loopless.worker.metrics import counts
-from loopless.worker.metrics.counts import BLOCK, Counter
-from loopless.worker.metrics.ledger import Ledger
-from loopless.worker.metrics.text import counted, render
+from threadwell.worker.metrics import counts
+from threadwell.worker.metrics.counts import BLOCK, Counter
+from threadwell.worker.metrics.ledger import Ledger
+from threadwell.worker.metrics.text import counted, render
 
 from .asgi_tools import UPGRADE, Receive, Scope, Send, answer, no_lifespan, read_body
 from .certificates import Authority
@@ -45,7 +45,7 @@ HERE = "127.0.0.1:0"
 
 
 class App:
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __init__(self) -> None:
         self.inside = threading.Semaphore(0)
@@ -84,7 +84,7 @@ class Numbers:
     def __init__(self, url: str) -> None:
         _, text = fetch(url)
         self.samples = {
-            (sample.name.removeprefix("loopless_"), *sample.labels.values()): sample.value
+            (sample.name.removeprefix("threadwell_"), *sample.labels.values()): sample.value
             for family in prometheus(text)
             for sample in family.samples
         }
@@ -253,7 +253,7 @@ def test_how_long_a_request_has_waited(serve: Serve, connect: Connect, app: App)
 def test_without_the_option_nothing_is_there(serve: Serve, app: App) -> None:
     server = serve(app)
     assert server.metrics_urls == []
-    assert not [each for each in threading.enumerate() if each.name == "loopless-metrics"]
+    assert not [each for each in threading.enumerate() if each.name == "threadwell-metrics"]
 
 
 # ---- Event loops ----------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def test_a_hybrid_counts_each_request_once(serve: Serve, connect: Connect) -> No
     def first(request: Request) -> Response | None:
         return None if request.path == "/loop" else Response(200, [], b"thread")
 
-    first.loopless_interface = "sync"  # type: ignore[attr-defined]
+    first.threadwell_interface = "sync"  # type: ignore[attr-defined]
     server = serve(first, asgi_app=asgi, metrics_bind=HERE)
     client = connect(server)
     assert client.get().body == b"thread"
@@ -317,8 +317,8 @@ def test_both_formats_are_read_by_those_who_know_them(serve: Serve, app: App) ->
     _, plain = fetch(url)
     _, open_text = fetch(url, accept="application/openmetrics-text; version=1.0.0")
     families = {family.name: family for family in openmetrics(open_text)}
-    assert families["loopless_requests"].type == "counter"
-    assert families["loopless_request_duration_seconds"].type == "histogram"
+    assert families["threadwell_requests"].type == "counter"
+    assert families["threadwell_request_duration_seconds"].type == "histogram"
     assert {family.name for family in prometheus(plain)} == set(families)
     assert all(family.documentation for family in families.values())
 

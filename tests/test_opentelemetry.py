@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan
 from .waiting import until

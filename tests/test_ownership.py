@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from loopless import (
+from threadwell import (
     ConfigError,
     Request,
     Response,
@@ -29,14 +29,14 @@ from loopless import (
     SyncWorker,
     ThreadedServer,
 )
-from loopless.worker import pollers
-from loopless.worker.connection import WAITING, Connection, State
-from loopless.worker.errand import Errand
-from loopless.worker.errors import ClientDisconnected
-from loopless.worker.listener import BindAddress, Listener, open_socket
-from loopless.worker.listener import connect as connection_on
-from loopless.worker.poller import Poller
-from loopless.worker.pollers import EpollPoller
+from threadwell.worker import pollers
+from threadwell.worker.connection import WAITING, Connection, State
+from threadwell.worker.errand import Errand
+from threadwell.worker.errors import ClientDisconnected
+from threadwell.worker.listener import BindAddress, Listener, open_socket
+from threadwell.worker.listener import connect as connection_on
+from threadwell.worker.poller import Poller
+from threadwell.worker.pollers import EpollPoller
 
 from .certificates import Authority
 from .waiting import until
@@ -531,7 +531,7 @@ def test_letting_go_of_a_socket_needs_no_descriptor(monkeypatch: pytest.MonkeyPa
         raise OSError("too many open files")
 
     kept = connection.sock
-    monkeypatch.setattr("loopless.worker.connection.socket.socket", none_left)
+    monkeypatch.setattr("threadwell.worker.connection.socket.socket", none_left)
     connection.abandon()
     connection.disconnect()
     connection.close()
@@ -566,7 +566,7 @@ def test_a_signal_while_the_thread_starts_leaves_it_to_stop(
 
     def interrupted(thread: threading.Thread) -> None:
         start(thread)
-        if thread.name == "loopless-0":
+        if thread.name == "threadwell-0":
             raise KeyboardInterrupt
 
     server = ThreadedServer(app, bind="127.0.0.1:0", interface="sync")

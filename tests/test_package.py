@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import os
 import shutil
@@ -13,7 +14,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = {"loopless": "loopless", "worker": "loopless/worker", "adapters": "loopless/adapters"}
+FOLDERS = {
+    "src/threadwell": "threadwell",
+    "worker": "threadwell/worker",
+    "adapters": "threadwell/adapters",
+}
 
 
 def tracked() -> list[str]:
@@ -49,9 +54,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_every_module_is_in_the_wheel(wheel: list[str]) -> None:
     expected = set()
     for name in tracked():
-        folder, _, rest = name.partition("/")
-        if folder in FOLDERS and name.endswith((".py", "py.typed")):
-            expected.add(f"{FOLDERS[folder]}/{rest}")
+        for folder, package in FOLDERS.items():
+            if name.startswith(f"{folder}/") and name.endswith((".py", "py.typed")):
+                expected.add(package + name.removeprefix(folder))
     packaged = {name for name in wheel if ".dist-info/" not in name}
     assert packaged == expected
 
@@ -61,16 +66,16 @@ def test_every_package_says_that_it_is_typed(wheel: list[str], folder: str) -> N
     assert f"{FOLDERS[folder]}/py.typed" in wheel
 
 
-def test_only_loopless_is_at_the_top(wheel: list[str]) -> None:
+def test_only_threadwell_is_at_the_top(wheel: list[str]) -> None:
     tops = {name.split("/")[0] for name in wheel if ".dist-info/" not in name}
-    assert tops == {"loopless"}
+    assert tops == {"threadwell"}
     assert any(name.endswith("/LICENSE") for name in wheel)
     assert any(name.endswith("/entry_points.txt") for name in wheel)
 
 
 def test_there_is_one_copy_of_the_worker() -> None:
     program = (
-        "import sys, loopless, loopless.worker.server, loopless.adapters\n"
+        "import sys, threadwell, threadwell.worker.server, threadwell.adapters\n"
         "print(sorted({'worker', 'adapters'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -84,10 +89,27 @@ def test_there_is_one_copy_of_the_worker() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_nothing_at_the_root_shadows_the_installed_package() -> None:
+    """`python` in a checkout, a script that is saved there, and an editor all see one package."""
+    assert importlib.machinery.PathFinder.find_spec("threadwell", [str(ROOT)]) is None
+    for arguments in (
+        ["-m", "threadwell", "--version"],
+        # the first entry of `sys.path` is the folder, as for a script that lies in it
+        ["-c", "import threadwell.adapters, threadwell.worker.server, threadwell.cli"],
+    ):
+        subprocess.run([sys.executable, "-W", "error", *arguments], cwd=ROOT, check=True)
+
+
 def test_nobody_imports_the_folders_by_their_own_names() -> None:
     wrong = []
     for name in tracked():
-        if name.split("/")[0] in {*FOLDERS, "tests", "examples"} and name.endswith(".py"):
+        if name.split("/")[0] in {
+            "src",
+            "worker",
+            "adapters",
+            "tests",
+            "examples",
+        } and name.endswith(".py"):
             for number, line in enumerate((ROOT / name).read_text("utf-8").splitlines(), 1):
                 if line.startswith(
                     ("import worker", "from worker", "import adapters", "from adapters")
@@ -96,9 +118,9 @@ def test_nobody_imports_the_folders_by_their_own_names() -> None:
     assert wrong == []
 
 
-def test_importing_loopless_imports_no_event_loop_and_no_framework() -> None:
+def test_importing_threadwell_imports_no_event_loop_and_no_framework() -> None:
     program = (
-        "import sys, loopless\n"
+        "import sys, threadwell\n"
         "print(sorted({'asyncio', 'django', 'flask', 'werkzeug', 'uvloop'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from paste.deploy import loadserver
 
-from loopless import ConfigError
-from loopless.paste import parse_settings, server_runner
+from threadwell import ConfigError
+from threadwell.paste import parse_settings, server_runner
 
 from .supervised import Supervised
 
@@ -22,7 +22,7 @@ INI = """
 paste.app_factory = application:factory
 
 [server:main]
-use = egg:loopless
+use = egg:threadwell
 {settings}
 """
 APP = """
@@ -85,7 +85,7 @@ def test_mistakes_in_an_ini_file(
         loadserver(f"config:{ini}")
     assert ended.value.code == 2
     shown = capsys.readouterr().err
-    assert shown.startswith(f"loopless: {ini}: {said}")
+    assert shown.startswith(f"threadwell: {ini}: {said}")
     assert shown.count("\n") == 1
 
 

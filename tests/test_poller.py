@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from loopless import ServerConfig, SyncWorker, ThreadedServer
-from loopless.adapters import as_sync_app
-from loopless.worker.distributor import QueuePoller
-from loopless.worker.poller import connection_limit
-from loopless.worker.pollers import EpollPoller, make_poller
+from threadwell import ServerConfig, SyncWorker, ThreadedServer
+from threadwell.adapters import as_sync_app
+from threadwell.worker.distributor import QueuePoller
+from threadwell.worker.poller import connection_limit
+from threadwell.worker.pollers import EpollPoller, make_poller
 
 from .waiting import no_hurry, until
 from .wire_client import Client

@@ -19,17 +19,17 @@ from typing import Any
 
 import pytest
 
-from loopless import ServerConfig, ThreadedServer
-from loopless.worker import Server, cores
-from loopless.worker.asgi.loops import loop_count
-from loopless.worker.crew import Pulse
-from loopless.worker.memory import resident_memory
-from loopless.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
-from loopless.worker.supervisor.channel import LONGEST_TEXT, Channel, pair
-from loopless.worker.supervisor.forking import Job, Loaded, describe, failure
-from loopless.worker.supervisor.generation import Child, Generation, Template, Worker
-from loopless.worker.supervisor.process import Wear
-from loopless.worker.supervisor.supervisor import Supervisor
+from threadwell import ServerConfig, ThreadedServer
+from threadwell.worker import Server, cores
+from threadwell.worker.asgi.loops import loop_count
+from threadwell.worker.crew import Pulse
+from threadwell.worker.memory import resident_memory
+from threadwell.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
+from threadwell.worker.supervisor.channel import LONGEST_TEXT, Channel, pair
+from threadwell.worker.supervisor.forking import Job, Loaded, describe, failure
+from threadwell.worker.supervisor.generation import Child, Generation, Template, Worker
+from threadwell.worker.supervisor.process import Wear
+from threadwell.worker.supervisor.supervisor import Supervisor
 
 from .asgi_tools import answer, no_lifespan
 from .certificates import Authority
@@ -227,7 +227,7 @@ def test_who_takes_requests_may_seem_not_to_for_a_second(
 def test_a_template_that_does_not_end_is_killed(
     supervisor: Supervisor, channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loopless.worker.supervisor.family._PARTING", 0.01)
+    monkeypatch.setattr("threadwell.worker.supervisor.family._PARTING", 0.01)
     family, generation = supervisor._family, supervisor._next
     assert generation is not None
     # as one does that has a thread of the application's
@@ -471,13 +471,13 @@ def test_available_cores(monkeypatch: pytest.MonkeyPatch, quota: float, expected
 
 
 def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopless.worker.config.available_cores", lambda: 6)
+    monkeypatch.setattr("threadwell.worker.config.available_cores", lambda: 6)
     config = ServerConfig.from_options(workers="auto")
     assert config.processes.needs_supervisor
-    monkeypatch.setattr("loopless.worker.asgi.loops.available_cores", lambda: 6)
+    monkeypatch.setattr("threadwell.worker.asgi.loops.available_cores", lambda: 6)
     for gil, workers, threads, loops in ((True, 6, 8, 1), (False, 1, 12, 6)):
-        monkeypatch.setattr("loopless.worker.config.gil_enabled", lambda gil=gil: gil)
-        monkeypatch.setattr("loopless.worker.asgi.loops.gil_enabled", lambda gil=gil: gil)
+        monkeypatch.setattr("threadwell.worker.config.gil_enabled", lambda gil=gil: gil)
+        monkeypatch.setattr("threadwell.worker.asgi.loops.gil_enabled", lambda gil=gil: gil)
         assert (config.worker_count(), config.threads(), loop_count(config)) == (
             workers,
             threads,

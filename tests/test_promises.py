@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ThreadedServer
-from loopless.worker.connection import Connection, IllegalTransition, State
-from loopless.worker.distributor import QueuePoller
-from loopless.worker.lifecycle import ConnectionClosed, ConnectionOpened, LifecycleEvent
-from loopless.worker.poller import Poller
-from loopless.worker.pollers import make_poller
+from threadwell import Request, Response, ThreadedServer
+from threadwell.worker.connection import Connection, IllegalTransition, State
+from threadwell.worker.distributor import QueuePoller
+from threadwell.worker.lifecycle import ConnectionClosed, ConnectionOpened, LifecycleEvent
+from threadwell.worker.poller import Poller
+from threadwell.worker.pollers import make_poller
 
 from .recorder import Recorder
 from .waiting import no_hurry, until
@@ -40,7 +40,7 @@ def hello(environ: Environ, start_response: Any) -> list[bytes]:
 
 _NO_LOOP = """
 import http.client, sys
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 {application}
 with ThreadedServer(app, bind="127.0.0.1:0", threads=2) as server:
     client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
@@ -82,7 +82,7 @@ def test_promise_1_asyncio_is_never_imported(kind: str) -> None:
 class Counted:
     """A `SyncApp` that counts its calls by path, and answers in the way the path names."""
 
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -287,7 +287,7 @@ def test_promise_4_streams_over_the_cap_are_refused(serve: Serve, connect: Conne
 class _OddEnds:
     """Long responses that end in ways nobody would think of; `/` says whether there is room."""
 
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __init__(self) -> None:
         self.gone = threading.Event()

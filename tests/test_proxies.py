@@ -12,8 +12,8 @@ from typing import Any
 import flask
 import pytest
 
-from loopless import Request, Response, ThreadedServer, cli
-from loopless.worker.lifecycle import LifecycleEvent, ResponseCompleted
+from threadwell import Request, Response, ThreadedServer, cli
+from threadwell.worker.lifecycle import LifecycleEvent, ResponseCompleted
 
 from .apps.process import script
 from .asgi_tools import UPGRADE, Receive, Scope, Send, answer, no_lifespan
@@ -67,7 +67,7 @@ def native(request: Request) -> Response:
     )
 
 
-native.loopless_interface = "sync"  # type: ignore[attr-defined]
+native.threadwell_interface = "sync"  # type: ignore[attr-defined]
 
 
 async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +119,7 @@ def test_wsgi(serve: Serve, connect: Connect) -> None:
 
 
 def test_a_mounted_application_has_both_prefixes(serve: Serve, connect: Connect) -> None:
-    from loopless.adapters import WSGIApp
+    from threadwell.adapters import WSGIApp
 
     client = connect(serve(WSGIApp(wsgi, script_name="/inner"), **TRUSTED))
     told = ask(client, FIELDS, "/inner/a")
@@ -173,7 +173,7 @@ def test_a_hybrid(serve: Serve, connect: Connect) -> None:
     def half(request: Request) -> Response | None:
         return None if request.path == "/async" else native(request)
 
-    half.loopless_interface = "sync"  # type: ignore[attr-defined]
+    half.threadwell_interface = "sync"  # type: ignore[attr-defined]
     client = connect(serve(half, asgi_app=asgi, **TRUSTED))
     for _ in range(2):
         assert ask(client, FIELDS)["client"] == ["203.0.113.9", 0]
@@ -245,7 +245,7 @@ def test_a_body_behind_them(serve: Serve, connect: Connect) -> None:
     def app(request: Request) -> Response:
         return Response(200, [], request.client[0].encode() + b" " + request.read())
 
-    app.loopless_interface = "sync"  # type: ignore[attr-defined]
+    app.threadwell_interface = "sync"  # type: ignore[attr-defined]
     client = connect(serve(app, memory_body=16, **TRUSTED))
     for body in (b"short", b"a longer one, which goes to a file"):
         for prefix, status in (("", 200), ("bad, ", 200), ("x.", 400)):
@@ -416,11 +416,11 @@ def test_a_mistake_is_one_line_and_code_2(
     told = capsys.readouterr()
     assert told.out == ""
     assert len(told.err.splitlines()) == 1
-    assert told.err.startswith(f"loopless: {said}")
+    assert told.err.startswith(f"threadwell: {said}")
 
 
 def test_the_environment_has_several(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setenv("LOOPLESS_TRUSTED_PROXIES", "10.0.0.7 fd00::/8")
+    monkeypatch.setenv("THREADWELL_TRUSTED_PROXIES", "10.0.0.7 fd00::/8")
     assert cli.main(["config", "show", "--trusted-proxies", "unix"]) == 0
     assert 'trusted_proxies = ["unix"]' in capsys.readouterr().out
     assert cli.main(["config", "show"]) == 0

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ThreadedServer
-from loopless.worker.lifecycle import LifecycleEvent, Refused
-from loopless.worker.proxy_protocol import Announced, Header, ProxyHeaderError, crc32c
+from threadwell import Request, Response, ThreadedServer
+from threadwell.worker.lifecycle import LifecycleEvent, Refused
+from threadwell.worker.proxy_protocol import Announced, Header, ProxyHeaderError, crc32c
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan
 from .certificates import Authority
@@ -208,7 +208,7 @@ def native(request: Request) -> Response:
     return Response(200, [], json.dumps(told).encode())
 
 
-native.loopless_interface = "sync"  # type: ignore[attr-defined]
+native.threadwell_interface = "sync"  # type: ignore[attr-defined]
 
 
 async def asgi(scope: Scope, receive: Receive, send: Send) -> None:

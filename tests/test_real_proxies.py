@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ThreadedServer
+from threadwell import Request, Response, ThreadedServer
 
 from .certificates import Authority
 from .wire_client import Client
@@ -39,7 +39,7 @@ def native(request: Request) -> Response:
     return Response(200, [], json.dumps(told).encode())
 
 
-native.loopless_interface = "sync"  # type: ignore[attr-defined]
+native.threadwell_interface = "sync"  # type: ignore[attr-defined]
 
 
 @pytest.fixture

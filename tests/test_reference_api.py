@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ServerConfig, SyncWorker
-from loopless.worker import sync_worker
-from loopless.worker.connection import Connection, State
-from loopless.worker.http1 import RequestParser
-from loopless.worker.messages import RequestReceived
-from loopless.worker.response import imf_fixdate
-from loopless.worker.settings import Limits
-from loopless.worker.sync_worker import _classify_request, _RequestMeta
+from threadwell import Request, Response, ServerConfig, SyncWorker
+from threadwell.worker import sync_worker
+from threadwell.worker.connection import Connection, State
+from threadwell.worker.http1 import RequestParser
+from threadwell.worker.messages import RequestReceived
+from threadwell.worker.response import imf_fixdate
+from threadwell.worker.settings import Limits
+from threadwell.worker.sync_worker import _classify_request, _RequestMeta
 
 from .waiting import until
 from .wire_client import Client

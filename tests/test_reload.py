@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from loopless import cli
-from loopless.apps import app_folder
+from threadwell import cli
+from threadwell.apps import app_folder
 
 from .apps.command import Command, children, command, get
 from .waiting import until
@@ -60,12 +60,12 @@ def write(folder: Path, version: str, text: str = APP) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`start(*arguments)` runs `loopless --reload` in `tmp_path`, where app.py is."""
+    """`start(*arguments)` runs `threadwell --reload` in `tmp_path`, where app.py is."""
     write(tmp_path, "1")
     with ExitStack() as stack:
 
         def run(*args: str, **options: Any) -> Command:
-            words = ["-m", "loopless", "--reload", "--bind", "127.0.0.1:0", *args]
+            words = ["-m", "threadwell", "--reload", "--bind", "127.0.0.1:0", *args]
             return stack.enter_context(command(words, tmp_path, **options))
 
         yield run
@@ -269,7 +269,7 @@ def runs(pid: int) -> bool:
 
 
 def test_what_the_application_starts_knows_nothing_of_it(start: Start) -> None:
-    assert "LOOPLESS_RELOADER" not in get(start().url() + "/environ")[1]
+    assert "THREADWELL_RELOADER" not in get(start().url() + "/environ")[1]
 
 
 def test_the_server_meets_no_event_loop(start: Start, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_the_server_meets_no_event_loop(start: Start, tmp_path: Path) -> None:
 
 
 def test_unix_socket(start: Start, tmp_path: Path) -> None:
-    words = ["-m", "loopless", "--reload", "--bind", "unix:s"]
+    words = ["-m", "threadwell", "--reload", "--bind", "unix:s"]
     with command(words, tmp_path) as running:
         running.until("unix:")
         running.until("Ctrl-C")
@@ -322,13 +322,13 @@ def test_one_line(
     write(tmp_path, "1")
     monkeypatch.chdir(tmp_path)
     assert cli.main(args) == 2
-    assert capsys.readouterr().err == f"loopless: {line}\n"
+    assert capsys.readouterr().err == f"threadwell: {line}\n"
 
 
 def test_a_busy_port_is_one_line(tmp_path: Path) -> None:
     write(tmp_path, "1")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        words = ["-m", "loopless", "--reload", "--bind", f"127.0.0.1:{taken.getsockname()[1]}"]
+        words = ["-m", "threadwell", "--reload", "--bind", f"127.0.0.1:{taken.getsockname()[1]}"]
         done = subprocess.run(
             [sys.executable, *words],
             cwd=tmp_path,

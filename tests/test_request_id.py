@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from loopless import ConfigError, Request, Response, ServerConfig, ThreadedServer
-from loopless.worker.connection import Connection
-from loopless.worker.http1 import RequestParser
-from loopless.worker.request_id import RequestIdFilter, RequestIds, check, request_id
-from loopless.worker.settings import Limits, Log
+from threadwell import ConfigError, Request, Response, ServerConfig, ThreadedServer
+from threadwell.worker.connection import Connection
+from threadwell.worker.http1 import RequestParser
+from threadwell.worker.request_id import RequestIdFilter, RequestIds, check, request_id
+from threadwell.worker.settings import Limits, Log
 
 from .asgi_tools import UPGRADE, Message, Receive, Scope, Seen, Send, answer, no_lifespan
 from .wire_client import Client
@@ -36,7 +36,7 @@ def tell(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 class Native:
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __call__(self, request: Request) -> Response:
         if request.path == "/fail":
@@ -215,7 +215,7 @@ def test_in_a_hybrid_both_sides_see_the_same(
         seen.append(request_id())
         return None
 
-    first.loopless_interface = "sync"  # type: ignore[attr-defined]
+    first.threadwell_interface = "sync"  # type: ignore[attr-defined]
     path = tmp_path / "log"
     server = serve(first, asgi_app=tell_asgi, access_log=str(path), log_format="%L", **ON)
     found = connect(server).get()

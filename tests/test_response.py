@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from loopless import FileBody, Request, Response, ThreadedServer
-from loopless.worker.http2.outbox import Outbox
-from loopless.worker.outgoing import read_some
-from loopless.worker.streaming import blocks_of
+from threadwell import FileBody, Request, Response, ThreadedServer
+from threadwell.worker.http2.outbox import Outbox
+from threadwell.worker.outgoing import read_some
+from threadwell.worker.streaming import blocks_of
 
 from .recorder import Recorder
 from .wire_client import Answer, Client
@@ -393,7 +393,7 @@ def test_exactly_one_date(serve: Serve, connect: Connect) -> None:
         assert date is not None
         assert re.fullmatch(form, date)
         names = [name.lower() for name, _ in response.headers]
-        assert server == ("theirs" if "server" in names else "loopless")
+        assert server == ("theirs" if "server" in names else "threadwell")
         if "date" in names:
             assert date == theirs
         else:

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
-from loopless.worker import body, poller
-from loopless.worker.readiness import has_input
+from threadwell import ThreadedServer
+from threadwell.worker import body, poller
+from threadwell.worker.readiness import has_input
 
 from .waiting import Held, no_hurry, until
 from .wire_client import Client
@@ -34,7 +34,7 @@ MIB = 1024 * 1024
 
 _SERVER = """
 import sys, time
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 LARGE = bytes(32 * 1024 * 1024)
 def endless():
     while True:

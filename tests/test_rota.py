@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
-from loopless.worker.rota import Rota
+from threadwell import ThreadedServer
+from threadwell.worker.rota import Rota
 
 from .waiting import until
 

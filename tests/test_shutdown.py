@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from loopless import SyncWorker, ThreadedServer
-from loopless.worker import Bind, Server, ServerConfig
-from loopless.worker.bound import BoundSocket, BoundUnixSocket, turn_away
-from loopless.worker.connection import State
-from loopless.worker.crew import Crew
-from loopless.worker.listener import Listener, open_socket, parse_bind
-from loopless.worker.readiness import has_room
-from loopless.worker.supervisor.forking import Job, Loaded
+from threadwell import SyncWorker, ThreadedServer
+from threadwell.worker import Bind, Server, ServerConfig
+from threadwell.worker.bound import BoundSocket, BoundUnixSocket, turn_away
+from threadwell.worker.connection import State
+from threadwell.worker.crew import Crew
+from threadwell.worker.listener import Listener, open_socket, parse_bind
+from threadwell.worker.readiness import has_room
+from threadwell.worker.supervisor.forking import Job, Loaded
 
 from .waiting import Held, until
 from .wire_client import Client, refuses
@@ -239,7 +239,7 @@ def test_nobody_comes_between_the_last_look_at_the_backlog_and_the_end(
             came.append(comes_in(sock.family, name))
             super().close()
 
-    monkeypatch.setattr("loopless.worker.crew.Listener", LateClient)
+    monkeypatch.setattr("threadwell.worker.crew.Listener", LateClient)
     with ThreadedServer(app, bind=bind, threads=2, reuse_port=kind == "shared") as server:
         sock, name = server._sockets[0], server.addresses[0]
         assert comes_in(sock.family, name)
@@ -334,7 +334,7 @@ def test_who_stops_waits_for_threads_that_are_about_to_end(
     monkeypatch.setattr(Crew, "disband", late)
     with ThreadedServer(app, bind="127.0.0.1:0", threads=2):
         pass
-    assert not [each for each in threading.enumerate() if each.name == "loopless-1"]
+    assert not [each for each in threading.enumerate() if each.name == "threadwell-1"]
 
 
 def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
@@ -346,7 +346,7 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     free: list[bool] = []
 
     def slow(thread: threading.Thread) -> None:
-        if thread.name == "loopless-1":
+        if thread.name == "threadwell-1":
             # a signal to somebody who waited for it could leave it locked
             free.append(worker._crew.lock.acquire(timeout=5))
             worker._crew.lock.release()
@@ -367,19 +367,19 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     lender.join()
     assert free == [True]
     assert worker.poller._closed
-    assert not [each for each in threading.enumerate() if each.name == "loopless-1"]
+    assert not [each for each in threading.enumerate() if each.name == "threadwell-1"]
 
 
 # ---- Signals -------------------------------------------------------------------------------
 
 _SERVER = """
 import sys, time, logging
-from loopless import SyncWorker, ThreadedServer
-from loopless.worker import Bind, Server, ServerConfig, endings
-from loopless.worker.connection import Connection, State
-from loopless.worker.listener import Listener, open_socket, parse_bind
-from loopless.worker.readiness import has_room
-from loopless.worker.supervisor.forking import Job, Loaded
+from threadwell import SyncWorker, ThreadedServer
+from threadwell.worker import Bind, Server, ServerConfig, endings
+from threadwell.worker.connection import Connection, State
+from threadwell.worker.listener import Listener, open_socket, parse_bind
+from threadwell.worker.readiness import has_room
+from threadwell.worker.supervisor.forking import Job, Loaded
 def app(environ, start_response):
     start_response("200 OK", [])
     path = environ["PATH_INFO"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 from .wire_client import Client
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from loopless import ConfigError, Request, Response, ServerConfig, ThreadedServer
-from loopless.worker.static.conditions import accepted_codings, wanted_range
-from loopless.worker.static.folders import check_static
+from threadwell import ConfigError, Request, Response, ServerConfig, ThreadedServer
+from threadwell.worker.static.conditions import accepted_codings, wanted_range
+from threadwell.worker.static.folders import check_static
 
 from .asgi_tools import answer
 from .certificates import Authority
@@ -472,8 +472,8 @@ def test_no_file_stays_open(serve: Serve, connect: Connect, folder: Path, each_a
 
 
 def test_a_cancelled_call_closes_its_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loopless.worker.asgi.static import ASGIStaticApp
-    from loopless.worker.static import StaticFiles
+    from threadwell.worker.asgi.static import ASGIStaticApp
+    from threadwell.worker.static import StaticFiles
 
     (folder / "large.bin").write_bytes(bytes(1_000_000))
     files = StaticFiles(ServerConfig.from_options(static=f"/static={folder}").static)
@@ -613,17 +613,17 @@ def answered(url: str) -> bool:
         return False
 
 
-def test_what_loopless_needs_for_it() -> None:
+def test_what_threadwell_needs_for_it() -> None:
     script = (
         "import sys; sys.modules['whitenoise'] = None\n"
-        "from loopless.cli import main\n"
+        "from threadwell.cli import main\n"
         "sys.exit(main(['app', '--static', '/static=.']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 2
-    wanted = "loopless: --static: whitenoise is missing; pip install whitenoise\n"
+    wanted = "threadwell: --static: whitenoise is missing; pip install whitenoise\n"
     assert done.stderr == wanted
 
 

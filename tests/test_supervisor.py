@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from loopless import serve as serve_here
-from loopless.worker import ConfigError
+from threadwell import serve as serve_here
+from threadwell.worker import ConfigError
 
 from .certificates import Authority
 from .supervised import APP, Load, Start, receive, starting, write
@@ -150,7 +150,7 @@ def test_an_application_that_cannot_be_imported(
     assert server.end(0) == 2
     assert server.said("Traceback") == 1
     assert server.lines[-1] == (
-        "loopless: app failed while it was imported: RuntimeError: no database\n"
+        "threadwell: app failed while it was imported: RuntimeError: no database\n"
     )
 
 
@@ -158,7 +158,7 @@ def test_a_mistake_of_the_user_has_no_traceback(start: Start) -> None:
     server = start("nowhere:app", ready=False)
     assert server.end(0) == 2
     assert server.said("Traceback") == 0
-    assert server.lines[-1].startswith("loopless: there is no module 'nowhere'")
+    assert server.lines[-1].startswith("threadwell: there is no module 'nowhere'")
 
 
 def test_workers_that_end_before_they_are_ready(start: Start, tmp_path: Path) -> None:
@@ -568,7 +568,7 @@ def test_lines_of_several_processes_are_whole(start: Start, tmp_path: Path) -> N
 
 
 def test_a_server_object_is_one_process() -> None:
-    from loopless import ThreadedServer
+    from threadwell import ThreadedServer
 
     with pytest.raises(ConfigError, match=r"workers: .*serve\(\)"):
         ThreadedServer(lambda environ, start_response: [], workers=2)
@@ -589,8 +589,8 @@ def test_threads_and_forks_do_not_go_together() -> None:
 def test_serve_with_workers(tmp_path: Path) -> None:
     write(tmp_path, APP.format(version="old"))
     code = (
-        "import loopless, sys\n"
-        "loopless.serve('app:app', workers=2, bind='unix:here.sock')\n"
+        "import threadwell, sys\n"
+        "threadwell.serve('app:app', workers=2, bind='unix:here.sock')\n"
         "print('served', 'app' in sys.modules)\n"
     )
     command = [sys.executable, "-W", "error", "-c", code]

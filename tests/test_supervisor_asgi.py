@@ -199,9 +199,9 @@ def test_the_loop_of_a_hybrid_that_hangs(start: Start, tmp_path: Path) -> None:
         "import os\n"
         "def sync_app(request):\n"
         "    if request.path == '/hang': return None\n"
-        "    from loopless import Response\n"
+        "    from threadwell import Response\n"
         "    return Response(200, [], b'old %d' % os.getpid())\n"
-        "sync_app.loopless_interface = 'sync'\n"
+        "sync_app.threadwell_interface = 'sync'\n"
     )
     server = start(
         *("pages:sync_app", "--asgi", "app:app"),

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
-from loopless.worker import Bind, ConfigError
-from loopless.worker.listener import open_socket, parse_bind, url_of
-from loopless.worker.systemd import Notifier, inherited_sockets
+from threadwell import ThreadedServer
+from threadwell.worker import Bind, ConfigError
+from threadwell.worker.listener import open_socket, parse_bind, url_of
+from threadwell.worker.systemd import Notifier, inherited_sockets
 
 from .supervised import APP, Supervised, receive
 from .waiting import until
@@ -133,7 +133,7 @@ def test_reloading(manager: Manager, folder: Path) -> None:
 def test_an_abstract_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.settimeout(20)
-        name = f"loopless-test-{os.getpid()}"
+        name = f"threadwell-test-{os.getpid()}"
         sock.bind("\0" + name)
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
         Notifier().ready("well")
@@ -168,7 +168,7 @@ def test_socket_activation(folder: Path, workers: str) -> None:
         "import os, sys\n"
         "os.dup2(int(sys.argv[1]), 3)\n"
         "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n"
-        "os.execv(sys.executable, [sys.executable, '-m', 'loopless', *sys.argv[2:]])\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'threadwell', *sys.argv[2:]])\n"
     )
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -210,7 +210,7 @@ def test_several_sockets_with_names(folder: Path, workers: str) -> None:
         "given = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]]\n"
         "moved = [os.dup2(fd, place) for place, fd in enumerate(given, 3)]\n"
         "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2', LISTEN_FDNAMES='a:b')\n"
-        "os.execv(sys.executable, [sys.executable, '-m', 'loopless', *sys.argv[3:]])\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'threadwell', *sys.argv[3:]])\n"
     )
     with (
         socket.create_server(("127.0.0.1", 0)) as tcp,
@@ -271,7 +271,7 @@ def test_descriptors_that_are_none(
         other,
     ):
         fd = {"file": file, "datagrams": sock, "connection": one}[what].fileno()
-        monkeypatch.setattr("loopless.worker.systemd._FIRST_DESCRIPTOR", fd)
+        monkeypatch.setattr("threadwell.worker.systemd._FIRST_DESCRIPTOR", fd)
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         monkeypatch.setenv("LISTEN_FDS", "1")
         with pytest.raises(ConfigError, match=f"LISTEN_FDS: file descriptor {fd} {problem}"):
@@ -281,9 +281,9 @@ def test_descriptors_that_are_none(
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has abstract names")
 def test_an_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.bind(f"\0loopless-test-{os.getpid()}")
+        sock.bind(f"\0threadwell-test-{os.getpid()}")
         sock.listen()
-        assert url_of("http", sock.getsockname()) == f"unix:@loopless-test-{os.getpid()}"
+        assert url_of("http", sock.getsockname()) == f"unix:@threadwell-test-{os.getpid()}"
 
 
 def test_a_server_that_hangs_keeps_its_unix_socket(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from loopless import Request, Response, ThreadedServer
+from threadwell import Request, Response, ThreadedServer
 
 from .wire_client import Client
 

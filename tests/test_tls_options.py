@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from loopless import (
+from threadwell import (
     ConfigError,
     Request,
     Response,
@@ -29,10 +29,10 @@ from loopless import (
     ThreadedServer,
     make_server,
 )
-from loopless.worker.crew import Crew
-from loopless.worker.peer import distinguished
-from loopless.worker.settings import Tls
-from loopless.worker.tls_context import make_context
+from threadwell.worker.crew import Crew
+from threadwell.worker.peer import distinguished
+from threadwell.worker.settings import Tls
+from threadwell.worker.tls_context import make_context
 
 from .asgi_tools import answer, no_lifespan
 from .certificates import PASSWORD, Authority, openssl
@@ -554,7 +554,7 @@ def test_a_plain_request_to_a_port_with_tls(
     serve: Serve, connect: Connect, connect_tls: Connect, files: Files, poller: str, caplog: Any
 ) -> None:
     server = serve(app, certfile=str(files.both), poller=poller, threads=1)
-    with caplog.at_level(logging.INFO, "loopless"):
+    with caplog.at_level(logging.INFO, "threadwell"):
         for method in ("GET", "OPTIONS", "PATCH", "POST"):
             client = connect(server)
             client.send(f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode() + b"x" * 5000)
@@ -574,7 +574,7 @@ def test_a_handshake_on_a_port_without_tls(
     serve: Serve, connect: Connect, files: Files, caplog: Any
 ) -> None:
     server = serve(app, threads=1)
-    with caplog.at_level(logging.INFO, "loopless"):
+    with caplog.at_level(logging.INFO, "threadwell"):
         for _ in range(3):
             raw = socket.create_connection(("127.0.0.1", server.port), 10)
             with raw, pytest.raises(ssl.SSLError):
@@ -598,7 +598,7 @@ def test_what_was_not_said_is_counted(serve: Serve, connect: Connect, caplog: An
         client.send(b"\x16\x03\x01")
         assert client.answer().status == 400
 
-    with caplog.at_level(logging.INFO, "loopless"):
+    with caplog.at_level(logging.INFO, "threadwell"):
         for _ in range(3):
             mistake_the_port()
         worker.seldom._next.clear()  # a minute later
@@ -698,8 +698,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder, where the user has it on Linux."""
     pytest.importorskip("trustme", reason="trustme has no wheels here", exc_type=ImportError)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("loopless.worker.adhoc.sys.platform", "linux")
-    return tmp_path / "loopless"
+    monkeypatch.setattr("threadwell.worker.adhoc.sys.platform", "linux")
+    return tmp_path / "threadwell"
 
 
 def trusting(path: Path) -> ssl.SSLContext:
@@ -734,7 +734,7 @@ def test_adhoc_is_the_same_after_a_restart(
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1", "dev.example"])
 def test_adhoc_is_for_the_local_names_and_those_that_are_bound(cache: Path, name: str) -> None:
-    from loopless.worker import adhoc
+    from threadwell.worker import adhoc
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     hosts = ["dev.example", "localhost", "bad_name", "fe80::1%eth0"]
@@ -756,7 +756,7 @@ def test_adhoc_is_for_the_local_names_and_those_that_are_bound(cache: Path, name
 
 
 def test_adhoc_leaves_out_a_name_that_cannot_be_in_a_certificate(cache: Path) -> None:
-    from loopless.worker import adhoc
+    from threadwell.worker import adhoc
 
     for host in ("ab--cd", "a..b", "x" * 64, "0.0.0.0", ""):
         adhoc.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), [host])
@@ -765,7 +765,7 @@ def test_adhoc_leaves_out_a_name_that_cannot_be_in_a_certificate(cache: Path) ->
 
 def test_adhoc_makes_another_for_other_names_and_after_a_year(cache: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    from loopless.worker import adhoc
+    from threadwell.worker import adhoc
 
     adhoc.load(context)
     adhoc.load(context, ["dev.example"])
@@ -785,7 +785,7 @@ def test_adhoc_makes_another_for_other_names_and_after_a_year(cache: Path) -> No
 def test_adhoc_uses_nothing_that_others_could_have_touched(
     cache: Path, tmp_path: Path, spoil: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loopless.worker import adhoc
+    from threadwell.worker import adhoc
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     adhoc.load(context)

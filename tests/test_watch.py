@@ -14,8 +14,8 @@ from typing import Any
 import h11
 import pytest
 
-from loopless import watch
-from loopless.watch import ENGINES, Watcher
+from threadwell import watch
+from threadwell.watch import ENGINES, Watcher
 
 from .waiting import until
 

@@ -23,8 +23,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_websocket
 
-from loopless import Request, Response, ThreadedServer
-from loopless.worker.hijack import HijackedWebSocket
+from threadwell import Request, Response, ThreadedServer
+from threadwell.worker.hijack import HijackedWebSocket
 
 from .apps.command import command
 from .waiting import until
@@ -311,7 +311,7 @@ def test_flask_socketio(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
             ws.recv(20)
         assert ws.close_code == 1001
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert [record for record in errors if record.name == "loopless"] == []
+    assert [record for record in errors if record.name == "threadwell"] == []
 
 
 @pytest.mark.parametrize("pushed", [False, True])

@@ -21,8 +21,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from loopless import Request, Response, ServerConfig, SyncWorker, ThreadedServer
-from loopless.worker.connection import Connection
+from threadwell import Request, Response, ServerConfig, SyncWorker, ThreadedServer
+from threadwell.worker.connection import Connection
 
 from .waiting import no_hurry
 from .wire_client import Answer, Client

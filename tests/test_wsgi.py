@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from loopless import ThreadedServer
-from loopless.adapters.wsgi import WSGIApp
+from threadwell import ThreadedServer
+from threadwell.adapters.wsgi import WSGIApp
 
 from .apps.process import StreamsEnded, descriptors, script
 from .wire_client import Answer, Client

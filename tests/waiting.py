@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from loopless import SyncWorker, ThreadedServer
-from loopless.worker import endings
-from loopless.worker.connection import Connection
+from threadwell import SyncWorker, ThreadedServer
+from threadwell.worker import endings
+from threadwell.worker.connection import Connection
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:

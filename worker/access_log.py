@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .settings import Log
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Seconds for which lines are collected, so that one write is for many.
 _COLLECTED = 0.1
@@ -66,7 +66,7 @@ class AccessLog:
         self._reported = 0
         self._next_report = 0.0
         self._process = os.getpid()
-        self._thread = threading.Thread(target=self._run, name="loopless-log", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="threadwell-log", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 

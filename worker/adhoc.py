@@ -95,10 +95,10 @@ def _make(names: Sequence[str]) -> bytes:
     except ImportError:
         raise ConfigError("cert: adhoc needs trustme; pip install trustme") from None
     now = datetime.datetime.now(datetime.UTC)
-    authority = trustme.CA(organization_name="loopless --cert adhoc", path_length=0)
+    authority = trustme.CA(organization_name="threadwell --cert adhoc", path_length=0)
     facts: dict[str, Any] = {
         "common_name": names[0],
-        "organization_name": "loopless --cert adhoc",
+        "organization_name": "threadwell --cert adhoc",
         "not_before": now - datetime.timedelta(days=1),
         "not_after": now + datetime.timedelta(days=_VALID_DAYS),
     }
@@ -118,7 +118,7 @@ def _folder() -> Path | None:
         base = _cache()
         if base.exists() and not _is_ours(base.resolve()):  # another user's home, as with sudo
             return None
-        folder = base / "loopless"
+        folder = base / "threadwell"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder if _is_ours(folder) else None
     except (OSError, RuntimeError):  # there is no home

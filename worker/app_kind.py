@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .messages import Request, Response, SyncApp
 
 #: What an application may carry to say what it is: "sync", "wsgi" or "asgi".
-MARKER = "loopless_interface"
+MARKER = "threadwell_interface"
 
 
 def app_kind(app: Any) -> str:

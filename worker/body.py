@@ -95,7 +95,7 @@ class BodyReceiver:
         """Write `blocks` into a file."""
         if self._file is None:
             # unbuffered: a second copy of every block would be made for nothing
-            self._file = tempfile.TemporaryFile(buffering=0, prefix="loopless-")  # noqa: SIM115
+            self._file = tempfile.TemporaryFile(buffering=0, prefix="threadwell-")  # noqa: SIM115
         for block in blocks:
             view = memoryview(block)
             while view:

@@ -88,7 +88,7 @@ _LAST_DATA_RECEIVED = 52
 
 
 class IllegalTransition(RuntimeError):
-    """A connection was moved to a state that cannot follow its own: a bug of loopless."""
+    """A connection was moved to a state that cannot follow its own: a bug of threadwell."""
 
 
 @final

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .poller import Poller
     from .sync_worker import SyncWorker
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Seconds between two looks at `shutdown_event`, which cannot wake a poller.
 _POLL_INTERVAL = 1.0
@@ -179,7 +179,7 @@ class Crew:
         their own."""
         try:
             if self.http2 is not None and self._owns_http2:
-                self.http2.start("loopless-http2")
+                self.http2.start("threadwell-http2")
             for _ in range(self.config.threads() - 1):
                 self.hire()
                 self.rota.joined()
@@ -192,7 +192,7 @@ class Crew:
         """Start a thread with a worker of its own. Raises `RuntimeError` when there can be none."""
         worker = self._sibling()
         try:
-            self._start(functools.partial(self._live, worker), f"loopless-{worker.worker_id}")
+            self._start(functools.partial(self._live, worker), f"threadwell-{worker.worker_id}")
         except RuntimeError:
             self._left(worker)
             raise
@@ -208,7 +208,7 @@ class Crew:
                 try:
                     take_turn(_POLL_INTERVAL, None)
                 except Exception:
-                    # a bug of loopless, or a kernel without means: the thread goes on
+                    # a bug of threadwell, or a kernel without means: the thread goes on
                     log.exception("A thread met an internal error while it polled")
                 finally:
                     self.rota.leave(worker)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 
 class QueuePoller(Poller):
@@ -49,7 +49,7 @@ class QueuePoller(Poller):
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._closing = False
         self._thread = threading.Thread(
-            target=self._distribute, name="loopless-distributor", daemon=True
+            target=self._distribute, name="threadwell-distributor", daemon=True
         )
         self._thread.start()
 
@@ -151,7 +151,7 @@ class QueuePoller(Poller):
             try:
                 self._distribute_once()
             except Exception:
-                # a bug of loopless: a connection may be lost, the server must not be
+                # a bug of threadwell: a connection may be lost, the server must not be
                 log.exception("The distributor met an internal error")
 
     def _distribute_once(self) -> None:

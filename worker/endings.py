@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .sync_worker import SyncWorker
     from .tls import TLSSocket
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # What is read of a lingering connection in one turn.
 _RECEIVES_A_TURN = 16

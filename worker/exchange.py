@@ -30,7 +30,7 @@ from .steering import _classify_request
 if TYPE_CHECKING:
     from .sync_worker import SyncWorker
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
 _PLAIN = RequestReceived._fields.index("plain")

@@ -18,7 +18,7 @@ from .request_id import named
 if TYPE_CHECKING:
     from .sync_worker import SyncWorker
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 

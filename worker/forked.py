@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .listener import Listener
     from .poller import Poller
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 _pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
 

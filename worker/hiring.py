@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .messages import ASGIApp
     from .sync_worker import SyncWorker
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 
 def make_loops(

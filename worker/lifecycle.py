@@ -15,7 +15,7 @@ from typing import Protocol, get_args
 
 from .messages import Address, Request
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 _monotonic = time.monotonic
 

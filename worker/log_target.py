@@ -26,7 +26,7 @@ from .headers import MONTHS
 from .readiness import has_room
 from .settings import ConfigError
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 # What is written to a file at once, about.
@@ -280,7 +280,7 @@ class Syslog(Target):
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
         return (
-            f"<{self._priority}>1 {stamp}.{int(now % 1 * 1e6):06}Z {_host_name()} loopless"
+            f"<{self._priority}>1 {stamp}.{int(now % 1 * 1e6):06}Z {_host_name()} threadwell"
             f" {os.getpid()} access - {line}"
         ).encode("ascii", "replace")
 
@@ -310,7 +310,7 @@ class LocalSyslog(Syslog):
         assert self._sock is not None
         now = time.localtime()
         stamp = f"{MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {time.strftime('%H:%M:%S', now)}"
-        lead = f"<{self._priority}>{stamp} loopless[{os.getpid()}]: "
+        lead = f"<{self._priority}>{stamp} threadwell[{os.getpid()}]: "
         for number, line in enumerate(lines):
             try:
                 self._sock.sendall((lead + line).encode("ascii", "replace") + self._end)

@@ -34,7 +34,7 @@ from .errors import ClientDisconnected
 from .listener import Listener
 from .readiness import has_input
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Seconds between two looks at the deadlines: how much later than its deadline a wait may end.
 SWEEP = 1.0

@@ -30,7 +30,7 @@ _VARIABLES = RequestReceived._fields.index("variables")
 # The constructor of a named tuple, without the Python function around it.
 _new = tuple.__new__
 
-_current: contextvars.ContextVar[str] = contextvars.ContextVar("loopless_request_id", default="")
+_current: contextvars.ContextVar[str] = contextvars.ContextVar("threadwell_request_id", default="")
 
 
 def request_id() -> str:

@@ -42,7 +42,7 @@ from .readiness import has_room
 if TYPE_CHECKING:
     from .settings import Timeouts
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Below this, copying a body behind its head costs less than a second buffer in the system call.
 _COPIED_BODY = 16 * 1024
@@ -54,7 +54,7 @@ _PLAIN = RequestReceived._fields.index("plain")
 class ResponseWriter:
     """Writes responses. Belongs to one thread, for its caches and its clock."""
 
-    def __init__(self, timeouts: Timeouts, server_name: str = "loopless") -> None:
+    def __init__(self, timeouts: Timeouts, server_name: str = "threadwell") -> None:
         self._timeouts = timeouts
         self._server_line = b"Server: " + server_name.encode("latin-1") + b"\r\n"
         self._lines = LineCache()

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Seconds between two lines of a kind.
 _INTERVAL = 60.0

@@ -41,7 +41,7 @@ _REOPEN = getattr(signal, "SIGUSR1", 0)
 _RELOAD = getattr(signal, "SIGHUP", 0)
 _HEEDED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN, _RELOAD)))
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 
 class Hybrid(NamedTuple):
@@ -214,7 +214,7 @@ class Server:
             self.bind()
             try:
                 self._hire()
-                self._thread = threading.Thread(target=self._run, name="loopless-0", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="threadwell-0", daemon=True)
                 self._thread.start()
                 worker, pool = self._worker, self._pool
             except BaseException as error:
@@ -439,7 +439,7 @@ class Server:
         notifier.stopping()
         linger = self.config.timeouts.drain_idle if signal.SIGTERM in ends[:1] else 0.0
         stopper = threading.Thread(
-            target=self.stop, kwargs={"linger": linger}, name="loopless-stop", daemon=True
+            target=self.stop, kwargs={"linger": linger}, name="threadwell-stop", daemon=True
         )
         stopper.start()
         while not self._stopped.is_set():

@@ -25,7 +25,7 @@ from .response import StreamWriter
 if TYPE_CHECKING:
     from .sync_worker import SyncWorker
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 
 def _lend(worker: SyncWorker, conn: Connection, request: Request, state: State) -> None:

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from .hijack import HijackedSocket
     from .rota import Rota
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
 _PLAIN = RequestReceived._fields.index("plain")
@@ -85,12 +85,13 @@ _SERVING, _IDLE, _CLOSED = State.SERVING, State.IDLE, State.CLOSED
 class SyncWorker:
     """Serves HTTP/1.1 on a thread, without an event loop; `run` hires siblings on more threads.
 
-    `app` is a `SyncApp`, or an ASGI application, told apart by inspection (`loopless_interface` on
-    it decides); `sync_app` beside an ASGI `app` takes the requests first, and what it answers with
-    None, and upgrades, go to `async_pool`. `sock` is a listening socket, or None with `conn_queue`,
-    which somebody fills with (socket, address) pairs. `ssl_context` takes the place of what
-    `config.tls` says. Setting `shutdown_event` stops `run` within a
-    second. `lifecycle_collector` is told what happens, see `lifecycle`.
+    `app` is a `SyncApp` or an ASGI application. They are told apart by inspection, unless
+    `threadwell_interface` on the application decides. `sync_app` beside an ASGI `app` takes the
+    requests first; upgrades, and what it answers with None, go to `async_pool`.
+
+    `sock` is a listening socket, or None with `conn_queue`, which the caller fills with (socket,
+    address) pairs. `ssl_context` replaces what `config.tls` describes. Setting `shutdown_event`
+    stops `run` within a second. `lifecycle_collector` receives the events of `lifecycle`.
 
     An ASGI `app` without `sync_app` is served by event loops (`asgi.crew`): `run` makes its thread
     the first of them. `_handle_connection` hands over to them, or where none runs, serves on a loop
@@ -338,7 +339,7 @@ class SyncWorker:
         except ClientDisconnected as error:
             endings.client_gone(self, conn, str(error))
         except Exception:
-            # A bug of loopless: this connection pays, the thread goes on.
+            # A bug of threadwell: this connection pays, the thread goes on.
             log.exception("A connection was dropped for an internal error")
             if conn.state is not _CLOSED:
                 endings.close(self, conn, "internal error")

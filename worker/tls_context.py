@@ -131,7 +131,7 @@ def _load_certificate(context: ssl.SSLContext, tls: Tls) -> None:
     except _NoPassword:
         raise ConfigError(
             f"{option}: the key in {key} is encrypted; give keyfile_password_file, or set"
-            " LOOPLESS_KEYFILE_PASSWORD (in Python keyfile_password)"
+            " THREADWELL_KEYFILE_PASSWORD (in Python keyfile_password)"
         ) from None
     except ssl.SSLError as error:
         _explain(tls, error, option, asked=asked)

@@ -1,4 +1,4 @@
-"""The app `"loopless.adapters.django"`: its command `runserver_fast`, and its checks."""
+"""The app `"threadwell.adapters.django"`: its command `runserver_fast`, and its checks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from django.core.checks import register
 from . import autoreload, checks
 
 
-class LooplessConfig(AppConfig):
-    """Brings the command, and checks the setting `LOOPLESS`."""
+class ThreadwellConfig(AppConfig):
+    """Brings the command, and checks the setting `THREADWELL`."""
 
-    name = "loopless.adapters.django"
-    label = "loopless"
-    verbose_name = "loopless"
+    name = "threadwell.adapters.django"
+    label = "threadwell"
+    verbose_name = "threadwell"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

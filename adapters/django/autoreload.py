@@ -5,9 +5,9 @@
     child: run_child    Django's reloader in the main thread, the server in another, as runserver
 
 Django starts `runserver` when the project's code is broken, and no other command. So the parent
-begins as early as `LooplessConfig` is made, before any model is imported. A child asks for the next
-one with code 3. One that ends with another error has met broken code, and the next one waits for a
-change.
+begins as early as `ThreadwellConfig` is made, before any model is imported. A child asks for the
+next one with code 3. One that ends with another error has met broken code, and the next one waits
+for a change.
 
 Between the two is a line. The child sends its sockets; the parent a byte when a file has changed,
 upon which Django's reloader looks at once, and not within a second. Its end ends the child.
@@ -34,18 +34,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.utils import autoreload
 
-from loopless.binding import open_socket_for, open_sockets
-from loopless.process import hasten_from_now_on
-from loopless.reload import this_command
-from loopless.watch import Watcher
-from loopless.worker.listener import SharedSocket, parse_bind
+from threadwell.binding import open_socket_for, open_sockets
+from threadwell.process import hasten_from_now_on
+from threadwell.reload import this_command
+from threadwell.watch import Watcher
+from threadwell.worker.listener import SharedSocket, parse_bind
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from loopless.worker import ServerConfig
+    from threadwell.worker import ServerConfig
 
-_VARIABLE = "LOOPLESS_DJANGO_RELOADER"
+_VARIABLE = "THREADWELL_DJANGO_RELOADER"
 
 # With this code a child asks for the next one (django.utils.autoreload.trigger_reload).
 _RELOAD = 3
@@ -291,7 +291,7 @@ class Line:
         if facts:
             self._line = socket.socket(fileno=facts["line"])
             self._line.set_inheritable(False)  # what the project starts must not hold it
-            threading.Thread(target=self._attend, name="loopless-reload", daemon=True).start()
+            threading.Thread(target=self._attend, name="threadwell-reload", daemon=True).start()
 
     def _attend(self) -> None:
         assert self._line is not None
@@ -395,7 +395,7 @@ def run_child(serve: Callable[..., None], stop: Callable[[], object], **options:
             autoreload.start_django(reloader, serve, **options)
     finally:
         # in a thread, for the application may keep it waiting
-        stopping = threading.Thread(target=stop, name="loopless-stop", daemon=True)
+        stopping = threading.Thread(target=stop, name="threadwell-stop", daemon=True)
         stopping.start()
         stopping.join(_LAST_MOMENT)
         hasten_from_now_on()

@@ -1,4 +1,4 @@
-"""`runserver`, with loopless in it: what the commands of both apps are made of."""
+"""`runserver`, with threadwell in it: what the commands of both apps are made of."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from django.db import connections
 from django.utils import autoreload as django_autoreload
 from django.utils.log import ServerFormatter
 
-from loopless.banner import gil_advice, gil_state, made_up_certificate, places
-from loopless.process import (
+from threadwell.banner import gil_advice, gil_state, made_up_certificate, places
+from threadwell.process import (
     check_files,
     configure_logging,
     end_by,
     hasten_from_now_on,
     raise_descriptor_limit,
 )
-from loopless.reload import GRACE
-from loopless.version import __version__
-from loopless.worker import ConfigError, Server, ServerConfig, StartupError
-from loopless.worker.pid_file import pid_file
+from threadwell.reload import GRACE
+from threadwell.version import __version__
+from threadwell.worker import ConfigError, Server, ServerConfig, StartupError
+from threadwell.worker.pid_file import pid_file
 
 from . import autoreload
 from .handler import django_app
@@ -61,7 +61,7 @@ else:
 _USAGE = 2
 # Seconds at most for the reloader's first look at the files: a busy machine may need some.
 _FIRST_LOOK = 20.0
-_OWN_APP = "loopless.adapters.django.runserver"
+_OWN_APP = "threadwell.adapters.django.runserver"
 
 _DEVELOPMENT = (
     "WARNING: DEBUG is on, so errors show the project's inside. With DEBUG = False this is the"
@@ -86,13 +86,13 @@ def has_own_server(command: type[BaseCommand]) -> bool:
 
 
 def runserver_below(name: str = "") -> type[BaseCommand]:
-    """The `runserver` that a project has without loopless, or below the app `name`.
+    """The `runserver` that a project has without threadwell, or below the app `name`.
 
     The first app that has one decides, but not one with a server of its own: there can be only
-    one of those; nor one that wraps loopless's `runserver`, for what is below is wrapped again.
+    one of those; nor one that wraps threadwell's `runserver`, for what is below is wrapped again.
     """
     for _, command in runserver_commands(name):
-        if not has_own_server(command) and not issubclass(command, LooplessCommand):
+        if not has_own_server(command) and not issubclass(command, ThreadwellCommand):
             return command
     return DjangoCommand
 
@@ -104,13 +104,13 @@ def _exists(module: str) -> bool:
         return False
 
 
-class LooplessCommand(_Command):
-    """The part of a command that serves with loopless, over some `runserver`."""
+class ThreadwellCommand(_Command):
+    """The part of a command that serves with threadwell, over some `runserver`."""
 
-    help = "Serves this project with loopless: on threads, with autoreload while DEBUG is on."
+    help = "Serves this project with threadwell: on threads, with autoreload while DEBUG is on."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """The options of `runserver`, and those of loopless."""
+        """The options of `runserver`, and those of threadwell."""
         super().add_arguments(parser)
         if apps.is_installed("whitenoise.runserver_nostatic"):
             parser.set_defaults(use_static_handler=False)
@@ -279,7 +279,8 @@ class LooplessCommand(_Command):
             f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}",
             *(f"Starting {kind} at {place}" for place in places(server, path="/")),
             *made_up_certificate(server),
-            f"loopless {__version__}, {threads} thread{'s' if threads > 1 else ''}, {gil_state()}",
+            f"threadwell {__version__}, {threads} thread{'s' if threads > 1 else ''},"
+            f" {gil_state()}",
             *gil_advice(),
             *_beside(server),
             f"Quit the server with {stop}.",

@@ -22,14 +22,14 @@ from django.core.signals import request_finished, request_started
 from django.db import connections
 from django.urls import set_script_prefix
 
-from loopless.adapters.wsgi import Call, WSGIApp, WSGIApplication, file_body
-from loopless.worker import Request, Response
+from threadwell.adapters.wsgi import Call, WSGIApp, WSGIApplication, file_body
+from threadwell.worker import Request, Response
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
     from django.http.response import HttpResponseBase
 
-    from loopless.worker import SyncApp
+    from threadwell.worker import SyncApp
 
 
 class DjangoApp(WSGIApp):
@@ -177,7 +177,7 @@ def _resume(request: Request) -> None:
 class _FilesApp:
     """A `SyncApp` around a handler for static files: its files, and `application` for all else."""
 
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __init__(
         self, handler: Any, application: SyncApp, *, script_name: str = "", **options: Any

@@ -11,10 +11,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import Resolver404, URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
-from loopless.worker.server import Hybrid
+from threadwell.worker.server import Hybrid
 
 if TYPE_CHECKING:
-    from loopless.worker import Request, Response, SyncApp
+    from threadwell.worker import Request, Response, SyncApp
 
 
 def asgi_application() -> Any:
@@ -49,7 +49,7 @@ class HybridApp:
     view runs twice, and a project without them pays nothing.
     """
 
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __init__(self, app: SyncApp) -> None:
         self._app = app

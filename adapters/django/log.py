@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from loopless.worker import LifecycleEvent
-from loopless.worker.lifecycle import ResponseCompleted
+from threadwell.worker import LifecycleEvent
+from threadwell.worker.lifecycle import ResponseCompleted
 
 # Colours, times and levels are those of Django's logging configuration for its own server.
 logger = logging.getLogger("django.server")

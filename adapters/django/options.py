@@ -1,7 +1,7 @@
-"""The option table as arguments of a management command, and as the setting `LOOPLESS`.
+"""The option table as arguments of a management command, and as the setting `THREADWELL`.
 
-What a command is told on its line wins over the environment (`LOOPLESS_THREADS`), and that over
-`LOOPLESS = {"threads": 16}` in the settings.
+What a command is told on its line wins over the environment (`THREADWELL_THREADS`), and that over
+`THREADWELL = {"threads": 16}` in the settings.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 from django.conf import settings
 
-from loopless.worker import OPTIONS, ConfigError, Option, ServerConfig
+from threadwell.worker import OPTIONS, ConfigError, Option, ServerConfig
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Give `parser` every option of the table; those that are not typed are None."""
-    group = parser.add_argument_group("options of loopless")
+    group = parser.add_argument_group("options of threadwell")
     for option in OPTIONS:
         if option.secret:
             continue  # everybody on the machine may read command lines
@@ -55,7 +55,7 @@ def configure(
     """
     chosen = dict(defaults)
     for option in OPTIONS:
-        variable = f"LOOPLESS_{option.name.upper()}"
+        variable = f"THREADWELL_{option.name.upper()}"
         value = os.environ.get(variable)
         if value:
             try:
@@ -69,13 +69,13 @@ def configure(
 
 
 def from_settings() -> dict[str, Any]:
-    """What the setting `LOOPLESS` says, checked. Raises `ConfigError`."""
-    table = getattr(settings, "LOOPLESS", {})
+    """What the setting `THREADWELL` says, checked. Raises `ConfigError`."""
+    table = getattr(settings, "THREADWELL", {})
     if not isinstance(table, Mapping) or not all(isinstance(name, str) for name in table):
-        raise ConfigError("the setting LOOPLESS is not a dictionary from option names to values")
+        raise ConfigError("the setting THREADWELL is not a dictionary from option names to values")
     chosen = {name.lower(): value for name, value in table.items()}
     try:
         ServerConfig.from_options(**chosen)
     except ConfigError as error:
-        raise ConfigError(f"the setting LOOPLESS: {error}") from None
+        raise ConfigError(f"the setting THREADWELL: {error}") from None
     return chosen

@@ -1,8 +1,8 @@
-"""A backend for django-prodserver: `manage.py server` on loopless.
+"""A backend for django-prodserver: `manage.py server` on threadwell.
 
 PRODUCTION_PROCESSES = {
     "web": {
-        "BACKEND": "loopless.adapters.django.prodserver.LooplessServer",
+        "BACKEND": "threadwell.adapters.django.prodserver.ThreadwellServer",
         "ARGS": {"bind": "0.0.0.0:8000", "threads": "16"},
     },
 }
@@ -20,8 +20,8 @@ from django_prodserver.backends.base import BaseServerBackend
 from django_prodserver.utils import wsgi_app_name
 
 
-class LooplessServer(BaseServerBackend):  # type: ignore[misc,unused-ignore]
-    """Hands its arguments, options of the command `loopless`, to that command.
+class ThreadwellServer(BaseServerBackend):  # type: ignore[misc,unused-ignore]
+    """Hands its arguments, options of the command `threadwell`, to that command.
 
     Several values of one option, as `"bind": [...]`, are that option several times. The arguments
     may also be one string, as it would be typed.
@@ -55,7 +55,7 @@ class LooplessServer(BaseServerBackend):  # type: ignore[misc,unused-ignore]
 
     def start_server(self, *args: str) -> None:
         """Serve until told to stop; a mistake ends the process with code 2."""
-        from loopless.cli import main
+        from threadwell.cli import main
 
         code = main(args)
         if code:

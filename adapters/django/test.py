@@ -1,7 +1,7 @@
-"""Live tests on loopless: Django's classes, with this server in them.
+"""Live tests on threadwell: Django's classes, with this server in them.
 
-`from loopless.adapters.django.test import LiveServerTestCase` in the place of Django's own. With
-pytest-django, the option `--loopless-live-server` does it for `live_server`.
+`from threadwell.adapters.django.test import LiveServerTestCase` in the place of Django's own. With
+pytest-django, the option `--threadwell-live-server` does it for `live_server`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from django.contrib.staticfiles import testing
 from django.db import connections
 from django.test import testcases
 
-from loopless.worker import Request, Response, Server, ServerConfig
-from loopless.worker.listener import open_socket, parse_bind
+from threadwell.worker import Request, Response, Server, ServerConfig
+from threadwell.worker.listener import open_socket, parse_bind
 
 from .handler import django_app
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from loopless.adapters.wsgi import WSGIApplication
-    from loopless.worker import SyncApp
+    from threadwell.adapters.wsgi import WSGIApplication
+    from threadwell.worker import SyncApp
 
 # Seconds for requests in flight when a test class has ended.
 _GRACE = 2.0
 
 
 class LiveServer:
-    """The server object that Django's `LiveServerThread` expects, with a loopless server in it.
+    """The server object that Django's `LiveServerThread` expects, with a threadwell server in it.
 
     `address` is (host, port), where port 0 takes a free one; it is bound at once, and
     `server_address` tells. `connections_override` has the database connections that the threads
@@ -101,7 +101,7 @@ def _one_by_one() -> Callable[..., Any]:
 class _SharedConnections:
     """A `SyncApp` around another that runs each request on the test's database connections."""
 
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __init__(self, app: SyncApp, shared: Mapping[str, BaseDatabaseWrapper]) -> None:
         self._app = app
@@ -134,18 +134,18 @@ def _closing(close: Callable[[], object] | None) -> Callable[[], None]:
 
 
 class LiveServerThread(testcases.LiveServerThread):
-    """Django's thread, which serves with loopless."""
+    """Django's thread, which serves with threadwell."""
 
     server_class: Any = LiveServer
 
 
 class LiveServerTestCase(testcases.LiveServerTestCase):
-    """Django's `LiveServerTestCase`, on loopless."""
+    """Django's `LiveServerTestCase`, on threadwell."""
 
     server_thread_class = LiveServerThread
 
 
 class StaticLiveServerTestCase(testing.StaticLiveServerTestCase):
-    """Django's `StaticLiveServerTestCase`, on loopless."""
+    """Django's `StaticLiveServerTestCase`, on threadwell."""
 
     server_thread_class = LiveServerThread

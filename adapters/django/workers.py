@@ -12,15 +12,15 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from loopless.process import say
-from loopless.worker import OPTIONS, ConfigError, ServerConfig
-from loopless.worker.supervisor import Loaded, StartFailed
-from loopless.workers import run_workers
+from threadwell.process import say
+from threadwell.worker import OPTIONS, ConfigError, ServerConfig
+from threadwell.worker.supervisor import Loaded, StartFailed
+from threadwell.workers import run_workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_VARIABLE = "LOOPLESS_DJANGO_WORKERS"
+_VARIABLE = "THREADWELL_DJANGO_WORKERS"
 
 
 def replace_process(config: ServerConfig, *, static_files: bool, notes: Sequence[str]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Flask on loopless: `FlaskApp`, a `SyncApp` around a Flask application."""
+"""Flask on threadwell: `FlaskApp`, a `SyncApp` around a Flask application."""
 
 from .app import FlaskApp
 

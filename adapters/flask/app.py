@@ -20,10 +20,10 @@ from flask import Flask
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
-from loopless.adapters.wsgi import WSGIApp
+from threadwell.adapters.wsgi import WSGIApp
 
 if TYPE_CHECKING:
-    from loopless.adapters.wsgi import Environ
+    from threadwell.adapters.wsgi import Environ
 
 # What `Response.__call__` comes to; a class that changes one of them is asked through the call.
 _OF_A_RESPONSE = (

@@ -20,20 +20,20 @@ from flask.cli import ScriptInfo, pass_script_info
 from flask.helpers import get_debug_flag
 from werkzeug.debug import DebuggedApplication
 
-from loopless.adapters import WSGIApp, as_sync_app
-from loopless.apps import AppError, app_folder
-from loopless.command_options import (
+from threadwell.adapters import WSGIApp, as_sync_app
+from threadwell.apps import AppError, app_folder
+from threadwell.command_options import (
     GroupedCommand,
     GroupedOption,
     from_table,
     spelled_as_flag,
 )
-from loopless.process import USAGE_ERROR, say
-from loopless.reload import Inherited, Watched
-from loopless.serving import checked_config, run_reloader, run_server
-from loopless.worker import OPTIONS, ConfigError
-from loopless.worker.supervisor import Loaded, StartFailed
-from loopless.workers import run_workers
+from threadwell.process import USAGE_ERROR, say
+from threadwell.reload import Inherited, Watched
+from threadwell.serving import checked_config, run_reloader, run_server
+from threadwell.worker import OPTIONS, ConfigError
+from threadwell.worker.supervisor import Loaded, StartFailed
+from threadwell.workers import run_workers
 
 if TYPE_CHECKING:
     import ssl

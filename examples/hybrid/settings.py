@@ -3,7 +3,7 @@
 SECRET_KEY = "for an example only"
 DEBUG = True
 ALLOWED_HOSTS = ["*"]
-INSTALLED_APPS = ["loopless.adapters.django", "channels"]
+INSTALLED_APPS = ["threadwell.adapters.django", "channels"]
 MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 ROOT_URLCONF = "chat"
 WSGI_APPLICATION = "wsgi.application"

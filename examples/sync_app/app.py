@@ -1,6 +1,6 @@
 """A native `SyncApp`: one function from a request to a response, without WSGI in between.
 
-Run it with `loopless examples/sync_app` and open the address that is printed.
+Run it with `threadwell examples/sync_app` and open the address that is printed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from loopless import FileBody, Request, Response
+from threadwell import FileBody, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ EVENTS = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
 INDEX = b"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<title>loopless: a SyncApp</title>
+<title>threadwell: a SyncApp</title>
 <h1>A SyncApp</h1>
 <ul>
   <li><a href="/request">The request</a>, as JSON</li>

@@ -1,6 +1,6 @@
 """A plain WSGI application, without a framework, that shows what the server does for one.
 
-Run it with `loopless examples/wsgi` and open the address that is printed.
+Run it with `threadwell examples/wsgi` and open the address that is printed.
 """
 
 from __future__ import annotations

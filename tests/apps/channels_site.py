@@ -39,7 +39,7 @@ from django.http import (  # noqa: E402
 )
 from django.urls import path, re_path  # noqa: E402
 
-from loopless import ThreadedServer  # noqa: E402
+from threadwell import ThreadedServer  # noqa: E402
 
 
 class ChatConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, JsonResponse
 from django.urls import path, reverse
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 
 def told(request: HttpRequest) -> JsonResponse:

@@ -15,7 +15,7 @@ from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 MADE: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A project as `django-admin startproject` makes it, with loopless in it, and its commands."""
+"""A project as `django-admin startproject` makes it, with threadwell in it, and its commands."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from .command import Command, command
 
-APP = "loopless.adapters.django"
-RUNSERVER_APP = "loopless.adapters.django.runserver"
+APP = "threadwell.adapters.django"
+RUNSERVER_APP = "threadwell.adapters.django.runserver"
 PASSWORD = "correct horse"
 
-# Options that Django has given `runserver`, and pytest's of ours; `loopless` has none of them.
+# Options that Django has given `runserver`, and pytest's of ours; `threadwell` has none of them.
 DJANGO_OPTIONS = (
     "--noreload",
     "--nothreading",
@@ -87,7 +87,7 @@ class Note(models.Model):
 def environment(settings: str = "", **variables: str) -> dict[str, str]:
     """The environment of a command; `settings` is code that runs at the end of the settings."""
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("LOOPLESS_")},
+        **{name: value for name, value in os.environ.items() if not name.startswith("THREADWELL_")},
         "PYTHONUNBUFFERED": "1",
         "MORE_SETTINGS": settings,
         **variables,

@@ -24,7 +24,7 @@ from django.http import (
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 FILE = tempfile.NamedTemporaryFile(suffix=".bin")  # noqa: SIM115 - open until the end
 FINISHED: list[str] = []

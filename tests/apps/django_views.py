@@ -44,9 +44,9 @@ from django.urls import get_script_prefix, path, reverse
 from django.utils import timezone, translation
 from django.views.decorators.csrf import csrf_exempt
 
-from loopless import ThreadedServer
-from loopless.adapters.django.handler import DjangoApp, django_app
-from loopless.adapters.wsgi import WSGIApp
+from threadwell import ThreadedServer
+from threadwell.adapters.django.handler import DjangoApp, django_app
+from threadwell.adapters.wsgi import WSGIApp
 
 #: What happened, in order.
 EVENTS: list[Any] = []
@@ -488,7 +488,7 @@ def _control(servers: dict[str, ThreadedServer]) -> Callable[..., list[bytes]]:
 
 def main() -> None:
     """Serve until standard input ends."""
-    logging.getLogger("loopless").addHandler(_Log())
+    logging.getLogger("threadwell").addHandler(_Log())
     changes = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
     threads = changes.pop("threads", 3)
     with tempfile.NamedTemporaryFile() as a_file:

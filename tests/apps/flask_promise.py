@@ -6,7 +6,7 @@ import sys
 
 import flask
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 app = flask.Flask(__name__)
 

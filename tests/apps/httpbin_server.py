@@ -6,7 +6,7 @@ import sys
 
 import httpbin
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from loopless import ThreadedServer
+from threadwell import ThreadedServer
 
 
 def peak() -> int:

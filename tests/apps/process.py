@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from loopless.worker.lifecycle import LifecycleEvent, StreamClosed
+from threadwell.worker.lifecycle import LifecycleEvent, StreamClosed
 
 
 class StreamsEnded:

@@ -69,7 +69,7 @@ def take_away() -> None:
 
 def main() -> int:
     take_away()
-    from loopless.cli import main as command
+    from threadwell.cli import main as command
 
     for wrong in (
         ["--workers", "2"],

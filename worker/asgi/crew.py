@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..poller import ConnectionQueue, Poller
     from ..sync_worker import SyncWorker
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Seconds for loops whose connections were cut to end.
 _LAST_MOMENT = 3.0
@@ -117,7 +117,7 @@ class LoopCrew:
                 if listener.ssl_context is not None:
                     listener.ssl_context = ssl_context
 
-    def start(self, name: str = "loopless-loop") -> None:
+    def start(self, name: str = "threadwell-loop") -> None:
         """Run every loop on a thread of its own. Raises `StartupError`, see `wait_until_ready`."""
         for number, worker in enumerate(self.workers):
             self._start_thread(worker.run, f"{name}-{number}")
@@ -150,10 +150,10 @@ class LoopCrew:
         """
         first, *others = self.workers
         for number, each in enumerate(others, 1):
-            self._start_thread(each.run, f"loopless-{number}")
+            self._start_thread(each.run, f"threadwell-{number}")
         if self._conn_queue is not None:
             take = functools.partial(self._take_from, self._conn_queue, poll_interval)
-            self._start_thread(take, "loopless-distributor")
+            self._start_thread(take, "threadwell-distributor")
         first.run(runner)
         for each in others:
             each.ended.wait()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .http import HTTPLine
     from .writer import LoopStream
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 Message = Any
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .websocket import Session
     from .worker import LoopWorker
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
 _PLAIN = RequestReceived._fields.index("plain")

@@ -13,7 +13,7 @@ from .scope import LIFESPAN_SPEC
 if TYPE_CHECKING:
     from ..messages import ASGIApp
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 
 class Lifespan:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..tls import TLSSocket
     from .worker import LoopWorker
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 RECEIVED_AT_ONCE = 65536
 # What is read of a lingering connection in one turn.
@@ -263,7 +263,7 @@ class Line:
             collector.record(ConnectionClosed(self.conn.peer, reason, self.conn.requests))
 
     def broken(self, error: Exception) -> None:
-        """A bug of loopless: this connection pays, the loop goes on."""
+        """A bug of threadwell: this connection pays, the loop goes on."""
         log.error("A connection was dropped for an internal error", exc_info=error)
         self.close("internal error")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..messages import ASGIApp
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

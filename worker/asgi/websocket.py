@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..messages import ASGIApp, RequestReceived
     from .http import HTTPLine
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 Message = Any
 

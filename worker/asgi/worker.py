@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .crew import LoopCrew
     from .line import Line
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Seconds between two looks at the deadlines: how much later than its deadline a wait may end.
 _SWEEP = 1.0

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..sync_worker import SyncWorker
     from .stream import Stream
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
@@ -78,7 +78,7 @@ class StreamErrand(Errand):
         try:
             contextvars.Context().run(self._exchange, worker)
         except Exception:
-            # a bug of loopless: this stream pays, the thread goes on
+            # a bug of threadwell: this stream pays, the thread goes on
             log.exception("A stream was dropped for an internal error")
             self._call(self._stream.close, "internal error")
         finally:

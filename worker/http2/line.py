@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .asker import Asker
     from .pool import Home
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # RFC 9113, 7.
 _PROTOCOL_ERROR, _REFUSED = 0x1, 0x7
@@ -123,7 +123,7 @@ class HTTP2Line(SendingLine):
             self._cut_off(None, f"broke HTTP/2: {error}")
             return
         except Exception:
-            # a bug of loopless, or of h2: this connection pays
+            # a bug of threadwell, or of h2: this connection pays
             log.exception("A connection was dropped for an internal error")
             self._cut_off(INTERNAL_ERROR, "internal error")
             return

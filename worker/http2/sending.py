@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..connection import Connection
     from .writer import Fields
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # What leaves before others get a turn; the streams take turns with each frame.
 _A_TURN = 256 * 1024

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .line import HTTP2Line
     from .writer import Fields, Rendered
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 # RFC 9113, 7.

@@ -35,7 +35,7 @@ class Endpoint:
     """A `SyncApp`. `gather` gives the metrics; `ailing` says why no requests should come, or
     nothing when they may. Both are called on the thread that serves."""
 
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __init__(self, gather: Callable[[], list[Metric]], ailing: Callable[[], str]) -> None:
         self._gather = gather
@@ -112,7 +112,7 @@ class Monitor:
     def start(self) -> None:
         """Serve on a thread."""
         run = self._worker.run
-        self._thread = threading.Thread(target=run, name="loopless-metrics", daemon=True)
+        self._thread = threading.Thread(target=run, name="threadwell-metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:

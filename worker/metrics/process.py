@@ -24,7 +24,7 @@ def watch(server: Server) -> tuple[Monitor, memoryview[int]]:
 
     def gather() -> list[Metric]:
         take_stock(server, page)
-        ready = gauge("loopless_ready", "Whether /readyz says so.", int(not server.ailing()))
+        ready = gauge("threadwell_ready", "Whether /readyz says so.", int(not server.ailing()))
         return [ready, *counted(ledger.totals()), *stocked(ledger.stocks())]
 
     monitor = Monitor(open_metrics(server.config), Endpoint(gather, server.ailing))

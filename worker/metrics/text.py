@@ -91,33 +91,33 @@ def counted(totals: list[int]) -> list[Metric]:
     refusals = {labels(cause=cause): totals[REFUSALS + at] for at, cause in enumerate(CAUSES)}
     return [
         counter(
-            "loopless_requests",
+            "threadwell_requests",
             "Answers, complete or not, by method and class of status.",
             {at: number for at, number in requests.items() if number} or {_ANY: 0},
         ),
         _histogram(
-            "loopless_request_duration_seconds",
+            "threadwell_request_duration_seconds",
             "From the whole request (on event loops from its head) to the end of its answer.",
             totals,
             DURATIONS,
         ),
         _histogram(
-            "loopless_queue_wait_seconds",
+            "threadwell_queue_wait_seconds",
             "From the arrival of a request to a thread for it; one request of 16 is asked.",
             totals,
             WAITS,
         ),
-        counter("loopless_request_body_bytes", "Octets of request bodies.", totals[RECEIVED]),
+        counter("threadwell_request_body_bytes", "Octets of request bodies.", totals[RECEIVED]),
         counter(
-            "loopless_response_body_bytes",
+            "threadwell_response_body_bytes",
             "Octets of answers, without their heads and framing.",
             totals[SENT],
         ),
-        counter("loopless_responses_cut", "Answers that did not reach their end.", totals[CUT]),
-        counter("loopless_connections_opened", "Connections accepted.", totals[OPENED]),
-        counter("loopless_refusals", "What was refused, by cause.", refusals),
+        counter("threadwell_responses_cut", "Answers that did not reach their end.", totals[CUT]),
+        counter("threadwell_connections_opened", "Connections accepted.", totals[OPENED]),
+        counter("threadwell_refusals", "What was refused, by cause.", refusals),
         counter(
-            "loopless_access_log_lost_lines",
+            "threadwell_access_log_lost_lines",
             "Lines of the access log that could not be written.",
             totals[LOST],
         ),
@@ -144,12 +144,14 @@ def stocked(stocks: dict[int, list[int]]) -> list[Metric]:
     memory = {labels(worker=str(slot)): each[stock.MEMORY] for slot, each in stocks.items()}
     return [
         gauge(
-            "loopless_threads",
+            "threadwell_threads",
             "Threads there are, those inside a request, and those lent to long responses.",
             {**threads},
         ),
-        gauge("loopless_thread_seats", "Threads that may be inside requests.", total(stock.SEATS)),
-        gauge("loopless_event_loops", "Event loops.", total(stock.LOOPS)),
-        gauge("loopless_connections", "Open connections, by state.", {**connections}),
-        gauge("loopless_resident_memory_bytes", "Memory of each worker.", {**memory}),
+        gauge(
+            "threadwell_thread_seats", "Threads that may be inside requests.", total(stock.SEATS)
+        ),
+        gauge("threadwell_event_loops", "Event loops.", total(stock.LOOPS)),
+        gauge("threadwell_connections", "Open connections, by state.", {**connections}),
+        gauge("threadwell_resident_memory_bytes", "Memory of each worker.", {**memory}),
     ]

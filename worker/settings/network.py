@@ -52,7 +52,7 @@ class Tls:
         "keyfile_password_file",
         "",
         "A file whose first line is the password of an encrypted key. The password itself is taken"
-        " from LOOPLESS_KEYFILE_PASSWORD alone, because everybody may read command lines.",
+        " from THREADWELL_KEYFILE_PASSWORD alone, because everybody may read command lines.",
     )
     cert: str = option(
         "cert",

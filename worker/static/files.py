@@ -85,7 +85,7 @@ class StaticFiles:
 class StaticApp:
     """A `SyncApp`: the files, and `app` for everything else."""
 
-    loopless_interface = "sync"
+    threadwell_interface = "sync"
 
     def __init__(self, app: SyncApp, files: StaticFiles) -> None:
         self._app = app

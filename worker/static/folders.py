@@ -28,7 +28,7 @@ except ImportError:
 if TYPE_CHECKING:
     from ..settings import Static
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 _CODINGS = {".br": "br", ".gz": "gzip", ".zst": "zstd"}
 # Files with a dot before their name are not meant for others, but for these (RFC 8615).

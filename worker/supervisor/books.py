@@ -116,15 +116,15 @@ class Books:
         ends = {labels(end=end): number for end, number in self._ends.items()}
         replaced = {labels(cause=cause): number for cause, number in self._replaced.items()}
         return [
-            gauge("loopless_ready", "Whether /readyz says so.", int(ready)),
-            gauge("loopless_workers", "Workers that serve.", serving),
-            gauge("loopless_workers_wanted", "Workers that should serve.", wanted),
-            counter("loopless_worker_starts", "Workers that were started.", self._starts),
-            counter("loopless_worker_ends", "Workers that have ended, by how.", ends),
-            counter("loopless_worker_replacements", "Workers replaced, by why.", replaced),
-            counter("loopless_reloads", "New applications that took over.", self._reloads),
+            gauge("threadwell_ready", "Whether /readyz says so.", int(ready)),
+            gauge("threadwell_workers", "Workers that serve.", serving),
+            gauge("threadwell_workers_wanted", "Workers that should serve.", wanted),
+            counter("threadwell_worker_starts", "Workers that were started.", self._starts),
+            counter("threadwell_worker_ends", "Workers that have ended, by how.", ends),
+            counter("threadwell_worker_replacements", "Workers replaced, by why.", replaced),
+            counter("threadwell_reloads", "New applications that took over.", self._reloads),
             counter(
-                "loopless_reload_failures",
+                "threadwell_reload_failures",
                 "New applications that could not be served.",
                 self._failed_reloads,
             ),

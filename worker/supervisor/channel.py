@@ -21,7 +21,7 @@ _MOST_DESCRIPTORS = 4
 # What is said of an application that failed; its end is what matters.
 LONGEST_TEXT = 16384
 
-# A process that is forked off, by loopless or by the application, must not keep a line open that
+# A process that is forked off, by threadwell or by the application, must not keep a line open that
 # is not its own: its end would tell nobody any more.
 _open: weakref.WeakSet[Channel] = weakref.WeakSet()
 

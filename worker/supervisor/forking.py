@@ -26,9 +26,9 @@ from .channel import LONGEST_TEXT, Channel, Message
 if TYPE_CHECKING:
     from ..metrics.ledger import Ledger
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
-# The exit code of a process whose code has a bug of loopless: EX_SOFTWARE of sysexits.h.
+# The exit code of a process whose code has a bug of threadwell: EX_SOFTWARE of sysexits.h.
 _INTERNAL_ERROR = 70
 # Not `sys.stderr`, which the application may have replaced by something without a descriptor.
 _STDERR = 2

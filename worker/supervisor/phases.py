@@ -28,7 +28,7 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 
 
 class IllegalPhase(RuntimeError):
-    """Something was moved to a phase that cannot follow its own: a bug of loopless."""
+    """Something was moved to a phase that cannot follow its own: a bug of threadwell."""
 
 
 class Phased:

@@ -23,7 +23,7 @@ from .channel import Channel, Message
 from .forking import Job, Loaded, facts, failure, in_time
 from .phases import Phase, Phased
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 # Seconds between two looks at how it goes.
 _LOOK = 1.0
@@ -135,7 +135,7 @@ class WorkerProcess(Phased):
         if self.phase is not Phase.SERVING:
             return
         self.become(Phase.DRAINING)
-        self._stopper = threading.Thread(target=self._stop, name="loopless-stop", daemon=True)
+        self._stopper = threading.Thread(target=self._stop, name="threadwell-stop", daemon=True)
         self._stopper.start()
 
     def _stop(self) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ..metrics.text import Metric
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 _HEEDED = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU", "SIGCHLD")
 # Seconds between two looks at everything.

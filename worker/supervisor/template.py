@@ -19,7 +19,7 @@ from . import process
 from .channel import Channel
 from .forking import Job, Loaded, failure, fork, in_time
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 
 def run(job: Job, sock: socket.socket) -> int:

@@ -1,1 +1,1 @@
-"""`manage.py runserver` on loopless: an app of its own, for it replaces the command."""
+"""`manage.py runserver` on threadwell: an app of its own, for it replaces the command."""

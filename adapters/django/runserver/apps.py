@@ -1,4 +1,4 @@
-"""The app `"loopless.adapters.django.runserver"`: `manage.py runserver`, on loopless."""
+"""The app `"threadwell.adapters.django.runserver"`: `manage.py runserver`, on threadwell."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import register
 
-from loopless.adapters.django import autoreload, checks
+from threadwell.adapters.django import autoreload, checks
 
 
 class RunserverConfig(AppConfig):
     """Replaces `runserver`; to be listed above `django.contrib.staticfiles`."""
 
-    name = "loopless.adapters.django.runserver"
-    label = "loopless_runserver"
-    verbose_name = "loopless as runserver"
+    name = "threadwell.adapters.django.runserver"
+    label = "threadwell_runserver"
+    verbose_name = "threadwell as runserver"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

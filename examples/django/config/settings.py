@@ -15,7 +15,7 @@ SECRET_KEY = "for development only" if DEBUG else os.environ["SECRET_KEY"]
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "").split()
 
 INSTALLED_APPS = [
-    "loopless.adapters.django",
+    "threadwell.adapters.django",
     "notes",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -26,7 +26,7 @@ INSTALLED_APPS = [
 ]
 
 # What `manage.py runserver_fast` begins with; its options win.
-LOOPLESS = {"threads": 8}
+THREADWELL = {"threads": 8}
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

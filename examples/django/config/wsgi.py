@@ -1,4 +1,4 @@
-"""The application for servers: `loopless config.wsgi`."""
+"""The application for servers: `threadwell config.wsgi`."""
 
 import os
 

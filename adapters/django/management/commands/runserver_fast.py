@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loopless.adapters.django.command import LooplessCommand, runserver_below
+from threadwell.adapters.django.command import ThreadwellCommand, runserver_below
 
 
-class Command(LooplessCommand, runserver_below()):  # type: ignore[misc]
-    """`runserver`, on loopless."""
+class Command(ThreadwellCommand, runserver_below()):  # type: ignore[misc]
+    """`runserver`, on threadwell."""

@@ -1,9 +1,9 @@
-"""`manage.py runserver`, for projects that list `loopless.adapters.django.runserver`."""
+"""`manage.py runserver`, for projects that list `threadwell.adapters.django.runserver`."""
 
 from __future__ import annotations
 
-from loopless.adapters.django.command import LooplessCommand, runserver_below
+from threadwell.adapters.django.command import ThreadwellCommand, runserver_below
 
 
-class Command(LooplessCommand, runserver_below("loopless.adapters.django.runserver")):  # type: ignore[misc]
-    """`runserver`, on loopless."""
+class Command(ThreadwellCommand, runserver_below("threadwell.adapters.django.runserver")):  # type: ignore[misc]
+    """`runserver`, on threadwell."""

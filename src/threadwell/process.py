@@ -26,7 +26,7 @@ USAGE_ERROR = 2
 # What the application's threads have in any case to end, in seconds.
 _LAST_MOMENT = 1.0
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 
 def check_files(config: ServerConfig) -> None:
@@ -50,7 +50,7 @@ def check_files(config: ServerConfig) -> None:
 
 def configure_logging(level: str) -> None:
     """Show the server's messages on standard error, unless the application sees to them."""
-    logger = logging.getLogger("loopless")
+    logger = logging.getLogger("threadwell")
     if logger.handlers:
         return
     handler = logging.StreamHandler()
@@ -113,7 +113,9 @@ def end_by(deadline: float) -> None:
     deadline = max(deadline, time.monotonic() + _LAST_MOMENT)
     # the other is for a log that hangs, too
     for at, explain in ((deadline, True), (deadline + _LAST_MOMENT, False)):
-        threading.Thread(target=_end, args=(at, explain), name="loopless-end", daemon=True).start()
+        threading.Thread(
+            target=_end, args=(at, explain), name="threadwell-end", daemon=True
+        ).start()
 
 
 def _end(at: float, explain: bool) -> None:
@@ -124,7 +126,7 @@ def _end(at: float, explain: bool) -> None:
     if explain:
         # whether they are daemons says little: pools wait for those, too
         others = [each for each in threading.enumerate() if each is not threading.main_thread()]
-        left = ", ".join(each.name for each in others if not each.name.startswith("loopless"))
+        left = ", ".join(each.name for each in others if not each.name.startswith("threadwell"))
         log.warning("The process took too long to end; left at work: %s", left or "atexit")
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

@@ -1,7 +1,7 @@
-"""A worker class for gunicorn: `gunicorn -k loopless.gunicorn.ThreadWorker module:app`.
+"""A worker class for gunicorn: `gunicorn -k threadwell.gunicorn.ThreadWorker module:app`.
 
 gunicorn has the processes, the signals, the settings and the logs; in each process a `Server`
-serves. The settings are gunicorn's; options that it has no word for are read from `LOOPLESS_*`.
+serves. The settings are gunicorn's; options that it has no word for are read from `THREADWELL_*`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _GROUPS_OF_GUNICORN = ("bind", "processes", "tls", "log", "metrics")
 
 
 class ThreadWorker(Worker):  # type: ignore[misc]
-    """Serves a WSGI application on threads, as the command `loopless` does."""
+    """Serves a WSGI application on threads, as the command `threadwell` does."""
 
     alive: bool
 
@@ -47,8 +47,8 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         """Refuse what cannot be done here. gunicorn calls it at the start."""
         if str(getattr(cfg, "proxy_protocol", "off")).lower() not in ("off", "false"):
             raise RuntimeError(
-                "proxy_protocol: ThreadWorker has it from LOOPLESS_PROXY_PROTOCOL, with"
-                " LOOPLESS_TRUSTED_PROXIES; leave it out"
+                "proxy_protocol: ThreadWorker has it from THREADWELL_PROXY_PROTOCOL, with"
+                " THREADWELL_TRUSTED_PROXIES; leave it out"
             )
         if "h2" in str(getattr(cfg, "http_protocols", "")):
             raise RuntimeError("http_protocols: ThreadWorker speaks HTTP/1.1; leave h2 out")
@@ -63,7 +63,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         if (kind := app_kind(self.wsgi)) != "wsgi":
             raise AppImportError(
                 f"ThreadWorker serves WSGI applications, and this is one of the kind {kind};"
-                " serve it by the command loopless"
+                " serve it by the command threadwell"
             )
 
     def run(self) -> None:
@@ -116,7 +116,7 @@ def server_config(cfg: Any) -> ServerConfig:
     """gunicorn's settings as those of a `Server`. Raises `ConfigError`."""
     options: dict[str, Any] = {}
     for option in OPTIONS:
-        variable = f"LOOPLESS_{option.name.upper()}"
+        variable = f"THREADWELL_{option.name.upper()}"
         value = os.environ.get(variable)
         if value and option.group not in _GROUPS_OF_GUNICORN:
             try:
@@ -146,8 +146,8 @@ def _copy_of(sock: Any) -> socket.socket:
 
 
 def _share_log(log: Any) -> None:
-    """Let gunicorn's error log have what loopless has to say."""
-    logger = logging.getLogger("loopless")
+    """Let gunicorn's error log have what threadwell has to say."""
+    logger = logging.getLogger("threadwell")
     logger.handlers = list(log.error_log.handlers)
     logger.setLevel(log.error_log.level)
     logger.propagate = False

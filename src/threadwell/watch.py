@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Seen = dict[str, tuple[int, int, int]]
 
-log = logging.getLogger("loopless")
+log = logging.getLogger("threadwell")
 
 #: What `Watcher.engine` may be.
 ENGINES = ("watchfiles", "stat")
@@ -83,7 +83,7 @@ class Watcher:
         self._extra |= {os.path.abspath(file) for file in extra_files}
         self._watchfiles = None if engine == "stat" or not self._roots else _import_watchfiles()
         self.engine = "stat" if self._watchfiles is None else "watchfiles"
-        self._thread = threading.Thread(target=self._run, name="loopless-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="threadwell-watch", daemon=True)
         self._thread.start()
         self._begun.wait(_BEGIN)
         if since is not None and (path := self._changed_since(since)) is not None:

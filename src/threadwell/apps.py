@@ -201,7 +201,7 @@ def _user_code(failed: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         cause = f"{type(error).__name__}: {error}".removesuffix(": ")
         if isinstance(error, ModuleNotFoundError):
-            cause += "; install what is missing, in the environment that loopless runs in"
+            cause += "; install what is missing, in the environment that threadwell runs in"
         error.__traceback__ = _without_machinery(error.__traceback__)
         trace = "".join(traceback.format_exception(error))
         raise AppError(f"{failed}: {cause}", trace) from None

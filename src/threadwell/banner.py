@@ -33,7 +33,7 @@ def start_message(
     something behind a comma; `notes` are lines of their own. `workers` is how many processes serve
     beside this one, and `gil` whether the GIL is on there.
     """
-    lines = [f"loopless {__version__} serves {name} ({kind})"]
+    lines = [f"threadwell {__version__} serves {name} ({kind})"]
     lines += places(server)
     lines += made_up_certificate(server)
     crew = (

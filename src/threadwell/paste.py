@@ -1,7 +1,7 @@
-"""Entry points for PasteDeploy: `use = egg:loopless` in the `[server:main]` of an ini file.
+"""Entry points for PasteDeploy: `use = egg:threadwell` in the `[server:main]` of an ini file.
 
     [server:main]
-    use = egg:loopless
+    use = egg:threadwell
     bind = 127.0.0.1:6543 [::1]:6543
     threads = 16
     limit_body = 20M
@@ -35,7 +35,7 @@ def server_factory(global_conf: Mapping[str, str], **settings: str) -> Callable[
     try:
         config = parse_settings(settings)
     except ConfigError as error:
-        sys.stderr.write(f"loopless: {file + ': ' if file else ''}{error}\n")
+        sys.stderr.write(f"threadwell: {file + ': ' if file else ''}{error}\n")
         raise SystemExit(USAGE_ERROR) from None
     name = Path(file).name or "an application"
     return lambda app: _serve(app, config, name)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
-_VARIABLE = "LOOPLESS_RELOADER"
+_VARIABLE = "THREADWELL_RELOADER"
 
 #: Seconds of grace for the requests in flight when the child is told to end.
 GRACE = 0.2
@@ -289,7 +289,7 @@ class Inherited:
         self._line = socket.socket(fileno=facts["line"])
         for sock in (*self.sockets, self._line):
             sock.set_inheritable(False)  # what the application starts must not hold them
-        thread = threading.Thread(target=self._attend, name="loopless-reload", daemon=True)
+        thread = threading.Thread(target=self._attend, name="threadwell-reload", daemon=True)
         thread.start()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Settings in a file: `loopless.toml`, or `[tool.loopless]` of `pyproject.toml`."""
+"""Settings in a file: `threadwell.toml`, or `[tool.threadwell]` of `pyproject.toml`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .worker import OPTIONS, ConfigError, ServerConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-OWN_FILE = "loopless.toml"
+OWN_FILE = "threadwell.toml"
 SHARED_FILE = "pyproject.toml"
 #: The variable in which platforms say how many processes a machine of theirs is good for.
 CONCURRENCY = "WEB_CONCURRENCY"
@@ -55,7 +55,7 @@ class Settings(NamedTuple):
 def read_settings(path: str | None = None) -> Settings:
     """The settings in the file `path`, or in one of the current directory; empty without one.
 
-    `loopless.toml` wins over `pyproject.toml`, which is looked into only if it is not there.
+    `threadwell.toml` wins over `pyproject.toml`, which is looked into only if it is not there.
     Raises `ConfigError`, which names the file and the line.
     """
     if path:
@@ -100,11 +100,11 @@ def _read(path: Path, *, required: bool) -> Settings:
         raise ConfigError(f"{path}: {error}") from None
     section = ""
     if path.name == SHARED_FILE:
-        section = "tool.loopless"
-        table = table.get("tool", {}).get("loopless")
+        section = "tool.threadwell"
+        table = table.get("tool", {}).get("threadwell")
         if table is None:
             if required:
-                raise ConfigError(f"config: {path} has no [tool.loopless]; add it")
+                raise ConfigError(f"config: {path} has no [tool.threadwell]; add it")
             return Settings()
     return _checked(path, table, text.splitlines(), section)
 
@@ -133,7 +133,7 @@ def _value(key: str, name: str, value: Any) -> Any:
     if option := _OPTIONS.get(name):
         if option.secret:
             raise ConfigError(
-                f"{key}: files are copied, and read by many; LOOPLESS_{name.upper()} takes it"
+                f"{key}: files are copied, and read by many; THREADWELL_{name.upper()} takes it"
             )
         return option.convert(value)
     if name in _OTHERS:
@@ -163,7 +163,7 @@ def _line_of(key: str, lines: list[str], section: str) -> int:
 
 
 def show(config: ServerConfig, sources: Mapping[str, str]) -> str:
-    """`config` as the text of a `loopless.toml`; behind each option where its value is from.
+    """`config` as the text of a `threadwell.toml`; behind each option where its value is from.
 
     `sources` has that by the option's name. What is secret is not shown.
     """

@@ -1,4 +1,4 @@
-"""loopless: sync Python web applications on threads, without an event loop."""
+"""threadwell: sync Python web applications on threads, without an event loop."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def spelled_as_flag(message: str) -> str:
     """`message` of a `ConfigError`, which begins with the option's name, as of the command line."""
     name, colon, rest = message.partition(":")
     flags = {
-        option.name: f"LOOPLESS_{option.name.upper()}" if option.secret else option.flag
+        option.name: f"THREADWELL_{option.name.upper()}" if option.secret else option.flag
         for option in OPTIONS
     }
     return flags.get(name, name) + colon + rest
@@ -174,7 +174,7 @@ def located(message: str, ctx: click.Context | None) -> str:
 
 def app_options() -> list[click.Parameter]:
     return [
-        click.Argument(["app"], required=False, envvar="LOOPLESS_APP", shell_complete=_files),
+        click.Argument(["app"], required=False, envvar="THREADWELL_APP", shell_complete=_files),
         GroupedOption(
             ["--interface"],
             type=click.Choice(["auto", "wsgi", "sync", "asgi"]),

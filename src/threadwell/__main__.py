@@ -1,4 +1,4 @@
-"""`python -m loopless` is the command `loopless`."""
+"""`python -m threadwell` is the command `threadwell`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""For pytest: the fixture `loopless_server`, and pytest-django's `live_server` on loopless."""
+"""For pytest: the fixture `threadwell_server`, and pytest-django's `live_server` on threadwell."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pytest
 if TYPE_CHECKING:
     from . import ThreadedServer
 
-_INI = "loopless_live_server"
+_INI = "threadwell_live_server"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The option, on the command line and in the ini file."""
-    text = "Run Django's live servers, as pytest-django's live_server, on loopless."
-    group = parser.getgroup("loopless")
-    group.addoption("--loopless-live-server", action="store_true", default=None, help=text)
+    text = "Run Django's live servers, as pytest-django's live_server, on threadwell."
+    group = parser.getgroup("threadwell")
+    group.addoption("--threadwell-live-server", action="store_true", default=None, help=text)
     parser.addini(_INI, text, type="bool", default=False)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Put loopless into Django's live servers, if that is asked for."""
-    if config.getoption("--loopless-live-server") or config.getini(_INI):
+    """Put threadwell into Django's live servers, if that is asked for."""
+    if config.getoption("--threadwell-live-server") or config.getini(_INI):
         try:
             from django.test.testcases import LiveServerThread
         except ImportError as error:
@@ -37,10 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def loopless_server() -> Iterator[Callable[..., ThreadedServer]]:
-    """`loopless_server(app, **options)`: `app` served on a free port; it ends with the test.
+def threadwell_server() -> Iterator[Callable[..., ThreadedServer]]:
+    """`threadwell_server(app, **options)`: `app` served on a free port; it ends with the test.
 
-    The options are those of `loopless.serve`. The `port` and the `urls` of what is returned say
+    The options are those of `threadwell.serve`. The `port` and the `urls` of what is returned say
     where it is.
     """
     from . import ThreadedServer

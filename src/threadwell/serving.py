@@ -82,7 +82,7 @@ def run_server(
     to this process. Raises `ConfigError` for what cannot be bound or used.
     """
     if config.processes.needs_supervisor:
-        raise ConfigError("workers: this serves in one process; `loopless APP` starts others")
+        raise ConfigError("workers: this serves in one process; `threadwell APP` starts others")
     configure_logging(config.log.level)
     raise_descriptor_limit()
     sockets = open_sockets(config) if inherited is None else inherited.sockets
@@ -96,7 +96,7 @@ def run_server(
             more = metrics_notes(server.metrics_urls)
             say(start_message(server, name, kind, [*notes, *more]))
         else:
-            say(f"loopless serves {name} again")
+            say(f"threadwell serves {name} again")
 
     # Until `serve_forever` handles them, both signals end the start.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -42,12 +42,12 @@ class ThreadedServer(Server):
             option = config.processes.reason_for_supervisor or "workers"
             raise ConfigError(
                 f"{option}: a server object serves in this process; serve() and the command"
-                " loopless start others"
+                " threadwell start others"
             )
         if config.processes.pid_file:
             raise ConfigError(
                 "pid_file: a process may have several server objects; serve() and the command"
-                " loopless write one"
+                " threadwell write one"
             )
         super().__init__(
             _as_served(app, interface, asgi_app),

@@ -1,4 +1,4 @@
-"""The command `loopless`: serves the application that it is given the name of.
+"""The command `threadwell`: serves the application that it is given the name of.
 
 The options are those of the option table, so that none is written twice.
 """
@@ -50,15 +50,15 @@ APP is module:app, module:create_app("x", debug=False), or the path of a file, w
 """
 _EPILOG = (
     "A SIZE may end in K, M or G. Every option can be set in the environment too, such as"
-    " LOOPLESS_THREADS for --threads, and in loopless.toml or [tool.loopless] of pyproject.toml."
-    " `loopless check` looks whether all is well, without serving; `loopless config show` says"
-    " what is set, and where."
+    " THREADWELL_THREADS for --threads, and in threadwell.toml or [tool.threadwell] of"
+    " pyproject.toml. `threadwell check` looks whether all is well, without serving;"
+    " `threadwell config show` says what is set, and where."
 )
 _CHECK_HELP = """Import the application and check the settings, without serving.
 
 Ends with 0 if all is well, else with 2 and a line that says what is not.
 """
-_SHOW_HELP = """Print the settings as a loopless.toml, and where each comes from."""
+_SHOW_HELP = """Print the settings as a threadwell.toml, and where each comes from."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -77,9 +77,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.NoSuchOption as error:
         said = instead_of(error.option_name)
         said = f"{error.option_name}: {said}" if said else error.format_message().rstrip(".")
-        return _fail(f"{said}; see loopless --help")
+        return _fail(f"{said}; see threadwell --help")
     except click.ClickException as error:
-        return _fail(f"{error.format_message().rstrip('.')}; see loopless --help")
+        return _fail(f"{error.format_message().rstrip('.')}; see threadwell --help")
     except ConfigError as error:
         return _fail(spelled_as_flag(str(error)))
     except StartFailed as error:
@@ -95,19 +95,19 @@ def _chosen(args: list[str]) -> tuple[str, click.Command, list[str]]:
     served as `check:app` or `check.py`.
     """
     if args[:1] == ["check"]:
-        return "loopless check", _command(_check, _CHECK_HELP), args[1:]
+        return "threadwell check", _command(_check, _CHECK_HELP), args[1:]
     if args[:2] == ["config", "show"]:
-        return "loopless config show", _command(_show, _SHOW_HELP), args[2:]
+        return "threadwell config show", _command(_show, _SHOW_HELP), args[2:]
     if args[:1] == ["config"]:
         raise click.UsageError(
-            "config: write `loopless config show`, or `loopless config:app` for a module"
+            "config: write `threadwell config show`, or `threadwell config:app` for a module"
         )
-    return "loopless", _command(), args
+    return "threadwell", _command(), args
 
 
 def _fail(message: str, code: int = USAGE_ERROR, trace: str = "") -> int:
     if sys.stderr is not None:  # a parent may have closed it
-        sys.stderr.write(f"{trace}loopless: {' '.join(message.split())}\n")
+        sys.stderr.write(f"{trace}threadwell: {' '.join(message.split())}\n")
     return code
 
 
@@ -117,7 +117,7 @@ def _fail(message: str, code: int = USAGE_ERROR, trace: str = "") -> int:
 def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> click.Command:
     """The command that serves; or another with its options, which are checked the same way."""
     return GroupedCommand(
-        name="loopless",
+        name="threadwell",
         params=[
             *app_options(),
             *map(from_table, OPTIONS),
@@ -129,7 +129,7 @@ def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> c
         help=text,
         epilog=_EPILOG,
         context_settings={
-            "auto_envvar_prefix": "LOOPLESS",
+            "auto_envvar_prefix": "THREADWELL",
             "help_option_names": ["-h", "--help"],
             "max_content_width": 100,
         },
@@ -161,7 +161,8 @@ def _config_option() -> click.Option:
         callback=read,
         type=click.Path(),
         metavar="FILE",
-        help="Settings in TOML.  [default: loopless.toml, or [tool.loopless] of pyproject.toml]",
+        help="Settings in TOML."
+        "  [default: threadwell.toml, or [tool.threadwell] of pyproject.toml]",
         group="app",
     )
 
@@ -169,7 +170,7 @@ def _config_option() -> click.Option:
 def _version_option() -> click.Option:
     def show(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
         if wanted and not ctx.resilient_parsing:
-            click.echo(f"loopless {__version__}")
+            click.echo(f"threadwell {__version__}")
             ctx.exit()
 
     return click.Option(
@@ -258,7 +259,7 @@ def _show(**options: Any) -> int:
             case ParameterSource.COMMANDLINE:
                 sources[name] = "command line"
             case ParameterSource.ENVIRONMENT:
-                sources[name] = f"LOOPLESS_{name.upper()}"
+                sources[name] = f"THREADWELL_{name.upper()}"
             case ParameterSource.DEFAULT_MAP:
                 sources[name] = ctx.obj.places[name]
     names = {option.name for option in OPTIONS}
