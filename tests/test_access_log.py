@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from threadwell import ConfigError, Request, ThreadedServer
-from threadwell.worker.access_log import AccessLog
-from threadwell.worker.http1 import RequestParser
+from threadwell.worker.config.groups import Limits, Log
+from threadwell.worker.http1.parser import RequestParser
 from threadwell.worker.lifecycle import ResponseCompleted
-from threadwell.worker.log_format import COMBINED, COMMON, compile_format
-from threadwell.worker.log_target import FileTarget
-from threadwell.worker.settings import Limits, Log
+from threadwell.worker.logs.access_log import AccessLog
+from threadwell.worker.logs.format import COMBINED, COMMON, compile_format
+from threadwell.worker.logs.target import FileTarget
 
 from .recorder import completed
 from .wire_client import Client

@@ -21,13 +21,14 @@ from typing import Any
 import pytest
 
 from threadwell import ConfigError, Request, ThreadedServer
-from threadwell.worker import access_log, log_target
-from threadwell.worker.access_log import AccessLog
-from threadwell.worker.http1 import RequestParser
+from threadwell.worker.config.groups import Limits
+from threadwell.worker.http1.parser import RequestParser
 from threadwell.worker.lifecycle import ResponseCompleted
-from threadwell.worker.log_format import compile_format, fitted
-from threadwell.worker.log_target import FileTarget, Target, open_target, parse_syslog
-from threadwell.worker.settings import Limits
+from threadwell.worker.logs import access_log
+from threadwell.worker.logs import target as log_target
+from threadwell.worker.logs.access_log import AccessLog
+from threadwell.worker.logs.format import compile_format, fitted
+from threadwell.worker.logs.target import FileTarget, Target, open_target, parse_syslog
 
 from .recorder import completed
 from .supervised import Supervised
@@ -167,8 +168,9 @@ def test_the_last_lines_are_there_without_a_stop(tmp_path: Path) -> None:
 
 _FORKED = """
 import os, sys
-from threadwell.worker.access_log import AccessLog
-from threadwell.worker.log_target import open_target
+from threadwell.worker.logs.access_log import AccessLog
+from threadwell.worker.logs import target as log_target
+from threadwell.worker.logs.target import open_target
 from threadwell.worker.lifecycle import ResponseCompleted
 log = AccessLog(open_target(sys.argv[1]), "%X")
 log.record(ResponseCompleted(None, 0.0).end(("", 0), ("", 0), True))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from threadwell.apps import AppError, load_app
+from threadwell.app_loader import AppError, load_app
 
 WSGI = "def {name}(environ, start_response):\n    return []\n"
 APP = WSGI.format(name="app")

@@ -20,8 +20,8 @@ import pytest
 from websockets.sync.client import connect as connect_websocket
 
 from threadwell import ConfigError, ServerConfig, SyncWorker, ThreadedServer
-from threadwell.worker.asgi import worker as worker_module
-from threadwell.worker.asgi.crew import LoopCrew
+from threadwell.worker.asgi import loop_worker as worker_module
+from threadwell.worker.asgi.pool import LoopCrew
 from threadwell.worker.errors import StartupError
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer

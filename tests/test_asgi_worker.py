@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from threadwell import Request, Response, ServerConfig, SyncWorker
-from threadwell.worker.asgi.crew import LoopPool
+from threadwell.worker.asgi.pool import LoopPool
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer, read_body
 from .wire_client import Client

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threadwell.worker import Limits, ProtocolError, RequestReceived, ServerConfig
-from threadwell.worker.asgi.body import BodyStream
-from threadwell.worker.body import BodyReceiver
-from threadwell.worker.http1 import ChunkedDecoder
+from threadwell.worker.asgi.request_stream import BodyStream
+from threadwell.worker.http1.parser import ChunkedDecoder
+from threadwell.worker.http1.request_body import BodyReceiver
 
 LIMITS = Limits()
 HELLO = b"5\r\nhello\r\n0\r\n\r\n"

@@ -22,7 +22,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from threadwell import Server, ServerConfig, __version__, binding, cli, process, serving
+from threadwell import (
+    Server,
+    ServerConfig,
+    __version__,
+    binding,
+    cli,
+    process_setup,
+    single_process,
+)
 from threadwell.banner import gil_advice, start_message
 from threadwell.worker import OPTIONS
 
@@ -104,8 +112,8 @@ def fails(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(serving, "raise_descriptor_limit", lambda: None)
-    monkeypatch.setattr(serving, "configure_logging", lambda level: None)
+    monkeypatch.setattr(single_process, "raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr(single_process, "configure_logging", lambda level: None)
     before, handler = set(sys.modules), signal.getsignal(signal.SIGTERM)
 
     def run(*args: str) -> str:
@@ -467,9 +475,9 @@ def test_disabled_logger_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logger, "propagate", True)
     level = logger.level
     try:
-        process.configure_logging("warning")
+        process_setup.configure_logging("warning")
         assert (logger.disabled, logger.propagate, logger.level) == (False, False, logging.WARNING)
-        process.configure_logging("debug")  # it has a handler now
+        process_setup.configure_logging("debug")  # it has a handler now
         assert (len(logger.handlers), logger.level) == (1, logging.WARNING)
     finally:
         logger.setLevel(level)

@@ -10,8 +10,8 @@ import pytest
 
 from threadwell import ConfigError, ServerConfig
 from threadwell.worker import OPTIONS, Limits, Option, Timeouts
-from threadwell.worker.listener import BindAddress, parse_bind
-from threadwell.worker.settings import parse_size
+from threadwell.worker.config.groups import parse_size
+from threadwell.worker.net.bind import BindAddress, parse_bind
 
 NUMBERS = [option for option in OPTIONS if option.type in (int, float)]
 BOUNDED = [option for option in OPTIONS if option.low is not None]

@@ -18,8 +18,8 @@ from threadwell.worker.connection import (
     IllegalTransition,
     State,
 )
-from threadwell.worker.poller import Poller
-from threadwell.worker.pollers import EpollPoller
+from threadwell.worker.polling.base import Poller
+from threadwell.worker.polling.kernel import EpollPoller
 
 ADDRESS = ("127.0.0.1", 1)
 

@@ -15,7 +15,7 @@ import pytest
 
 from threadwell.adapters.flask.command import serve
 from threadwell.cli import main
-from threadwell.foreign_options import FOREIGN_OPTIONS
+from threadwell.option_hints import FOREIGN_OPTIONS
 from threadwell.worker import OPTIONS
 
 from .apps.django_project import DJANGO_OPTIONS
@@ -178,7 +178,7 @@ MODULES = {
 
 
 def test_h11_has_one_importer() -> None:
-    assert [name for name, found in MODULES.items() if "h11" in found] == ["worker/http1.py"]
+    assert [name for name, found in MODULES.items() if "h11" in found] == ["worker/http1/parser.py"]
 
 
 def test_asyncio_is_one_packages() -> None:
@@ -189,7 +189,7 @@ def test_asyncio_is_one_packages() -> None:
 
 def test_wsproto_is_one_packages() -> None:
     importers = sorted(name for name, found in MODULES.items() if "wsproto" in found)
-    assert importers == ["worker/asgi/deflate.py", "worker/asgi/websocket.py"]
+    assert importers == ["worker/asgi/permessage_deflate.py", "worker/asgi/websocket.py"]
 
 
 def test_click_is_the_commands() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from threadwell import cli
 from threadwell.config_file import Settings, with_concurrency
-from threadwell.foreign_options import FOREIGN_OPTIONS
+from threadwell.option_hints import FOREIGN_OPTIONS
 from threadwell.worker import OPTIONS, ConfigError
 
 DIFFERENCES = Path(__file__).resolve().parent.parent / "docs" / "differences.md"

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from threadwell import ConfigError, ServerConfig
-from threadwell.worker import forwarded
+from threadwell.worker.config.groups import Limits
 from threadwell.worker.connection import Connection
 from threadwell.worker.errors import ProtocolError
-from threadwell.worker.http1 import RequestParser
+from threadwell.worker.http1.parser import RequestParser
 from threadwell.worker.messages import RequestReceived
-from threadwell.worker.proxies import Forwarding, TrustedPeers, check
-from threadwell.worker.seldom import Seldom
-from threadwell.worker.settings import Limits
+from threadwell.worker.proxies.trust import Forwarding, TrustedPeers, check, forwarded
+from threadwell.worker.system.throttled_log import Seldom
 
 FIVE = tuple(f"x-forwarded-{name}" for name in ("for", "proto", "host", "port", "prefix"))
 PROXY = "10.0.0.7"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threadwell.worker import Limits, ProtocolError, RequestReceived
-from threadwell.worker.http1 import RequestParser
+from threadwell.worker.http1.parser import RequestParser
 
 from .test_wire import Bench, final_answer
 

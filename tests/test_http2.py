@@ -16,7 +16,7 @@ from flask import Response as FlaskResponse
 from flask import request as flask_request
 
 from threadwell import Request, Response, ThreadedServer
-from threadwell.worker.http2.exchange import ThreadStream
+from threadwell.worker.http2.thread_task import ThreadStream
 from threadwell.worker.lifecycle import (
     ClientGone,
     RequestStarted,

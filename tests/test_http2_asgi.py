@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from threadwell import Request, Response, ThreadedServer
-from threadwell.worker.asgi.crew import LoopCrew
-from threadwell.worker.asgi.http import HTTPLine
-from threadwell.worker.asgi.intake import Phase
+from threadwell.worker.asgi.http1 import HTTPLine
+from threadwell.worker.asgi.http1_reader import Phase
+from threadwell.worker.asgi.pool import LoopCrew
 from threadwell.worker.asgi.scope import Scopes
-from threadwell.worker.http2.line import HTTP2Line
+from threadwell.worker.http2.connection import HTTP2Line
 from threadwell.worker.lifecycle import ResponseCompleted
 
 from .asgi_tools import Receive, Scope, Seen, Send, answer, no_lifespan, read_body
@@ -315,7 +315,7 @@ def test_many_at_once(serve_http2: Serve, http2: Connect) -> None:
 def test_what_is_asked_at_once_is_answered_at_once(
     serve_http2: Serve, http2: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("threadwell.worker.http2.sending._GATHERING", 60)
+    monkeypatch.setattr("threadwell.worker.http2.sender._GATHERING", 60)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await no_lifespan(scope)

@@ -8,7 +8,7 @@ import tracemalloc
 import hpack
 import pytest
 
-from threadwell.worker.http2.fields import FieldDecoder, FieldEncoder
+from threadwell.worker.http2.hpack import FieldDecoder, FieldEncoder
 
 NAMES = [b":status", b"content-type", b"content-length", b"date", b"set-cookie", b"x-own", b"vary"]
 

@@ -26,10 +26,10 @@ from hyperframe.frame import (
 )
 
 from threadwell import Request, Response, ThreadedServer
-from threadwell.worker.http2.frames import FrameMeter, TooMuchError
-from threadwell.worker.http2.head import HeadReader, MalformedError, check_trailers
+from threadwell.worker.config.groups import Limits
+from threadwell.worker.http2.flood_guard import FrameMeter, TooMuchError
+from threadwell.worker.http2.request_head import HeadReader, MalformedError, check_trailers
 from threadwell.worker.lifecycle import Refused
-from threadwell.worker.settings import Limits
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan, read_body
 from .certificates import Authority

@@ -21,12 +21,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_websocket
 
 from threadwell import Request, Response, ServerConfig, SyncWorker, ThreadedServer
-from threadwell.worker.asgi.crew import LoopPool
-from threadwell.worker.asgi.http import HTTPLine
+from threadwell.worker.asgi.http1 import HTTPLine
+from threadwell.worker.asgi.pool import LoopPool
 from threadwell.worker.connection import Connection
 from threadwell.worker.errors import StartupError
 from threadwell.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
-from threadwell.worker.readiness import has_input
+from threadwell.worker.system.readiness import has_input
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer, read_body
 from .waiting import until

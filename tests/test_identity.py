@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from threadwell import ConfigError, ServerConfig, ThreadedServer, serve
-from threadwell.worker.identity import find_identity
-from threadwell.worker.pid_file import pid_file
+from threadwell.worker.supervisor.user import find_identity
+from threadwell.worker.system.pid_file import pid_file
 
 from .certificates import Authority
 from .supervised import APP, Load, Supervised, receive

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from threadwell import Request, Response, ThreadedServer
-from threadwell.worker import endings, exchange
 from threadwell.worker.lifecycle import (
     ClientGone,
     Collectors,
@@ -23,6 +22,7 @@ from threadwell.worker.lifecycle import (
     StreamClosed,
     StreamOpened,
 )
+from threadwell.worker.threads import exchange, finalize
 
 from .recorder import Recorder
 from .waiting import until
@@ -289,7 +289,7 @@ def test_without_a_collector_no_record_is_made(
             super().__init__(*arguments)
 
     monkeypatch.setattr(exchange, "ResponseCompleted", Spy)
-    monkeypatch.setattr(endings, "ResponseCompleted", Spy)
+    monkeypatch.setattr(finalize, "ResponseCompleted", Spy)
     server = serve(App())
     client = connect(server)
     assert client.get().status == 201

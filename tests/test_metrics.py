@@ -26,10 +26,10 @@ from threadwell.worker.lifecycle import (
     Refused,
     RequestWaited,
 )
-from threadwell.worker.metrics import counts
-from threadwell.worker.metrics.counts import BLOCK, Counter
-from threadwell.worker.metrics.ledger import Ledger
-from threadwell.worker.metrics.text import counted, render
+from threadwell.worker.metrics import counters
+from threadwell.worker.metrics.counters import BLOCK, Counter
+from threadwell.worker.metrics.prometheus import counted, render
+from threadwell.worker.metrics.shared_pages import Ledger
 
 from .asgi_tools import UPGRADE, Receive, Scope, Send, answer, no_lifespan, read_body
 from .certificates import Authority
@@ -451,9 +451,9 @@ def test_a_request_is_counted_when_the_rest_of_it_was() -> None:
 
     block: Any = Numbered([0] * BLOCK)
     event = completed(size=10, seconds=0.004)
-    counts.Counts(block, 0, None, None).completed(event)
+    counters.Counts(block, 0, None, None).completed(event)
     assert len(order) == len(set(order)) == 4
-    assert counts.REQUESTS <= order[-1] < counts.DURATIONS
+    assert counters.REQUESTS <= order[-1] < counters.DURATIONS
 
 
 def test_a_thread_that_has_ended_leaves_its_block_to_another() -> None:
@@ -463,8 +463,8 @@ def test_a_thread_that_has_ended_leaves_its_block_to_another() -> None:
         thread = threading.Thread(target=counter.record, args=(COMPLETED,))
         thread.start()
         thread.join()
-    assert ledger.totals()[counts.SENT] == 200
-    assert counter.numbers[counts.USED] == 3
+    assert ledger.totals()[counters.SENT] == 200
+    assert counter.numbers[counters.USED] == 3
 
 
 def test_threads_come_and_go_while_somebody_looks() -> None:
@@ -487,9 +487,9 @@ def test_threads_come_and_go_while_somebody_looks() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    before = ledger.totals()[counts.SENT]
+    before = ledger.totals()[counters.SENT]
     counter.record(COMPLETED)
-    assert ledger.totals()[counts.SENT] == before + 10
+    assert ledger.totals()[counters.SENT] == before + 10
 
 
 def test_threads_without_a_block_of_their_own_share_one() -> None:
@@ -511,10 +511,10 @@ def test_threads_without_a_block_of_their_own_share_one() -> None:
     for thread in threads:
         thread.join()
     sums = ledger.totals()
-    assert sums[counts.SENT] == 6 * 500 * 10
-    assert sums[counts.OPENED] == 6
-    assert sum(sums[counts.WAITS : counts.WAITS + len(counts.BUCKETS) + 1]) == 6
-    assert sums[counts.REFUSALS + counts.CAUSES.index("other")] == 6
+    assert sums[counters.SENT] == 6 * 500 * 10
+    assert sums[counters.OPENED] == 6
+    assert sum(sums[counters.WAITS : counters.WAITS + len(counters.BUCKETS) + 1]) == 6
+    assert sums[counters.REFUSALS + counters.CAUSES.index("other")] == 6
 
 
 def test_what_a_process_has_counted_is_kept_when_it_ends() -> None:
@@ -523,7 +523,7 @@ def test_what_a_process_has_counted_is_kept_when_it_ends() -> None:
         page = ledger.take()
         Counter(ledger.page(page)).record(COMPLETED)
         ledger.retire(page)
-    assert ledger.totals()[counts.SENT] == 50
+    assert ledger.totals()[counters.SENT] == 50
     assert ledger.stocks() == {}
     assert (ledger.take(), ledger.take(), ledger.take()) != (-1, -1, -1)
     assert ledger.take() == -1
@@ -544,8 +544,8 @@ def test_the_buckets_are_upper_bounds(seconds: float, bucket: str) -> None:
 
 
 def test_the_blocks_fit_the_threads() -> None:
-    few = counts.blocks_for(ServerConfig.from_options(threads=2, max_streams=1))
-    many = counts.blocks_for(ServerConfig.from_options(threads=2, max_streams=10**6))
+    few = counters.blocks_for(ServerConfig.from_options(threads=2, max_streams=1))
+    many = counters.blocks_for(ServerConfig.from_options(threads=2, max_streams=10**6))
     assert 5 <= few < many < 300
 
 

@@ -29,14 +29,14 @@ from threadwell import (
     SyncWorker,
     ThreadedServer,
 )
-from threadwell.worker import pollers
 from threadwell.worker.connection import WAITING, Connection, State
-from threadwell.worker.errand import Errand
 from threadwell.worker.errors import ClientDisconnected
-from threadwell.worker.listener import BindAddress, Listener, open_socket
-from threadwell.worker.listener import connect as connection_on
-from threadwell.worker.poller import Poller
-from threadwell.worker.pollers import EpollPoller
+from threadwell.worker.net.bind import BindAddress, Listener, open_socket
+from threadwell.worker.net.bind import connect as connection_on
+from threadwell.worker.polling import kernel
+from threadwell.worker.polling.base import Poller
+from threadwell.worker.polling.kernel import EpollPoller
+from threadwell.worker.polling.task import Errand
 
 from .certificates import Authority
 from .waiting import until
@@ -236,7 +236,7 @@ def test_a_late_request_costs_the_next_connection_nothing(drive: Callable[..., D
 
 @pytest.fixture
 def epoll() -> Iterator[EpollPoller]:
-    if not hasattr(pollers.select, "epoll"):
+    if not hasattr(kernel.select, "epoll"):
         pytest.skip("Linux")
     poller = EpollPoller(10)
     yield poller

@@ -19,9 +19,9 @@ import pytest
 
 from threadwell import ServerConfig, SyncWorker, ThreadedServer
 from threadwell.adapters import as_sync_app
-from threadwell.worker.distributor import QueuePoller
-from threadwell.worker.poller import connection_limit
-from threadwell.worker.pollers import EpollPoller, make_poller
+from threadwell.worker.polling.base import connection_limit
+from threadwell.worker.polling.distributor import QueuePoller
+from threadwell.worker.polling.kernel import EpollPoller, make_poller
 
 from .waiting import no_hurry, until
 from .wire_client import Client

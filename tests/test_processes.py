@@ -20,16 +20,17 @@ from typing import Any
 import pytest
 
 from threadwell import ServerConfig, ThreadedServer
-from threadwell.worker import Server, cores
-from threadwell.worker.asgi.loops import loop_count
-from threadwell.worker.crew import Pulse
+from threadwell.worker import Server
+from threadwell.worker.asgi.event_loop import loop_count
 from threadwell.worker.memory import resident_memory
 from threadwell.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
-from threadwell.worker.supervisor.channel import LONGEST_TEXT, Channel, pair
 from threadwell.worker.supervisor.forking import Job, Loaded, describe, failure
 from threadwell.worker.supervisor.generation import Child, Generation, Template, Worker
-from threadwell.worker.supervisor.process import Wear
+from threadwell.worker.supervisor.pipe import LONGEST_TEXT, Channel, pair
 from threadwell.worker.supervisor.supervisor import Supervisor
+from threadwell.worker.supervisor.worker_process import Wear
+from threadwell.worker.system import resources
+from threadwell.worker.threads.pool import Pulse
 
 from .asgi_tools import answer, no_lifespan
 from .certificates import Authority
@@ -227,7 +228,7 @@ def test_who_takes_requests_may_seem_not_to_for_a_second(
 def test_a_template_that_does_not_end_is_killed(
     supervisor: Supervisor, channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("threadwell.worker.supervisor.family._PARTING", 0.01)
+    monkeypatch.setattr("threadwell.worker.supervisor.children._PARTING", 0.01)
     family, generation = supervisor._family, supervisor._next
     assert generation is not None
     # as one does that has a thread of the application's
@@ -460,24 +461,24 @@ def test_the_quota_of_a_control_group(
         path = tmp_path / "root" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    assert cores._quota(tmp_path / "root", tmp_path / "membership") == quota
+    assert resources._quota(tmp_path / "root", tmp_path / "membership") == quota
 
 
 @pytest.mark.parametrize(("quota", "expected"), [(0.0, 4), (2.9, 2), (0.5, 1), (64.0, 4)])
 def test_available_cores(monkeypatch: pytest.MonkeyPatch, quota: float, expected: int) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {1, 2, 3, 7}, raising=False)
-    monkeypatch.setattr(cores, "_quota", lambda *_paths: quota)
-    assert cores.available_cores() == expected
+    monkeypatch.setattr(resources, "_quota", lambda *_paths: quota)
+    assert resources.available_cores() == expected
 
 
 def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("threadwell.worker.config.available_cores", lambda: 6)
     config = ServerConfig.from_options(workers="auto")
     assert config.processes.needs_supervisor
-    monkeypatch.setattr("threadwell.worker.asgi.loops.available_cores", lambda: 6)
+    monkeypatch.setattr("threadwell.worker.asgi.event_loop.available_cores", lambda: 6)
     for gil, workers, threads, loops in ((True, 6, 8, 1), (False, 1, 12, 6)):
         monkeypatch.setattr("threadwell.worker.config.gil_enabled", lambda gil=gil: gil)
-        monkeypatch.setattr("threadwell.worker.asgi.loops.gil_enabled", lambda gil=gil: gil)
+        monkeypatch.setattr("threadwell.worker.asgi.event_loop.gil_enabled", lambda gil=gil: gil)
         assert (config.worker_count(), config.threads(), loop_count(config)) == (
             workers,
             threads,

@@ -17,10 +17,10 @@ import pytest
 
 from threadwell import Request, Response, ThreadedServer
 from threadwell.worker.connection import Connection, IllegalTransition, State
-from threadwell.worker.distributor import QueuePoller
 from threadwell.worker.lifecycle import ConnectionClosed, ConnectionOpened, LifecycleEvent
-from threadwell.worker.poller import Poller
-from threadwell.worker.pollers import make_poller
+from threadwell.worker.polling.base import Poller
+from threadwell.worker.polling.distributor import QueuePoller
+from threadwell.worker.polling.kernel import make_poller
 
 from .recorder import Recorder
 from .waiting import no_hurry, until

@@ -18,7 +18,12 @@ import pytest
 
 from threadwell import Request, Response, ThreadedServer
 from threadwell.worker.lifecycle import LifecycleEvent, Refused
-from threadwell.worker.proxy_protocol import Announced, Header, ProxyHeaderError, crc32c
+from threadwell.worker.proxies.proxy_protocol import (
+    Announced,
+    Header,
+    ProxyHeaderError,
+    crc32c,
+)
 
 from .asgi_tools import Receive, Scope, Send, answer, no_lifespan
 from .certificates import Authority

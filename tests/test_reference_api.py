@@ -16,11 +16,11 @@ import pytest
 
 from threadwell import Request, Response, ServerConfig, SyncWorker
 from threadwell.worker import sync_worker
+from threadwell.worker.config.groups import Limits
 from threadwell.worker.connection import Connection, State
-from threadwell.worker.http1 import RequestParser
+from threadwell.worker.http1.parser import RequestParser
+from threadwell.worker.http1.writer import imf_fixdate
 from threadwell.worker.messages import RequestReceived
-from threadwell.worker.response import imf_fixdate
-from threadwell.worker.settings import Limits
 from threadwell.worker.sync_worker import _classify_request, _RequestMeta
 
 from .waiting import until

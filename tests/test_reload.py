@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from threadwell import cli
-from threadwell.apps import app_folder
+from threadwell.app_loader import app_folder
 
 from .apps.command import Command, children, command, get
 from .waiting import until

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from threadwell import ConfigError, Request, Response, ServerConfig, ThreadedServer
+from threadwell.worker.config.groups import Limits, Log
 from threadwell.worker.connection import Connection
-from threadwell.worker.http1 import RequestParser
+from threadwell.worker.http1.parser import RequestParser
 from threadwell.worker.request_id import RequestIdFilter, RequestIds, check, request_id
-from threadwell.worker.settings import Limits, Log
 
 from .asgi_tools import UPGRADE, Message, Receive, Scope, Seen, Send, answer, no_lifespan
 from .wire_client import Client

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from threadwell import ThreadedServer
-from threadwell.worker import body, poller
-from threadwell.worker.readiness import has_input
+from threadwell.worker.http1 import request_body
+from threadwell.worker.polling import base
+from threadwell.worker.system.readiness import has_input
 
 from .waiting import Held, no_hurry, until
 from .wire_client import Client
@@ -320,7 +321,7 @@ def test_a_request_that_comes_while_its_connection_is_evicted_is_waited_for(
             first.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         return ready
 
-    monkeypatch.setattr(poller, "has_input", comes_just_then)
+    monkeypatch.setattr(base, "has_input", comes_just_then)
     second = connect(server)
     assert app.begun.wait(5)
     monkeypatch.undo()
@@ -526,7 +527,7 @@ def test_a_body_that_the_disk_has_no_room_for(
     def full(**_: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(body.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(request_body.tempfile, "TemporaryFile", full)
     client = connect(serve(app, memory_body=1000))
     client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n" + bytes(3000))
     answer = client.answer()

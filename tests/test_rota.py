@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from threadwell import ThreadedServer
-from threadwell.worker.rota import Rota
+from threadwell.worker.threads.leader_follower import Rota
 
 from .waiting import until
 

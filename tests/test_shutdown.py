@@ -17,12 +17,12 @@ import pytest
 
 from threadwell import SyncWorker, ThreadedServer
 from threadwell.worker import Bind, Server, ServerConfig
-from threadwell.worker.bound import BoundSocket, BoundUnixSocket, turn_away
 from threadwell.worker.connection import State
-from threadwell.worker.crew import Crew
-from threadwell.worker.listener import Listener, open_socket, parse_bind
-from threadwell.worker.readiness import has_room
+from threadwell.worker.net.bind import Listener, open_socket, parse_bind
+from threadwell.worker.net.bound_socket import BoundSocket, BoundUnixSocket, turn_away
 from threadwell.worker.supervisor.forking import Job, Loaded
+from threadwell.worker.system.readiness import has_room
+from threadwell.worker.threads.pool import Crew
 
 from .waiting import Held, until
 from .wire_client import Client, refuses
@@ -239,7 +239,7 @@ def test_nobody_comes_between_the_last_look_at_the_backlog_and_the_end(
             came.append(comes_in(sock.family, name))
             super().close()
 
-    monkeypatch.setattr("threadwell.worker.crew.Listener", LateClient)
+    monkeypatch.setattr("threadwell.worker.threads.pool.Listener", LateClient)
     with ThreadedServer(app, bind=bind, threads=2, reuse_port=kind == "shared") as server:
         sock, name = server._sockets[0], server.addresses[0]
         assert comes_in(sock.family, name)
@@ -373,13 +373,8 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
 # ---- Signals -------------------------------------------------------------------------------
 
 _SERVER = """
-import sys, time, logging
-from threadwell import SyncWorker, ThreadedServer
-from threadwell.worker import Bind, Server, ServerConfig, endings
-from threadwell.worker.connection import Connection, State
-from threadwell.worker.listener import Listener, open_socket, parse_bind
-from threadwell.worker.readiness import has_room
-from threadwell.worker.supervisor.forking import Job, Loaded
+import sys, time
+from threadwell import ThreadedServer
 def app(environ, start_response):
     start_response("200 OK", [])
     path = environ["PATH_INFO"]

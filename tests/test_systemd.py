@@ -20,8 +20,8 @@ import pytest
 
 from threadwell import ThreadedServer
 from threadwell.worker import Bind, ConfigError
-from threadwell.worker.listener import open_socket, parse_bind, url_of
-from threadwell.worker.systemd import Notifier, inherited_sockets
+from threadwell.worker.net.bind import open_socket, parse_bind, url_of
+from threadwell.worker.system.systemd import Notifier, inherited_sockets
 
 from .supervised import APP, Supervised, receive
 from .waiting import until
@@ -271,7 +271,7 @@ def test_descriptors_that_are_none(
         other,
     ):
         fd = {"file": file, "datagrams": sock, "connection": one}[what].fileno()
-        monkeypatch.setattr("threadwell.worker.systemd._FIRST_DESCRIPTOR", fd)
+        monkeypatch.setattr("threadwell.worker.system.systemd._FIRST_DESCRIPTOR", fd)
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         monkeypatch.setenv("LISTEN_FDS", "1")
         with pytest.raises(ConfigError, match=f"LISTEN_FDS: file descriptor {fd} {problem}"):

@@ -29,10 +29,10 @@ from threadwell import (
     ThreadedServer,
     make_server,
 )
-from threadwell.worker.crew import Crew
-from threadwell.worker.peer import distinguished
-from threadwell.worker.settings import Tls
-from threadwell.worker.tls_context import make_context
+from threadwell.worker.config.groups import Tls
+from threadwell.worker.threads.pool import Crew
+from threadwell.worker.tls.client_certificate import distinguished
+from threadwell.worker.tls.context import make_context
 
 from .asgi_tools import answer, no_lifespan
 from .certificates import PASSWORD, Authority, openssl
@@ -698,7 +698,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder, where the user has it on Linux."""
     pytest.importorskip("trustme", reason="trustme has no wheels here", exc_type=ImportError)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("threadwell.worker.adhoc.sys.platform", "linux")
+    monkeypatch.setattr("threadwell.worker.tls.adhoc.sys.platform", "linux")
     return tmp_path / "threadwell"
 
 
@@ -734,7 +734,7 @@ def test_adhoc_is_the_same_after_a_restart(
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1", "dev.example"])
 def test_adhoc_is_for_the_local_names_and_those_that_are_bound(cache: Path, name: str) -> None:
-    from threadwell.worker import adhoc
+    from threadwell.worker.tls import adhoc
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     hosts = ["dev.example", "localhost", "bad_name", "fe80::1%eth0"]
@@ -756,7 +756,7 @@ def test_adhoc_is_for_the_local_names_and_those_that_are_bound(cache: Path, name
 
 
 def test_adhoc_leaves_out_a_name_that_cannot_be_in_a_certificate(cache: Path) -> None:
-    from threadwell.worker import adhoc
+    from threadwell.worker.tls import adhoc
 
     for host in ("ab--cd", "a..b", "x" * 64, "0.0.0.0", ""):
         adhoc.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), [host])
@@ -765,7 +765,7 @@ def test_adhoc_leaves_out_a_name_that_cannot_be_in_a_certificate(cache: Path) ->
 
 def test_adhoc_makes_another_for_other_names_and_after_a_year(cache: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    from threadwell.worker import adhoc
+    from threadwell.worker.tls import adhoc
 
     adhoc.load(context)
     adhoc.load(context, ["dev.example"])
@@ -785,7 +785,7 @@ def test_adhoc_makes_another_for_other_names_and_after_a_year(cache: Path) -> No
 def test_adhoc_uses_nothing_that_others_could_have_touched(
     cache: Path, tmp_path: Path, spoil: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from threadwell.worker import adhoc
+    from threadwell.worker.tls import adhoc
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     adhoc.load(context)

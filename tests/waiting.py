@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from threadwell import SyncWorker, ThreadedServer
-from threadwell.worker import endings
 from threadwell.worker.connection import Connection
+from threadwell.worker.threads import finalize
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -42,7 +42,7 @@ class Held:
     ) -> None:
         """`later` is called before they do, with the connection."""
         self.looked, self.go_on = threading.Event(), threading.Event()
-        park_unfinished = endings.park_unfinished
+        park_unfinished = finalize.park_unfinished
 
         def slow(worker: SyncWorker, conn: Connection) -> None:
             self.looked.set()
@@ -52,4 +52,4 @@ class Held:
                 later(conn)
             park_unfinished(worker, conn)
 
-        monkeypatch.setattr(endings, "park_unfinished", slow)
+        monkeypatch.setattr(finalize, "park_unfinished", slow)

@@ -2,6 +2,7 @@
 
 from .app_kind import MARKER, app_kind, is_asgi
 from .config import OPTIONS, ServerConfig, gil_enabled
+from .config.groups import ASGI, Bind, ConfigError, Limits, Log, Option, Timeouts, Tls, Workers
 from .errors import (
     ClientDisconnected,
     InvalidResponseError,
@@ -22,7 +23,6 @@ from .messages import (
     SyncApp,
 )
 from .server import Server
-from .settings import ASGI, Bind, ConfigError, Limits, Log, Option, Timeouts, Tls, Workers
 from .sync_worker import SyncWorker
 
 __all__ = [

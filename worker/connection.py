@@ -17,16 +17,16 @@ from .errors import ClientDisconnected
 from .messages import Address
 
 if TYPE_CHECKING:
-    from .body import BodyReceiver
     from .hijack import HijackedSocket
+    from .http1.request_body import BodyReceiver
+    from .http1.send_buffer import Outgoing
+    from .http1.writer import StreamWriter
     from .lifecycle import ResponseCompleted
     from .messages import HeaderList, Request, RequestReceived, Response
-    from .outgoing import Outgoing
-    from .proxies import Origin
-    from .proxy_protocol import Header
-    from .response import StreamWriter
+    from .proxies.proxy_protocol import Header
+    from .proxies.trust import Origin
     from .sync_worker import SyncWorker
-    from .tls import TLSSocket
+    from .tls.session import TLSSocket
 
 
 class State(Enum):

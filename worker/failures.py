@@ -9,11 +9,11 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from . import endings, forked, streaming
 from .connection import Connection, State
 from .errors import ClientDisconnected, NeedsAsyncError, StreamLimitError
 from .messages import Request, Response
 from .request_id import named
+from .threads import finalize, fork_guard, streaming
 
 if TYPE_CHECKING:
     from .sync_worker import SyncWorker
@@ -26,7 +26,7 @@ _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseException) -> None:
     """Something was raised while a request was answered: answer that, if it is possible."""
     if worker.poller.forked:
-        forked.leave(error)
+        fork_guard.leave(error)
     try:
         _mend(worker, conn, request, error)
     except BaseException:
@@ -51,7 +51,7 @@ def _mend(worker: SyncWorker, conn: Connection, request: Request, error: BaseExc
     elif isinstance(error, NeedsAsyncError):
         _hand_off(worker, conn, request, str(error))
     elif isinstance(error, ClientDisconnected):
-        endings.client_gone(worker, conn, str(error))
+        finalize.client_gone(worker, conn, str(error))
     else:
         _answer_failure(worker, conn, request, error)
 
@@ -63,10 +63,10 @@ def _answer_failure(
     try:
         conn.persistent = worker.writer.answer(conn, request.head, answer, conn.persistent)
     except ClientDisconnected as gone:
-        endings.client_gone(worker, conn, str(gone))
+        finalize.client_gone(worker, conn, str(gone))
         return
     if conn.record is not None:
-        endings.note_answer(conn, request.head, answer)
+        finalize.note_answer(conn, request.head, answer)
 
 
 def failed(request: Request, error: BaseException) -> Response:
@@ -86,7 +86,7 @@ def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) 
     """Let the asyncio side adopt the connection; without one, say that there is none."""
     if worker.async_pool is None:
         log.error("%s needs the asyncio side: %s", named(request.head), why)
-        endings.answer_refusal(worker, conn, 501, "Not Implemented")
+        finalize.answer_refusal(worker, conn, 501, "Not Implemented")
         return
     if conn.blocking:  # a loop must not be held up, nor the poller that it may come back to
         conn.sock.setblocking(False)

@@ -6,7 +6,7 @@ import socket
 import threading
 from typing import Any
 
-from .readiness import has_room
+from .system.readiness import has_room
 
 # A close frame with 1001: the server goes away (RFC 6455, 5.5.1 and 7.4.1).
 _GOING_AWAY = b"\x88\x02\x03\xe9"

@@ -8,19 +8,19 @@ import random
 import re
 from typing import TYPE_CHECKING
 
+from .config.groups import ConfigError
+from .http1.writer import ResponseWriter
 from .messages import RequestReceived, cgi_name
-from .response import ResponseWriter
-from .settings import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
     from .config import ServerConfig
+    from .config.groups import Log, Timeouts
     from .connection import Connection
+    from .http1.writer import StreamWriter
     from .messages import HeaderList, Response
-    from .response import StreamWriter
-    from .settings import Log, Timeouts
 
 # What can stand in a header, a log and a URL as it is. UUIDs, ULIDs and traceparents do.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")

@@ -12,26 +12,26 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from .access_log import AccessLog
 from .config import ServerConfig, changed
-from .crew import UNSEEN, Pulse, Watched
+from .config.groups import ConfigError
 from .lifecycle import Collectors, LifecycleCollector
-from .listener import BindAddress, hosts_of, open_sockets, parse_bind, url_of
+from .logs.access_log import AccessLog
 from .messages import ASGIApp, SyncApp
-from .proxies import check as check_proxies
-from .settings import ConfigError
-from .signals import Signals
+from .net.bind import BindAddress, hosts_of, open_sockets, parse_bind, url_of
+from .proxies.trust import check as check_proxies
 from .sync_worker import SyncWorker
-from .systemd import Notifier
-from .tls_context import make_context
+from .system.signals import Signals
+from .system.systemd import Notifier
+from .threads.pool import UNSEEN, Pulse, Watched
+from .tls.context import make_context
 
 if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
-    from .asgi.crew import LoopPool
-    from .crew import AnyCrew
+    from .asgi.pool import LoopPool
     from .metrics.endpoint import Monitor
+    from .threads.pool import AnyCrew
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
@@ -174,7 +174,7 @@ class Server:
         """
         if not self.config.tls.cert:
             return None
-        from . import adhoc
+        from .tls import adhoc
 
         return adhoc.authority_file(hosts_of(self.config))
 
@@ -247,7 +247,7 @@ class Server:
         app: Any = self.app
         sync_app: Any = None
         if self.asgi_app is not None:
-            from .asgi.crew import LoopPool
+            from .asgi.pool import LoopPool
 
             app, sync_app = self.asgi_app, self.app
             self._pool = LoopPool(self.asgi_app, self.config, collector=collector)
@@ -272,7 +272,7 @@ class Server:
 
             self._monitor, self._page = watch(self)
         if self._page is not None:
-            from .metrics.counts import Counter
+            from .metrics.counters import Counter
 
             collectors.append(Counter(self._page))
         if self.config.log.access_log:
@@ -361,7 +361,7 @@ class Server:
     def take_stock(self) -> None:
         """Write down what there is, if there is a page for it. One thread at a time."""
         if self._page is not None:
-            from .metrics.stock import take_stock
+            from .metrics.gauges import take_stock
 
             take_stock(self, self._page)
 

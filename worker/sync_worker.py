@@ -26,16 +26,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from . import endings, receiving, streaming
 from .app_kind import bound, is_asgi, leave_it
+from .assembly import make_loops, make_threads
 from .config import ServerConfig
 from .connection import Connection, State
-from .crew import AnyCrew
-from .errand import Errand
 from .errors import ClientDisconnected, ProtocolError
-from .exchange import exchange, exchange_forwarded
-from .hiring import make_loops, make_threads
-from .http1 import RequestParser
+from .http.request_meta import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
+from .http1.parser import RequestParser
+from .http1.writer import ResponseWriter, StreamWriter
 from .lifecycle import (
     LifecycleCollector,
     RequestStarted,
@@ -45,17 +43,19 @@ from .lifecycle import (
     for_thread,
     guarded,
 )
-from .listener import address_of, hosts_of
 from .messages import ASGIApp, HeaderList, Request, RequestReceived, Response, SyncApp
-from .poller import ConnectionQueue
-from .proxies import Forwarding
-from .proxies import check as check_proxies
+from .net.bind import address_of, hosts_of
+from .polling.base import ConnectionQueue
+from .polling.task import Errand
+from .proxies.trust import Forwarding
+from .proxies.trust import check as check_proxies
 from .request_id import Echo, request_ids
 from .request_id import check as check_request_ids
-from .response import ResponseWriter, StreamWriter
-from .steering import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
-from .tls_context import make_context
-from .wrong_port import WITH_TLS, began_handshake
+from .threads import finalize, reader, streaming
+from .threads.exchange import exchange, exchange_forwarded
+from .threads.pool import AnyCrew
+from .tls.context import make_context
+from .tls.wrong_port import WITH_TLS, began_handshake
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,10 +63,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from .asgi.crew import LoopPool
-    from .async_pool import AsyncPool
+    from .asgi.pool import LoopPool
     from .hijack import HijackedSocket
-    from .rota import Rota
+    from .interfaces import AsyncPool
+    from .threads.leader_follower import Rota
 
 log = logging.getLogger("threadwell")
 
@@ -257,7 +257,7 @@ class SyncWorker:
             poller.take_back(conn, now)
         except (OSError, ClientDisconnected) as error:  # the server has ended meanwhile
             if conn.state is not _CLOSED:  # `disband` may have seen it
-                endings.close(self, conn, f"lost: {error}")
+                finalize.close(self, conn, f"lost: {error}")
         finally:
             poller.handed_over()
         return True
@@ -337,12 +337,12 @@ class SyncWorker:
         try:
             self._handle_connection_impl(conn, addr, runner)
         except ClientDisconnected as error:
-            endings.client_gone(self, conn, str(error))
+            finalize.client_gone(self, conn, str(error))
         except Exception:
             # A bug of threadwell: this connection pays, the thread goes on.
             log.exception("A connection was dropped for an internal error")
             if conn.state is not _CLOSED:
-                endings.close(self, conn, "internal error")
+                finalize.close(self, conn, "internal error")
         finally:
             self.serving = None
 
@@ -371,7 +371,7 @@ class SyncWorker:
         else:
             if before is not _SERVING:
                 conn.become(_SERVING)
-            if not endings.resume(self, conn, before):
+            if not finalize.resume(self, conn, before):
                 return False
         answered = 0
         while True:
@@ -379,11 +379,11 @@ class SyncWorker:
             if head is None:
                 if conn.state is _SERVING:
                     if conn.linger:
-                        endings.after_answer(self, conn)
+                        finalize.after_answer(self, conn)
                     elif conn.blocking:
                         continue
                     else:
-                        endings.park_unfinished(self, conn)
+                        finalize.park_unfinished(self, conn)
                 return False
             # a context of its own, so that nothing a request sets is there for the next
             if not _new_context().run(self._exchange, self, conn, head, body):
@@ -399,7 +399,7 @@ class SyncWorker:
             conn.deadline = self.writer.now + self._keep_alive
             answered += 1
             if answered == _REQUESTS_A_TURN and not conn.blocking:
-                endings.park(self, conn, State.YIELDED, self.config.timeouts.head)
+                finalize.park(self, conn, State.YIELDED, self.config.timeouts.head)
                 return False
 
     def _is_gone(self, runner: asyncio.Runner | None) -> bool:
@@ -432,24 +432,24 @@ class SyncWorker:
             data = conn.buffer
             if not data:
                 if conn.head is not None:
-                    return receiving.recv_body(self, conn)
+                    return reader.recv_body(self, conn)
                 if conn.pieces is not None:
-                    return receiving.recv_head(self, conn)
-                data = conn.recv(receiving.RECEIVED_AT_ONCE)
+                    return reader.recv_head(self, conn)
+                data = conn.recv(reader.RECEIVED_AT_ONCE)
                 if data == conn.repeated:
                     # a client that polls sends the same octets each time
                     return conn.repeated_head, b""
                 if not data:
-                    endings.close(self, conn, "closed by the client")
+                    finalize.close(self, conn, "closed by the client")
                     return None, b""
             raw_head, end, conn.buffer = data.partition(b"\r\n\r\n")
             if not end or not raw_head:
                 conn.buffer = b""
                 conn.pieces = bytearray(data)
-                return receiving.recv_head(self, conn)
+                return reader.recv_head(self, conn)
             head = self.parser.parse(raw_head)
             if not head[_PLAIN]:
-                return receiving.recv_behind(self, conn, head)
+                return reader.recv_behind(self, conn, head)
             if not conn.buffer and len(data) <= _LONGEST_REPEATED:
                 conn.repeated = data
                 conn.repeated_head = head
@@ -461,10 +461,10 @@ class SyncWorker:
             if conn.pieces is not None and began_handshake(conn.pieces):
                 self.wrong_port.with_tls(conn)
                 message = WITH_TLS
-            endings.answer_refusal(self, conn, error.status, message)
+            finalize.answer_refusal(self, conn, error.status, message)
             return None, b""
         except OSError as error:
-            endings.close(self, conn, f"lost: {error.strerror or error}")
+            finalize.close(self, conn, f"lost: {error.strerror or error}")
             return None, b""
 
     # ---- What the application asks of its connection ----------------------------------------
@@ -494,4 +494,4 @@ class SyncWorker:
         """Answer with a line of text, the last answer of this connection, and let it linger."""
         if not isinstance(conn, Connection):
             conn = self._introduce(conn, ("", 0))
-        endings.refuse(self, conn, status, message)
+        finalize.refuse(self, conn, status, message)

@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from django.utils import autoreload
 
 from threadwell.binding import open_socket_for, open_sockets
-from threadwell.process import hasten_from_now_on
+from threadwell.process_setup import hasten_from_now_on
 from threadwell.reload import this_command
 from threadwell.watch import Watcher
-from threadwell.worker.listener import SharedSocket, parse_bind
+from threadwell.worker.net.bind import SharedSocket, parse_bind
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -33,7 +33,7 @@ from django.utils import autoreload as django_autoreload
 from django.utils.log import ServerFormatter
 
 from threadwell.banner import gil_advice, gil_state, made_up_certificate, places
-from threadwell.process import (
+from threadwell.process_setup import (
     check_files,
     configure_logging,
     end_by,
@@ -43,7 +43,7 @@ from threadwell.process import (
 from threadwell.reload import GRACE
 from threadwell.version import __version__
 from threadwell.worker import ConfigError, Server, ServerConfig, StartupError
-from threadwell.worker.pid_file import pid_file
+from threadwell.worker.system.pid_file import pid_file
 
 from . import autoreload
 from .handler import django_app

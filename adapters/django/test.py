@@ -16,7 +16,7 @@ from django.db import connections
 from django.test import testcases
 
 from threadwell.worker import Request, Response, Server, ServerConfig
-from threadwell.worker.listener import open_socket, parse_bind
+from threadwell.worker.net.bind import open_socket, parse_bind
 
 from .handler import django_app
 

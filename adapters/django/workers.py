@@ -12,10 +12,10 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from threadwell.process import say
+from threadwell.multi_process import run_workers
+from threadwell.process_setup import say
 from threadwell.worker import OPTIONS, ConfigError, ServerConfig
 from threadwell.worker.supervisor import Loaded, StartFailed
-from threadwell.workers import run_workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

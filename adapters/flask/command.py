@@ -21,19 +21,19 @@ from flask.helpers import get_debug_flag
 from werkzeug.debug import DebuggedApplication
 
 from threadwell.adapters import WSGIApp, as_sync_app
-from threadwell.apps import AppError, app_folder
+from threadwell.app_loader import AppError, app_folder
 from threadwell.command_options import (
     GroupedCommand,
     GroupedOption,
     from_table,
     spelled_as_flag,
 )
-from threadwell.process import USAGE_ERROR, say
+from threadwell.multi_process import run_workers
+from threadwell.process_setup import USAGE_ERROR, say
 from threadwell.reload import Inherited, Watched
-from threadwell.serving import checked_config, run_reloader, run_server
+from threadwell.single_process import checked_config, run_reloader, run_server
 from threadwell.worker import OPTIONS, ConfigError
 from threadwell.worker.supervisor import Loaded, StartFailed
-from threadwell.workers import run_workers
 
 if TYPE_CHECKING:
     import ssl

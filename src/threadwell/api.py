@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .adapters import as_app, as_sync_app
-from .apps import load_app
+from .app_loader import load_app
 from .worker import ConfigError, LifecycleCollector, Server, ServerConfig
-from .worker.listener import open_sockets
-from .worker.pid_file import pid_file
+from .worker.net.bind import open_sockets
 from .worker.server import Hybrid, Served
-from .worker.systemd import inherited_sockets
+from .worker.system.pid_file import pid_file
+from .worker.system.systemd import inherited_sockets
 
 if TYPE_CHECKING:
     import socket

@@ -55,7 +55,7 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _loops(server: Server) -> str:
-    from .worker.asgi.loops import loop_count, loop_factory
+    from .worker.asgi.event_loop import loop_count, loop_factory
 
     kind = loop_factory(server.config.asgi.loop).__module__.partition(".")[0]
     return _plural(loop_count(server.config), "event loop") + f" ({kind})"

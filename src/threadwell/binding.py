@@ -8,8 +8,8 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from .worker import Bind, ConfigError, ServerConfig
-from .worker.listener import BindAddress, open_socket, parse_bind
-from .worker.systemd import inherited_sockets
+from .worker.net.bind import BindAddress, open_socket, parse_bind
+from .worker.system.systemd import inherited_sockets
 
 # How many ports above a busy one are tried, to name one that is free.
 _PORTS_TRIED = 20

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from .adapters import as_app, as_sync_app
 from .adapters.detect import shows_its_inside
-from .apps import AppError, LoadedApp, app_folder, load_app
+from .app_loader import AppError, LoadedApp, app_folder, load_app
 from .command_options import (
     GroupedCommand,
     GroupedOption,
@@ -26,16 +26,16 @@ from .command_options import (
     spelled_as_flag,
 )
 from .config_file import CONCURRENCY, read_settings, show, with_concurrency
-from .foreign_options import instead_of
-from .process import USAGE_ERROR, say
+from .multi_process import run_workers
+from .option_hints import instead_of
+from .process_setup import USAGE_ERROR, say
 from .reload import Inherited, Watched
-from .serving import checked_config, run_reloader, run_server
+from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
 from .worker import OPTIONS, ConfigError, app_kind
-from .worker.listener import parse_bind
+from .worker.net.bind import parse_bind
 from .worker.server import Hybrid
 from .worker.supervisor import Loaded, StartFailed
-from .workers import run_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

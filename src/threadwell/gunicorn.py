@@ -23,11 +23,11 @@ from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from .adapters.wsgi import Call, Environ, WSGIApp
-from .process import raise_descriptor_limit
+from .process_setup import raise_descriptor_limit
 from .worker import OPTIONS, ConfigError, Request, Response, Server, ServerConfig, app_kind
-from .worker.crew import Pulse
 from .worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
-from .worker.readiness import has_input
+from .worker.system.readiness import has_input
+from .worker.threads.pool import Pulse
 
 # Seconds between two words to the master that all is well.
 _LOOK = 1.0

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from .adapters import as_app
-from .process import USAGE_ERROR, say
-from .serving import checked_config, run_server
+from .multi_process import run_workers
+from .process_setup import USAGE_ERROR, say
+from .single_process import checked_config, run_server
 from .worker import OPTIONS, ConfigError, ServerConfig, app_kind
 from .worker.supervisor import Loaded, StartFailed
-from .workers import run_workers
 
 _MULTIPLE = {option.name for option in OPTIONS if option.multiple}
 

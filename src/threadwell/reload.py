@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .watch import Watcher, module_files
-from .worker.listener import SharedSocket
+from .worker.net.bind import SharedSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,17 +8,17 @@ import os
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from .. import endings
 from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
 from ..messages import FileBody, Response
 from ..request_id import named
-from .body import MOST_DISCARDED, BodyStream
+from ..threads import finalize
+from .request_stream import MOST_DISCARDED, BodyStream
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
     from ..messages import ASGIApp, RequestReceived
-    from .http import HTTPLine
+    from .http1 import HTTPLine
     from .writer import LoopStream
 
 log = logging.getLogger("threadwell")
@@ -340,7 +340,7 @@ class Cycle:
         if self._receivers:
             self.wake()
         if conn.record is not None:
-            endings.note_answer(conn, self.head, response)
+            finalize.note_answer(conn, self.head, response)
         line.answered(self)
 
     async def _send_block(self, body: bytes, more: bool) -> None:

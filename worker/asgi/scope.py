@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 if TYPE_CHECKING:
     from ..connection import Connection
     from ..messages import RequestReceived
-    from ..tls import TLSSocket
+    from ..tls.session import TLSSocket
 
 Scope = dict[str, Any]
 Headers = list[tuple[bytes, bytes]]
@@ -49,7 +49,7 @@ class Scopes:
         host, port = conn.server
         extensions = _HTTP_EXTENSIONS
         if conn.encrypted:
-            from .tls import tls_extension
+            from .tls_extension import tls_extension
 
             if (told := tls_extension(cast("TLSSocket", conn.sock))) is not None:
                 extensions = {**extensions, "tls": told}

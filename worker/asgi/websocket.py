@@ -20,12 +20,12 @@ from wsproto.frame_protocol import CloseReason
 from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
 from ..request_id import named
 from .cycle import Cycle
-from .deflate import negotiate
+from .permessage_deflate import negotiate
 from .writer import as_text
 
 if TYPE_CHECKING:
     from ..messages import ASGIApp, RequestReceived
-    from .http import HTTPLine
+    from .http1 import HTTPLine
 
 log = logging.getLogger("threadwell")
 

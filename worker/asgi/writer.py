@@ -7,17 +7,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError
-from ..headers import LineCache, SpecialError, encode_header
-from ..outgoing import Outgoing
+from ..http.response_head import LineCache, SpecialError, encode_header
+from ..http1.send_buffer import Outgoing
+from ..http1.writer import ResponseWriter, StreamWriter
 from ..request_id import Echo
-from ..response import ResponseWriter, StreamWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..config.groups import Timeouts
     from ..connection import Connection
     from ..messages import RequestReceived, Response
-    from ..settings import Timeouts
 
 _monotonic = time.monotonic
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..asgi.crew import LoopPool
-from ..asgi.loops import loop_count
-from .head import HeadReader
+from ..asgi.event_loop import loop_count
+from ..asgi.pool import LoopPool
+from .request_head import HeadReader
 from .writer import HTTP2Writer
 
 if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..lifecycle import LifecycleCollector
-    from ..poller import Poller
+    from ..polling.base import Poller
 
 
 class Home(Protocol):

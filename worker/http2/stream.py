@@ -12,23 +12,23 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+from ..asgi.async_body import Streamed
 from ..asgi.cycle import Cycle
-from ..asgi.streamed import Streamed
 from ..errors import ClientDisconnected, ProtocolError
 from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
 from ..messages import FileBody, Request, RequestReceived, Response
-from .asker import Asker
-from .body import SpooledBody, StreamedBody
-from .head import MalformedError
-from .outbox import Outbox
+from .request_body import SpooledBody, StreamedBody
+from .request_head import MalformedError
+from .send_queue import Outbox
+from .stream_origin import Asker
 
 if TYPE_CHECKING:
     import asyncio
     import contextvars
 
-    from ..asgi.http import HTTPLine
+    from ..asgi.http1 import HTTPLine
     from ..connection import Connection
-    from .line import HTTP2Line
+    from .connection import HTTP2Line
     from .writer import Fields, Rendered
 
 log = logging.getLogger("threadwell")

@@ -15,15 +15,15 @@ from hpack import NeverIndexedHeaderTuple
 
 from ..asgi.writer import NO_TRAILERS, as_text
 from ..errors import InvalidResponseError
-from ..headers import CONNECTION, DROPPED, encode_header, encode_status
+from ..http.response_head import CONNECTION, DROPPED, encode_header, encode_status
+from ..http1.writer import ResponseWriter, length_of_body
 from ..messages import FileBody, HeaderList, Response
-from ..response import ResponseWriter, length_of_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..config.groups import Timeouts
     from ..messages import RequestReceived
-    from ..settings import Timeouts
     from .stream import Stream
 
 Fields = list[tuple[bytes, bytes]]

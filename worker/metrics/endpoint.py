@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config import ServerConfig
-from ..listener import open_socket, parse_bind
+from ..config.groups import ConfigError
 from ..messages import Request, Response
-from ..pollers import KernelPoller
-from ..settings import ConfigError
+from ..net.bind import open_socket, parse_bind
+from ..polling.kernel import KernelPoller
 from ..sync_worker import SyncWorker
-from .text import OPENMETRICS, PLAIN, Metric, render
+from .prometheus import OPENMETRICS, PLAIN, Metric, render
 
 if TYPE_CHECKING:
     import socket

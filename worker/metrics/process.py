@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .counts import blocks_for
+from .counters import blocks_for
 from .endpoint import Endpoint, Monitor, open_metrics
-from .ledger import Ledger
-from .stock import take_stock
-from .text import Metric, counted, gauge, stocked
+from .gauges import take_stock
+from .prometheus import Metric, counted, gauge, stocked
+from .shared_pages import Ledger
 
 if TYPE_CHECKING:
     from ..server import Server

@@ -9,8 +9,8 @@ from .files import StaticApp, StaticFiles
 from .folders import check_static
 
 if TYPE_CHECKING:
+    from ..config.groups import Static
     from ..messages import SyncApp
-    from ..settings import Static
 
 __all__ = ["StaticApp", "StaticFiles", "check_static", "with_files"]
 

@@ -21,8 +21,8 @@ from .conditions import accepted_codings, precondition, wanted_range
 from .folders import Folders, Moved, Variant, is_outdated
 
 if TYPE_CHECKING:
+    from ..config.groups import Static
     from ..messages import SyncApp
-    from ..settings import Static
 
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _NOT_FOUND = Response(404, [_TEXT], b"Not Found\n")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 from wsgiref.headers import Headers
 
-from ..headers import imf_fixdate
-from ..settings import ConfigError
+from ..config.groups import ConfigError
+from ..http.response_head import imf_fixdate
 
 try:
     from whitenoise.base import WhiteNoise  # type: ignore[import-untyped]
@@ -26,7 +26,7 @@ except ImportError:
     raise ConfigError("static: whitenoise is missing; pip install whitenoise") from None
 
 if TYPE_CHECKING:
-    from ..settings import Static
+    from ..config.groups import Static
 
 log = logging.getLogger("threadwell")
 

@@ -16,14 +16,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..config import ServerConfig
-from ..identity import Identity, find_identity
-from ..listener import hosts_of
+from ..config.groups import ConfigError
+from ..net.bind import hosts_of
 from ..server import Served, Server
-from ..settings import ConfigError
-from ..tls_context import make_context
+from ..tls.context import make_context
 from .forking import Build, Job, Loaded
-from .phases import TRANSITIONS, IllegalPhase, Phase, Phased
+from .phase import TRANSITIONS, IllegalPhase, Phase, Phased
 from .supervisor import StartFailed, Supervisor
+from .user import Identity, find_identity
 
 if TYPE_CHECKING:
     import ssl

@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..bound import turn_away
 from ..config import ServerConfig
-from ..readiness import in_error
+from ..config.groups import ConfigError
+from ..net.bound_socket import turn_away
 from ..server import Served, Server
-from ..settings import ConfigError
-from .channel import LONGEST_TEXT, Channel, Message
+from ..system.readiness import in_error
+from .pipe import LONGEST_TEXT, Channel, Message
 
 if TYPE_CHECKING:
-    from ..metrics.ledger import Ledger
+    from ..metrics.shared_pages import Ledger
 
 log = logging.getLogger("threadwell")
 

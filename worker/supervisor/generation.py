@@ -7,8 +7,8 @@ import os
 import signal
 import time
 
-from .channel import Channel
-from .phases import Phase, Phased
+from .phase import Phase, Phased
+from .pipe import Channel
 
 # Seconds that a worker must have served for the next one to be started at once: less would be
 # too little for a start to pay.

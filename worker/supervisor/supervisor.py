@@ -24,20 +24,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..crew import UNSEEN
-from ..signals import Signals
-from ..systemd import Notifier
-from .books import Books
-from .channel import Message
-from .family import Family
+from ..system.signals import Signals
+from ..system.systemd import Notifier
+from ..threads.pool import UNSEEN
+from .children import Family
 from .forking import Job, describe
 from .generation import Child, Generation, Template, Worker
-from .phases import Phase, Phased
+from .phase import Phase, Phased
+from .pipe import Message
+from .statistics import Books
 
 if TYPE_CHECKING:
     import socket
 
-    from ..metrics.text import Metric
+    from ..metrics.prometheus import Metric
 
 log = logging.getLogger("threadwell")
 

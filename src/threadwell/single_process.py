@@ -1,0 +1,132 @@
+"""Serving in this process, or under a reloader, for a command."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+from typing import TYPE_CHECKING, Any
+
+from .app_loader import AppError
+from .banner import metrics_notes, start_message
+from .binding import closed_in_the_end, open_sockets
+from .process_setup import (
+    check_files,
+    configure_logging,
+    end_by,
+    hasten_from_now_on,
+    overhear_until_served,
+    raise_descriptor_limit,
+    say,
+)
+from .reload import GRACE, Inherited, Reloader, Watched, this_command
+from .worker import ConfigError, Server, ServerConfig, StartupError
+from .worker.system.pid_file import pid_file
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from .worker.server import Served
+
+
+class _CommandServer(Server):
+    """A server that says when it begins to stop. `grace` is the longest that it then waits."""
+
+    announced = False
+    grace = math.inf
+
+    def start(self) -> None:
+        announced, self.announced = self.announced, True  # a start that fails needs no end
+        super().start()
+        self.announced = announced
+
+    def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
+        if not self.announced:
+            self.announced = True
+            say("stopping")
+        if timeout is None:
+            timeout = self.config.timeouts.graceful
+        super().stop(min(timeout, self.grace), linger=linger)
+
+
+def checked_config(options: dict[str, Any]) -> ServerConfig:
+    """The configuration that `options` make. Raises `ConfigError`."""
+    config = ServerConfig.from_options(**options)
+    check_files(config)
+    return config
+
+
+def run_reloader(config: ServerConfig, watched: Watched, command: Sequence[str] = ()) -> int:
+    """Open the sockets, and run `command` (else this one) with them in a child, again and again.
+
+    Returns the exit code. Raises `ConfigError` for an address that cannot be bound.
+    """
+    sockets = open_sockets(config)
+    with closed_in_the_end(sockets), pid_file(config.processes.pid_file):
+        return Reloader(command or this_command(), sockets, watched, say).run()
+
+
+def run_server(
+    app: Served,
+    config: ServerConfig,
+    name: str,
+    kind: str,
+    inherited: Inherited | None = None,
+    notes: Sequence[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
+) -> int:
+    """Serve `app` until a signal comes, and return the exit code.
+
+    `name`, `kind` and `notes` are for the start message. `inherited` is what a reloader has left
+    to this process. Raises `ConfigError` for what cannot be bound or used.
+    """
+    if config.processes.needs_supervisor:
+        raise ConfigError("workers: this serves in one process; `threadwell APP` starts others")
+    configure_logging(config.log.level)
+    raise_descriptor_limit()
+    sockets = open_sockets(config) if inherited is None else inherited.sockets
+    server = _CommandServer(app, config, sockets=sockets, ssl_context=ssl_context)
+    if inherited is not None:
+        server.announced, server.grace = True, GRACE
+        notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
+
+    def announce() -> None:
+        if inherited is None or inherited.first:
+            more = metrics_notes(server.metrics_urls)
+            say(start_message(server, name, kind, [*notes, *more]))
+        else:
+            say(f"threadwell serves {name} again")
+
+    # Until `serve_forever` handles them, both signals end the start.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    overhear_until_served()
+    # under a reloader its parent has one
+    written = "" if inherited is not None else config.processes.pid_file
+    with closed_in_the_end(sockets), pid_file(written):
+        try:
+            _start(server)
+            server.serve_forever(announce)
+            hasten_from_now_on()
+        except KeyboardInterrupt:
+            with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
+                server.stop()
+            hasten_from_now_on()
+    end_by(server.deadline)
+    return 0
+
+
+def _start(server: _CommandServer) -> None:
+    try:
+        server.start()
+    except StartupError as error:
+        text = str(error).strip()
+        trace = text + "\n" if "\n" in text else ""
+        reason = text.rpartition("\n")[2] or "its lifespan said so"
+        raise AppError(f"the application did not start: {reason}", trace) from None
+    except (ConfigError, OSError) as error:
+        server.announced = True  # there is nothing to stop but the sockets
+        server.stop()
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the server cannot start: {error}") from None

@@ -1,0 +1,146 @@
+"""Which event loop, asyncio's own or uvloop's, and how things are run on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..config import gil_enabled
+from ..config.groups import ConfigError
+from ..system.resources import available_cores
+
+if TYPE_CHECKING:
+    from ..config import ServerConfig
+    from ..messages import ASGIApp
+
+log = logging.getLogger("threadwell")
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class Call(Protocol):
+    """An application's call that waits for something."""
+
+    task: asyncio.Task[None] | None
+
+    async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
+        """Call the application, once. Nothing that it raises escapes."""
+
+    def ask_to_end(self) -> None:
+        """The server's time is almost over."""
+
+
+def loop_factory(name: str) -> LoopFactory:
+    """What makes the loops that the option `loop` says; `auto` takes uvloop if it is installed.
+
+    Raises `ConfigError` where uvloop is asked for and missing.
+    """
+    if name != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise ConfigError(
+                    "loop: uvloop is not installed; pip install uvloop, or leave it at auto"
+                ) from None
+        else:
+            return uvloop.new_event_loop  # type: ignore[no-any-return,unused-ignore]
+    # not the default of Windows, which cannot wait for sockets that are somebody else's
+    return asyncio.SelectorEventLoop
+
+
+def loop_count(config: ServerConfig) -> int:
+    """How many loops serve: as told, else one, and one a core where there is no GIL."""
+    if config.asgi.loops:
+        return config.asgi.loops
+    return 1 if gil_enabled() else available_cores()
+
+
+def misses_resets(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a reset is told of once, with what came before it, and never again: libuv stops
+    watching a descriptor with an error, and what is read first may be no more than that."""
+    return type(loop).__module__.startswith("uvloop")
+
+
+async def unless_set(event: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Wait for `coroutine`, but no longer than until `event` is set. Raises what it raises."""
+    loop = asyncio.get_running_loop()
+    wanted, given_up = loop.create_task(coroutine), loop.create_task(event.wait())
+    await asyncio.wait({wanted, given_up}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (wanted, given_up):
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    if wanted.done() and not wanted.cancelled():
+        wanted.result()
+
+
+def run_to_its_end(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, None]) -> None:
+    """As `runner.run`, but `SystemExit` in a task or callback of the application does not end it.
+
+    asyncio lets that one and `KeyboardInterrupt` through to whoever runs the loop.
+    """
+    task: asyncio.Task[Any] | None = None
+
+    async def main() -> None:
+        nonlocal task
+        task = asyncio.current_task()
+        await coroutine
+
+    proceed: Callable[[], object] = functools.partial(runner.run, main())
+    while True:
+        try:
+            proceed()
+            return
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task is None or task.done() or _is_signal(error):
+                raise
+            log.error("A task of the application ended in %r", error, exc_info=error)
+        proceed = functools.partial(runner.get_loop().run_until_complete, task)
+
+
+def _is_signal(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, which Python raises on the main thread alone."""
+    main = threading.main_thread()
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is main
+
+
+def _eager() -> Callable[..., asyncio.Task[None]]:
+    def start(
+        coroutine: Coroutine[Any, Any, None],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> asyncio.Task[None]:
+        context = contextvars.Context() if context is None else context
+        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+
+    return start
+
+
+def _scheduled(
+    coroutine: Coroutine[Any, Any, None],
+    loop: asyncio.AbstractEventLoop,
+    context: contextvars.Context | None,
+) -> asyncio.Task[None]:
+    return loop.create_task(
+        coroutine, context=contextvars.Context() if context is None else context
+    )
+
+
+def _start_function() -> Callable[..., asyncio.Task[None]]:
+    import sys
+
+    return _eager() if sys.version_info >= (3, 12) else _scheduled
+
+
+#: Starts a task: at once where Python can, so that a call that waits for nothing is never
+#: scheduled at all. Its context is its own and new, where none is given: what starts it may be the
+#: end of another one.
+start_task = _start_function()

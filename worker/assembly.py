@@ -1,0 +1,82 @@
+"""Who serves, for a `SyncWorker` that is made: threads, or event loops."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, cast
+
+from .lifecycle import ConnectionOpened, LifecycleCollector
+from .polling.base import ConnectionQueue, connection_limit
+from .polling.kernel import make_poller
+from .threads.pool import Crew
+from .tls.context import require_h2
+
+if TYPE_CHECKING:
+    import ssl
+    import threading
+
+    from .asgi.pool import LoopCrew
+    from .connection import Connection
+    from .messages import ASGIApp
+    from .sync_worker import SyncWorker
+
+log = logging.getLogger("threadwell")
+
+
+def make_loops(
+    worker: SyncWorker,
+    ssl_context: ssl.SSLContext | None,
+    shutdown_event: threading.Event | None,
+    conn_queue: ConnectionQueue | None,
+) -> LoopCrew:
+    """Event loops for the ASGI application of `worker`."""
+    from .asgi.pool import LoopCrew
+
+    return LoopCrew(
+        cast("ASGIApp", worker.app),
+        worker.config,
+        collector=worker.collector,
+        shutdown_event=shutdown_event,
+        ssl_context=ssl_context,
+        conn_queue=conn_queue,
+    )
+
+
+def make_threads(
+    worker: SyncWorker,
+    ssl_context: ssl.SSLContext | None,
+    shutdown_event: threading.Event | None,
+    conn_queue: ConnectionQueue | None,
+) -> Crew:
+    """Threads for the sync application of `worker`, and loops for HTTP/2 if that is offered."""
+    config = worker.config
+    limit = connection_limit(config.limits.connections)
+    poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
+    poller.takes_turns = config.processes.needs_supervisor
+    if worker.collector is not None:
+        poller.opened = functools.partial(_opened, worker.collector)
+    crew = Crew(config, poller, shutdown_event, worker.sibling, ssl_context=ssl_context)
+    if config.http2.on:
+        _offer_http2(worker, crew)
+    return crew
+
+
+def _offer_http2(worker: SyncWorker, crew: Crew) -> None:
+    """Let clients have HTTP/2, on the loops of the ASGI application, if they are there."""
+    require_h2()
+    from .asgi.pool import LoopPool
+    from .http2.pool import make_pool
+
+    if isinstance(worker.async_pool, LoopPool):
+        crew.offer_http2(worker.async_pool, owned=False)
+    else:
+        crew.offer_http2(make_pool(worker.config, worker.collector), owned=True)
+
+
+def _opened(collector: LifecycleCollector, conn: Connection) -> None:
+    """Tell the collector of a connection that no thread has seen come."""
+    try:
+        collector.record(ConnectionOpened(conn.peer))
+    except Exception:
+        log.exception("A collector failed")

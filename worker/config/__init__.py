@@ -1,0 +1,150 @@
+"""What a server may be told: a frozen, validated `ServerConfig`, and the option table it makes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from ..system.resources import available_cores
+from .groups import (
+    ASGI,
+    Bind,
+    ConfigError,
+    Http2,
+    Limits,
+    Log,
+    Metrics,
+    Option,
+    Processes,
+    Proxies,
+    Static,
+    Timeouts,
+    Tls,
+    Workers,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """All that a server may be told, immutable and safe to share between threads.
+
+    Built from its groups, or flat by `from_options(threads=4, limit_body="10M")`.
+    """
+
+    bind: Bind = field(default_factory=Bind)
+    workers: Workers = field(default_factory=Workers)
+    processes: Processes = field(default_factory=Processes)
+    asgi: ASGI = field(default_factory=ASGI)
+    tls: Tls = field(default_factory=Tls)
+    proxies: Proxies = field(default_factory=Proxies)
+    static: Static = field(default_factory=Static)
+    http2: Http2 = field(default_factory=Http2)
+    log: Log = field(default_factory=Log)
+    metrics: Metrics = field(default_factory=Metrics)
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    def __post_init__(self) -> None:
+        for option in OPTIONS:
+            value = getattr(getattr(self, option.group), option.attribute)
+            if option.convert(value) != value:
+                raise ConfigError(
+                    f"{option.name}: {value!r} is for from_options, which converts it"
+                )
+
+    @classmethod
+    def from_options(cls, **options: Any) -> ServerConfig:
+        """A configuration from flat options, the names of the option table.
+
+        Raises `ConfigError` for a name that does not exist and a value that cannot be used.
+        """
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in options.items():
+            option = _BY_NAME.get(name)
+            if option is None:
+                raise ConfigError(f"{name}: there is no such option{_similar(name)}")
+            groups.setdefault(option.group, {})[option.attribute] = option.convert(value)
+        return cls(**{group: _GROUPS[group](**values) for group, values in groups.items()})
+
+    def worker_count(self) -> int:
+        """The number of processes that serve."""
+        if self.processes.workers:
+            return self.processes.workers
+        return available_cores() if gil_enabled() else 1
+
+    def threads(self) -> int:
+        """The number of threads that run requests."""
+        if self.workers.threads:
+            return self.workers.threads
+        return 8 if gil_enabled() else max(8, 2 * available_cores())
+
+
+def changed(group: Any) -> list[str]:
+    """The names of the options of `group`, such as a `Tls`, that are not at their defaults."""
+    return [
+        entry.metadata["name"]
+        for entry in fields(group)
+        if getattr(group, entry.name) != entry.default
+    ]
+
+
+def gil_enabled() -> bool:
+    """Whether this interpreter runs one thread of Python code at a time."""
+    check = getattr(sys, "_is_gil_enabled", None)
+    return check is None or bool(check())
+
+
+def _similar(name: str) -> str:
+    import difflib  # a user's mistake may cost an import, a start need not
+
+    close = difflib.get_close_matches(name, _BY_NAME, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _table() -> Iterator[Option]:
+    for group, cls in _GROUPS.items():
+        for entry in fields(cls):
+            yield _row(group, entry)
+
+
+def _row(group: str, entry: Field[Any]) -> Option:
+    of = entry.metadata
+    return Option(
+        name=of["name"],
+        group=group,
+        attribute=entry.name,
+        type=type(entry.default),
+        default=entry.default,
+        help=of["help"],
+        unit=of["unit"],
+        low=of["low"],
+        choices=of["choices"],
+        secret=of["secret"],
+        word=of["word"],
+    )
+
+
+_GROUPS: dict[str, Any] = {entry.name: entry.default_factory for entry in fields(ServerConfig)}
+
+#: The headings of the groups, for a help text and the settings page.
+TITLES = {
+    "bind": "Where",
+    "workers": "Threads",
+    "processes": "Processes",
+    "asgi": "ASGI",
+    "tls": "TLS",
+    "proxies": "Proxies",
+    "static": "Static files",
+    "http2": "HTTP/2",
+    "log": "Logs",
+    "metrics": "Metrics",
+    "limits": "Limits",
+    "timeouts": "Timeouts",
+}
+
+#: The option table, in the order of the settings page.
+OPTIONS: tuple[Option, ...] = tuple(_table())
+
+_BY_NAME = {option.name: option for option in OPTIONS}

@@ -1,0 +1,141 @@
+"""The head of a response: statuses, header lines and dates, checked and encoded.
+
+Nothing an application says gets on the wire unchecked: CR, LF and NUL in it would be the
+client's to choose in a careless application, and split the response (RFC 9110, 5.5).
+"""
+
+from __future__ import annotations
+
+import http
+import time
+
+from ..errors import InvalidResponseError
+
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_CONTROLS = frozenset(map(chr, [*range(0x09), *range(0x0A, 0x20), 0x7F]))
+
+# What a header line means to the framing; 0 is: nothing.
+CONTENT_LENGTH, CONNECTION, DATE, SERVER, DROPPED = 1, 2, 4, 8, 16
+_KINDS = {
+    "content-length": CONTENT_LENGTH,
+    "connection": CONNECTION,
+    "date": DATE,
+    "server": SERVER,
+    # Hop-by-hop, and so the server's (RFC 9110, 7.6.1): an application cannot frame a message.
+    "transfer-encoding": DROPPED,
+    "keep-alive": DROPPED,
+    "proxy-connection": DROPPED,
+    "te": DROPPED,
+    "trailer": DROPPED,
+    "upgrade": DROPPED,
+}
+
+_NEVER_CACHED = frozenset(("set-cookie", "etag", "last-modified", "x-request-id"))
+_LONGEST_CACHED_VALUE = 128
+_MOST_CACHED_LINES = 512
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+#: For what a locale must not change.
+MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+
+def imf_fixdate(seconds: float) -> str:
+    """`seconds` since the epoch as RFC 9110, 5.6.7 wants them; `strftime` follows the locale."""
+    year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
+    return (
+        f"{_DAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year:04}"
+        f" {hour:02}:{minute:02}:{second:02} GMT"
+    )
+
+
+class SpecialError(Exception):
+    """A header or a status that the short way of `ResponseWriter.answer` does not know."""
+
+
+class LineCache(dict[tuple[str, str], bytes]):
+    """Application headers to checked, encoded lines. Bounded; belongs to one thread.
+
+    Has only what means nothing to the framing, and `Content-Length`, always spelled like that.
+    """
+
+    def __missing__(self, pair: tuple[str, str]) -> bytes:
+        name, value = pair
+        line, kind = encode_header(name, value)
+        if kind == CONTENT_LENGTH:
+            line = b"Content-Length: %d\r\n" % declared_length(value, -1)
+        elif kind:
+            raise SpecialError
+        if len(value) <= _LONGEST_CACHED_VALUE and name.lower() not in _NEVER_CACHED:
+            if len(self) >= _MOST_CACHED_LINES:
+                self.clear()
+            self[pair] = line
+        return line
+
+
+def encode_header(name: str, value: str) -> tuple[bytes, int]:
+    """The line of a header, and what it means to the framing. Raises `InvalidResponseError`."""
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise InvalidResponseError(f"the header {name!r}: {value!r} is not a pair of str")
+    if not name or not _TOKEN.issuperset(name):
+        raise InvalidResponseError(f"the header name {name!r} is not a token")
+    if not _CONTROLS.isdisjoint(value):
+        raise InvalidResponseError(f"the header {name} has a control character: {value!r}")
+    try:
+        # joined, and not formatted: a str-Enum would say something else than what was checked
+        line = "".join((name, ": ", value.strip(), "\r\n")).encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise InvalidResponseError(f"the header {name} is not Latin-1: {value!r}") from error
+    return line, _KINDS.get(name.lower(), 0)
+
+
+class StatusLines(dict["int | str", bytes]):
+    """The status of a response with a body to its first line. Bounded; belongs to one thread."""
+
+    def __missing__(self, status: int | str) -> bytes:
+        code, line = encode_status(status)
+        if code in (204, 304):
+            raise SpecialError
+        if len(self) < _MOST_CACHED_LINES:
+            self[status] = line
+        return line
+
+
+class LengthLines(dict[int, bytes]):
+    """Lengths to their header lines. Bounded; belongs to one thread."""
+
+    def __missing__(self, length: int) -> bytes:
+        line = b"Content-Length: %d\r\n" % length
+        if len(self) < _MOST_CACHED_LINES:
+            self[length] = line
+        return line
+
+
+def encode_status(status: int | str, lowest: int = 200) -> tuple[int, bytes]:
+    """The status as a number, and its line, always of HTTP/1.1 (RFC 9112, 2.3).
+
+    Raises `InvalidResponseError`.
+    """
+    text = str(status)
+    digits, _, reason = text.partition(" ")
+    if len(digits) != 3 or not digits.isascii() or not digits.isdigit() or int(digits) < lowest:
+        raise InvalidResponseError(f"{status!r} is not the status of a final response")
+    if not reason:
+        try:
+            reason = http.HTTPStatus(int(digits)).phrase
+        except ValueError:
+            reason = "Status"
+    if not _CONTROLS.isdisjoint(reason):
+        raise InvalidResponseError(f"the status text has a control character: {reason!r}")
+    try:
+        return int(digits), f"HTTP/1.1 {digits} {reason}\r\n".encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise InvalidResponseError(f"the status text is not Latin-1: {reason!r}") from error
+
+
+def declared_length(value: str, before: int) -> int:
+    if not value.isascii() or not value.isdigit() or len(value) > 18:
+        raise InvalidResponseError(f"the Content-Length {value!r} is not a number of bytes")
+    length = int(value)
+    if before >= 0 and before != length:
+        raise InvalidResponseError(f"two lengths were declared, {before} and {length}")
+    return length

@@ -1,0 +1,1 @@
+"""HTTP/1.1: octets to requests, and answers to octets."""

@@ -1,0 +1,481 @@
+"""Bytes to requests: the one parser of all that comes in, and the only importer of h11.
+
+    RequestParser.parse        a head: the strict fast path, else `_unusual`, where h11 decides
+    RequestParser.unfinished   what can be refused before the head is whole
+    ChunkedDecoder             a chunked body, in whatever pieces it arrives
+
+The fast path knows the request that a browser, a proxy or a client library sends: origin-form
+target, HTTP/1.1 or 1.0, no field twice, no Transfer-Encoding. It looks header lines up, first as
+they stand together and then one by one, so their strict check is run once a distinct line.
+Everything it does not know goes to h11, behind checks for what h11 lets pass (bare LF, control
+characters, folded lines, an invalid Host). A test holds both to the same meaning.
+"""
+
+from __future__ import annotations
+
+import re
+
+import h11
+
+from ..config.groups import Limits
+from ..errors import ProtocolError
+from ..messages import RequestReceived, cgi_name
+
+# RFC 9110, 5.6.2 and 5.5. Deleting the allowed octets leaves the forbidden ones: one pass in C.
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_FIELD_VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+# The same as a table that changes the forbidden octets only: quicker, where lines are short.
+_FIELD_CHECK = bytes(octet if octet in _FIELD_VALUE else 1 - (octet == 1) for octet in range(0x100))
+# RFC 3986 has fewer, but browsers send | ^ { } " in a query unescaped. A fragment is never sent.
+_TARGET_CHECK = bytes(
+    octet if 0x21 <= octet < 0x7F and octet != ord("#") else 1 - (octet == 1)
+    for octet in range(0x100)
+)
+
+_SLASH = ord("/")
+_METHODS = {
+    method.encode(): method
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+}
+_VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
+
+# RFC 3986, 3.2.2: a name or an IPv4 address, or an IP literal; then a port. No userinfo.
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*(?::[0-9]{0,5})?"
+    r"|\[[0-9A-Fa-fvV:.%A-Za-z_~-]+\](?::[0-9]{0,5})?"
+)
+_ABSOLUTE_FORM = re.compile(r"https?://([^/?]+)(/[^?]*)?(?:\?(.*))?", re.IGNORECASE)
+
+# 1*HEXDIG (16 of them pass 2**63 already), then extensions of visible text, blanks and obs-text.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
+_LARGEST_SIZE = 2**63 - 1
+_LONGEST_LENGTH = len(str(_LARGEST_SIZE)) - 1
+
+# RFC 9112, 2.2 asks for at least one empty line to be ignored before a request line.
+_MOST_EMPTY_LINES = 8
+
+# Lines that are secret, or that hardly ever come twice, are not worth remembering.
+_NEVER_CACHED = frozenset(
+    cgi_name(name)
+    for name in (
+        "authorization cookie proxy-authorization x-csrftoken x-csrf-token x-api-key"
+        " if-none-match if-modified-since referer traceparent x-request-id content-length"
+    ).split()
+)
+_LONGEST_CACHED_LINE = 256
+_MOST_CACHED_LINES = 1024
+_LONGEST_CACHED_BLOCK = 1024
+_MOST_CACHED_BLOCKS = 128
+
+
+# The fields that say where a message ends, and what becomes of the connection.
+_STEERING = frozenset(
+    (
+        "HTTP_TRANSFER_ENCODING",
+        "CONTENT_LENGTH",
+        "HTTP_CONNECTION",
+        "HTTP_UPGRADE",
+        "HTTP_EXPECT",
+    )
+)
+
+# The constructor of a named tuple, without the Python function around it.
+_new = tuple.__new__
+
+
+class _UnusualError(Exception):
+    """The fast path does not know this; h11 decides."""
+
+
+class _FieldCache:
+    """Header lines to their variables, checked. Bounded; belongs to one thread.
+
+    Lines are remembered one by one, and as they stand together: a browser, a proxy or a library
+    sends the same ones again and again. Whatever is secret, or new each time, is not kept.
+    """
+
+    def __init__(self, most_lines: int) -> None:
+        self._most_lines = most_lines
+        self._names: dict[bytes, str] = {}
+        self._lines: dict[bytes, tuple[str, str]] = {}
+        #: A version and the lines behind it: their variables, the version, and whether it is the
+        #: usual one and no line steers the connection.
+        self.blocks: dict[bytes, tuple[dict[str, str], str, bool]] = {}
+
+    def parse(self, block: bytes) -> tuple[dict[str, str], str, bool]:
+        """What `blocks` has, or could have, for `block`. `KeyError` and `_UnusualError`."""
+        raw_version, *lines = block.split(b"\r\n")
+        version = _VERSIONS[raw_version]
+        known = self._lines.get
+        variables = dict([known(line) or self._line(line) for line in lines])
+        if len(variables) != len(lines) or len(lines) > self._most_lines:
+            raise _UnusualError  # a field that comes twice, or too many
+        entry = (variables, version, version == "1.1" and not _steers(variables))
+        if len(block) <= _LONGEST_CACHED_BLOCK and _NEVER_CACHED.isdisjoint(variables):
+            if len(self.blocks) >= _MOST_CACHED_BLOCKS:
+                self.blocks.clear()
+            self.blocks[block] = entry
+        return entry
+
+    def parse_from_cookie(self, tail: bytes, variables: dict[str, str]) -> bool:
+        """Add a cookie's value and the lines behind it; whether none of them steers.
+
+        Raises `_UnusualError`.
+        """
+        lines = tail.split(b"\r\n")
+        cookie = lines.pop(0)
+        if cookie.translate(_FIELD_CHECK) != cookie:
+            raise _UnusualError
+        count = len(variables) + 1 + len(lines)
+        variables["HTTP_COOKIE"] = cookie.strip(b" \t").decode("latin-1")
+        plain = True
+        known = self._lines.get
+        for line in lines:
+            variable, value = known(line) or self._line(line)
+            variables[variable] = value
+            if variable in _STEERING:
+                plain = not _steers({variable: value}) and plain
+        if len(variables) != count or count > self._most_lines:
+            raise _UnusualError  # a field that comes twice, or too many
+        return plain
+
+    def _line(self, line: bytes) -> tuple[str, str]:
+        raw_name, colon, raw_value = line.partition(b":")
+        if not colon or raw_value.translate(_FIELD_CHECK) != raw_value:
+            raise _UnusualError
+        variable = self._names.get(raw_name) or self._name(raw_name)
+        pair = (variable, raw_value.strip(b" \t").decode("latin-1"))
+        if variable in _NEVER_CACHED:
+            return pair
+        if variable == "HTTP_HOST" and _HOST.fullmatch(pair[1]) is None:
+            raise _UnusualError
+        if len(line) > _LONGEST_CACHED_LINE:
+            return pair
+        if len(self._lines) >= _MOST_CACHED_LINES:
+            self._lines.clear()
+        self._lines[line] = pair
+        return pair
+
+    def _name(self, raw_name: bytes) -> str:
+        if not raw_name or raw_name.translate(None, _TOKEN):
+            raise _UnusualError
+        if b"_" in raw_name:
+            raise _UnusualError  # it has no variable
+        variable = cgi_name(raw_name.decode("ascii"))
+        if len(raw_name) <= _LONGEST_CACHED_LINE:
+            if len(self._names) >= _MOST_CACHED_LINES:
+                self._names.clear()
+            self._names[raw_name] = variable
+        return variable
+
+
+def _steers(variables: dict[str, str]) -> bool:
+    """Whether one of `variables` says where the message ends, or what becomes of the connection."""
+    steering = _STEERING.intersection(variables)
+    if steering == {"HTTP_CONNECTION"}:
+        # what browsers say, and what HTTP/1.1 does anyway
+        return variables["HTTP_CONNECTION"].lower() != "keep-alive"
+    return bool(steering)
+
+
+class RequestParser:
+    """Parses request heads. Belongs to one thread, for its cache.
+
+    Raises `ProtocolError`, and nothing else, for whatever bytes come.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._fields = _FieldCache(limits.field_count)
+        self._known = self._fields.blocks.get
+        # a head of this size has no line that is too long
+        self._small = min(limits.field_size, limits.request_line, limits.head)
+
+    def parse(self, head: bytes) -> RequestReceived:
+        """The request of `head`: its lines, without the empty line that ends them."""
+        try:
+            raw_method, raw_target, rest = head.split(b" ", 2)
+            if raw_target.translate(_TARGET_CHECK) != raw_target or raw_target[0] != _SLASH:
+                return self._unusual(head)
+            before, cookie, after = rest.partition(b"\r\nCookie: ")
+            known, version, plain = self._known(before) or self._fields.parse(before)
+            variables = known.copy()
+            if cookie:
+                plain = self._fields.parse_from_cookie(after, variables) and plain
+            if "HTTP_HOST" not in variables or len(head) > self._small:
+                return self._unusual(head)
+            target = raw_target.decode()
+            path, _, query = target.partition("?")
+            method = _METHODS[raw_method]
+            if plain and method != "HEAD":
+                return _new(
+                    RequestReceived,
+                    (method, target, path, query, version, rest, variables, None, False, True),
+                )
+        except (LookupError, ValueError, _UnusualError):
+            return self._unusual(head)
+        length = variables.get("CONTENT_LENGTH")
+        if "HTTP_TRANSFER_ENCODING" in variables or (
+            length is not None
+            and not (length.isascii() and length.isdigit() and len(length) <= _LONGEST_LENGTH)
+        ):
+            return self._unusual(head)
+        size = None if length is None else int(length)
+        return RequestReceived(method, target, path, query, version, rest, variables, size)
+
+    def skip_empty_lines(self, buffer: bytes | bytearray, skipped: int) -> int:
+        """How many octets of empty lines stand before the request line.
+
+        `skipped` is how many were skipped for this request before. Raises `ProtocolError` when
+        there is no end to them.
+        """
+        at = 0
+        while buffer.startswith(b"\r\n", at):
+            at += 2
+        if skipped + at > 2 * _MOST_EMPTY_LINES:
+            raise ProtocolError(400, "Too many empty lines before the request line")
+        return at
+
+    def unfinished(self, buffer: bytes | bytearray, scanned: int) -> None:
+        """Refuse what cannot become a head any more; `buffer` has no empty line yet.
+
+        Octets up to `scanned` were looked at before. Raises `ProtocolError`.
+        """
+        limits = self._limits
+        if buffer and not 0x20 < buffer[0] < 0x7F and buffer[0] != 0x0D:
+            raise ProtocolError(400, "This is not HTTP")
+        if buffer.find(b"\r\n", 0, limits.request_line + 2) < 0 and (
+            len(buffer) > limits.request_line + 1
+        ):
+            raise ProtocolError(414, "The request line is too long")
+        if len(buffer) > limits.head + 3:  # the beginning of the empty line may be there
+            raise ProtocolError(431, "The request head is too large")
+        start = max(scanned - 1, 0)
+        if buffer[start : start + 1] == b"\n" and buffer[start - 1 : start] == b"\r":
+            start += 1  # that LF is of a CRLF
+        if buffer.count(b"\n", start) != buffer.count(b"\r\n", start):
+            raise ProtocolError(400, "A line does not end with CRLF")
+
+    # ---- What the fast path does not know ------------------------------------------------
+
+    def _unusual(self, head: bytes) -> RequestReceived:
+        if head.startswith(b"\r\n"):
+            return self.parse(head[self.skip_empty_lines(head, 0) :])
+        self._check_sizes(head)
+        _check_octets(head)
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 4)
+        try:
+            connection.receive_data(head + b"\r\n\r\n")
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            status = error.error_status_hint
+            # h11 says 501 for any coding but a single chunked; a wrong use of chunked is a 400
+            if status == 501 and _wrongly_chunked(head):
+                status = 400
+            raise ProtocolError(status, str(error).partition(":")[0].capitalize()) from error
+        if not isinstance(event, h11.Request):
+            raise ProtocolError(400, "This is not a request")
+        return _from_h11(event)
+
+    def _check_sizes(self, head: bytes) -> None:
+        limits = self._limits
+        lines = head.split(b"\r\n")
+        if len(lines[0]) > limits.request_line:
+            raise ProtocolError(414, "The request line is too long")
+        if len(lines) - 1 > limits.field_count:
+            raise ProtocolError(431, "There are too many header lines")
+        if max(map(len, lines[1:]), default=0) > limits.field_size:
+            raise ProtocolError(431, "A header line is too long")
+        if len(head) > limits.head:
+            raise ProtocolError(431, "The request head is too large")
+
+
+def _check_octets(head: bytes) -> None:
+    """Refuse what h11 would mend or let through: it is how requests get smuggled.
+
+    Bare CR and LF, other controls, and folded lines (RFC 9112, 2.2 and 5.2).
+    """
+    for line in head.split(b"\r\n"):
+        if line.translate(None, _FIELD_VALUE):
+            raise ProtocolError(400, "A control character in the request head")
+        if line.startswith((b" ", b"\t")):
+            raise ProtocolError(400, "A line that begins with a blank")
+
+
+def _wrongly_chunked(head: bytes) -> bool:
+    codings = [
+        coding.strip().lower()
+        for line in head.split(b"\r\n")[1:]
+        if line.lower().startswith(b"transfer-encoding:")
+        for coding in line.partition(b":")[2].split(b",")
+    ]
+    return codings[-1:] != [b"chunked"] or codings.count(b"chunked") > 1
+
+
+def _from_h11(event: h11.Request) -> RequestReceived:
+    """The same request in our words, after the checks that h11 leaves to its user."""
+    method = event.method.decode("ascii")
+    target = event.target.decode("ascii")
+    major, _, minor = event.http_version.decode("ascii").partition(".")
+    if major != "1":
+        raise ProtocolError(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here")
+    version = "1.0" if minor == "0" else "1.1"
+    headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers]
+    authority, path, query = _split_target(method, target)
+    if authority:
+        # RFC 9112, 3.2.2: what Host says is to be ignored
+        headers = [("host", authority), *(pair for pair in headers if pair[0] != "host")]
+    variables = _joined(headers)
+    if _HOST.fullmatch(variables.get("HTTP_HOST", "")) is None:
+        raise ProtocolError(400, "The Host is not valid")
+    chunked = "HTTP_TRANSFER_ENCODING" in variables
+    length = variables.get("CONTENT_LENGTH")
+    if chunked and (length is not None or version == "1.0"):
+        # RFC 9112, 6.1 and 6.3: the framing is faulty, or somebody smuggles
+        raise ProtocolError(400, "Transfer-Encoding where it must not be")
+    if length is not None and len(length) > _LONGEST_LENGTH:
+        raise ProtocolError(413, "The request body is too large")
+    return RequestReceived(
+        method,
+        target,
+        path,
+        query,
+        version,
+        "\r\n".join([f"HTTP/{version}", *(f"{name}: {value}" for name, value in headers)]).encode(
+            "latin-1"
+        ),
+        variables,
+        None if length is None else int(length),
+        chunked,
+        version == "1.1" and method != "HEAD" and not _steers(variables),
+    )
+
+
+def _split_target(method: str, target: str) -> tuple[str, str, str]:
+    """Authority (of the absolute form), path and query; RFC 9112, 3.2."""
+    if method == "CONNECT":
+        raise ProtocolError(501, "This is not a proxy")
+    if "#" in target:
+        raise ProtocolError(400, "A fragment in the request target")
+    if target.startswith("/"):
+        path, _, query = target.partition("?")
+        return "", path, query
+    if target == "*" and method == "OPTIONS":
+        return "", target, ""
+    match = _ABSOLUTE_FORM.fullmatch(target)
+    if match is None:
+        raise ProtocolError(400, "The request target is not valid")
+    return match[1], match[2] or "/", match[3] or ""
+
+
+def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for name, value in headers:
+        if "_" in name:
+            continue
+        variable = cgi_name(name)
+        if variable in variables:
+            # RFC 6265, 5.4 and RFC 9113, 8.2.3 for the cookies
+            separator = "; " if variable == "HTTP_COOKIE" else ", "
+            variables[variable] += separator + value
+        else:
+            variables[variable] = value
+    return variables
+
+
+class ChunkedDecoder:
+    """The data of a chunked body, fed in any pieces; RFC 9112, 7.1, to the letter.
+
+    h11 decodes chunks too, but passes control characters in extensions, blanks behind a size
+    and bare LF in trailers, and limits none of them; so lines are read here, and a test holds
+    the result to h11's. `done` is set at the end, and `rest` is what was fed beyond it.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held = b""  # the beginning of a line that is not whole yet
+        self._in_chunk = 0  # octets of the current chunk still to come
+        self._chunk_end = False  # the CRLF behind a chunk's data is due
+        self._in_trailers = False
+        self._extensions = 0
+        self._trailers = 0
+        self.done = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The body's octets in `data`. Raises `ProtocolError`."""
+        data = self._held + data if self._held else data
+        self._held = b""
+        blocks: list[bytes] = []
+        at = 0
+        while not self.done:
+            if self._in_chunk:
+                block = data[at : at + self._in_chunk]
+                if not block:
+                    return blocks
+                blocks.append(block)
+                at += len(block)
+                self._in_chunk -= len(block)
+                self._chunk_end = not self._in_chunk
+                continue
+            end = self._line_end(data, at)
+            if end < 0:
+                self._held = data[at:]
+                return blocks
+            self._line(data[at:end])
+            at = end + 2
+        self.rest = data[at:]
+        return blocks
+
+    def _line_end(self, data: bytes, at: int) -> int:
+        if self._chunk_end:
+            longest = 0
+        elif self._in_trailers:
+            longest = max(self._limits.trailers - self._trailers, 0)
+        else:
+            longest = self._limits.chunk_line
+        end = data.find(b"\r\n", at, at + longest + 2)
+        if end >= 0:
+            return end
+        started = data[at:]
+        if self._chunk_end and started not in (b"", b"\r"):
+            raise ProtocolError(400, "The data of a chunk does not end where its size says")
+        if b"\n" in started[: longest + 2]:
+            raise ProtocolError(400, "A line in the body does not end with CRLF")
+        if len(started) > longest + 1:
+            if self._in_trailers:
+                raise ProtocolError(431, "The trailers are too large")
+            raise ProtocolError(400, "The line of a chunk is too long")
+        return end
+
+    def _line(self, line: bytes) -> None:
+        if self._chunk_end:
+            self._chunk_end = False
+        elif self._in_trailers:
+            self._trailer(line)
+        else:
+            self._size(line)
+
+    def _size(self, line: bytes) -> None:
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is None:
+            raise ProtocolError(400, "The size of a chunk is not valid")
+        self._extensions += len(match[2] or b"")
+        if self._extensions > self._limits.chunk_extensions:
+            raise ProtocolError(400, "There are too many chunk extensions")
+        self._in_chunk = int(match[1], 16)
+        if self._in_chunk > _LARGEST_SIZE:
+            raise ProtocolError(413, "A chunk is too large")
+        self._in_trailers = not self._in_chunk
+
+    def _trailer(self, line: bytes) -> None:
+        """Trailers are checked and dropped: merged with headers they would smuggle some."""
+        if not line:
+            self.done = True
+            return
+        self._trailers += len(line) + 2
+        name, colon, value = line.partition(b":")
+        if not name or not colon or name.translate(None, _TOKEN):
+            raise ProtocolError(400, "A trailer is not valid")
+        if value.translate(None, _FIELD_VALUE):
+            raise ProtocolError(400, "A control character in a trailer")

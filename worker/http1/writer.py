@@ -1,0 +1,415 @@
+"""The one writer: whatever leaves a connection leaves through here.
+
+    ResponseWriter.answer    a body that is there: bytes, a list of them, or a file
+    ResponseWriter.stream    a body that is still being made: a `StreamWriter`
+    ResponseWriter.interim   100 and 103
+    Outgoing.flush           what the kernel did not take at once
+
+`_render` decides the framing for all of them (RFC 9112, 6.3): no body after HEAD, 204 and 304; a
+length that is known; chunks for HTTP/1.1; else the end of the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..connection import Connection
+from ..errors import ClientDisconnected, InvalidResponseError
+from ..http.response_head import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    DATE,
+    DROPPED,
+    SERVER,
+    LengthLines,
+    LineCache,
+    SpecialError,
+    StatusLines,
+    declared_length,
+    encode_header,
+    encode_status,
+    imf_fixdate,
+)
+from ..messages import FileBody, HeaderList, RequestReceived, Response
+from ..system.readiness import has_room
+from .send_buffer import Outgoing
+
+if TYPE_CHECKING:
+    from ..config.groups import Timeouts
+
+log = logging.getLogger("threadwell")
+
+# Below this, copying a body behind its head costs less than a second buffer in the system call.
+_COPIED_BODY = 16 * 1024
+_monotonic = time.monotonic
+# Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
+_PLAIN = RequestReceived._fields.index("plain")
+
+
+class ResponseWriter:
+    """Writes responses. Belongs to one thread, for its caches and its clock."""
+
+    def __init__(self, timeouts: Timeouts, server_name: str = "threadwell") -> None:
+        self._timeouts = timeouts
+        self._server_line = b"Server: " + server_name.encode("latin-1") + b"\r\n"
+        self._lines = LineCache()
+        self._status_lines = StatusLines()
+        self._length_lines = LengthLines()
+        self._date = b""
+        self._stamp = b""
+        self._date_ends = -math.inf
+        #: When the last answer was written, in the seconds of `time.monotonic`.
+        self.now = 0.0
+
+    def date_header(self) -> bytes:
+        """The `Date` line, made anew at most once a second (RFC 9110, 6.6.1)."""
+        self.now = time.monotonic()
+        if self.now >= self._date_ends:
+            now = time.time()
+            self._date_ends = self.now + 1 - now % 1
+            self._date = f"Date: {imf_fixdate(now)}\r\n".encode("ascii")
+            self._stamp = self._date + self._server_line
+        return self._date
+
+    def answer(
+        self,
+        connection: Connection,
+        head: RequestReceived | None,
+        response: Response,
+        persistent: bool,
+    ) -> bool:
+        """Send a response whose body is there; whether the connection persists after it.
+
+        What the kernel does not take is left in `connection.outgoing`. Raises
+        `InvalidResponseError` before anything is sent, and `ClientDisconnected`.
+        """
+        status, headers, body = response[:3]
+        if type(body) is not bytes or len(body) > _COPIED_BODY:
+            connection.usual = False
+            return self._answer_large(connection, head, response, persistent)
+        self.now = now = _monotonic()
+        if now >= self._date_ends:
+            self.date_header()
+        data = b""
+        if persistent and head is not None and (head[_PLAIN] or _is_usual(head)):
+            # the short way: what is not usual is left to `_render`
+            try:
+                status_line = self._status_lines[status]
+                known = self._lines
+                lines = [known[pair] for pair in headers]
+                length_line = self._length_lines[len(body)]
+                if length_line not in lines:
+                    lines.append(length_line)
+                block = b"".join(lines)
+                if block.count(b"Content-Length") == 1:  # that one
+                    data = b"".join((status_line, self._stamp, block, b"\r\n", body))
+            except (SpecialError, TypeError):
+                pass
+        if not data:
+            parts, allowed, persistent = self._render(head, response, len(body), persistent)
+            parts.append(body[:allowed])
+            data = b"".join(parts)
+        try:
+            sent = connection.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise ClientDisconnected(str(error)) from error
+        if sent != len(data):
+            rest = [memoryview(data)[sent:]]
+            connection.usual = False
+            connection.outgoing = Outgoing(rest, None, persistent, self._timeouts)
+        return persistent
+
+    def _answer_large(
+        self,
+        connection: Connection,
+        head: RequestReceived | None,
+        response: Response,
+        persistent: bool,
+    ) -> bool:
+        body = response.body
+        if isinstance(body, FileBody):
+            length = body.count
+        elif isinstance(body, bytes):
+            length = len(body)
+        elif isinstance(body, list):
+            length = sum(map(len, body))
+        else:
+            raise TypeError(f"{type(body).__name__} is not a body that is there")
+        try:
+            parts, allowed, persistent = self._render(head, response, length, persistent)
+        except BaseException:
+            if isinstance(body, FileBody):
+                os.close(body.fd)
+            raise
+        allowed = int(allowed)
+        views: list[bytes | memoryview] = [b"".join(parts)]
+        file = None
+        if isinstance(body, FileBody):
+            if allowed:
+                file = FileBody(body.fd, body.offset, allowed)
+            else:
+                os.close(body.fd)
+        else:
+            for block in [body] if isinstance(body, bytes) else body:
+                views.append(memoryview(block)[:allowed])
+                allowed -= min(len(block), allowed)
+        outgoing = Outgoing(views, file, persistent, self._timeouts)
+        connection.outgoing = outgoing
+        if outgoing.flush(connection):
+            connection.outgoing = None
+        return persistent
+
+    def stream(
+        self,
+        connection: Connection,
+        head: RequestReceived,
+        response: Response,
+        persistent: bool,
+    ) -> StreamWriter:
+        """Begin a response whose body is still being made. The head leaves with its first block.
+
+        Raises `InvalidResponseError`.
+        """
+        framed = self._framed(head, response, persistent)
+        return StreamWriter(connection, response.code, *framed, self._timeouts)
+
+    def _framed(
+        self, head: RequestReceived, response: Response, persistent: bool
+    ) -> tuple[bytes, float, bool, bool]:
+        """The head of a stream, how much of it may follow, whether in chunks, and whether the
+        connection persists."""
+        parts, allowed, persistent = self._render(head, response, None, persistent)
+        chunked = allowed == math.inf and _understands_chunks(head)
+        return b"".join(parts), allowed, chunked, persistent
+
+    def interim(self, connection: Connection, status: int, headers: HeaderList) -> None:
+        """Send an interim response (RFC 9110, 15.2). Raises `ClientDisconnected`, also when the
+        kernel does not take it at once: a client that reads nothing must not hold a thread."""
+        lines = [encode_header(name, value)[0] for name, value in headers]
+        data = encode_status(status, 100)[1] + b"".join(lines) + b"\r\n"
+        if connection.send_from(memoryview(data)) < len(data):
+            connection.disconnect()
+            raise ClientDisconnected("the client does not read")
+
+    def _render(
+        self,
+        head: RequestReceived | None,
+        response: Response,
+        length: int | None,
+        persistent: bool,
+    ) -> tuple[list[bytes], Any, bool]:
+        """The head's parts, how much body may follow, and whether the connection persists.
+
+        `length` is the body's, None for one that is still being made.
+        """
+        status, line = encode_status(response.status)
+        fields, declared, closes = self._fields(response.headers)
+        persistent = persistent and not closes
+        framing, allowed, short = length_of_body(status, head, length, declared)
+        persistent = persistent and not short
+        if allowed == math.inf:
+            if _understands_chunks(head):
+                framing = b"Transfer-Encoding: chunked\r\n"
+            else:
+                persistent = False
+        parts = [line, *fields, framing]
+        if not persistent:
+            parts.append(b"Connection: close\r\n\r\n")
+        elif head is not None and head.version == "1.0":
+            parts.append(b"Connection: keep-alive\r\n\r\n")
+        else:
+            parts.append(b"\r\n")
+        return parts, allowed, persistent
+
+    def _fields(self, headers: HeaderList) -> tuple[list[bytes], int, bool]:
+        """The header lines, ours before the application's; the length they declare, or -1; and
+        whether they close the connection."""
+        if isinstance(headers, Iterator):
+            # looked at before, and so empty by now: what it had would be lost without a word
+            raise InvalidResponseError("the headers are an iterator, and not a list")
+        lines: list[bytes] = []
+        seen = 0
+        declared = -1
+        closes = False
+        for name, value in headers:
+            line, kind = encode_header(name, value)
+            seen |= kind
+            if kind == CONTENT_LENGTH:
+                declared = declared_length(value, declared)
+            elif kind == CONNECTION:
+                closes = closes or "close" in value.lower()
+            elif kind != DROPPED:
+                lines.append(line)
+        date = self.date_header()
+        if not seen & SERVER:
+            lines.insert(0, self._server_line)
+        if not seen & DATE:
+            lines.insert(0, date)
+        return lines, declared, closes
+
+
+def length_of_body(
+    status: int, head: RequestReceived | None, length: int | None, declared: int
+) -> tuple[bytes, float, bool]:
+    """The line that says the length, how much body may follow, and whether that is too little.
+
+    `length` is the body's, None for one that is still being made; `declared` what the application
+    says of it, or -1. The line is empty where no length can be said.
+    """
+    if status in (204, 304) or (head is not None and head.method == "HEAD"):
+        return _length_without_body(status, length, declared), 0, False
+    if length is None and declared < 0:
+        return b"", math.inf, False
+    said = declared if declared >= 0 else length or 0
+    allowed = said if length is None else min(said, length)
+    if length is not None and length != said:
+        log.warning("An application declared %d bytes of body and gave %d", said, length)
+    return b"Content-Length: %d\r\n" % said, allowed, length is not None and length < said
+
+
+def _length_without_body(status: int, length: int | None, declared: int) -> bytes:
+    """RFC 9110, 8.6: a 204 says no length; HEAD and 304 may say what GET would."""
+    if status == 204 or (status == 304 and declared < 0):
+        return b""
+    if declared < 0 and length is None:
+        return b""
+    return b"Content-Length: %d\r\n" % (declared if declared >= 0 else length or 0)
+
+
+def _is_usual(head: RequestReceived) -> bool:
+    """Whether an answer with a body has its usual form, `plain` or not."""
+    return head.version == "1.1" and head.method != "HEAD"
+
+
+def _understands_chunks(head: RequestReceived | None) -> bool:
+    """Whether the client understands chunks."""
+    return head is not None and head.version == "1.1"
+
+
+class StreamWriter:
+    """A response whose body is still being made. Used by the thread that was lent to it.
+
+    Each `write` returns when the kernel has the block, so the next is not asked for before.
+    """
+
+    __slots__ = (
+        "_allowed",
+        "_chunked",
+        "_connection",
+        "_head",
+        "_timeouts",
+        "persistent",
+        "sent",
+        "status",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        status: int,
+        head: bytes,
+        allowed: float,
+        chunked: bool,
+        persistent: bool,
+        timeouts: Timeouts,
+    ) -> None:
+        self._connection = connection
+        self._head = head
+        self._allowed = allowed
+        self._chunked = chunked
+        self._timeouts = timeouts
+        self.status = status
+        self.persistent = persistent
+        #: Octets of the body that were sent.
+        self.sent = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is on the wire, so that no other answer can be given."""
+        return not self._head
+
+    @property
+    def ends_with_the_connection(self) -> bool:
+        """Whether only the closed connection tells the client where the body ends."""
+        return self._allowed == math.inf and not self._chunked
+
+    @property
+    def allowed(self) -> float | int:
+        """How many more octets may follow; infinite when no length was declared."""
+        return self._allowed
+
+    def write(self, block: bytes) -> None:
+        """Send `block`, or what of it may go. Raises `ClientDisconnected`."""
+        if not isinstance(block, bytes):
+            raise TypeError(f"a body is made of bytes, not {type(block).__name__}")
+        size = min(len(block), self._allowed)
+        if not size:
+            return
+        if size < len(block):
+            log.warning("An application gave more body than it had declared; it was cut")
+            block = block[: int(size)]
+        self._allowed -= size
+        self.sent += len(block)
+        if self._chunked:
+            self._send(b"%x\r\n%b\r\n" % (len(block), block))
+        else:
+            self._send(block)
+
+    def finish_with(self, block: bytes) -> None:
+        """Send `block`, which fills the declared length, without waiting for the client.
+
+        What the kernel does not take is left in `connection.outgoing`. `ClientDisconnected`.
+        """
+        size = int(self._allowed)
+        self.sent += size
+        self._allowed = 0
+        views: list[bytes | memoryview] = [self._head, memoryview(block)[:size]]
+        self._head = b""
+        outgoing = Outgoing(views, None, self.persistent, self._timeouts)
+        self._connection.outgoing = outgoing
+        if outgoing.flush(self._connection):
+            self._connection.outgoing = None
+
+    def finish(self) -> None:
+        """End the body. Raises `ClientDisconnected`."""
+        if self._chunked:
+            self._send(b"0\r\n\r\n")
+        elif self._head:
+            self._send(b"")
+        if 0 < self._allowed < math.inf:
+            log.warning("An application gave %d bytes too little of body", self._allowed)
+            self.persistent = False
+
+    def _send(self, data: bytes) -> None:
+        data, self._head = self._head + data, b""
+        timeouts = self._timeouts
+        grace = len(data) / timeouts.min_rate
+        send_all(self._connection, data, time.monotonic() + timeouts.write + grace)
+
+
+def send_all(connection: Connection, data: bytes, deadline: float) -> None:
+    """Send `data`, waiting for the client where the kernel is full: on a lent thread only.
+
+    Raises `ClientDisconnected`, also when the client has not taken it all by `deadline`.
+    """
+    view = memoryview(data)
+    while view:
+        sent = connection.send_from(view)
+        if sent:
+            view = view[sent:]
+        elif not wait_for_room(connection, deadline):
+            # the application may catch this and go on: nothing of that must follow a part
+            connection.disconnect()
+            raise ClientDisconnected("the client did not read its response in time")
+
+
+def wait_for_room(connection: Connection, deadline: float) -> bool:
+    """Block until `connection` takes more, or `deadline` is over (False)."""
+    return has_room(connection.fd, deadline - time.monotonic())

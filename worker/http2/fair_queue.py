@@ -1,0 +1,53 @@
+"""Whose request is next: a connection with a hundred has one in the queue for the threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..polling.base import Poller
+    from ..polling.task import Errand
+
+
+class Turns:
+    """The requests of one connection that no thread has. Any thread may call.
+
+    The queue of the poller is first come, first served: so each connection has its turn after that
+    of each other, however many requests it makes at once.
+    """
+
+    __slots__ = ("_is_queued", "_lock", "_poller", "_waiting")
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+        self._lock = threading.Lock()
+        self._is_queued = False
+        self._waiting: deque[Errand] = deque()
+
+    def add(self, errand: Errand) -> None:
+        """Let a thread do `errand`, in its turn."""
+        with self._lock:
+            if self._is_queued:
+                self._waiting.append(errand)
+                return
+            self._is_queued = True
+        self._poller.post(errand)
+
+    def taken(self) -> None:
+        """A thread has the one that was queued."""
+        with self._lock:
+            if not self._waiting:
+                self._is_queued = False
+                return
+            errand = self._waiting.popleft()
+        self._poller.post(errand)
+
+    def drop(self) -> None:
+        """No thread will do any of them."""
+        with self._lock:
+            self._is_queued = False
+            waiting, self._waiting = self._waiting, deque()
+        for errand in waiting:
+            errand.drop()

@@ -1,0 +1,169 @@
+"""The head of an HTTP/2 request, checked as strictly as one of HTTP/1.1, and in the same words.
+
+RFC 9113, 8.2 and 8.3. What passes could be written as HTTP/1.1 without a change of its meaning:
+that it could not is how requests are smuggled through a proxy that translates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..config.groups import Limits
+from ..errors import ProtocolError
+from ..http1.parser import (
+    _FIELD_CHECK,
+    _HOST,
+    _LONGEST_LENGTH,
+    _NEVER_CACHED,
+    _TARGET_CHECK,
+    _TOKEN,
+)
+from ..messages import RequestReceived, cgi_name
+
+FieldList = Sequence[tuple[bytes, bytes]]
+
+_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
+_CONNECTION_SPECIFIC = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
+_NAME = bytes(octet for octet in _TOKEN if not ord("A") <= octet <= ord("Z"))
+_SLASH = ord("/")
+# RFC 9113, 6.5.2: what a field counts beside its octets.
+FIELD_OVERHEAD = 32
+
+_LONGEST_CACHED = 256
+_MOST_CACHED = 1024
+
+
+class MalformedError(Exception):
+    """A request that is none: its stream is reset (RFC 9113, 8.1.1)."""
+
+
+class HeadReader:
+    """Fields to heads. Belongs to one loop, for its cache of fields."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        #: Fields to variable, value and line; a name with an underscore has no variable.
+        self._fields: dict[tuple[bytes, bytes], tuple[str, str, bytes]] = {}
+
+    def read(self, fields: FieldList, *, ended: bool) -> RequestReceived:
+        """The request whose head are `fields`; `ended`: nothing follows.
+
+        Raises `MalformedError`, and `ProtocolError` with the status to answer.
+        """
+        pseudo: dict[bytes, bytes] = {}
+        for name, value in fields:
+            if not name.startswith(b":"):
+                break
+            if name in pseudo or name not in _PSEUDO:
+                raise MalformedError(f"the pseudo header {name!r}")
+            pseudo[name] = value
+        method, target = self._request_line(pseudo)
+        regular = fields[len(pseudo) :]
+        variables, lines = self._regular(regular)
+        self._check_sizes(target, lines)
+        self._settle_host(pseudo.get(b":authority"), variables, lines)
+        path, _, query = target.partition("?")
+        length = variables.get("CONTENT_LENGTH")
+        if length is not None and not (length.isascii() and length.isdigit()):
+            raise MalformedError("the content-length")
+        if length is not None and len(length) > _LONGEST_LENGTH:
+            raise ProtocolError(413, "The request body is too large")
+        size = None if length is None else int(length)
+        if ended and size:
+            raise MalformedError("a length, and no body")
+        block = b"\r\n".join((b"HTTP/2", *lines))
+        return RequestReceived(method, target, path, query, "2", block, variables, size)
+
+    def _request_line(self, pseudo: dict[bytes, bytes]) -> tuple[str, str]:
+        method = pseudo.get(b":method", b"")
+        if not method or method.translate(None, _TOKEN):
+            raise MalformedError("the method")
+        if method == b"CONNECT":
+            raise ProtocolError(501, "This is not a proxy")
+        if pseudo.get(b":scheme", b"").lower() not in (b"https", b"http"):
+            raise MalformedError("the scheme")
+        path = pseudo.get(b":path", b"")
+        if not path or path.translate(_TARGET_CHECK) != path:
+            raise MalformedError("the path")
+        if path[0] != _SLASH and (path != b"*" or method != b"OPTIONS"):
+            raise MalformedError("the path")
+        return method.decode("ascii"), path.decode("ascii")
+
+    def _regular(self, fields: FieldList) -> tuple[dict[str, str], list[bytes]]:
+        known = self._fields.get
+        variables: dict[str, str] = {}
+        lines = []
+        for pair in fields:
+            variable, value, line = known(pair) or self._field(*pair)
+            lines.append(line)
+            if variable in variables:
+                # RFC 9113, 8.2.3: a cookie may come in crumbs
+                separator = "; " if variable == "HTTP_COOKIE" else ", "
+                variables[variable] += separator + value
+            elif variable:
+                variables[variable] = value
+        return variables, lines
+
+    def _field(self, name: bytes, value: bytes) -> tuple[str, str, bytes]:
+        check_field(name, value)
+        line = b"%b: %b" % (name, value)
+        variable = "" if b"_" in name else cgi_name(name.decode("ascii"))
+        entry = (variable, value.decode("latin-1"), line)
+        if len(line) <= _LONGEST_CACHED and variable and variable not in _NEVER_CACHED:
+            if len(self._fields) >= _MOST_CACHED:
+                self._fields.clear()
+            self._fields[name, value] = entry
+        return entry
+
+    def _check_sizes(self, target: str, lines: list[bytes]) -> None:
+        limits = self._limits
+        if len(target) > limits.request_line:
+            raise ProtocolError(414, "The request target is too long")
+        if len(lines) > limits.field_count:
+            raise ProtocolError(431, "There are too many header fields")
+        sizes = [*map(len, lines), 0]
+        if max(sizes) > limits.field_size:
+            raise ProtocolError(431, "A header field is too long")
+        if sum(sizes) + len(target) > limits.head:
+            raise ProtocolError(431, "The request head is too large")
+
+    def _settle_host(
+        self, authority: bytes | None, variables: dict[str, str], lines: list[bytes]
+    ) -> None:
+        """Let Host be what the client meant (RFC 9113, 8.3.1)."""
+        host = variables.get("HTTP_HOST")
+        if authority is not None:
+            name = authority.decode("latin-1")
+            if host is not None and host.lower() != name.lower():
+                raise MalformedError("two hosts")
+            if host is None:
+                lines.insert(0, b"host: " + authority)
+            variables["HTTP_HOST"] = host = name
+        if not host or _HOST.fullmatch(host) is None:
+            raise ProtocolError(400, "The Host is not valid")
+
+
+def check_field(name: bytes, value: bytes) -> None:
+    """Raises `MalformedError` for a field that cannot be one of HTTP/2 (RFC 9113, 8.2)."""
+    if not name or name.translate(None, _NAME):
+        raise MalformedError(f"the field name {name!r}")
+    if value.translate(_FIELD_CHECK) != value or value != value.strip(b" \t"):
+        raise MalformedError(f"the value of {name!r}")
+    if name in _CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
+        raise MalformedError(f"the connection-specific field {name!r}")
+
+
+def check_trailers(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> None:
+    """Raises `MalformedError`. What passes is dropped: among headers it would smuggle some."""
+    if not ended:
+        raise MalformedError("something follows the trailers")
+    for name, value in fields:
+        check_field(name, value)
+
+
+def with_length(head: RequestReceived, size: int) -> RequestReceived:
+    """`head`, saying how long the body is that has come: most frameworks read none without."""
+    variables = {**head.variables, "CONTENT_LENGTH": str(size)}
+    return head._replace(content_length=size, variables=variables)

@@ -1,0 +1,329 @@
+"""The lines of the access log: Apache's formats, or JSON."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import time
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii as _quoted
+
+from ..config.groups import ConfigError
+from ..http.response_head import MONTHS
+from ..lifecycle import ResponseCompleted
+from ..messages import Request, cgi_name
+
+COMMON = '%h %l %u %t "%r" %>s %b'
+COMBINED = COMMON + ' "%{Referer}i" "%{User-Agent}i"'
+
+#: From an event to its line, without the line's end. ASCII, and printable. Used by one thread.
+LineOf = Callable[[ResponseCompleted], str]
+
+_DIRECTIVE = re.compile(r"%(?:>?([A-Za-z%])|\{([^}]+)\}([A-Za-z]))")
+# What would end a line or a quoted field early; anything not printable, as Apache escapes it.
+_UNSAFE = re.compile(r'["\\]|[^\x20-\x7e]')
+# What has an escape of its own, as in C.
+_NAMED = {'"': '\\"', "\\": "\\\\"} | {
+    character: f"\\{name}" for character, name in zip("\t\n\v\f\r", "tnvfr", strict=True)
+}
+# To how many characters the fields of a line that is too long are cut, one after the other.
+_CUTS = (1024, 512, 256, 128, 64, 32, 16)
+
+# Of texts that are not written anew each time.
+_LONGEST_KNOWN = 256
+_MOST_KNOWN = 1024
+
+_Field = Callable[[ResponseCompleted], str]
+
+
+def _escape(text: str) -> str:
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    return _NAMED.get(character) or "".join(
+        f"\\x{octet:02x}" for octet in character.encode("latin-1", "replace")
+    )
+
+
+class _Known(dict[str, str]):
+    """Texts as `spell` writes them, kept: the same clients come again and again. Bounded."""
+
+    def __init__(self, spell: Callable[[str], str]) -> None:
+        super().__init__()
+        self._spell = spell
+
+    def __missing__(self, text: str) -> str:
+        spelled = self._spell(text)
+        if len(text) <= _LONGEST_KNOWN:
+            if len(self) >= _MOST_KNOWN:
+                self.clear()
+            self[text] = spelled
+        return spelled
+
+
+# ---- Times ---------------------------------------------------------------------------------
+
+
+class _Clock:
+    """Seconds since the epoch as text, made once a second."""
+
+    def __init__(self, spell: Callable[[int], str]) -> None:
+        self._spell = spell
+        self._last = (-1, "")
+
+    def __call__(self, seconds: float) -> str:
+        second = int(seconds)
+        known, text = self._last
+        if known != second:
+            text = self._spell(second)
+            self._last = (second, text)
+        return text
+
+
+def _apache_time(second: int) -> str:
+    now = time.localtime(second)
+    hours, minutes = divmod(abs(now.tm_gmtoff) // 60, 60)
+    zone = f"{'-' if now.tm_gmtoff < 0 else '+'}{hours:02}{minutes:02}"
+    return (
+        f"[{now.tm_mday:02}/{MONTHS[now.tm_mon - 1]}/{now.tm_year:04}:{now.tm_hour:02}"
+        f":{now.tm_min:02}:{now.tm_sec:02} {zone}]"
+    )
+
+
+def _iso_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def received_at(event: ResponseCompleted) -> float:
+    """When the request was wholly there, in seconds since the epoch."""
+    return time.time() - event.seconds
+
+
+def _time_field(text: str) -> _Field:
+    """`%{TEXT}t`: as `strftime` has it, or one of Apache's words; of the end after `end:`."""
+    side, colon, rest = text.partition(":")
+    at: Callable[[ResponseCompleted], float] = received_at
+    if colon and side in ("begin", "end"):
+        text = rest
+        if side == "end":
+            at = _answered_at
+    scales = {"sec": 1, "msec": 1000, "usec": 1000000}
+    name, fraction = text.removesuffix("_frac"), text.endswith("_frac")
+    if name in scales:
+        scale = scales[name]
+        if not fraction:
+            return lambda event: str(int(at(event) * scale))
+        if scale > 1:
+            return lambda event: f"{int(at(event) % 1 * scale):0{len(str(scale)) - 1}}"
+    clock = _Clock(lambda second: _escape(time.strftime(text, time.localtime(second))))
+    return lambda event: clock(at(event))
+
+
+def _answered_at(event: ResponseCompleted) -> float:
+    """Now: a line is made when the answer is out."""
+    del event
+    return time.time()
+
+
+# ---- Fields --------------------------------------------------------------------------------
+
+
+def _request_line(event: ResponseCompleted) -> str:
+    request = event.request
+    if request is None:
+        return "-"
+    head = request.head
+    return _escape(f"{head.method} {head.target} HTTP/{head.version}")
+
+
+def _header(name: str) -> _Field:
+    variable = cgi_name(name)
+
+    def value(event: ResponseCompleted) -> str:
+        request = event.request
+        if request is None:
+            return "-"
+        return _escape(request.head.variables.get(variable, "")) or "-"
+
+    return value
+
+
+def _of_request(field: Callable[[Request], str]) -> _Field:
+    return lambda event: _escape(field(event.request)) if event.request is not None else "-"
+
+
+def _query(event: ResponseCompleted) -> str:
+    return _escape("?" + event.request.query) if event.request and event.request.query else ""
+
+
+def _port(event: ResponseCompleted) -> str:
+    channel = event.request.channel if event.request is not None else None
+    return str(channel.server[1]) if channel is not None else "-"
+
+
+def _duration(scale: float) -> _Field:
+    return lambda event: str(int(event.seconds * scale))
+
+
+def _fields() -> dict[str, _Field]:
+    """What the letters stand for: Apache's mod_log_config, where it has the same."""
+    stamp = _Clock(_apache_time)
+    return {
+        "h": lambda event: event.client[0] or "-",
+        "a": lambda event: event.client[0] or "-",
+        "t": lambda event: stamp(received_at(event)),
+        "r": _request_line,
+        "s": lambda event: str(event.status) if event.status else "-",
+        "b": lambda event: str(event.body_bytes or "-"),
+        "B": lambda event: str(event.body_bytes),
+        "m": _of_request(lambda request: request.method),
+        "U": _of_request(lambda request: request.path),
+        "q": _query,
+        "H": _of_request(lambda request: f"HTTP/{request.version}"),
+        "v": _of_request(lambda request: request.header("host") or "-"),
+        "p": _port,
+        "D": lambda event: str(round(event.seconds * 1e6)),
+        "T": _duration(1),
+        "X": lambda event: "+" if event.complete else "X",
+        "L": lambda event: _escape(event.request_id) or "-",
+        "P": lambda event: str(os.getpid()),
+    }
+
+
+# What is never known, and the percent sign.
+_CONSTANTS = {"%": "%", "l": "-", "u": "-"}
+_DURATIONS = {"s": 1, "ms": 1e3, "us": 1e6}
+
+
+def compile_format(text: str) -> LineOf:
+    """A function from the event to its line. Raises `ConfigError` for an unknown directive."""
+    if text == "json":
+        return _json_format()
+    if text in ("common", "combined"):
+        return _apache_format(combined=text == "combined")
+    if "%" not in text:
+        raise ConfigError(f"log_format: {text!r} is neither common, combined, json nor a format")
+    if "%" in _DIRECTIVE.sub("", text):
+        raise ConfigError(f"log_format: a % without its letter in {text!r}")
+    known = _fields()
+    template, fields, at = "", [], 0
+    for match in _DIRECTIVE.finditer(text):
+        template += text[at : match.start()]
+        at = match.end()
+        if match[1] in _CONSTANTS:
+            template += _CONSTANTS[match[1]].replace("%", "%%")
+            continue
+        fields.append(_directive(match, known))
+        template += "%s"
+    template += text[at:]
+    return lambda event: template % tuple([field(event) for field in fields])
+
+
+def _directive(match: re.Match[str], known: dict[str, _Field]) -> _Field:
+    letter, argument, kind = match.groups()
+    if match[0] == "%{c}a":
+        return lambda event: event.peer[0] or "-"
+    if letter in known:
+        return known[letter]
+    if kind == "i":
+        return _header(argument)
+    if kind == "t":
+        return _time_field(argument)
+    if kind == "T" and argument in _DURATIONS:
+        return _duration(_DURATIONS[argument])
+    raise ConfigError(f"log_format: {match[0]!r} is not known")
+
+
+# The formats that most have: named tuples are unpacked in one step, where the fields above ask them
+# name by name.
+
+
+def _apache_format(*, combined: bool) -> LineOf:
+    """`COMMON` or `COMBINED`, as `compile_format` would make it, in less time."""
+    clock = _Clock(_apache_time)
+    known = _Known(lambda text: _escape(text) or "-")
+
+    def line(event: ResponseCompleted) -> str:
+        request, status, size = event.request, event.status, event.body_bytes
+        at = clock(time.time() - event.seconds)
+        asked, referer, agent = "-", "-", "-"
+        if request is not None:
+            method, target, _, _, version, _, variables = request[0][:7]
+            asked = _escape(f"{method} {target} HTTP/{version}")
+            if combined:
+                get = variables.get
+                referer = known[get("HTTP_REFERER", "")]
+                agent = known[get("HTTP_USER_AGENT", "")]
+        text = f'{event.client[0] or "-"} - - {at} "{asked}" {status or "-"} {size or "-"}'
+        return f'{text} "{referer}" "{agent}"' if combined else text
+
+    return line
+
+
+def _json_format() -> LineOf:
+    clock = _Clock(_iso_second)
+    known = _Known(_quoted)
+
+    def line(event: ResponseCompleted) -> str:
+        request = event.request
+        at = time.time() - event.seconds
+        if request is None:
+            asked = '"method": null, "target": null, "protocol": null'
+            referer = agent = '""'
+        else:
+            method, target, _, _, version, _, variables = request[0][:7]
+            asked = (
+                f'"method": {_quoted(method)}, "target": {_quoted(target)}'
+                f', "protocol": "HTTP/{version}"'
+            )
+            get = variables.get
+            referer = known[get("HTTP_REFERER", "")]
+            agent = known[get("HTTP_USER_AGENT", "")]
+        return (
+            f'{{"time": "{clock(at)}.{int(at % 1 * 1000):03}+00:00"'
+            f', "client": {known[event.client[0]]}, "peer": {known[event.peer[0]]}, {asked}'
+            f', "status": {event.status}, "bytes": {event.body_bytes}'
+            f', "received": {event.received}, "seconds": {event.seconds:.6f}'
+            f', "complete": {"true" if event.complete else "false"}, "referer": {referer}'
+            f', "user_agent": {agent}, "request_id": {_quoted(event.request_id)}}}'
+        )
+
+    return line
+
+
+# ---- Lines that must not be longer ------------------------------------------------------------
+
+
+def fitted(line_of: LineOf, event: ResponseCompleted, most: int) -> str:
+    """The line of `event` in `most` characters: what the client has sent is cut until it fits.
+
+    A line of JSON is JSON all the same.
+    """
+    line = line_of(event)
+    for size in _CUTS:
+        if len(line) <= most or event.request is None:
+            break
+        line = line_of(_cut(event, event.request, size))
+    return line if len(line) <= most else line[:most]
+
+
+def _cut(event: ResponseCompleted, request: Request, size: int) -> ResponseCompleted:
+    def short(text: str) -> str:
+        return text if len(text) <= size else text[:size] + "..."
+
+    head = request.head
+    head = head._replace(
+        method=short(head.method),
+        target=short(head.target),
+        path=short(head.path),
+        query=short(head.query),
+        variables={name: short(value) for name, value in head.variables.items()},
+    )
+    event = copy.copy(event)
+    event.request = request._replace(head=head)
+    return event

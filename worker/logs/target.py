@@ -1,0 +1,356 @@
+"""Where the lines of the access log go: a file, a pipe, or syslog.
+
+Lines of several threads and of several processes are never torn: what is written at once is whole
+lines, and no more than the kernel writes as one.
+
+    a file      opened for appending, where each write(2) is one, whatever its size
+    a pipe      at most PIPE_BUF octets at once (pipe(7)); longer lines are cut in their fields
+    a syslog    a message a line
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import select
+import socket
+import stat
+import sys
+import time
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from ..config.groups import ConfigError
+from ..http.response_head import MONTHS
+from ..system.readiness import has_room
+
+log = logging.getLogger("threadwell")
+
+_PIPE_BUF = getattr(select, "PIPE_BUF", 512)
+# What is written to a file at once, about.
+_FILE_BLOCK = 256 * 1024
+# Seconds for whoever reads a pipe or a syslog to take what is there.
+_PATIENCE = 2.0
+# Seconds after which a syslog that could not be reached is tried again.
+_RETRY = 1.0
+
+_SPELLINGS = "syslog:, syslog:/PATH, syslog:udp://HOST:PORT and syslog:tcp://HOST:PORT"
+_REMOTE = re.compile(
+    r"(?P<kind>udp|tcp)://(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/\s?]+))"
+    r"(?::(?P<port>[0-9]{1,5}))?/?"
+)
+_PORT = 514
+#: RFC 5424, 6.2.1.
+_FACILITIES = {
+    name: number
+    for number, name in enumerate(
+        "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp".split()
+    )
+} | {f"local{number}": 16 + number for number in range(8)}
+_INFORMATIONAL = 6
+# What every receiver takes (RFC 5424, 6.1), and what rsyslog and journald take as they come; less
+# what stands before a line, the name of the host above all.
+_LONGEST_DATAGRAM = 2048 - 350
+_LONGEST_MESSAGE = 8192
+
+
+class Target(ABC):
+    """Used by one thread at a time; `close` is the last call."""
+
+    #: How long a line may be, its end included; 0 for any length.
+    longest = 0
+    #: What kept the last lines from being written.
+    trouble: OSError | None = None
+
+    @abstractmethod
+    def write(self, lines: list[str]) -> int:
+        """Write `lines`, which are ASCII; how many of them could not be written."""
+
+    @abstractmethod
+    def reopen(self) -> None:
+        """Go on in the file that has the name now, if it is one that has.
+
+        Raises `OSError`, and goes on as it was.
+        """
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+def open_target(text: str) -> Target:
+    """What the setting `access_log` says. Raises `ConfigError` for what cannot be used."""
+    try:
+        if text == "-":
+            if sys.stdout is None:  # closed by who started this process
+                raise OSError(errno.EBADF, "standard output is closed")
+            return FileTarget(os.dup(sys.stdout.fileno()))
+        if (address := parse_syslog(text)) is not None:
+            return _open_syslog(address)
+        path = os.path.abspath(text)
+        return FileTarget(_open(path), path)
+    except OSError as error:
+        raise ConfigError(f"access_log: {text}: {error.strerror or error}") from error
+
+
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    return os.open(path, flags, 0o640)
+
+
+# ---- Files and pipes -----------------------------------------------------------------------
+
+
+class FileTarget(Target):
+    """A descriptor, and the `path` to open again where there is one."""
+
+    def __init__(self, descriptor: int, path: str = "") -> None:
+        self._path = path
+        self._adopt(descriptor)
+
+    def _adopt(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._block = _FILE_BLOCK if regular else _PIPE_BUF
+        self.longest = 0 if regular else _PIPE_BUF
+        #: The last line is there in part, because the disk was full.
+        self._torn = False
+
+    def write(self, lines: list[str]) -> int:
+        lost = 0
+        self.trouble = None
+        at = 0
+        while at < len(lines):
+            first, size = at, 0
+            while at < len(lines) and (at == first or size + len(lines[at]) + 1 <= self._block):
+                size += len(lines[at]) + 1
+                at += 1
+            text = "\n".join(lines[first:at]) + "\n"
+            try:
+                self._write(text.encode("ascii", "replace"))
+            except OSError as error:
+                self.trouble = error
+                lost += at - first
+        return lost
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(b"\n" + data if self._torn else data)
+        whole = len(view)
+        try:
+            while view:
+                try:
+                    view = view[os.write(self._descriptor, view) :]
+                except BlockingIOError:
+                    # somebody who shares this pipe wants it so
+                    if not has_room(self._descriptor, _PATIENCE):
+                        raise
+        except OSError:
+            self._torn = self._torn or 0 < len(view) < whole
+            raise
+        self._torn = False
+
+    def reopen(self) -> None:
+        if not self._path:
+            return
+        fresh = _open(self._path)
+        os.close(self._descriptor)
+        self._adopt(fresh)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+# ---- Syslog --------------------------------------------------------------------------------
+
+
+class SyslogAddress(NamedTuple):
+    """Where a syslog listens: `kind` is unix, udp or tcp; of a unix socket `host` is the path."""
+
+    kind: str
+    host: str
+    port: int
+    facility: int
+
+
+def parse_syslog(text: str) -> SyslogAddress | None:
+    """The syslog that `text` says; None if it says something else. Raises `ConfigError`."""
+    if not text.startswith("syslog:"):
+        return None
+    place, _, query = text.removeprefix("syslog:").partition("?")
+    key, _, name = query.partition("=")
+    if query and (key != "facility" or name not in _FACILITIES):
+        raise ConfigError(
+            f"access_log: {text!r}: after the ? comes facility= and one of {', '.join(_FACILITIES)}"
+        )
+    facility = _FACILITIES[name or "daemon"]
+    if not place or place.startswith("/"):
+        default = "/var/run/syslog" if sys.platform == "darwin" else "/dev/log"
+        return SyslogAddress("unix", place or default, 0, facility)
+    match = _REMOTE.fullmatch(place)
+    if match is None or int(match["port"] or _PORT) > 65535:
+        raise ConfigError(f"access_log: {text!r} is no syslog; {_SPELLINGS} are understood")
+    host = match["ipv6"] or match["host"]
+    return SyslogAddress(match["kind"], host, int(match["port"] or _PORT), facility)
+
+
+def _open_syslog(address: SyslogAddress) -> Target:
+    if address.kind == "unix":
+        if not hasattr(socket, "AF_UNIX"):
+            raise ConfigError("access_log: this system has no unix sockets; name a host")
+        target: Syslog = LocalSyslog(address)
+    else:
+        target = UDPSyslog(address) if address.kind == "udp" else TCPSyslog(address)
+    try:
+        target.connect()
+    except OSError as error:
+        if address.kind != "tcp" or isinstance(error, socket.gaierror):
+            raise
+        log.warning("The syslog at %s cannot be reached yet: %s", address.host, error)
+    return target
+
+
+class Syslog(Target):
+    """A connection to a syslog, made anew when it breaks."""
+
+    def __init__(self, address: SyslogAddress) -> None:
+        self._address = address
+        self._priority = address.facility * 8 + _INFORMATIONAL
+        self._sock: socket.socket | None = None
+        self._retry_at = 0.0
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Raises `OSError`."""
+
+    @abstractmethod
+    def send(self, lines: list[str]) -> int:
+        """Send `lines`; how many of them went nowhere. Raises `OSError` when all may have."""
+
+    def write(self, lines: list[str]) -> int:
+        self.trouble = None
+        now = time.monotonic()
+        if self._sock is None and now < self._retry_at:
+            self.trouble = ConnectionError("it could not be reached just now")
+            return len(lines)
+        for _ in range(2):
+            try:
+                if self._sock is None:
+                    self.connect()
+                return self.send(lines)
+            except OSError as error:  # it was started anew, perhaps
+                self.trouble = error
+                self.close()
+        self._retry_at = now + _RETRY
+        return len(lines)
+
+    def reopen(self) -> None:
+        """A syslog rotates its files itself."""
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _adopt(self, sock: socket.socket, address: object) -> None:
+        try:
+            sock.settimeout(_PATIENCE)
+            sock.connect(address)  # type: ignore[arg-type]
+        except BaseException:
+            sock.close()
+            raise
+        self._sock = sock
+
+    def _resolve(self, kind: socket.SocketKind) -> None:
+        """Connect to the first address of the host that lets itself."""
+        address = self._address
+        error: OSError | None = None
+        found = socket.getaddrinfo(address.host, address.port, type=kind)
+        for family, _, protocol, _, name in found:
+            try:
+                self._adopt(socket.socket(family, kind, protocol), name)
+                return
+            except OSError as raised:
+                error = raised
+        assert error is not None
+        raise error
+
+    def _message(self, line: str) -> bytes:
+        """`line` as RFC 5424 has it: version, time, host, program, process, kind, no data."""
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        return (
+            f"<{self._priority}>1 {stamp}.{int(now % 1 * 1e6):06}Z {_host_name()} threadwell"
+            f" {os.getpid()} access - {line}"
+        ).encode("ascii", "replace")
+
+
+def _host_name() -> str:
+    return re.sub(r"[^\x21-\x7e]", "", socket.gethostname())[:255] or "-"
+
+
+class LocalSyslog(Syslog):
+    """The system's own, in the words of syslog(3): what journald and rsyslog expect there."""
+
+    longest = _LONGEST_MESSAGE
+
+    def connect(self) -> None:
+        path = self._address.host
+        try:
+            self._adopt(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), path)
+            self._end = b""
+        except OSError as error:
+            if isinstance(error, (FileNotFoundError, ConnectionRefusedError, PermissionError)):
+                raise
+            # as syslog(3), which knows those that listen for streams, too
+            self._adopt(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path)
+            self._end = b"\0"
+
+    def send(self, lines: list[str]) -> int:
+        assert self._sock is not None
+        now = time.localtime()
+        stamp = f"{MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {time.strftime('%H:%M:%S', now)}"
+        lead = f"<{self._priority}>{stamp} threadwell[{os.getpid()}]: "
+        for number, line in enumerate(lines):
+            try:
+                self._sock.sendall((lead + line).encode("ascii", "replace") + self._end)
+            except OSError:
+                # the line that failed may go on a new connection; those before it have gone
+                del lines[:number]
+                raise
+        return 0
+
+
+class UDPSyslog(Syslog):
+    """A datagram a line (RFC 5426). What the network loses, nobody knows."""
+
+    longest = _LONGEST_DATAGRAM
+
+    def connect(self) -> None:
+        self._resolve(socket.SOCK_DGRAM)
+
+    def send(self, lines: list[str]) -> int:
+        assert self._sock is not None
+        lost = 0
+        for line in lines:
+            try:
+                self._sock.send(self._message(line))
+            except ConnectionRefusedError as error:  # of a line before this one
+                self.trouble = error
+                lost += 1
+        return lost
+
+
+class TCPSyslog(Syslog):
+    """Messages with their lengths before them (RFC 6587, 3.4.1)."""
+
+    longest = _LONGEST_MESSAGE
+
+    def connect(self) -> None:
+        self._resolve(socket.SOCK_STREAM)
+
+    def send(self, lines: list[str]) -> int:
+        assert self._sock is not None
+        messages = [self._message(line) for line in lines]
+        self._sock.sendall(b"".join([b"%d %b" % (len(each), each) for each in messages]))
+        return 0

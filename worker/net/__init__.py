@@ -1,0 +1,1 @@
+"""Listening sockets: parsing an address, binding, and closing without losing a client."""

@@ -1,0 +1,303 @@
+"""Sockets that are listened on: where they come from, and how connections come out of them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import stat
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..config import ServerConfig
+from ..config.groups import Bind, ConfigError
+from ..connection import Connection, State
+from ..messages import Address
+from .bound_socket import BoundSocket, BoundUnixSocket
+
+if TYPE_CHECKING:
+    import ssl
+
+_SPELLINGS = "PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH and fd://N are understood"
+
+
+_MOST_BACKLOG = 2**31 - 1
+_PORT = re.compile(r"(?P<port>[0-9]{1,9})")
+_IPV6 = re.compile(r"\[(?P<host>[0-9A-Fa-f:.%\w]+)\]:(?P<port>[0-9]{1,9})")
+_HOST = re.compile(r"(?P<host>[^\[\]:/\s]*):(?P<port>[0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class BindAddress:
+    """One `bind` in parts. `port` is -1 for a unix socket's `host` path and for a descriptor."""
+
+    kind: str  # "tcp", "unix" or "fd"
+    host: str
+    port: int = -1
+    #: `http` or `https` if it was said; else it is TLS wherever there is a certificate.
+    scheme: str = ""
+
+
+def parse_bind(text: str) -> BindAddress:
+    """What `text` says to listen on, in any of the spellings that people type.
+
+    `8000`, `:8000`, `0:8000` (all IPv4), `host:8000`, `[::]:8000`, `unix:/path`, `unix:///path`,
+    `fd://3`, and each with `http://` or `https://` before it. Raises `ConfigError`.
+    """
+    spelled, scheme = text.strip(), ""
+    if match := re.fullmatch(r"(https?)://(.*?)/?", spelled):
+        scheme, spelled = match.groups()
+    if match := re.fullmatch(r"unix:(?://)?(/?.+)", spelled):
+        if match[1].startswith("@"):
+            raise ConfigError(
+                f"bind: {text!r}: a socket without a file is not opened here, only inherited; give"
+                f" a path, such as /run/app.sock, or ./{match[1]} for a file of that name"
+            )
+        return BindAddress("unix", match[1], scheme=scheme)
+    if match := re.fullmatch(r"fd:(?://)?([0-9]+)", spelled):
+        return BindAddress("fd", match[1], scheme=scheme)
+    match = _PORT.fullmatch(spelled) or _IPV6.fullmatch(spelled) or _HOST.fullmatch(spelled)
+    if match is None:
+        raise ConfigError(f"bind: {text!r} is no address; {_SPELLINGS}")
+    host, port = match.groupdict().get("host"), match["port"]
+    if host is None:
+        host = "127.0.0.1"
+    if int(port) > 65535:
+        raise ConfigError(f"bind: {text!r}: a port is at most 65535")
+    host = {"": "0.0.0.0", "0": "0.0.0.0", "*": "::"}.get(host, host)
+    return BindAddress("tcp", host, int(port), scheme)
+
+
+def hosts_of(config: ServerConfig) -> list[str]:
+    """The names and addresses of this machine that `config` binds. Raises `ConfigError`."""
+    addresses = map(parse_bind, config.bind.addresses)
+    return [address.host for address in addresses if address.kind == "tcp"]
+
+
+def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None) -> socket.socket:
+    """A listening socket, with what else `settings` say of it.
+
+    Raises `OSError` where the system refuses, `ConfigError` for nonsense.
+    """
+    settings = settings or Bind()
+    if backlog > _MOST_BACKLOG:
+        raise ConfigError(f"backlog: {backlog} is more than any system allows")
+    if address.kind == "unix":
+        return _open_unix(address.host, backlog, _permissions(settings))
+    if address.kind == "fd":
+        return _open_inherited(int(address.host), backlog)
+    family = _family(address)
+    sock = BoundSocket(family, socket.SOCK_STREAM)
+    try:
+        if os.name != "nt":  # there it would let two servers have one port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.reuse_port:
+            _share_port(sock)
+        if family == socket.AF_INET6 and address.host == "::":
+            # both families, where the system has both, and the other has no socket of its own
+            alone = BindAddress("tcp", "0.0.0.0", address.port) not in _plain(settings)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not alone))
+        sock.bind((address.host, address.port))
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_sockets(settings: Bind) -> list[socket.socket]:
+    """The sockets of all addresses, or none: raises as `open_socket` does."""
+    with contextlib.ExitStack() as opened:
+        sockets = [
+            opened.enter_context(open_socket(parse_bind(text), settings.backlog, settings))
+            for text in settings.addresses
+        ]
+        opened.pop_all()
+    return sockets
+
+
+def _family(address: BindAddress) -> socket.AddressFamily:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"bind: no address is known for the host {address.host!r}") from error
+    families = [entry[0] for entry in found]
+    # localhost is IPv4 to most who type it
+    return socket.AF_INET if socket.AF_INET in families else families[0]
+
+
+def _plain(settings: Bind) -> list[BindAddress]:
+    return [replace(parse_bind(text), scheme="") for text in settings.addresses]
+
+
+def _share_port(sock: socket.socket) -> None:
+    option = getattr(socket, "SO_REUSEPORT", None)
+    if option is None:
+        raise ConfigError("reuse_port: this system cannot share a port; leave it out")
+    sock.setsockopt(socket.SOL_SOCKET, option, 1)
+
+
+def _permissions(settings: Bind) -> int | None:
+    text = settings.unix_permissions
+    if text and not re.fullmatch(r"(0o?)?[0-7]{3}", text):
+        raise ConfigError(f"unix_permissions: {text!r} is no mode in octal, such as 660")
+    return int(text.removeprefix("0o"), 8) if text else None
+
+
+def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigError("bind: this system has no unix sockets; bind a port")
+    sock = BoundUnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        if permissions is not None:
+            with contextlib.suppress(OSError):  # Linux: so that it is never open to more than these
+                os.fchmod(sock.fileno(), permissions)
+        sock.bind(path)
+        if permissions is not None:
+            os.chmod(path, permissions)  # and the umask has no say
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class SharedSocket(socket.socket):
+    """A listening socket that another process keeps: its backlog is not lost when this closes."""
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket file that a server left behind; one that answers is left alone."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "the path exists and is no socket", path)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a server that hangs has a full backlog
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, "another server listens there", path)
+
+
+def _open_inherited(fd: int, backlog: int) -> socket.socket:
+    copy = -1
+    try:
+        copy = os.dup(fd)
+        sock = socket.socket(fileno=copy)
+    except OSError as error:
+        if copy >= 0:
+            os.close(copy)
+        raise ConfigError(f"bind: file descriptor {fd} is not an open socket") from error
+    if sock.type != socket.SOCK_STREAM:
+        sock.close()
+        raise ConfigError(f"bind: file descriptor {fd} is not a stream socket")
+    try:
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """A listening socket, made ready for accepting. Any thread may accept."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        config: ServerConfig,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.sock = sock
+        #: For the handshakes to come; another may take its place at any time.
+        self.ssl_context = ssl_context
+        #: Whoever else has the socket will accept what waits in its backlog.
+        self.shared = isinstance(sock, SharedSocket)
+        #: What a new connection waits for first, and how many seconds it may take.
+        self.first_state, self.first_timeout = State.IDLE, config.timeouts.head
+        if config.proxies.protocol:
+            self.first_state, self.first_timeout = State.PREFACE, config.proxies.timeout
+        elif ssl_context is not None:
+            self.first_state, self.first_timeout = State.HANDSHAKE, config.timeouts.handshake
+        self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)
+        sock.setblocking(False)
+        if not self.is_unix:
+            # accepted connections inherit it; an answer is one segment, and must not wait
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.address = address_of(sock.getsockname())
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def accept(self) -> Connection | None:
+        """A new connection, non-blocking and SERVING; None when none is there.
+
+        Raises `OSError` when the process has no means for one: no descriptor, no memory.
+        """
+        try:
+            sock, peer = self.sock.accept()
+        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            return None
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            return None  # the client's doing: see accept(2) on pending network errors
+        client = ("", 0) if self.is_unix else address_of(peer)
+        try:
+            return connect(sock, client, self.address, self.ssl_context)
+        except OSError:  # TLS on a connection that was reset meanwhile
+            sock.close()
+            return None
+
+    def detach(self) -> int:
+        """The descriptor, now wholly the caller's; the file of a unix socket stays."""
+        return self.sock.detach()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.sock.close()
+
+
+def connect(
+    sock: socket.socket, client: Address, server: Address, ssl_context: ssl.SSLContext | None
+) -> Connection:
+    """A connection on an accepted socket, which is made non-blocking."""
+    sock.setblocking(False)
+    if ssl_context is None:
+        return Connection(sock, client, server)
+    from ..tls.session import TLSSocket
+
+    if ssl_context.verify_mode:
+        # what adapters keep for an address, they keep for this object: see `Channel.server`
+        server = (server[0], server[1])
+    return Connection(TLSSocket(sock, ssl_context), client, server, scheme="https")
+
+
+def address_of(name: object) -> Address:
+    """What the socket module says of a peer or a socket, as an address."""
+    if isinstance(name, tuple):
+        return str(name[0]), int(name[1])
+    if isinstance(name, bytes):  # an abstract one of Linux's: see unix(7)
+        name = name.replace(b"\0", b"@", 1).decode(errors="replace")
+    return str(name or ""), 0
+
+
+def url_of(scheme: str, name: object) -> str:
+    """Where a socket is reached whose `getsockname` says `name`."""
+    if not isinstance(name, tuple):
+        return f"unix:{address_of(name)[0]}"
+    host, port = str(name[0]), name[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host) or host
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,1 @@
+"""Where connections wait until something happens, and threads for connections."""

@@ -1,0 +1,1 @@
+"""Proxies: which are trusted, and what their fields and headers say."""

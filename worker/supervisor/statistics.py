@@ -1,0 +1,133 @@
+"""What a supervisor writes down of its workers: how many began and ended, and what they counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ..config.groups import ConfigError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from ..config import ServerConfig
+    from ..metrics.endpoint import Monitor
+    from ..metrics.prometheus import Metric
+    from ..metrics.shared_pages import Ledger
+
+# Pages beyond those of two generations, for workers that TTIN adds and for those that drain.
+_SPARE_PAGES = 64
+
+#: How workers end, and why they are replaced.
+ENDS = ("drained", "dismissed", "failed", "exit", "signal")
+CAUSES = ("max_requests", "max_rss", "worker_timeout", "signal")
+
+
+class Books:
+    """Used by the supervisor's thread. Its `ledger` is for processes that are forked later, too;
+    there is none where nobody asks for metrics."""
+
+    def __init__(self, config: ServerConfig, count: int) -> None:
+        self.ledger: Ledger | None = None
+        if config.metrics.bind:
+            from ..metrics.counters import blocks_for
+            from ..metrics.shared_pages import Ledger
+
+            self.ledger = Ledger(2 * count + _SPARE_PAGES, blocks_for(config))
+        #: Who serves all this.
+        self.monitor: Monitor | None = None
+        self._starts = 0
+        self._reloads = 0
+        self._failed_reloads = 0
+        self._ends = Counter(dict.fromkeys(ENDS, 0))
+        self._replaced = Counter(dict.fromkeys(CAUSES, 0))
+
+    def open(
+        self,
+        sockets: Sequence[socket.socket],
+        gather: Callable[[], list[Metric]],
+        ailing: Callable[[], str],
+    ) -> None:
+        """Serve what `gather` and `ailing` say on `sockets`: see `Endpoint`.
+
+        Raises `ConfigError` on a system where that takes a thread.
+        """
+        from ..metrics.endpoint import Endpoint, Monitor
+
+        self.monitor = Monitor(sockets, Endpoint(gather, ailing))
+        if not self.monitor.takes_turns():
+            self.monitor.close()
+            raise ConfigError(
+                "metrics_bind: beside a supervisor this needs epoll or kqueue; leave it out"
+            )
+
+    def turn(self) -> None:
+        """Answer whoever has asked. Called once a second, and when the monitor is readable."""
+        if self.monitor is not None:
+            self.monitor.turn()
+
+    def forget(self) -> None:
+        """In a process that was forked: this is the parent's."""
+        if self.monitor is not None:
+            self.monitor.abandon()
+            self.monitor = None
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        if self.monitor is not None:
+            self.monitor.close()
+
+    def hired(self) -> int:
+        """A worker is started; the number of its page, or -1 if there is none."""
+        self._starts += 1
+        return self.ledger.take() if self.ledger is not None else -1
+
+    def unborn(self, page: int) -> None:
+        """It could not be started after all."""
+        self._starts -= 1
+        self._retire(page)
+
+    def buried(self, page: int, end: str) -> None:
+        """It has ended, in one of the ways of `ENDS`."""
+        self._ends[end] += 1
+        self._retire(page)
+
+    def _retire(self, page: int) -> None:
+        if self.ledger is not None and page >= 0:
+            self.ledger.retire(page)
+
+    def replaced(self, cause: str) -> None:
+        """A worker is to be replaced, for one of `CAUSES`."""
+        self._replaced[cause] += 1
+
+    def reloaded(self, *, well: bool) -> None:
+        """A new application serves, or could not."""
+        if well:
+            self._reloads += 1
+        else:
+            self._failed_reloads += 1
+
+    def metrics(self, *, ready: bool, serving: int, wanted: int) -> list[Metric]:
+        """All metrics of all processes."""
+        from ..metrics.prometheus import counted, counter, gauge, labels, stocked
+
+        assert self.ledger is not None
+        ends = {labels(end=end): number for end, number in self._ends.items()}
+        replaced = {labels(cause=cause): number for cause, number in self._replaced.items()}
+        return [
+            gauge("threadwell_ready", "Whether /readyz says so.", int(ready)),
+            gauge("threadwell_workers", "Workers that serve.", serving),
+            gauge("threadwell_workers_wanted", "Workers that should serve.", wanted),
+            counter("threadwell_worker_starts", "Workers that were started.", self._starts),
+            counter("threadwell_worker_ends", "Workers that have ended, by how.", ends),
+            counter("threadwell_worker_replacements", "Workers replaced, by why.", replaced),
+            counter("threadwell_reloads", "New applications that took over.", self._reloads),
+            counter(
+                "threadwell_reload_failures",
+                "New applications that could not be served.",
+                self._failed_reloads,
+            ),
+            *counted(self.ledger.totals()),
+            *stocked(self.ledger.stocks()),
+        ]

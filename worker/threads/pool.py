@@ -1,0 +1,461 @@
+"""`Crew`: what the workers of one `run` share, and the threads they are on."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..config import gil_enabled
+from ..connection import State
+from ..hijack import HijackedWebSocket
+from ..net.bind import Listener
+from ..polling.distributor import QueuePoller
+from ..system.throttled_log import Seldom
+from ..tls.wrong_port import WrongPort
+from . import finalize
+from .exchange import close_response
+from .leader_follower import Rota
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+    import ssl
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..asgi.pool import LoopPool
+    from ..config import ServerConfig
+    from ..polling.base import Poller
+    from ..sync_worker import SyncWorker
+
+log = logging.getLogger("threadwell")
+
+# Seconds between two looks at `shutdown_event`, which cannot wake a poller.
+_POLL_INTERVAL = 1.0
+#: Seconds for which a part that is well may seem to take no request: so seldom it looks up.
+UNSEEN = _POLL_INTERVAL
+# Seconds of grace for what has no end of its own, WebSockets and event streams.
+_FAREWELL = 0.5
+# Seconds between two looks at what is left.
+_GLANCE = 0.02
+# Seconds for threads whose connection was cut to notice it.
+_LAST_MOMENT = 1.0
+
+
+class AnyCrew(Protocol):
+    """What a `SyncWorker` and a `Server` need of those who serve: threads, as here, or the event
+    loops of `asgi.crew`.
+
+    Any thread may call it, but for the four that take a worker: those are the worker's thread's.
+    """
+
+    lifespan_state: dict[str, Any]
+    shutdown_event: threading.Event
+    seldom: Seldom
+    wrong_port: WrongPort
+    poller: Poller
+    http2: LoopPool | None
+
+    def enrol(self, worker: SyncWorker) -> None:
+        """`worker` is to be used with this crew."""
+
+    def run(self, worker: SyncWorker) -> None:
+        """Serve until the end (blocking); the calling thread serves too."""
+
+    def take_turn(
+        self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
+    ) -> None:
+        """The calling thread's part of it, until its turn ends; on the loop of `runner`, where
+        there are loops."""
+
+    def attend(self, runner: asyncio.Runner | None) -> None:
+        """Serve what was handed over and has no loop yet (blocking), on that of `runner`, if
+        given."""
+
+    def disband(self, worker: SyncWorker) -> None:
+        """End everything now, and close what is open."""
+
+    def number(self) -> int:
+        """A new number for a worker."""
+
+    def wait_until_ready(self) -> None:
+        """Return when requests are served. Raises what kept the application from starting."""
+
+    def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
+        """Accept connections from `sock`, which listens; `plain` ones are without TLS."""
+
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin handshakes with `ssl_context` from now on; what is without TLS stays so."""
+
+    def share_listeners(self) -> None:
+        """Whoever else has the sockets takes what waits in their backlog."""
+
+    def drain(self) -> None:
+        """Stop listening; let everything end well."""
+
+    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
+        """The same, for `timeout` seconds at most, and return when it has ended. Idle connections
+        stay for `linger` seconds, for a request that is on its way."""
+
+    def cut(self) -> None:
+        """End every connection now, whatever it is at."""
+
+    def stop(self) -> None:
+        """Let those who serve end when they are done with what they are at."""
+
+    def is_idle(self) -> bool:
+        """Whether nothing is being read, served, streamed or written."""
+
+    def served(self) -> int:
+        """How many requests the application was given."""
+
+    def parts(self) -> Sequence[Watched]:
+        """What of it can hang by itself."""
+
+
+class Crew:
+    """A poller, a rota, and the workers that use them: an `AnyCrew` of threads.
+
+    `lock` guards `workers` and the numbers, and is held for moments only: a signal that raises in
+    the main thread may come right after it has waited for a lock, which then nobody gives back.
+    `_starting` guards `_threads`, while one starts. `sibling` makes another worker.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        poller: Poller,
+        shutdown_event: threading.Event | None,
+        sibling: Callable[[], SyncWorker],
+        *,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self.config = config
+        self.poller = poller
+        gil = gil_enabled() and not isinstance(poller, QueuePoller)
+        self.rota = Rota(config.threads(), config.workers.max_streams, self.hire, gil=gil)
+        self.shutdown_event = shutdown_event or threading.Event()
+        self.lifespan_state: dict[str, Any] = {}
+        self._ssl_context = ssl_context
+        self._sibling = sibling
+        self.seldom = Seldom()
+        self.wrong_port = WrongPort(self.seldom)
+        #: The loops of HTTP/2, where that is offered; and whether they end with this crew.
+        self.http2: LoopPool | None = None
+        self._owns_http2 = False
+        self.workers: set[SyncWorker] = set()
+        self._threads: set[threading.Thread] = set()
+        self._hired = 0
+        self._served = 0
+        #: When a thread last looked after the poller, in the seconds of `time.monotonic`.
+        self.looked = time.monotonic()
+        self._stop_at = self._farewell_at = 0.0
+        self.lock = threading.Lock()
+        self._starting = threading.Lock()
+        poller.every_second = self._look
+
+    # ---- Listening ------------------------------------------------------------------------
+
+    def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
+        """Accept connections from `sock`, which listens; `plain` ones are without TLS."""
+        self.poller.listen(Listener(sock, self.config, None if plain else self._ssl_context))
+
+    def use_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Begin handshakes with `ssl_context` from now on; what is without TLS stays so."""
+        self._ssl_context = ssl_context
+        self.poller.use_context(ssl_context)
+
+    def wait_until_ready(self) -> None:
+        """Nothing to wait for: the kernel keeps connections until the threads are there."""
+
+    # ---- Threads --------------------------------------------------------------------------
+
+    def run(self, worker: SyncWorker) -> None:
+        """Serve until `stop`, with `worker` on the calling thread, and others on threads of
+        their own."""
+        try:
+            if self.http2 is not None and self._owns_http2:
+                self.http2.start("threadwell-http2")
+            for _ in range(self.config.threads() - 1):
+                self.hire()
+                self.rota.joined()
+            self.rota.joined()
+            self._live(worker, permanent=True)
+        finally:
+            self.disband(worker)
+
+    def hire(self) -> None:
+        """Start a thread with a worker of its own. Raises `RuntimeError` when there can be none."""
+        worker = self._sibling()
+        try:
+            self._start(functools.partial(self._live, worker), f"threadwell-{worker.worker_id}")
+        except RuntimeError:
+            self._left(worker)
+            raise
+
+    def _live(self, worker: SyncWorker, *, permanent: bool = False) -> None:
+        """The life of a thread."""
+        queued = isinstance(self.poller, QueuePoller)
+        worker.settle_in()
+        take_turn = worker._run_from_queue if queued else worker._run_accept_loop
+        try:
+            while self.rota.take_turn(worker, permanent=permanent):
+                worker.lost_seat = False
+                try:
+                    take_turn(_POLL_INTERVAL, None)
+                except Exception:
+                    # a bug of threadwell, or a kernel without means: the thread goes on
+                    log.exception("A thread met an internal error while it polled")
+                finally:
+                    self.rota.leave(worker)
+        finally:
+            for note in worker.notes.values():
+                if hasattr(note, "close"):
+                    close_response(note.close)
+            self._left(worker)
+
+    def take_turn(
+        self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
+    ) -> None:
+        """Poll, and serve with `worker`, until the calling thread's turn ends."""
+        rota, wait, handle = self.rota, self.poller.wait, worker._handle_connection
+        while rota.leader is worker:
+            connection = wait(poll_interval)
+            worker.turn += 1
+            if rota.asleep:
+                rota.wake()
+            if connection is not None:
+                handle(connection, connection.client, runner)
+        while rota.eager and worker.seated:
+            connection = wait(poll_interval)
+            started = time.monotonic()
+            if connection is not None:
+                handle(connection, connection.client, runner)
+                if not rota.always_eager:
+                    rota.observe(worker, time.monotonic() - started)
+
+    def offer_http2(self, pool: LoopPool, *, owned: bool) -> None:
+        """Let `pool` have the connections of HTTP/2, their requests being this crew's; it starts
+        and ends with the crew if it is `owned`. Before anybody serves."""
+        self.http2, self._owns_http2 = pool, owned
+        self.poller.expect_errands()
+        self.poller.when_full = pool.make_room
+
+    def attend(self, runner: asyncio.Runner | None) -> None:
+        """Nothing to do: what is handed over has the pool's loops."""
+
+    def enrol(self, worker: SyncWorker) -> None:
+        """`worker` is one of this crew's."""
+        worker.rota = self.rota
+        with self.lock:
+            self.workers.add(worker)
+
+    def number(self) -> int:
+        """A new number for a worker."""
+        with self.lock:
+            self._hired += 1
+            return self._hired
+
+    def _start(self, target: Callable[[], None], name: str) -> None:
+        """Run `target` on a new thread. Raises `RuntimeError` when there can be none."""
+        # An empty context: free-threaded builds would hand this thread's down, request and all
+        kwargs: dict[str, Any] = {}
+        if sys.version_info >= (3, 14):
+            kwargs["context"] = contextvars.Context()
+        thread = threading.Thread(target=target, name=name, daemon=True, **kwargs)
+        # until it has started, for nobody can wait for the end of a thread before
+        with self._starting:
+            # a thread cannot say itself that it has ended: there is always something left to do
+            self._threads = {each for each in self._threads if each.is_alive()}
+            self._threads.add(thread)
+            thread.start()
+
+    def _left(self, worker: SyncWorker) -> None:
+        """`worker` serves no more."""
+        with self.lock:
+            self.workers.discard(worker)
+            self._served += worker.served
+
+    def served(self) -> int:
+        """How many requests the application was given, by all workers together."""
+        with self.lock:
+            return self._served + sum(worker.served for worker in self.workers)
+
+    def parts(self) -> Sequence[Watched]:
+        """Threads are as good as each other: together they hang or not."""
+        return [self]
+
+    def activity(self) -> frozenset[tuple[int, int]]:
+        """Something that is the same at two looks if no request was begun between them."""
+        with self.lock:
+            return frozenset((id(worker), worker.served) for worker in self.workers)
+
+    def is_full(self) -> bool:
+        """Whether every seat is held by a thread that is inside a request."""
+        with self.lock:
+            inside = sum(worker.seated and worker.serving is not None for worker in self.workers)
+        return inside >= self.rota.threads
+
+    # ---- The end --------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Stop listening; requests in flight finish, idle connections close."""
+        self._drain(self.config.timeouts.graceful)
+
+    def _drain(self, timeout: float, linger: float = 0.0) -> None:
+        self.poller.drain(linger)
+        if self.http2 is not None:
+            self.http2.drain(timeout, linger)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is being read, served, streamed or written."""
+        with self.lock:
+            if any(worker.serving is not None for worker in self.workers):
+                return False
+        if self.http2 is not None and not self.http2.is_idle():
+            return False
+        idle = (State.IDLE, State.LINGERING, State.CLOSED, State.ADOPTED)
+        return all(connection.state in idle for connection in self.poller.connections.copy())
+
+    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
+        """Drain, for `timeout` seconds at most; then cut what is left, and stop.
+
+        WebSockets and event streams have half a second to end. Idle connections stay for another
+        `linger` seconds: see `Poller.drain`.
+        """
+        self._drain(timeout, linger)
+        self._say_goodbye()
+        drained, now = self.poller.drained, time.monotonic()
+        until, farewell = now + timeout, now + min(timeout, _FAREWELL)
+        while (now := time.monotonic()) < until and not drained.wait(min(_GLANCE, until - now)):
+            self._say_goodbye()
+            if now >= farewell and self._cut_endless():
+                drained.set()
+        if not drained.is_set():
+            left = len(self.poller.connections)
+            log.warning("%d connections were cut after %g seconds of grace", left, timeout)
+            self.cut()
+        self.stop()
+
+    def _look(self) -> None:
+        """Once a second: has somebody set `shutdown_event`? Then `shutdown`, without waiting."""
+        self.looked = time.monotonic()
+        if not self.shutdown_event.is_set():
+            return
+        now = time.monotonic()
+        with self.lock:
+            if not self._stop_at:
+                self._stop_at = now + self.config.timeouts.graceful
+                self._farewell_at = now + _FAREWELL
+        self.drain()
+        self._say_goodbye()
+        ended = self.poller.drained.is_set() or now >= self._stop_at
+        if ended or (now >= self._farewell_at and self._cut_endless()):
+            self.stop()
+
+    def _say_goodbye(self) -> None:
+        """Close WebSockets; those whose client has not read so far at the next call."""
+        for connection in self.poller.connections.copy():
+            hijacked = connection.hijacked
+            if isinstance(hijacked, HijackedWebSocket):
+                hijacked.part()
+
+    def _cut_endless(self) -> bool:
+        """Cut what has no end of its own; whether nothing else is left."""
+        more = self.poller.expects_some()  # first, as `Poller._is_empty` asks
+        connections = self.poller.connections.copy()
+        endless = [connection for connection in connections if connection.endless]
+        for connection in endless:
+            connection.disconnect()
+        return not more and len(endless) == len(connections)
+
+    def share_listeners(self) -> None:
+        """Whoever else has the sockets takes what waits in their backlog."""
+        for listener in list(self.poller.listeners.values()):
+            listener.shared = True
+
+    def cut(self) -> None:
+        """End every connection now, whatever it is at."""
+        for connection in self.poller.connections.copy():
+            connection.disconnect()
+        self.poller.drained.set()
+
+    def stop(self) -> None:
+        """Let the threads end when they are done with what they are at."""
+        self.rota.stop()
+        self.poller.wake()
+
+    def disband(self, worker: SyncWorker) -> None:
+        """Cut, and wait for the threads; those in the application's code for a moment only.
+
+        `worker` is the caller's: it closes what no thread has closed.
+        """
+        if self.http2 is not None and self._owns_http2:
+            self.http2.shutdown(0)
+        self.stop()
+        self.poller.drain()
+        self.cut()
+        until = time.monotonic() + _LAST_MOMENT
+        with self._starting:
+            threads = [thread for thread in self._threads if thread.is_alive()]
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0))
+        stuck = sum(thread.is_alive() for thread in threads)
+        if stuck:
+            log.warning("%d threads were left in the application's code", stuck)
+        left = self.poller.close()
+        with self.lock:
+            owned = {each.serving for each in self.workers}
+        # and those whose thread was interrupted: by Ctrl-C, say, in the main thread
+        left += self.poller.connections.copy().difference(left, owned)
+        for connection in left:
+            if connection.state is State.ADOPTED:  # a loop closes it
+                connection.disconnect()
+            elif connection.state is not State.CLOSED:
+                finalize.close(worker, connection, "cut at shutdown")
+
+
+class Watched(Protocol):
+    """A part of a server that can hang by itself: the threads together, or an event loop."""
+
+    @property
+    def looked(self) -> float:
+        """Changes about once a second, while somebody comes by to see what there is to do."""
+
+    def activity(self) -> object:
+        """Something that is the same at two looks if no request was begun between them."""
+
+    def is_full(self) -> bool:
+        """Whether nobody is free to begin another."""
+
+
+class Pulse:
+    """Whether all `parts` take requests. One that is idle, or full of short ones, is well."""
+
+    def __init__(self, parts: Iterable[Watched]) -> None:
+        self._beats = [_Beat(part) for part in parts]
+
+    def age(self) -> float:
+        """For how many seconds some part has taken no request, nor could have."""
+        return max((beat.age() for beat in self._beats), default=0.0)
+
+
+class _Beat:
+    def __init__(self, part: Watched) -> None:
+        self._part = part
+        self._activity = part.activity()
+        self._looked = part.looked
+        self._well_at = time.monotonic()
+
+    def age(self) -> float:
+        activity, looked = self._part.activity(), self._part.looked
+        # somebody came by, and was free to serve
+        waiting = looked != self._looked and not self._part.is_full()
+        if waiting or activity != self._activity:
+            self._activity, self._looked = activity, looked
+            self._well_at = time.monotonic()
+        return time.monotonic() - self._well_at

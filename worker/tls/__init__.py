@@ -1,0 +1,1 @@
+"""TLS: contexts, sessions on non-blocking sockets, certificates."""
