@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from threadwell.worker import Limits, ProtocolError, RequestReceived, ServerConfig
 from threadwell.worker.asgi.request_stream import BodyStream
-from threadwell.worker.http1.parser import ChunkedDecoder
+from threadwell.worker.http1.chunked import ChunkedDecoder
 from threadwell.worker.http1.request_body import BodyReceiver
 
 LIMITS = Limits()

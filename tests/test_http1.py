@@ -208,7 +208,7 @@ def test_any_octets_are_parsed_or_refused(head: bytes) -> None:
         assert cold.content_length is None or not cold.chunked
         text = "\n".join([cold.method, cold.target, *cold.variables, *cold.variables.values()])
         assert not set(map(ord, text)) & {*range(9), *range(0x0B, 0x20), 0x7F}
-        if cold.plain:
+        if cold.is_simple:
             assert cold.content_length is None
             assert not cold.chunked
 
@@ -265,7 +265,7 @@ def test_a_usual_request() -> None:
     assert request[:5] == ("GET", "/a?b=c", "/a", "b=c", "1.1")
     assert request.variables == {"HTTP_HOST": "x", "HTTP_ACCEPT": "*/*"}
     assert request.headers == [("host", "x"), ("accept", "*/*")]
-    assert request.plain
+    assert request.is_simple
     assert request.field("Accept") == "*/*"
     assert request.field("X-Missing") == ""
 
@@ -303,8 +303,8 @@ def test_the_fast_path_knows(head: bytes) -> None:
 def test_what_steers_is_not_plain(fields: bytes) -> None:
     parser = RequestParser(LIMITS)
     for _ in range(2):
-        assert not parser.parse(b"POST / HTTP/1.1\r\nHost: x\r\n" + fields).plain
-    assert parser.parse(b"POST / HTTP/1.1\r\nHost: x").plain
+        assert not parser.parse(b"POST / HTTP/1.1\r\nHost: x\r\n" + fields).is_simple
+    assert parser.parse(b"POST / HTTP/1.1\r\nHost: x").is_simple
 
 
 def test_a_result_does_not_share_its_variables() -> None:

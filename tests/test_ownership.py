@@ -31,11 +31,12 @@ from threadwell import (
 )
 from threadwell.worker.connection import WAITING, Connection, State
 from threadwell.worker.errors import ClientDisconnected
-from threadwell.worker.net.bind import BindAddress, Listener, open_socket
-from threadwell.worker.net.bind import connect as connection_on
+from threadwell.worker.net.bind import BindAddress, open_socket
 from threadwell.worker.polling import kernel
 from threadwell.worker.polling.base import Poller
 from threadwell.worker.polling.kernel import EpollPoller
+from threadwell.worker.polling.listener import Listener
+from threadwell.worker.polling.listener import connect as connection_on
 from threadwell.worker.polling.task import Errand
 
 from .certificates import Authority

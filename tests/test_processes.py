@@ -22,7 +22,6 @@ import pytest
 from threadwell import ServerConfig, ThreadedServer
 from threadwell.worker import Server
 from threadwell.worker.asgi.event_loop import loop_count
-from threadwell.worker.memory import resident_memory
 from threadwell.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
 from threadwell.worker.supervisor.forking import Job, Loaded, describe, failure
 from threadwell.worker.supervisor.generation import Child, Generation, Template, Worker
@@ -30,7 +29,8 @@ from threadwell.worker.supervisor.pipe import LONGEST_TEXT, Channel, pair
 from threadwell.worker.supervisor.supervisor import Supervisor
 from threadwell.worker.supervisor.worker_process import Wear
 from threadwell.worker.system import resources
-from threadwell.worker.threads.pool import Pulse
+from threadwell.worker.system.resources import resident_memory
+from threadwell.worker.watchdog import Pulse
 
 from .asgi_tools import answer, no_lifespan
 from .certificates import Authority

@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 
 from threadwell import FileBody, Request, Response, ThreadedServer
-from threadwell.worker.http1.send_buffer import read_some
+from threadwell.worker.http.response_body import blocks_of, read_some
 from threadwell.worker.http2.send_queue import Outbox
-from threadwell.worker.threads.streaming import blocks_of
 
 from .recorder import Recorder
 from .wire_client import Answer, Client

@@ -18,8 +18,9 @@ import pytest
 from threadwell import SyncWorker, ThreadedServer
 from threadwell.worker import Bind, Server, ServerConfig
 from threadwell.worker.connection import State
-from threadwell.worker.net.bind import Listener, open_socket, parse_bind
+from threadwell.worker.net.bind import open_socket, parse_bind
 from threadwell.worker.net.bound_socket import BoundSocket, BoundUnixSocket, turn_away
+from threadwell.worker.polling.listener import Listener
 from threadwell.worker.supervisor.forking import Job, Loaded
 from threadwell.worker.system.readiness import has_room
 from threadwell.worker.threads.pool import Crew

@@ -2,9 +2,10 @@
 
 from .app_kind import MARKER, app_kind, is_asgi
 from .config import OPTIONS, ServerConfig, gil_enabled
-from .config.groups import ASGI, Bind, ConfigError, Limits, Log, Option, Timeouts, Tls, Workers
+from .config.groups import ASGI, Bind, Limits, Log, Option, Timeouts, Tls, Workers
 from .errors import (
     ClientDisconnected,
+    ConfigError,
     InvalidResponseError,
     NeedsAsyncError,
     ProtocolError,

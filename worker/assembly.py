@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from .app_kind import is_asgi
 from .lifecycle import ConnectionOpened, LifecycleCollector
 from .polling.base import ConnectionQueue, connection_limit
 from .polling.kernel import make_poller
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     import threading
 
     from .asgi.pool import LoopCrew
+    from .config.groups import Static
     from .connection import Connection
-    from .messages import ASGIApp
+    from .messages import ASGIApp, SyncApp
     from .sync_worker import SyncWorker
 
 log = logging.getLogger("threadwell")
@@ -80,3 +82,20 @@ def _opened(collector: LifecycleCollector, conn: Connection) -> None:
         collector.record(ConnectionOpened(conn.peer))
     except Exception:
         log.exception("A collector failed")
+
+
+def with_files(settings: Static, app: Any, sync_app: SyncApp | None) -> tuple[Any, SyncApp | None]:
+    """`app` and the `sync_app` beside it, if there is one, with the files in front of them.
+
+    Raises `ConfigError`.
+    """
+    from .static import StaticApp, StaticFiles  # which need whitenoise
+
+    files = StaticFiles(settings)
+    if sync_app is not None:
+        return app, StaticApp(sync_app, files)
+    if is_asgi(app):
+        from .asgi.static import ASGIStaticApp
+
+        return ASGIStaticApp(app, files), None
+    return StaticApp(app, files), None

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from .http1.send_buffer import Outgoing
     from .http1.writer import StreamWriter
     from .lifecycle import ResponseCompleted
-    from .messages import HeaderList, Request, RequestReceived, Response
+    from .messages import HeaderList, Origin, Request, RequestReceived, Response
     from .proxies.proxy_protocol import Header
-    from .proxies.trust import Origin
     from .sync_worker import SyncWorker
     from .tls.session import TLSSocket
 

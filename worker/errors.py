@@ -54,3 +54,7 @@ def is_about_the_client(error: BaseException | None, seen: frozenset[int] = froz
             return all(is_about_the_client(member, seen) for member in members)
         error = error.__cause__ or error.__context__
     return False
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used. The message says which, why, and what would do."""

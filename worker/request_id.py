@@ -8,8 +8,7 @@ import random
 import re
 from typing import TYPE_CHECKING
 
-from .config.groups import ConfigError
-from .http1.writer import ResponseWriter
+from .errors import ConfigError
 from .messages import RequestReceived, cgi_name
 
 if TYPE_CHECKING:
@@ -17,10 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .config import ServerConfig
-    from .config.groups import Log, Timeouts
+    from .config.groups import Log
     from .connection import Connection
-    from .http1.writer import StreamWriter
-    from .messages import HeaderList, Response
 
 # What can stand in a header, a log and a URL as it is. UUIDs, ULIDs and traceparents do.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
@@ -112,42 +109,3 @@ def request_ids(config: ServerConfig) -> RequestIds | None:
 def _is_trusted(conn: Connection) -> bool:
     """Whether the peer is a proxy that is trusted; see `proxies`."""
     return conn.direct is not None and conn.direct.trusted
-
-
-class Echo(ResponseWriter):
-    """A writer whose answers to requests say the request's id, unless the application does."""
-
-    def __init__(self, timeouts: Timeouts, header: str) -> None:
-        super().__init__(timeouts)
-        self._header = header
-
-    def answer(
-        self,
-        connection: Connection,
-        head: RequestReceived | None,
-        response: Response,
-        persistent: bool,
-    ) -> bool:
-        if head is not None:
-            response = self._with_id(connection, response)
-        return super().answer(connection, head, response, persistent)
-
-    def stream(
-        self,
-        connection: Connection,
-        head: RequestReceived,
-        response: Response,
-        persistent: bool,
-    ) -> StreamWriter:
-        return super().stream(connection, head, self._with_id(connection, response), persistent)
-
-    def _with_id(self, connection: Connection, response: Response) -> Response:
-        name = self._header.lower()
-        headers: HeaderList = response.headers
-        if any(_text(each[0]).lower() == name for each in headers):
-            return response
-        return response._replace(headers=[*headers, (self._header, connection.request_id)])
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode("latin-1") if isinstance(name, bytes) else name

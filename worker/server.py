@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .config import ServerConfig, changed
-from .config.groups import ConfigError
+from .errors import ConfigError
 from .lifecycle import Collectors, LifecycleCollector
 from .logs.access_log import AccessLog
 from .messages import ASGIApp, SyncApp
@@ -22,16 +22,16 @@ from .proxies.trust import check as check_proxies
 from .sync_worker import SyncWorker
 from .system.signals import Signals
 from .system.systemd import Notifier
-from .threads.pool import UNSEEN, Pulse, Watched
 from .tls.context import make_context
+from .watchdog import UNSEEN, Pulse, Watched
 
 if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
     from .asgi.pool import LoopPool
+    from .interfaces import AnyCrew
     from .metrics.endpoint import Monitor
-    from .threads.pool import AnyCrew
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
@@ -268,7 +268,7 @@ class Server:
         if self._collector is not None:
             collectors.append(self._collector)
         if self._page is None and self.config.metrics.bind:
-            from .metrics.process import watch
+            from .metrics.endpoint import watch
 
             self._monitor, self._page = watch(self)
         if self._page is not None:

@@ -27,13 +27,14 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from .app_kind import bound, is_asgi, leave_it
-from .assembly import make_loops, make_threads
+from .assembly import make_loops, make_threads, with_files
 from .config import ServerConfig
 from .connection import Connection, State
 from .errors import ClientDisconnected, ProtocolError
 from .http.request_meta import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
 from .http1.parser import RequestParser
-from .http1.writer import ResponseWriter, StreamWriter
+from .http1.writer import Echo, ResponseWriter, StreamWriter
+from .interfaces import AnyCrew
 from .lifecycle import (
     LifecycleCollector,
     RequestStarted,
@@ -43,17 +44,16 @@ from .lifecycle import (
     for_thread,
     guarded,
 )
-from .messages import ASGIApp, HeaderList, Request, RequestReceived, Response, SyncApp
+from .messages import IS_SIMPLE, ASGIApp, HeaderList, Request, RequestReceived, Response, SyncApp
 from .net.bind import address_of, hosts_of
 from .polling.base import ConnectionQueue
 from .polling.task import Errand
 from .proxies.trust import Forwarding
 from .proxies.trust import check as check_proxies
-from .request_id import Echo, request_ids
 from .request_id import check as check_request_ids
-from .threads import finalize, reader, streaming
+from .request_id import request_ids
+from .threads import finalize, handshake, reader, streaming
 from .threads.exchange import exchange, exchange_forwarded
-from .threads.pool import AnyCrew
 from .tls.context import make_context
 from .tls.wrong_port import WITH_TLS, began_handshake
 
@@ -70,8 +70,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-# Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
-_PLAIN = RequestReceived._fields.index("plain")
 # A head up to this size is remembered with its connection, in case it comes again.
 _LONGEST_REPEATED = 1024
 # How many requests a connection may have pipelined before others get a turn.
@@ -116,8 +114,6 @@ class SyncWorker:
     ) -> None:
         self.worker_id = worker_id
         if config.static.mounts:
-            from .static import with_files
-
             app, sync_app = with_files(config.static, app, sync_app)
         # Of the server
         self.config = config
@@ -371,7 +367,7 @@ class SyncWorker:
         else:
             if before is not _SERVING:
                 conn.become(_SERVING)
-            if not finalize.resume(self, conn, before):
+            if not handshake.resume(self, conn, before):
                 return False
         answered = 0
         while True:
@@ -448,7 +444,7 @@ class SyncWorker:
                 conn.pieces = bytearray(data)
                 return reader.recv_head(self, conn)
             head = self.parser.parse(raw_head)
-            if not head[_PLAIN]:
+            if not head[IS_SIMPLE]:
                 return reader.recv_behind(self, conn, head)
             if not conn.buffer and len(data) <= _LONGEST_REPEATED:
                 conn.repeated = data

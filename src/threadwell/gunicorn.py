@@ -27,7 +27,7 @@ from .process_setup import raise_descriptor_limit
 from .worker import OPTIONS, ConfigError, Request, Response, Server, ServerConfig, app_kind
 from .worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
 from .worker.system.readiness import has_input
-from .worker.threads.pool import Pulse
+from .worker.watchdog import Pulse
 
 # Seconds between two words to the master that all is well.
 _LOOK = 1.0

@@ -9,9 +9,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
+from ..lifecycle import note_answer
 from ..messages import FileBody, Response
 from ..request_id import named
-from ..threads import finalize
 from .request_stream import MOST_DISCARDED, BodyStream
 
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ class Cycle:
         if self._receivers:
             self.wake()
         if conn.record is not None:
-            finalize.note_answer(conn, self.head, response)
+            note_answer(conn, self.head, response)
         line.answered(self)
 
     async def _send_block(self, body: bytes, more: bool) -> None:

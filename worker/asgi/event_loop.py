@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import gil_enabled
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 from ..system.resources import available_cores
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from ..errors import ClientDisconnected, ProtocolError
 from ..http.request_meta import _classify_request
 from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
-from ..messages import Request, RequestReceived, Response
+from ..messages import IS_SIMPLE, Request, RequestReceived, Response
 from ..system.readiness import has_input
 from ..tls.wrong_port import WITHOUT_TLS
 from .cycle import Cycle
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-# Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
-_PLAIN = RequestReceived._fields.index("plain")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 _NAMES = {
@@ -131,7 +129,7 @@ class HTTPLine(RequestLine):
             head = worker.request_ids.give(conn, head)
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = worker.persistent
-        if not head[_PLAIN] and not self._steer(cycle, head):
+        if not head[IS_SIMPLE] and not self._steer(cycle, head):
             return
         if worker.collector is not None:
             self._started(head)

@@ -34,9 +34,10 @@ from .scope import Scopes
 from .writer import EchoingLoopWriter, LoopWriter
 
 if TYPE_CHECKING:
-    from ..http2.pool import Home, Tools
+    from ..http2.pool import Tools
+    from ..interfaces import Home
     from ..messages import ASGIApp, Request, Response
-    from ..net.bind import Listener
+    from ..polling.listener import Listener
     from ..sync_worker import SyncWorker
     from .connection import Line
     from .pool import LoopCrew

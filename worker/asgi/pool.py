@@ -14,8 +14,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..lifecycle import LifecycleCollector, guarded
-from ..net.bind import Listener, address_of, connect
+from ..net.bind import address_of
 from ..polling.base import BlockingPoller, connection_limit
+from ..polling.listener import Listener, connect
 from ..system.throttled_log import Seldom
 from ..tls.wrong_port import WrongPort
 from .event_loop import loop_count, loop_factory
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..connection import Connection
-    from ..http2.pool import Home
+    from ..interfaces import Home
     from ..messages import ASGIApp, Request, Response
     from ..polling.base import ConnectionQueue, Poller
     from ..sync_worker import SyncWorker

@@ -6,7 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from ..http1.parser import ChunkedDecoder
+from ..http1.chunked import ChunkedDecoder
 from ..http1.request_body import too_large
 
 if TYPE_CHECKING:

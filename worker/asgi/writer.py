@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ClientDisconnected, InvalidResponseError
 from ..http.response_head import LineCache, SpecialError, encode_header
 from ..http1.send_buffer import Outgoing
-from ..http1.writer import ResponseWriter, StreamWriter
-from ..request_id import Echo
+from ..http1.writer import Echo, ResponseWriter, StreamWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +81,7 @@ class LoopWriter(ResponseWriter):
     def _framed(
         self, head: RequestReceived, response: Response, persistent: bool
     ) -> tuple[bytes, float, bool, bool]:
-        if persistent and head.plain:
+        if persistent and head.is_simple:
             # the short way: what is not usual is left to `_render`
             try:
                 status_line = self._status_lines[response.status]

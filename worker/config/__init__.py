@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from ..errors import ConfigError
 from ..system.resources import available_cores
 from .groups import (
     ASGI,
     Bind,
-    ConfigError,
     Http2,
     Limits,
     Log,

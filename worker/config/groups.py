@@ -8,14 +8,13 @@ from .concurrency import ASGI, Processes, Workers
 from .limits import Limits, Timeouts
 from .network import Bind, Http2, Tls
 from .observability import Log, Metrics
-from .option import ConfigError, Option, parse_size
+from .option import Option, parse_size
 from .proxies import Proxies
 from .static import Static
 
 __all__ = [
     "ASGI",
     "Bind",
-    "ConfigError",
     "Http2",
     "Limits",
     "Log",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .option import ConfigError, option
+from ..errors import ConfigError
+from .option import option
 
 # RFC 9110, 5.6.2, but for the underscore, which proxies and CGI confuse with the dash.
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")

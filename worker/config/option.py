@@ -6,12 +6,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import ConfigError
+
 KIB = 1024
 MIB = 1024 * KIB
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used. The message says which, why, and what would do."""
 
 
 def option(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from .option import ConfigError, option
+from ..errors import ConfigError
+from .option import option
 
 
 @dataclass(frozen=True, slots=True)

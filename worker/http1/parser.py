@@ -19,18 +19,16 @@ import h11
 
 from ..config.groups import Limits
 from ..errors import ProtocolError
-from ..messages import RequestReceived, cgi_name
-
-# RFC 9110, 5.6.2 and 5.5. Deleting the allowed octets leaves the forbidden ones: one pass in C.
-_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_FIELD_VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
-# The same as a table that changes the forbidden octets only: quicker, where lines are short.
-_FIELD_CHECK = bytes(octet if octet in _FIELD_VALUE else 1 - (octet == 1) for octet in range(0x100))
-# RFC 3986 has fewer, but browsers send | ^ { } " in a query unescaped. A fragment is never sent.
-_TARGET_CHECK = bytes(
-    octet if 0x21 <= octet < 0x7F and octet != ord("#") else 1 - (octet == 1)
-    for octet in range(0x100)
+from ..http.grammar import (
+    FIELD_CHECK,
+    FIELD_VALUE,
+    HOST,
+    LONGEST_LENGTH,
+    NEVER_CACHED,
+    TARGET_CHECK,
+    TOKEN,
 )
+from ..messages import RequestReceived, cgi_name
 
 _SLASH = ord("/")
 _METHODS = {
@@ -39,29 +37,11 @@ _METHODS = {
 }
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 
-# RFC 3986, 3.2.2: a name or an IPv4 address, or an IP literal; then a port. No userinfo.
-_HOST = re.compile(
-    r"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*(?::[0-9]{0,5})?"
-    r"|\[[0-9A-Fa-fvV:.%A-Za-z_~-]+\](?::[0-9]{0,5})?"
-)
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?]+)(/[^?]*)?(?:\?(.*))?", re.IGNORECASE)
-
-# 1*HEXDIG (16 of them pass 2**63 already), then extensions of visible text, blanks and obs-text.
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
-_LARGEST_SIZE = 2**63 - 1
-_LONGEST_LENGTH = len(str(_LARGEST_SIZE)) - 1
 
 # RFC 9112, 2.2 asks for at least one empty line to be ignored before a request line.
 _MOST_EMPTY_LINES = 8
 
-# Lines that are secret, or that hardly ever come twice, are not worth remembering.
-_NEVER_CACHED = frozenset(
-    cgi_name(name)
-    for name in (
-        "authorization cookie proxy-authorization x-csrftoken x-csrf-token x-api-key"
-        " if-none-match if-modified-since referer traceparent x-request-id content-length"
-    ).split()
-)
 _LONGEST_CACHED_LINE = 256
 _MOST_CACHED_LINES = 1024
 _LONGEST_CACHED_BLOCK = 1024
@@ -111,7 +91,7 @@ class _FieldCache:
         if len(variables) != len(lines) or len(lines) > self._most_lines:
             raise _UnusualError  # a field that comes twice, or too many
         entry = (variables, version, version == "1.1" and not _steers(variables))
-        if len(block) <= _LONGEST_CACHED_BLOCK and _NEVER_CACHED.isdisjoint(variables):
+        if len(block) <= _LONGEST_CACHED_BLOCK and NEVER_CACHED.isdisjoint(variables):
             if len(self.blocks) >= _MOST_CACHED_BLOCKS:
                 self.blocks.clear()
             self.blocks[block] = entry
@@ -124,30 +104,30 @@ class _FieldCache:
         """
         lines = tail.split(b"\r\n")
         cookie = lines.pop(0)
-        if cookie.translate(_FIELD_CHECK) != cookie:
+        if cookie.translate(FIELD_CHECK) != cookie:
             raise _UnusualError
         count = len(variables) + 1 + len(lines)
         variables["HTTP_COOKIE"] = cookie.strip(b" \t").decode("latin-1")
-        plain = True
+        is_simple = True
         known = self._lines.get
         for line in lines:
             variable, value = known(line) or self._line(line)
             variables[variable] = value
             if variable in _STEERING:
-                plain = not _steers({variable: value}) and plain
+                is_simple = not _steers({variable: value}) and is_simple
         if len(variables) != count or count > self._most_lines:
             raise _UnusualError  # a field that comes twice, or too many
-        return plain
+        return is_simple
 
     def _line(self, line: bytes) -> tuple[str, str]:
         raw_name, colon, raw_value = line.partition(b":")
-        if not colon or raw_value.translate(_FIELD_CHECK) != raw_value:
+        if not colon or raw_value.translate(FIELD_CHECK) != raw_value:
             raise _UnusualError
         variable = self._names.get(raw_name) or self._name(raw_name)
         pair = (variable, raw_value.strip(b" \t").decode("latin-1"))
-        if variable in _NEVER_CACHED:
+        if variable in NEVER_CACHED:
             return pair
-        if variable == "HTTP_HOST" and _HOST.fullmatch(pair[1]) is None:
+        if variable == "HTTP_HOST" and HOST.fullmatch(pair[1]) is None:
             raise _UnusualError
         if len(line) > _LONGEST_CACHED_LINE:
             return pair
@@ -157,7 +137,7 @@ class _FieldCache:
         return pair
 
     def _name(self, raw_name: bytes) -> str:
-        if not raw_name or raw_name.translate(None, _TOKEN):
+        if not raw_name or raw_name.translate(None, TOKEN):
             raise _UnusualError
         if b"_" in raw_name:
             raise _UnusualError  # it has no variable
@@ -195,19 +175,19 @@ class RequestParser:
         """The request of `head`: its lines, without the empty line that ends them."""
         try:
             raw_method, raw_target, rest = head.split(b" ", 2)
-            if raw_target.translate(_TARGET_CHECK) != raw_target or raw_target[0] != _SLASH:
+            if raw_target.translate(TARGET_CHECK) != raw_target or raw_target[0] != _SLASH:
                 return self._unusual(head)
             before, cookie, after = rest.partition(b"\r\nCookie: ")
-            known, version, plain = self._known(before) or self._fields.parse(before)
+            known, version, is_simple = self._known(before) or self._fields.parse(before)
             variables = known.copy()
             if cookie:
-                plain = self._fields.parse_from_cookie(after, variables) and plain
+                is_simple = self._fields.parse_from_cookie(after, variables) and is_simple
             if "HTTP_HOST" not in variables or len(head) > self._small:
                 return self._unusual(head)
             target = raw_target.decode()
             path, _, query = target.partition("?")
             method = _METHODS[raw_method]
-            if plain and method != "HEAD":
+            if is_simple and method != "HEAD":
                 return _new(
                     RequestReceived,
                     (method, target, path, query, version, rest, variables, None, False, True),
@@ -217,7 +197,7 @@ class RequestParser:
         length = variables.get("CONTENT_LENGTH")
         if "HTTP_TRANSFER_ENCODING" in variables or (
             length is not None
-            and not (length.isascii() and length.isdigit() and len(length) <= _LONGEST_LENGTH)
+            and not (length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH)
         ):
             return self._unusual(head)
         size = None if length is None else int(length)
@@ -296,7 +276,7 @@ def _check_octets(head: bytes) -> None:
     Bare CR and LF, other controls, and folded lines (RFC 9112, 2.2 and 5.2).
     """
     for line in head.split(b"\r\n"):
-        if line.translate(None, _FIELD_VALUE):
+        if line.translate(None, FIELD_VALUE):
             raise ProtocolError(400, "A control character in the request head")
         if line.startswith((b" ", b"\t")):
             raise ProtocolError(400, "A line that begins with a blank")
@@ -326,14 +306,14 @@ def _from_h11(event: h11.Request) -> RequestReceived:
         # RFC 9112, 3.2.2: what Host says is to be ignored
         headers = [("host", authority), *(pair for pair in headers if pair[0] != "host")]
     variables = _joined(headers)
-    if _HOST.fullmatch(variables.get("HTTP_HOST", "")) is None:
+    if HOST.fullmatch(variables.get("HTTP_HOST", "")) is None:
         raise ProtocolError(400, "The Host is not valid")
     chunked = "HTTP_TRANSFER_ENCODING" in variables
     length = variables.get("CONTENT_LENGTH")
     if chunked and (length is not None or version == "1.0"):
         # RFC 9112, 6.1 and 6.3: the framing is faulty, or somebody smuggles
         raise ProtocolError(400, "Transfer-Encoding where it must not be")
-    if length is not None and len(length) > _LONGEST_LENGTH:
+    if length is not None and len(length) > LONGEST_LENGTH:
         raise ProtocolError(413, "The request body is too large")
     return RequestReceived(
         method,
@@ -381,101 +361,3 @@ def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
         else:
             variables[variable] = value
     return variables
-
-
-class ChunkedDecoder:
-    """The data of a chunked body, fed in any pieces; RFC 9112, 7.1, to the letter.
-
-    h11 decodes chunks too, but passes control characters in extensions, blanks behind a size
-    and bare LF in trailers, and limits none of them; so lines are read here, and a test holds
-    the result to h11's. `done` is set at the end, and `rest` is what was fed beyond it.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._held = b""  # the beginning of a line that is not whole yet
-        self._in_chunk = 0  # octets of the current chunk still to come
-        self._chunk_end = False  # the CRLF behind a chunk's data is due
-        self._in_trailers = False
-        self._extensions = 0
-        self._trailers = 0
-        self.done = False
-        self.rest = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The body's octets in `data`. Raises `ProtocolError`."""
-        data = self._held + data if self._held else data
-        self._held = b""
-        blocks: list[bytes] = []
-        at = 0
-        while not self.done:
-            if self._in_chunk:
-                block = data[at : at + self._in_chunk]
-                if not block:
-                    return blocks
-                blocks.append(block)
-                at += len(block)
-                self._in_chunk -= len(block)
-                self._chunk_end = not self._in_chunk
-                continue
-            end = self._line_end(data, at)
-            if end < 0:
-                self._held = data[at:]
-                return blocks
-            self._line(data[at:end])
-            at = end + 2
-        self.rest = data[at:]
-        return blocks
-
-    def _line_end(self, data: bytes, at: int) -> int:
-        if self._chunk_end:
-            longest = 0
-        elif self._in_trailers:
-            longest = max(self._limits.trailers - self._trailers, 0)
-        else:
-            longest = self._limits.chunk_line
-        end = data.find(b"\r\n", at, at + longest + 2)
-        if end >= 0:
-            return end
-        started = data[at:]
-        if self._chunk_end and started not in (b"", b"\r"):
-            raise ProtocolError(400, "The data of a chunk does not end where its size says")
-        if b"\n" in started[: longest + 2]:
-            raise ProtocolError(400, "A line in the body does not end with CRLF")
-        if len(started) > longest + 1:
-            if self._in_trailers:
-                raise ProtocolError(431, "The trailers are too large")
-            raise ProtocolError(400, "The line of a chunk is too long")
-        return end
-
-    def _line(self, line: bytes) -> None:
-        if self._chunk_end:
-            self._chunk_end = False
-        elif self._in_trailers:
-            self._trailer(line)
-        else:
-            self._size(line)
-
-    def _size(self, line: bytes) -> None:
-        match = _CHUNK_LINE.fullmatch(line)
-        if match is None:
-            raise ProtocolError(400, "The size of a chunk is not valid")
-        self._extensions += len(match[2] or b"")
-        if self._extensions > self._limits.chunk_extensions:
-            raise ProtocolError(400, "There are too many chunk extensions")
-        self._in_chunk = int(match[1], 16)
-        if self._in_chunk > _LARGEST_SIZE:
-            raise ProtocolError(413, "A chunk is too large")
-        self._in_trailers = not self._in_chunk
-
-    def _trailer(self, line: bytes) -> None:
-        """Trailers are checked and dropped: merged with headers they would smuggle some."""
-        if not line:
-            self.done = True
-            return
-        self._trailers += len(line) + 2
-        name, colon, value = line.partition(b":")
-        if not name or not colon or name.translate(None, _TOKEN):
-            raise ProtocolError(400, "A trailer is not valid")
-        if value.translate(None, _FIELD_VALUE):
-            raise ProtocolError(400, "A control character in a trailer")

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from ..config import ServerConfig
 from ..errors import ProtocolError
 from ..messages import RequestReceived
-from .parser import ChunkedDecoder
+from .chunked import ChunkedDecoder
 
 
 class BodyReceiver:

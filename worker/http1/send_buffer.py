@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from ..errors import ClientDisconnected
+from ..http.response_body import read_some
 from ..messages import FileBody
 
 if TYPE_CHECKING:
@@ -119,11 +120,3 @@ def _send_some(connection: Connection, file: FileBody, size: int) -> int:
         return os.sendfile(connection.fd, file.fd, file.offset, size)
     block = read_some(file, min(size, 256 * 1024))
     return connection.send(block) if block else 0
-
-
-def read_some(file: FileBody, size: int) -> bytes:
-    """The next octets of `file`. Its position is the application's: the descriptor is a copy."""
-    if hasattr(os, "pread"):
-        return os.pread(file.fd, size, file.offset)
-    os.lseek(file.fd, file.offset, os.SEEK_SET)
-    return os.read(file.fd, size)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..connection import Connection
 from ..errors import ClientDisconnected, InvalidResponseError
+from ..http.framing import length_of_body
 from ..http.response_head import (
     CONNECTION,
     CONTENT_LENGTH,
@@ -35,7 +36,7 @@ from ..http.response_head import (
     encode_status,
     imf_fixdate,
 )
-from ..messages import FileBody, HeaderList, RequestReceived, Response
+from ..messages import IS_SIMPLE, FileBody, HeaderList, RequestReceived, Response
 from ..system.readiness import has_room
 from .send_buffer import Outgoing
 
@@ -47,8 +48,6 @@ log = logging.getLogger("threadwell")
 # Below this, copying a body behind its head costs less than a second buffer in the system call.
 _COPIED_BODY = 16 * 1024
 _monotonic = time.monotonic
-# Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
-_PLAIN = RequestReceived._fields.index("plain")
 
 
 class ResponseWriter:
@@ -96,7 +95,7 @@ class ResponseWriter:
         if now >= self._date_ends:
             self.date_header()
         data = b""
-        if persistent and head is not None and (head[_PLAIN] or _is_usual(head)):
+        if persistent and head is not None and (head[IS_SIMPLE] or _is_usual(head)):
             # the short way: what is not usual is left to `_render`
             try:
                 status_line = self._status_lines[status]
@@ -255,36 +254,8 @@ class ResponseWriter:
         return lines, declared, closes
 
 
-def length_of_body(
-    status: int, head: RequestReceived | None, length: int | None, declared: int
-) -> tuple[bytes, float, bool]:
-    """The line that says the length, how much body may follow, and whether that is too little.
-
-    `length` is the body's, None for one that is still being made; `declared` what the application
-    says of it, or -1. The line is empty where no length can be said.
-    """
-    if status in (204, 304) or (head is not None and head.method == "HEAD"):
-        return _length_without_body(status, length, declared), 0, False
-    if length is None and declared < 0:
-        return b"", math.inf, False
-    said = declared if declared >= 0 else length or 0
-    allowed = said if length is None else min(said, length)
-    if length is not None and length != said:
-        log.warning("An application declared %d bytes of body and gave %d", said, length)
-    return b"Content-Length: %d\r\n" % said, allowed, length is not None and length < said
-
-
-def _length_without_body(status: int, length: int | None, declared: int) -> bytes:
-    """RFC 9110, 8.6: a 204 says no length; HEAD and 304 may say what GET would."""
-    if status == 204 or (status == 304 and declared < 0):
-        return b""
-    if declared < 0 and length is None:
-        return b""
-    return b"Content-Length: %d\r\n" % (declared if declared >= 0 else length or 0)
-
-
 def _is_usual(head: RequestReceived) -> bool:
-    """Whether an answer with a body has its usual form, `plain` or not."""
+    """Whether an answer with a body has its usual form, `is_simple` or not."""
     return head.version == "1.1" and head.method != "HEAD"
 
 
@@ -413,3 +384,42 @@ def send_all(connection: Connection, data: bytes, deadline: float) -> None:
 def wait_for_room(connection: Connection, deadline: float) -> bool:
     """Block until `connection` takes more, or `deadline` is over (False)."""
     return has_room(connection.fd, deadline - time.monotonic())
+
+
+class Echo(ResponseWriter):
+    """A writer whose answers to requests say the request's id, unless the application does."""
+
+    def __init__(self, timeouts: Timeouts, header: str) -> None:
+        super().__init__(timeouts)
+        self._header = header
+
+    def answer(
+        self,
+        connection: Connection,
+        head: RequestReceived | None,
+        response: Response,
+        persistent: bool,
+    ) -> bool:
+        if head is not None:
+            response = self._with_id(connection, response)
+        return super().answer(connection, head, response, persistent)
+
+    def stream(
+        self,
+        connection: Connection,
+        head: RequestReceived,
+        response: Response,
+        persistent: bool,
+    ) -> StreamWriter:
+        return super().stream(connection, head, self._with_id(connection, response), persistent)
+
+    def _with_id(self, connection: Connection, response: Response) -> Response:
+        name = self._header.lower()
+        headers: HeaderList = response.headers
+        if any(_text(each[0]).lower() == name for each in headers):
+            return response
+        return response._replace(headers=[*headers, (self._header, connection.request_id)])
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode("latin-1") if isinstance(name, bytes) else name

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ..asgi.loop_worker import LoopWorker
     from ..connection import Connection
-    from .pool import Home
+    from ..interfaces import Home
     from .stream_origin import Asker
 
 log = logging.getLogger("threadwell")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..asgi.event_loop import loop_count
 from ..asgi.pool import LoopPool
@@ -13,14 +13,6 @@ from .writer import HTTP2Writer
 if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..lifecycle import LifecycleCollector
-    from ..polling.base import Poller
-
-
-class Home(Protocol):
-    """Whose threads answer the requests of a line: a `Crew`."""
-
-    poller: Poller
-    lifespan_state: dict[str, Any]
 
 
 class Tools(NamedTuple):

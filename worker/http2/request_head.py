@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 
 from ..config.groups import Limits
 from ..errors import ProtocolError
-from ..http1.parser import (
-    _FIELD_CHECK,
-    _HOST,
-    _LONGEST_LENGTH,
-    _NEVER_CACHED,
-    _TARGET_CHECK,
-    _TOKEN,
+from ..http.grammar import (
+    FIELD_CHECK,
+    HOST,
+    LONGEST_LENGTH,
+    NEVER_CACHED,
+    TARGET_CHECK,
+    TOKEN,
 )
 from ..messages import RequestReceived, cgi_name
 
@@ -26,7 +26,7 @@ _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _CONNECTION_SPECIFIC = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
 )
-_NAME = bytes(octet for octet in _TOKEN if not ord("A") <= octet <= ord("Z"))
+_NAME = bytes(octet for octet in TOKEN if not ord("A") <= octet <= ord("Z"))
 _SLASH = ord("/")
 # RFC 9113, 6.5.2: what a field counts beside its octets.
 FIELD_OVERHEAD = 32
@@ -68,7 +68,7 @@ class HeadReader:
         length = variables.get("CONTENT_LENGTH")
         if length is not None and not (length.isascii() and length.isdigit()):
             raise MalformedError("the content-length")
-        if length is not None and len(length) > _LONGEST_LENGTH:
+        if length is not None and len(length) > LONGEST_LENGTH:
             raise ProtocolError(413, "The request body is too large")
         size = None if length is None else int(length)
         if ended and size:
@@ -78,14 +78,14 @@ class HeadReader:
 
     def _request_line(self, pseudo: dict[bytes, bytes]) -> tuple[str, str]:
         method = pseudo.get(b":method", b"")
-        if not method or method.translate(None, _TOKEN):
+        if not method or method.translate(None, TOKEN):
             raise MalformedError("the method")
         if method == b"CONNECT":
             raise ProtocolError(501, "This is not a proxy")
         if pseudo.get(b":scheme", b"").lower() not in (b"https", b"http"):
             raise MalformedError("the scheme")
         path = pseudo.get(b":path", b"")
-        if not path or path.translate(_TARGET_CHECK) != path:
+        if not path or path.translate(TARGET_CHECK) != path:
             raise MalformedError("the path")
         if path[0] != _SLASH and (path != b"*" or method != b"OPTIONS"):
             raise MalformedError("the path")
@@ -111,7 +111,7 @@ class HeadReader:
         line = b"%b: %b" % (name, value)
         variable = "" if b"_" in name else cgi_name(name.decode("ascii"))
         entry = (variable, value.decode("latin-1"), line)
-        if len(line) <= _LONGEST_CACHED and variable and variable not in _NEVER_CACHED:
+        if len(line) <= _LONGEST_CACHED and variable and variable not in NEVER_CACHED:
             if len(self._fields) >= _MOST_CACHED:
                 self._fields.clear()
             self._fields[name, value] = entry
@@ -141,7 +141,7 @@ class HeadReader:
             if host is None:
                 lines.insert(0, b"host: " + authority)
             variables["HTTP_HOST"] = host = name
-        if not host or _HOST.fullmatch(host) is None:
+        if not host or HOST.fullmatch(host) is None:
             raise ProtocolError(400, "The Host is not valid")
 
 
@@ -149,7 +149,7 @@ def check_field(name: bytes, value: bytes) -> None:
     """Raises `MalformedError` for a field that cannot be one of HTTP/2 (RFC 9113, 8.2)."""
     if not name or name.translate(None, _NAME):
         raise MalformedError(f"the field name {name!r}")
-    if value.translate(_FIELD_CHECK) != value or value != value.strip(b" \t"):
+    if value.translate(FIELD_CHECK) != value or value != value.strip(b" \t"):
         raise MalformedError(f"the value of {name!r}")
     if name in _CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
         raise MalformedError(f"the connection-specific field {name!r}")

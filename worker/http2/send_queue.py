@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..errors import ClientDisconnected
-from ..http1.send_buffer import read_some
+from ..http.response_body import read_some
 
 if TYPE_CHECKING:
     from ..messages import FileBody

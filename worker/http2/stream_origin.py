@@ -9,8 +9,7 @@ from ..errors import ProtocolError
 if TYPE_CHECKING:
     from ..asgi.loop_worker import LoopWorker
     from ..connection import Connection
-    from ..messages import RequestReceived
-    from ..proxies.trust import Origin
+    from ..messages import Origin, RequestReceived
 
 
 class Asker:

@@ -18,13 +18,20 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import ClientDisconnected, NeedsAsyncError, StreamLimitError
-from ..failures import failed
+from ..http.error_response import failed
+from ..http.response_body import (
+    begun,
+    blocks_of,
+    close_body,
+    close_response,
+    declares_length,
+    has_no_body,
+    is_event_stream,
+)
 from ..lifecycle import Refused, StreamClosed, StreamOpened
 from ..messages import FileBody, HeaderList, Request, RequestReceived, Response
 from ..polling.task import Errand
 from ..request_id import enter, named
-from ..threads.exchange import close_body, close_response
-from ..threads.streaming import begun, blocks_of, declares_length, has_no_body, is_event_stream
 from .request_head import with_length
 from .writer import HTTP2Writer, Rendered
 

@@ -15,8 +15,9 @@ from hpack import NeverIndexedHeaderTuple
 
 from ..asgi.writer import NO_TRAILERS, as_text
 from ..errors import InvalidResponseError
+from ..http.framing import length_of_body
 from ..http.response_head import CONNECTION, DROPPED, encode_header, encode_status
-from ..http1.writer import ResponseWriter, length_of_body
+from ..http1.writer import ResponseWriter
 from ..messages import FileBody, HeaderList, Response
 
 if TYPE_CHECKING:

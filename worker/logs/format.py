@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _quoted
 
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 from ..http.response_head import MONTHS
 from ..lifecycle import ResponseCompleted
 from ..messages import Request, cgi_name

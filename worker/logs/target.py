@@ -22,7 +22,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 from ..http.response_head import MONTHS
 from ..system.readiness import has_room
 

@@ -13,15 +13,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config import ServerConfig
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 from ..messages import Request, Response
 from ..net.bind import open_socket, parse_bind
 from ..polling.kernel import KernelPoller
 from ..sync_worker import SyncWorker
-from .prometheus import OPENMETRICS, PLAIN, Metric, render
+from .counters import blocks_for
+from .gauges import take_stock
+from .prometheus import OPENMETRICS, PLAIN, Metric, counted, gauge, render, stocked
+from .shared_pages import Ledger
 
 if TYPE_CHECKING:
     import socket
+
+    from ..server import Server
 
 # Connections that are served in one turn before the supervisor looks after its workers.
 _CONNECTIONS_A_TURN = 16
@@ -145,3 +150,21 @@ class Monitor:
     def abandon(self) -> None:
         """Let go of what a fork has copied, in the new process. Its sockets are gone already."""
         self._worker.poller.close()
+
+
+def watch(server: Server) -> tuple[Monitor, memoryview[int]]:
+    """Who serves the numbers of `server`, and started; and the page that it shall count on.
+
+    Raises `ConfigError` for an address that cannot be had.
+    """
+    ledger = Ledger(1, blocks_for(server.config))
+    page = ledger.page(ledger.take())
+
+    def gather() -> list[Metric]:
+        take_stock(server, page)
+        ready = gauge("threadwell_ready", "Whether /readyz says so.", int(not server.ailing()))
+        return [ready, *counted(ledger.totals()), *stocked(ledger.stocks())]
+
+    monitor = Monitor(open_metrics(server.config), Endpoint(gather, server.ailing))
+    monitor.start()
+    return monitor, page

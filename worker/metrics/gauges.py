@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ..connection import State
-from ..memory import resident_memory
+from ..system.resources import resident_memory
 from ..threads.pool import Crew
 from .counters import LOST
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..config import ServerConfig
-from ..config.groups import Bind, ConfigError
-from ..connection import Connection, State
+from ..config.groups import Bind
+from ..errors import ConfigError
 from ..messages import Address
 from .bound_socket import BoundSocket, BoundUnixSocket
 
 if TYPE_CHECKING:
-    import ssl
+    pass
 
 _SPELLINGS = "PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH and fd://N are understood"
 
@@ -208,81 +208,6 @@ def _open_inherited(fd: int, backlog: int) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-class Listener:
-    """A listening socket, made ready for accepting. Any thread may accept."""
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        config: ServerConfig,
-        ssl_context: ssl.SSLContext | None = None,
-    ) -> None:
-        self.sock = sock
-        #: For the handshakes to come; another may take its place at any time.
-        self.ssl_context = ssl_context
-        #: Whoever else has the socket will accept what waits in its backlog.
-        self.shared = isinstance(sock, SharedSocket)
-        #: What a new connection waits for first, and how many seconds it may take.
-        self.first_state, self.first_timeout = State.IDLE, config.timeouts.head
-        if config.proxies.protocol:
-            self.first_state, self.first_timeout = State.PREFACE, config.proxies.timeout
-        elif ssl_context is not None:
-            self.first_state, self.first_timeout = State.HANDSHAKE, config.timeouts.handshake
-        self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)
-        sock.setblocking(False)
-        if not self.is_unix:
-            # accepted connections inherit it; an answer is one segment, and must not wait
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.address = address_of(sock.getsockname())
-
-    def fileno(self) -> int:
-        return self.sock.fileno()
-
-    def accept(self) -> Connection | None:
-        """A new connection, non-blocking and SERVING; None when none is there.
-
-        Raises `OSError` when the process has no means for one: no descriptor, no memory.
-        """
-        try:
-            sock, peer = self.sock.accept()
-        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
-            return None
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                raise
-            return None  # the client's doing: see accept(2) on pending network errors
-        client = ("", 0) if self.is_unix else address_of(peer)
-        try:
-            return connect(sock, client, self.address, self.ssl_context)
-        except OSError:  # TLS on a connection that was reset meanwhile
-            sock.close()
-            return None
-
-    def detach(self) -> int:
-        """The descriptor, now wholly the caller's; the file of a unix socket stays."""
-        return self.sock.detach()
-
-    def close(self) -> None:
-        """Stop listening."""
-        self.sock.close()
-
-
-def connect(
-    sock: socket.socket, client: Address, server: Address, ssl_context: ssl.SSLContext | None
-) -> Connection:
-    """A connection on an accepted socket, which is made non-blocking."""
-    sock.setblocking(False)
-    if ssl_context is None:
-        return Connection(sock, client, server)
-    from ..tls.session import TLSSocket
-
-    if ssl_context.verify_mode:
-        # what adapters keep for an address, they keep for this object: see `Channel.server`
-        server = (server[0], server[1])
-    return Connection(TLSSocket(sock, ssl_context), client, server, scheme="https")
 
 
 def address_of(name: object) -> Address:

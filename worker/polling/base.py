@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING
 
 from ..connection import Connection, State
 from ..errors import ClientDisconnected
-from ..net.bind import Listener
 from ..net.bound_socket import turn_away
 from ..system.readiness import has_input
 from ..threads import fork_guard
+from .listener import Listener
 
 log = logging.getLogger("threadwell")
 

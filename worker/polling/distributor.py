@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..connection import FOR_OUTPUT, Connection, State
 from ..errors import ClientDisconnected
-from ..net.bind import address_of, connect
+from ..net.bind import address_of
 from .base import SWEEP, ConnectionQueue, Poller
+from .listener import connect
 from .task import Errand
 
 if TYPE_CHECKING:

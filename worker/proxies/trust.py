@@ -18,9 +18,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import changed
-from ..config.groups import ConfigError
-from ..errors import ProtocolError
-from ..messages import Address, RequestReceived, cgi_name
+from ..errors import ConfigError, ProtocolError
+from ..messages import Address, Origin, RequestReceived, cgi_name
 from . import forwarded
 
 if TYPE_CHECKING:
@@ -162,21 +161,6 @@ def believed_fields(texts: Sequence[str]) -> frozenset[str]:
 
 
 # ---- For whom a request comes ----------------------------------------------------------------
-
-
-class Origin(NamedTuple):
-    """For whom a request comes, and how it was asked for.
-
-    `prefix` is what a proxy has cut from the path. `trusted` says whether what is written about
-    others is believed, which holds for the origin of a connection alone.
-    """
-
-    client: Address
-    client_port: str
-    server: Address
-    scheme: str
-    prefix: str = ""
-    trusted: bool = False
 
 
 class Forwarding:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 from wsgiref.headers import Headers
 
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 from ..http.response_head import imf_fixdate
 
 try:

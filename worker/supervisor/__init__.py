@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..config import ServerConfig
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 from ..net.bind import hosts_of
 from ..server import Served, Server
 from ..tls.context import make_context

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..config import ServerConfig
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 from ..net.bound_socket import turn_away
 from ..server import Served, Server
 from ..system.readiness import in_error

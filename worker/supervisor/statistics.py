@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     import socket

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from ..system.signals import Signals
 from ..system.systemd import Notifier
-from ..threads.pool import UNSEEN
+from ..watchdog import UNSEEN
 from .children import Family
 from .forking import Job, describe
 from .generation import Child, Generation, Template, Worker

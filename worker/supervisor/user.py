@@ -8,7 +8,8 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config.groups import ConfigError, Processes
+from ..config.groups import Processes
+from ..errors import ConfigError
 from ..net.bound_socket import BoundUnixSocket
 
 # The number with which system calls say "leave it": nobody has it.

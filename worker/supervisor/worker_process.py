@@ -14,11 +14,11 @@ import threading
 import time
 
 from ..config import ServerConfig, gil_enabled
-from ..memory import resident_memory
 from ..server import Server
 from ..system.readiness import wait_for_input
+from ..system.resources import resident_memory
 from ..system.signals import Signals
-from ..threads.pool import Pulse
+from ..watchdog import Pulse
 from .forking import Job, Loaded, facts, failure, in_time
 from .phase import Phase, Phased
 from .pipe import Channel, Message

@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 
 try:
     import fcntl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -47,3 +48,18 @@ def _bound(folder: Path) -> float:
         period = (folder / "cpu.cfs_period_us").read_text("ascii")
         return max(int(quota), 0) / int(period)
     return 0
+
+
+def resident_memory() -> int:
+    """The bytes of this process in memory; elsewhere than on Linux, the most there ever were."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 
 _FIRST_DESCRIPTOR = 3
 

@@ -4,7 +4,7 @@
       sync_app(request)               once
       ResponseWriter.answer           a body that is there
       streaming.stream_body           one that is being made, or follows what was pushed
-      failures.trouble                whatever is raised, by whom ever
+      trouble                         whatever is raised, by whom ever
       endings.after_answer            where the answer was not the usual one
 
 Functions of the thread that owns the connection; `worker` is its `SyncWorker`.
@@ -15,17 +15,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from .. import failures
 from ..connection import Connection, State
-from ..errors import NeedsAsyncError, ProtocolError
+from ..errors import ClientDisconnected, NeedsAsyncError, ProtocolError
+from ..http.error_response import failed, log_failure
 from ..http.request_meta import _classify_request
-from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
-from ..messages import FileBody, Request, RequestReceived, Response
-from ..request_id import enter
+from ..http.response_body import close_body, close_response
+from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted, note_answer
+from ..messages import IS_SIMPLE, FileBody, Request, RequestReceived, Response
+from ..request_id import enter, named
 from . import finalize, fork_guard, streaming
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-# Where `RequestReceived.plain` is: by name costs three times as much, and this is looked at often.
-_PLAIN = RequestReceived._fields.index("plain")
 # The constructor of a named tuple, without the Python function around it.
 _new = tuple.__new__
 _monotonic = time.monotonic
@@ -56,7 +55,7 @@ def exchange(
     close = response = None
     try:
         conn.persistent = persistent = worker.persistent
-        if not head[_PLAIN]:
+        if not head[IS_SIMPLE]:
             conn.persistent = persistent = _steer(worker, head) and persistent
         if worker.watched:
             request = _watch(worker, conn, request, body)
@@ -72,7 +71,7 @@ def exchange(
                     conn, head, response, persistent
                 )
             elif type(content) is bytes and conn.usual is None:
-                finalize.note_answer(conn, head, response)
+                note_answer(conn, head, response)
                 conn.persistent = persistent = worker.writer.answer(
                     conn, head, response, persistent
                 )
@@ -83,7 +82,7 @@ def exchange(
                 _respond(worker, conn, request, response)
     except BaseException as error:
         # an exception of any kind, SystemExit too, costs a request and not a thread
-        failures.trouble(worker, conn, request, error)
+        trouble(worker, conn, request, error)
     finally:
         conn.worker = None
         if close is not None and conn.state is not State.ADOPTED:
@@ -178,7 +177,7 @@ def _respond(worker: SyncWorker, conn: Connection, request: Request, response: R
     conn.usual = False
     if conn.record is not None:
         with contextlib.suppress(ValueError, TypeError):  # the writer says what is wrong with it
-            finalize.note_answer(conn, request.head, response)
+            note_answer(conn, request.head, response)
     if conn.hijacked is not None:
         if isinstance(response.body, FileBody):
             os.close(response.body.fd)
@@ -218,16 +217,63 @@ def _size(body: BinaryIO) -> int:
     return os.fstat(body.fileno()).st_size
 
 
-def close_body(body: bytes | BinaryIO) -> None:
-    """Let go of what the client has sent."""
-    if not isinstance(body, bytes):
-        with contextlib.suppress(ValueError):  # the application has detached what is in it
-            body.close()
-
-
-def close_response(close: Callable[[], object]) -> None:
-    """Call what the application wants called at the end; an error there is the application's."""
+def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseException) -> None:
+    """Something was raised while a request was answered: answer that, if it is possible."""
+    if worker.poller.forked:
+        fork_guard.leave(error)
     try:
-        close()
+        _mend(worker, conn, request, error)
     except BaseException:
-        log.exception("The application failed in close()")
+        # the seat is not the price, whatever it was
+        if worker.lent:
+            streaming.give_back(worker, conn, request)
+        raise
+
+
+def _mend(worker: SyncWorker, conn: Connection, request: Request, error: BaseException) -> None:
+    conn.usual = False
+    if isinstance(error, KeyboardInterrupt) and _in_main_thread():
+        worker.shutdown_event.set()
+    elif conn.state is State.CLOSED:  # so it is no failure of the application's
+        raise error
+    if conn.hijacked is not None:
+        # how Werkzeug's server is told that the socket was used up, by Flask-SocketIO for one
+        if not isinstance(error, (ClientDisconnected, ConnectionError)):
+            log_failure(request, error)
+    elif streaming.abort(worker, conn, request, error):
+        pass
+    elif isinstance(error, NeedsAsyncError):
+        _hand_off(worker, conn, request, str(error))
+    elif isinstance(error, ClientDisconnected):
+        finalize.client_gone(worker, conn, str(error))
+    else:
+        _answer_failure(worker, conn, request, error)
+
+
+def _answer_failure(
+    worker: SyncWorker, conn: Connection, request: Request, error: BaseException
+) -> None:
+    answer = failed(request, error)
+    try:
+        conn.persistent = worker.writer.answer(conn, request.head, answer, conn.persistent)
+    except ClientDisconnected as gone:
+        finalize.client_gone(worker, conn, str(gone))
+        return
+    if conn.record is not None:
+        note_answer(conn, request.head, answer)
+
+
+def _hand_off(worker: SyncWorker, conn: Connection, request: Request, why: str) -> None:
+    """Let the asyncio side adopt the connection; without one, say that there is none."""
+    if worker.async_pool is None:
+        log.error("%s needs the asyncio side: %s", named(request.head), why)
+        finalize.answer_refusal(worker, conn, 501, "Not Implemented")
+        return
+    if conn.blocking:  # a loop must not be held up, nor the poller that it may come back to
+        conn.sock.setblocking(False)
+        conn.blocking = False
+    conn.become(State.ADOPTED)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

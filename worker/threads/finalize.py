@@ -7,19 +7,22 @@ its state may be looked at.
 
 from __future__ import annotations
 
-import http
 import logging
 import socket
 import time
 from typing import TYPE_CHECKING, cast
 
 from ..connection import Connection, State
-from ..errors import ClientDisconnected, PlainRequest
-from ..lifecycle import ClientGone, ConnectionClosed, ConnectionOpened, Refused, ResponseCompleted
-from ..messages import FileBody, RequestReceived, Response
-from ..proxies import proxy_header
+from ..errors import ClientDisconnected
+from ..lifecycle import (
+    ClientGone,
+    ConnectionClosed,
+    Refused,
+    ResponseCompleted,
+    note_answer,
+)
+from ..messages import Response
 from ..system.readiness import has_input
-from ..tls.wrong_port import WITHOUT_TLS
 
 if TYPE_CHECKING:
     from ..sync_worker import SyncWorker
@@ -30,17 +33,6 @@ log = logging.getLogger("threadwell")
 # What is read of a lingering connection in one turn.
 _RECEIVES_A_TURN = 16
 _RECEIVED_AT_ONCE = 65536
-
-# The codes of the usual answers with a body, however they are written: to read a number out of a
-# text takes several times as long.
-_WITH_BODY: dict[int | str, int] = {
-    written: int(status)
-    for status in http.HTTPStatus
-    if status not in (204, 304)
-    for written in (int(status), f"{int(status)} {status.phrase}")
-}
-# Where `RequestReceived.plain` is; HEAD is not.
-_PLAIN = RequestReceived._fields.index("plain")
 
 
 # ---- Waiting -------------------------------------------------------------------------------
@@ -94,138 +86,12 @@ def _is_over(worker: SyncWorker, conn: Connection, now: float) -> bool:
     return True
 
 
-def resume(worker: SyncWorker, conn: Connection, before: State) -> bool:
-    """Go on where `conn` waited; whether its input is to be read now.
-
-    Raises `ClientDisconnected`.
-    """
-    if before is State.SERVING:
-        _opened(worker, conn)
-        if worker.config.proxies.protocol:
-            return _read_preface(worker, conn)
-        return not conn.encrypted or _shake_hands(worker, conn)
-    if before is State.PREFACE:
-        return _read_preface(worker, conn)
-    if before is State.HANDSHAKE:
-        return _shake_hands(worker, conn)
-    if before is State.WRITING:
-        outgoing = conn.outgoing
-        assert outgoing is not None
-        if not outgoing.flush(conn):
-            _park_writing(worker, conn)
-            return False
-        conn.outgoing = None
-        return finished(worker, conn)
-    if before is State.LINGERING:
-        _drain_input(worker, conn)
-        return False
-    return True
-
-
-def _read_preface(worker: SyncWorker, conn: Connection) -> bool:
-    """Go on with the PROXY header, and what comes behind it. It waits without a thread."""
-    assert worker.forwarding is not None
-    timeouts = worker.config.timeouts
-    try:
-        proxy_header.advance(conn, worker.forwarding)
-    except BlockingIOError:
-        now = time.monotonic()
-        if now >= conn.deadline:
-            _refused(worker, conn, "proxy")
-            close(worker, conn, "no PROXY header came in time")
-        else:
-            conn.become(State.PREFACE)
-            worker.poller.park(conn, now)
-        return False
-    except proxy_header.PrefaceError as error:
-        proxy_header.complain(conn, worker.seldom, error)
-        _refused(worker, conn, "proxy")
-        close(worker, conn, str(error))
-        return False
-    except OSError as error:
-        close(worker, conn, f"lost: {error}")
-        return False
-    if conn.encrypted:
-        conn.deadline = time.monotonic() + timeouts.handshake
-        return _shake_hands(worker, conn)
-    conn.deadline = time.monotonic() + timeouts.head
-    return True
-
-
-def _shake_hands(worker: SyncWorker, conn: Connection) -> bool:
-    """Go on with the TLS handshake; whether it is done. It waits without a thread."""
-    sock = cast("TLSSocket", conn.sock)
-    try:
-        done = sock.handshake()
-    except PlainRequest:
-        _answer_plainly(worker, conn, sock)
-        return False
-    except OSError as error:
-        log.debug("The TLS handshake of %s failed: %s", conn.client[0], error)
-        conn.wants_write = False
-        _refused(worker, conn, "tls")
-        if has_input(conn.fd):  # closing would reset away the alert that says why
-            _linger(worker, conn)
-        else:
-            close(worker, conn, f"TLS handshake failed: {error}")
-        return False
-    now = time.monotonic()
-    conn.wants_write = sock.wants_write
-    if done:
-        conn.deadline = now + worker.config.timeouts.head
-        if sock.protocol == "h2" and worker.http2_pool is not None:
-            return _hand_to_http2(worker, conn)
-        worker.poller.linger(now)
-    elif now >= conn.deadline:
-        _refused(worker, conn, "tls")
-        close(worker, conn, "TLS handshake timeout")
-    else:
-        conn.become(State.HANDSHAKE)
-        worker.poller.park(conn, now)
-    return done
-
-
-def _refused(worker: SyncWorker, conn: Connection, cause: str) -> None:
+def refused(worker: SyncWorker, conn: Connection, cause: str) -> None:
     if worker.collector is not None:
         worker.collector.record(Refused(conn.client, cause))
 
 
-def _hand_to_http2(worker: SyncWorker, conn: Connection) -> bool:
-    """Give `conn` to the loops of HTTP/2. It stays in `Poller.connections`, for its requests are
-    this server's: it is not drained before they are answered. False: it is read there."""
-    pool = worker.http2_pool
-    assert pool is not None
-    worker.poller.release(conn)
-    conn.become(State.ADOPTED)
-    try:
-        pool.adopt_http2(conn, worker.crew)
-    except RuntimeError as error:
-        close(worker, conn, str(error))
-    return False
-
-
-def _answer_plainly(worker: SyncWorker, conn: Connection, sock: TLSSocket) -> None:
-    """A request without TLS, on a port with it: the client can read the answer without, too."""
-    plain = sock.without_tls()
-    conn.sock, conn.recv, conn.send = plain, plain.recv, plain.send
-    conn.scheme, conn.encrypted = "http", False
-    worker.wrong_port.without_tls(conn)
-    refuse(worker, conn, 400, WITHOUT_TLS)
-
-
-def _opened(worker: SyncWorker, conn: Connection) -> None:
-    """A new connection. Until its first octet it is idle, but not for as long as a known one."""
-    timeouts, proxies = worker.config.timeouts, worker.config.proxies
-    if proxies.protocol:
-        seconds = proxies.timeout
-    else:
-        seconds = timeouts.handshake if conn.encrypted else timeouts.head
-    conn.deadline = time.monotonic() + seconds
-    if worker.collector is not None:
-        worker.collector.record(ConnectionOpened(conn.peer))
-
-
-def _park_writing(worker: SyncWorker, conn: Connection) -> None:
+def park_writing(worker: SyncWorker, conn: Connection) -> None:
     assert conn.outgoing is not None
     now = time.monotonic()
     # what the client sends until it has read all this would reset the rest away
@@ -244,7 +110,7 @@ def after_answer(worker: SyncWorker, conn: Connection) -> bool:
     """An answer was given to the kernel, or a part of it. Whether `conn` can go on at once."""
     if conn.outgoing is not None:
         if not conn.blocking:
-            _park_writing(worker, conn)
+            park_writing(worker, conn)
             return False
         while not conn.outgoing.flush(conn):
             pass
@@ -260,7 +126,7 @@ def finished(worker: SyncWorker, conn: Connection) -> bool:
         completed(worker, conn, complete=True)
     if not conn.persistent:
         if conn.linger or conn.buffer or has_input(conn.fd):
-            _linger(worker, conn)
+            linger(worker, conn)
         else:
             close(worker, conn, "answered the last request")
         return False
@@ -296,7 +162,7 @@ def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: s
     conn.represent_itself()
     if worker.collector is not None:
         conn.record = ResponseCompleted(None, time.monotonic())
-        _refused(worker, conn, str(status))
+        refused(worker, conn, str(status))
     headers = [("Content-Type", "text/plain; charset=utf-8")]
     response = Response(status, headers, message.encode("latin-1", "replace") + b"\n")
     conn.buffer = b""
@@ -310,29 +176,6 @@ def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: s
         close(worker, conn, str(error))
 
 
-def note_answer(conn: Connection, head: RequestReceived | None, response: Response) -> None:
-    """Remember for the collector what is being sent as the answer to `head`."""
-    record = conn.record
-    assert record is not None
-    record.body_bytes = 0
-    code = _WITH_BODY.get(response.status)
-    if code is None:
-        code = response.code
-        if code in (204, 304):
-            record.status = code
-            return
-    record.status = code
-    if head is not None and not head[_PLAIN] and head.method == "HEAD":
-        return
-    body = response.body
-    if isinstance(body, bytes):
-        record.body_bytes = len(body)
-    elif isinstance(body, list):
-        record.body_bytes = sum(map(len, body))
-    elif isinstance(body, FileBody):
-        record.body_bytes = body.count
-
-
 def completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:
     """Tell the collector that the answer under way is out, or given up."""
     record, conn.record = conn.record, None
@@ -343,7 +186,7 @@ def completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:
 # ---- Closing -------------------------------------------------------------------------------
 
 
-def _linger(worker: SyncWorker, conn: Connection) -> None:
+def linger(worker: SyncWorker, conn: Connection) -> None:
     """Say that this was all, and read on for a while: closing now would reset the answer away.
 
     RFC 9112, 9.6.
@@ -374,7 +217,7 @@ def _read_to_the_end(worker: SyncWorker, conn: Connection) -> None:
     close(worker, conn, "refused")
 
 
-def _drain_input(worker: SyncWorker, conn: Connection) -> None:
+def drain_input(worker: SyncWorker, conn: Connection) -> None:
     try:
         for _ in range(_RECEIVES_A_TURN):
             if not conn.recv(_RECEIVED_AT_ONCE):

@@ -20,8 +20,8 @@ from ..net.bound_socket import BoundSocket
 
 if TYPE_CHECKING:
     from ..connection import Connection
-    from ..net.bind import Listener
     from ..polling.base import Poller
+    from ..polling.listener import Listener
 
 log = logging.getLogger("threadwell")
 

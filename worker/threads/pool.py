@@ -8,24 +8,25 @@ import logging
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..config import gil_enabled
 from ..connection import State
 from ..hijack import HijackedWebSocket
-from ..net.bind import Listener
+from ..http.response_body import close_response
 from ..polling.distributor import QueuePoller
+from ..polling.listener import Listener
 from ..system.throttled_log import Seldom
 from ..tls.wrong_port import WrongPort
+from ..watchdog import _POLL_INTERVAL, Watched
 from . import finalize
-from .exchange import close_response
 from .leader_follower import Rota
 
 if TYPE_CHECKING:
     import asyncio
     import socket
     import ssl
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from ..asgi.pool import LoopPool
     from ..config import ServerConfig
@@ -34,87 +35,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-# Seconds between two looks at `shutdown_event`, which cannot wake a poller.
-_POLL_INTERVAL = 1.0
-#: Seconds for which a part that is well may seem to take no request: so seldom it looks up.
-UNSEEN = _POLL_INTERVAL
 # Seconds of grace for what has no end of its own, WebSockets and event streams.
 _FAREWELL = 0.5
 # Seconds between two looks at what is left.
 _GLANCE = 0.02
 # Seconds for threads whose connection was cut to notice it.
 _LAST_MOMENT = 1.0
-
-
-class AnyCrew(Protocol):
-    """What a `SyncWorker` and a `Server` need of those who serve: threads, as here, or the event
-    loops of `asgi.crew`.
-
-    Any thread may call it, but for the four that take a worker: those are the worker's thread's.
-    """
-
-    lifespan_state: dict[str, Any]
-    shutdown_event: threading.Event
-    seldom: Seldom
-    wrong_port: WrongPort
-    poller: Poller
-    http2: LoopPool | None
-
-    def enrol(self, worker: SyncWorker) -> None:
-        """`worker` is to be used with this crew."""
-
-    def run(self, worker: SyncWorker) -> None:
-        """Serve until the end (blocking); the calling thread serves too."""
-
-    def take_turn(
-        self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
-    ) -> None:
-        """The calling thread's part of it, until its turn ends; on the loop of `runner`, where
-        there are loops."""
-
-    def attend(self, runner: asyncio.Runner | None) -> None:
-        """Serve what was handed over and has no loop yet (blocking), on that of `runner`, if
-        given."""
-
-    def disband(self, worker: SyncWorker) -> None:
-        """End everything now, and close what is open."""
-
-    def number(self) -> int:
-        """A new number for a worker."""
-
-    def wait_until_ready(self) -> None:
-        """Return when requests are served. Raises what kept the application from starting."""
-
-    def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
-        """Accept connections from `sock`, which listens; `plain` ones are without TLS."""
-
-    def use_context(self, ssl_context: ssl.SSLContext) -> None:
-        """Begin handshakes with `ssl_context` from now on; what is without TLS stays so."""
-
-    def share_listeners(self) -> None:
-        """Whoever else has the sockets takes what waits in their backlog."""
-
-    def drain(self) -> None:
-        """Stop listening; let everything end well."""
-
-    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
-        """The same, for `timeout` seconds at most, and return when it has ended. Idle connections
-        stay for `linger` seconds, for a request that is on its way."""
-
-    def cut(self) -> None:
-        """End every connection now, whatever it is at."""
-
-    def stop(self) -> None:
-        """Let those who serve end when they are done with what they are at."""
-
-    def is_idle(self) -> bool:
-        """Whether nothing is being read, served, streamed or written."""
-
-    def served(self) -> int:
-        """How many requests the application was given."""
-
-    def parts(self) -> Sequence[Watched]:
-        """What of it can hang by itself."""
 
 
 class Crew:
@@ -417,45 +343,3 @@ class Crew:
                 connection.disconnect()
             elif connection.state is not State.CLOSED:
                 finalize.close(worker, connection, "cut at shutdown")
-
-
-class Watched(Protocol):
-    """A part of a server that can hang by itself: the threads together, or an event loop."""
-
-    @property
-    def looked(self) -> float:
-        """Changes about once a second, while somebody comes by to see what there is to do."""
-
-    def activity(self) -> object:
-        """Something that is the same at two looks if no request was begun between them."""
-
-    def is_full(self) -> bool:
-        """Whether nobody is free to begin another."""
-
-
-class Pulse:
-    """Whether all `parts` take requests. One that is idle, or full of short ones, is well."""
-
-    def __init__(self, parts: Iterable[Watched]) -> None:
-        self._beats = [_Beat(part) for part in parts]
-
-    def age(self) -> float:
-        """For how many seconds some part has taken no request, nor could have."""
-        return max((beat.age() for beat in self._beats), default=0.0)
-
-
-class _Beat:
-    def __init__(self, part: Watched) -> None:
-        self._part = part
-        self._activity = part.activity()
-        self._looked = part.looked
-        self._well_at = time.monotonic()
-
-    def age(self) -> float:
-        activity, looked = self._part.activity(), self._part.looked
-        # somebody came by, and was free to serve
-        waiting = looked != self._looked and not self._part.is_full()
-        if waiting or activity != self._activity:
-            self._activity, self._looked = activity, looked
-            self._well_at = time.monotonic()
-        return time.monotonic() - self._well_at

@@ -9,16 +9,22 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from .. import failures
 from ..connection import Connection, State
 from ..errors import ClientDisconnected, StreamLimitError
 from ..hijack import HijackedSocket, HijackedWebSocket
-from ..http1.send_buffer import read_some
+from ..http.error_response import failed
+from ..http.response_body import (
+    begun,
+    blocks_of,
+    declares_length,
+    has_no_body,
+    is_event_stream,
+)
 from ..http1.writer import StreamWriter
-from ..lifecycle import Refused, StreamClosed, StreamOpened
+from ..lifecycle import Refused, StreamClosed, StreamOpened, note_answer
 from ..messages import FileBody, Request, Response
 from ..request_id import named
 from . import finalize
@@ -82,54 +88,10 @@ def stream_body(worker: SyncWorker, conn: Connection, request: Request, response
             conn.record.body_bytes = writer.sent
 
 
-def blocks_of(response: Response) -> Iterator[bytes]:
-    body = response.body
-    if isinstance(body, FileBody):
-        return _file_blocks(body)
-    blocks = cast("Iterable[bytes]", [body] if isinstance(body, bytes) else body)
-    return filter(None, blocks)
-
-
-def _file_blocks(file: FileBody) -> Iterator[bytes]:
-    """A file behind what was pushed, whose framing the kernel does not know. The caller closes it:
-    where no octet may follow, nobody asks for the first."""
-    while file.count and (block := read_some(file, min(file.count, 65536))):
-        file.offset += len(block)
-        file.count -= len(block)
-        yield block
-
-
 def _begin(
     worker: SyncWorker, conn: Connection, request: Request, response: Response
 ) -> StreamWriter:
     return worker.writer.stream(conn, request.head, response, conn.persistent)
-
-
-def has_no_body(request: Request, response: Response) -> bool:
-    """Whether nothing may follow the head of this answer."""
-    return request.method == "HEAD" or response.code in (204, 304)
-
-
-def is_event_stream(response: Response) -> bool:
-    """Whether this is of the kind that nothing but its client's leaving ends."""
-    return any(
-        name.lower() == "content-type" and value.lower().startswith("text/event-stream")
-        for name, value in response.headers
-    )
-
-
-def declares_length(response: Response) -> bool:
-    """Whether the application has said how long the body will be."""
-    return any(name.lower() == "content-length" for name, _ in response.headers)
-
-
-def begun(response: Response, blocks: Iterator[bytes]) -> tuple[Response, bytes]:
-    """`response` as the application wants it by then, and its first block; empty without one."""
-    first = next(blocks, b"")
-    if response.revise is not None:
-        status, headers = response.revise()
-        response = Response(status, headers, response.body)
-    return response, first
 
 
 def _send_blocks(
@@ -144,7 +106,7 @@ def _send_blocks(
         empty = Response(response.status, response.headers, b"")
         conn.persistent = worker.writer.answer(conn, request.head, empty, conn.persistent)
         if conn.record is not None:
-            finalize.note_answer(conn, request.head, empty)
+            note_answer(conn, request.head, empty)
         return
     writer = _begin(worker, conn, request, response)
     if declared:
@@ -183,10 +145,10 @@ def _broken(
         _cut(worker, conn, request, conn.stream_writer, error)
         return
     conn.stream_writer = None
-    failed = failures.failed(request, error)
-    conn.persistent = worker.writer.answer(conn, request.head, failed, conn.persistent)
+    answer = failed(request, error)
+    conn.persistent = worker.writer.answer(conn, request.head, answer, conn.persistent)
     if conn.record is not None:
-        finalize.note_answer(conn, request.head, failed)
+        note_answer(conn, request.head, answer)
 
 
 def _cut(

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.groups import ConfigError
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     import ssl

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from ..config import changed
-from ..config.groups import ConfigError, Tls
+from ..config.groups import Tls
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     import ssl

@@ -1,0 +1,27 @@
+"""The answer to a request whose application has failed."""
+
+from __future__ import annotations
+
+import logging
+
+from ..errors import StreamLimitError
+from ..messages import Request, Response
+from ..request_id import named
+
+log = logging.getLogger("threadwell")
+
+
+_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+
+
+def failed(request: Request, error: BaseException) -> Response:
+    """The answer for an application that raised: no word of why, but in the log."""
+    if isinstance(error, StreamLimitError):
+        log.warning("%s was refused: %s", named(request.head), error)
+        return Response(503, [("Retry-After", "5"), _TEXT], b"Too many streams are open\n")
+    log_failure(request, error)
+    return Response(500, [_TEXT], b"Internal Server Error\n")
+
+
+def log_failure(request: Request, error: BaseException) -> None:
+    log.error("The application failed on %s", named(request.head), exc_info=error)

@@ -1,0 +1,110 @@
+"""The chunked transfer coding, decoded (RFC 9112, 7.1)."""
+
+from __future__ import annotations
+
+import re
+
+from ..config.groups import Limits
+from ..errors import ProtocolError
+from ..http.grammar import FIELD_VALUE, LARGEST_SIZE, TOKEN
+
+# 1*HEXDIG (16 of them pass 2**63 already), then extensions of visible text, blanks and obs-text.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+class ChunkedDecoder:
+    """The data of a chunked body, fed in any pieces; RFC 9112, 7.1, to the letter.
+
+    h11 decodes chunks too, but passes control characters in extensions, blanks behind a size
+    and bare LF in trailers, and limits none of them; so lines are read here, and a test holds
+    the result to h11's. `done` is set at the end, and `rest` is what was fed beyond it.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held = b""  # the beginning of a line that is not whole yet
+        self._in_chunk = 0  # octets of the current chunk still to come
+        self._chunk_end = False  # the CRLF behind a chunk's data is due
+        self._in_trailers = False
+        self._extensions = 0
+        self._trailers = 0
+        self.done = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The body's octets in `data`. Raises `ProtocolError`."""
+        data = self._held + data if self._held else data
+        self._held = b""
+        blocks: list[bytes] = []
+        at = 0
+        while not self.done:
+            if self._in_chunk:
+                block = data[at : at + self._in_chunk]
+                if not block:
+                    return blocks
+                blocks.append(block)
+                at += len(block)
+                self._in_chunk -= len(block)
+                self._chunk_end = not self._in_chunk
+                continue
+            end = self._line_end(data, at)
+            if end < 0:
+                self._held = data[at:]
+                return blocks
+            self._line(data[at:end])
+            at = end + 2
+        self.rest = data[at:]
+        return blocks
+
+    def _line_end(self, data: bytes, at: int) -> int:
+        if self._chunk_end:
+            longest = 0
+        elif self._in_trailers:
+            longest = max(self._limits.trailers - self._trailers, 0)
+        else:
+            longest = self._limits.chunk_line
+        end = data.find(b"\r\n", at, at + longest + 2)
+        if end >= 0:
+            return end
+        started = data[at:]
+        if self._chunk_end and started not in (b"", b"\r"):
+            raise ProtocolError(400, "The data of a chunk does not end where its size says")
+        if b"\n" in started[: longest + 2]:
+            raise ProtocolError(400, "A line in the body does not end with CRLF")
+        if len(started) > longest + 1:
+            if self._in_trailers:
+                raise ProtocolError(431, "The trailers are too large")
+            raise ProtocolError(400, "The line of a chunk is too long")
+        return end
+
+    def _line(self, line: bytes) -> None:
+        if self._chunk_end:
+            self._chunk_end = False
+        elif self._in_trailers:
+            self._trailer(line)
+        else:
+            self._size(line)
+
+    def _size(self, line: bytes) -> None:
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is None:
+            raise ProtocolError(400, "The size of a chunk is not valid")
+        self._extensions += len(match[2] or b"")
+        if self._extensions > self._limits.chunk_extensions:
+            raise ProtocolError(400, "There are too many chunk extensions")
+        self._in_chunk = int(match[1], 16)
+        if self._in_chunk > LARGEST_SIZE:
+            raise ProtocolError(413, "A chunk is too large")
+        self._in_trailers = not self._in_chunk
+
+    def _trailer(self, line: bytes) -> None:
+        """Trailers are checked and dropped: merged with headers they would smuggle some."""
+        if not line:
+            self.done = True
+            return
+        self._trailers += len(line) + 2
+        name, colon, value = line.partition(b":")
+        if not name or not colon or name.translate(None, TOKEN):
+            raise ProtocolError(400, "A trailer is not valid")
+        if value.translate(None, FIELD_VALUE):
+            raise ProtocolError(400, "A control character in a trailer")
