@@ -151,7 +151,7 @@ class Call:
     def _start_again(self, exc_info: ExcInfo) -> None:
         """The application wants to answer an error: too late once the head is on the wire."""
         try:
-            if self.request.begun:
+            if self.request.headers_sent:
                 raise exc_info[1].with_traceback(exc_info[2])
         finally:
             del exc_info  # a cycle with the traceback otherwise (PEP 3333)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from threadwell import Request, Response, ServerConfig, SyncWorker
-from threadwell.worker.asgi.pool import LoopPool
+from threadwell.worker.asgi.pool import HandoffPool
 
 from .asgi_tools import LOOPS, UPGRADE, Receive, Scope, Seen, Send, answer, read_body
 from .wire_client import Client
@@ -225,7 +225,7 @@ def test_a_blocking_socket_that_is_handed_over_blocks_no_loop(
 
     ours, client = pair
     config = ServerConfig.from_options(loop="asyncio", lifespan="off", threads=2)
-    pool = LoopPool(app, config)
+    pool = HandoffPool(app, config)
     pool.start()
     worker = SyncWorker(config, app, None, sync_app=sync, async_pool=pool)
     thread = threading.Thread(target=worker.run)

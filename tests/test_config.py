@@ -92,9 +92,9 @@ def test_frozen_and_equal() -> None:
     assert config == ServerConfig.from_options(threads="3")
     assert hash(config) == hash(ServerConfig.from_options(threads=3))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.workers.threads = 4  # type: ignore[misc]
-    assert config.threads() == 3
-    assert ServerConfig().threads() >= 8
+        config.threads.count = 4  # type: ignore[misc]
+    assert config.thread_count() == 3
+    assert ServerConfig().thread_count() >= 8
 
 
 # ---- Values that do not do ----------------------------------------------------------------

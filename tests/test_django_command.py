@@ -48,7 +48,7 @@ found = []
 
 def serve_forever(self, started):
     self.start()
-    found.append({"urls": self.urls, "threads": self.config.threads(),
+    found.append({"urls": self.urls, "threads": self.config.thread_count(),
                   "graceful": self.config.timeouts.graceful})
     self.stop()
 

@@ -18,7 +18,7 @@ from threadwell.worker.errors import ProtocolError
 from threadwell.worker.http1.parser import RequestParser
 from threadwell.worker.messages import RequestReceived
 from threadwell.worker.proxies.trust import Forwarding, TrustedPeers, check, forwarded
-from threadwell.worker.system.throttled_log import Seldom
+from threadwell.worker.system.throttled_log import ThrottledLog
 
 FIVE = tuple(f"x-forwarded-{name}" for name in ("for", "proto", "host", "port", "prefix"))
 PROXY = "10.0.0.7"
@@ -36,7 +36,7 @@ class Asked:
         options.setdefault("trusted_proxies", "10.0.0.0/8")
         config = ServerConfig.from_options(**options)
         check(config.proxies)
-        self.forwarding = Forwarding(config.proxies, Seldom())
+        self.forwarding = Forwarding(config.proxies, ThrottledLog())
         self.socket = socket.socket()
         self.conn = Connection(self.socket, (peer, 1234), ("192.168.0.1", 8000))
 

@@ -228,9 +228,9 @@ def test_a_pushed_stream(serve_http2: Serve, http2: Connect) -> None:
     def app(request: Request) -> Response:
         request.inform(103, [("Link", "</a.css>; rel=preload"), ("Connection", "x")])
         stream = request.stream(Response(201, [("X-Kind", "pushed")]))
-        assert not request.begun
+        assert not request.headers_sent
         stream.write(b"one ")
-        assert request.begun
+        assert request.headers_sent
         stream.write(b"two ")
         return Response(200, [], b"three")
 
@@ -361,7 +361,7 @@ def test_a_look_at_the_time_between_a_thread_and_its_loop(
     begin = ThreadStream._begin_on_loop
 
     def late(self: ThreadStream) -> None:
-        self._errand._stream.line.look(time.monotonic())
+        self._task._stream.connection.look(time.monotonic())
         begin(self)
 
     monkeypatch.setattr(ThreadStream, "_begin_on_loop", late)
@@ -425,9 +425,9 @@ def test_a_client_that_leaves_without_reading(serve_http2: Serve, http2: Connect
     client.settle()
     for _ in range(99):
         client.get()
-    crew = server.crew
-    assert crew is not None
-    until(lambda: any(each.outgoing for each in list(crew.poller.connections)))
+    pool = server.pool
+    assert pool is not None
+    until(lambda: any(each.send_buffer for each in list(pool.poller.connections)))
     recorder.until(RequestStarted, 99)
     client.close()
     recorder.until(ResponseCompleted, 99)

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from threadwell import Request, Response, ThreadedServer
-from threadwell.worker.asgi.http1 import HTTPLine
-from threadwell.worker.asgi.http1_reader import Phase
-from threadwell.worker.asgi.pool import LoopCrew
+from threadwell.worker.asgi.http1 import HTTP1Connection
+from threadwell.worker.asgi.http1_reader import ReadState
+from threadwell.worker.asgi.pool import EventLoopPool
 from threadwell.worker.asgi.scope import Scopes
-from threadwell.worker.http2.connection import HTTP2Line
+from threadwell.worker.http2.connection import HTTP2Connection
 from threadwell.worker.lifecycle import ResponseCompleted
 
 from .asgi_tools import Receive, Scope, Seen, Send, answer, no_lifespan, read_body
@@ -244,9 +244,9 @@ def test_other_threads_look_at_lines_that_are_made_just_now(
     template = Scopes.template
 
     def look(self: Scopes, conn: Any) -> dict[str, Any]:
-        assert isinstance(server.crew, LoopCrew)
-        for worker in server.crew.workers:
-            seen.add([(line.at(), line.is_busy()) for line in worker.lines.copy()])
+        assert isinstance(server.pool, EventLoopPool)
+        for worker in server.pool.workers:
+            seen.add([(line.at(), line.is_busy()) for line in worker.connections.copy()])
         return template(self, conn)
 
     monkeypatch.setattr(Scopes, "template", look)
@@ -260,12 +260,12 @@ def test_other_threads_look_at_lines_that_are_made_just_now(
     assert seen.values[:2] == [[], [("handshake", False)]]
 
     class Turning:
-        conn = SimpleNamespace(outgoing=None, buffer=b"")
-        phases = iter([Phase.BUSY, Phase.READY])
-        phase = property(lambda self: next(self.phases))
+        conn = SimpleNamespace(send_buffer=None, buffer=b"")
+        phases = iter([ReadState.BUSY, ReadState.READY])
+        read_state = property(lambda self: next(self.phases))
 
     line: Any = Turning()
-    assert HTTPLine.at(line) == "serving"
+    assert HTTP1Connection.at(line) == "serving"
 
 
 def test_a_client_that_has_left_at_the_end_of_its_handshake(
@@ -274,21 +274,21 @@ def test_a_client_that_has_left_at_the_end_of_its_handshake(
     """The loop must forget the descriptor: the next connection that has it would never be read."""
     seen = Seen()
 
-    def flush(self: HTTP2Line) -> None:
+    def flush(self: HTTP2Connection) -> None:
         self.lost("reset by the client")
         seen.add(self.worker.loop.remove_reader(self.conn.fd))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await no_lifespan(scope)
 
-    monkeypatch.setattr(HTTP2Line, "flush", flush)
+    monkeypatch.setattr(HTTP2Connection, "flush", flush)
     server = serve_http2(app, loops=1, loop="asyncio")  # which tells what it had forgotten
-    assert isinstance(server.crew, LoopCrew)
-    (worker,) = server.crew.workers
+    assert isinstance(server.pool, EventLoopPool)
+    (worker,) = server.pool.workers
     context = authority.trusting()
     context.set_alpn_protocols(["h2"])
     with socket.create_connection(("127.0.0.1", server.port), 10) as raw:
-        until(lambda: any(line.reading for line in worker.lines.copy()))
+        until(lambda: any(line.reading for line in worker.connections.copy()))
         with context.wrap_socket(raw, server_hostname="127.0.0.1"):
             assert seen.wait(1) == [False]
 

@@ -27,7 +27,7 @@ from hyperframe.frame import (
 
 from threadwell import Request, Response, ThreadedServer
 from threadwell.worker.config.groups import Limits
-from threadwell.worker.http2.flood_guard import FrameMeter, TooMuchError
+from threadwell.worker.http2.flood_guard import FloodGuard, TooMuchError
 from threadwell.worker.http2.request_head import HeadReader, MalformedError, check_trailers
 from threadwell.worker.lifecycle import Refused
 
@@ -483,14 +483,14 @@ def test_the_meter_passes_all_but_farewells_in_whatever_pieces() -> None:
     stream = PREFACE + b"".join(pieces)
     expected = PREFACE + b"".join(piece for piece in pieces if piece[3] != 7)
     for size in (1, 2, 3, 8, 9, 10, 31, len(stream)):
-        meter = FrameMeter()
+        meter = FloodGuard()
         parts = [stream[at : at + size] for at in range(0, len(stream), size)]
         assert b"".join(meter.admit(part, 0.0) for part in parts) == expected
         assert (meter.seen, meter.unfinished) == (100, False)
 
 
 def test_the_meter_forgives_with_time() -> None:
-    meter = FrameMeter()
+    meter = FloodGuard()
     meter.admit(PREFACE, 0.0)
     for second in range(100):
         meter.admit(frame(6, bytes(8)) * 100, float(second))
@@ -499,7 +499,7 @@ def test_the_meter_forgives_with_time() -> None:
 
 
 def test_the_meter_knows_what_is_not_whole() -> None:
-    meter = FrameMeter()
+    meter = FloodGuard()
     assert meter.unfinished
     meter.admit(PREFACE, 0.0)
     assert not meter.unfinished

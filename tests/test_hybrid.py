@@ -21,8 +21,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_websocket
 
 from threadwell import Request, Response, ServerConfig, SyncWorker, ThreadedServer
-from threadwell.worker.asgi.http1 import HTTPLine
-from threadwell.worker.asgi.pool import LoopPool
+from threadwell.worker.asgi.http1 import HTTP1Connection
+from threadwell.worker.asgi.pool import HandoffPool
 from threadwell.worker.connection import Connection
 from threadwell.worker.errors import StartupError
 from threadwell.worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
@@ -193,7 +193,7 @@ def test_a_sync_request_never_touches_the_loop(
 ) -> None:
     """Nothing is handed over, woken, or scheduled for it."""
     handed: list[Any] = []
-    monkeypatch.setattr(LoopPool, "adopt", lambda *arguments: handed.append(arguments))
+    monkeypatch.setattr(HandoffPool, "adopt", lambda *arguments: handed.append(arguments))
     server = serve(both.sync, asgi_app=both.asgi)
     assert server._pool is not None
     calls: list[Any] = []
@@ -204,7 +204,7 @@ def test_a_sync_request_never_touches_the_loop(
         client.send(post("/sync", b"%d" % number))
         assert client.answer().body == b"sync %d" % number
     assert handed == calls == []
-    assert not any(worker.lines for worker in server._pool.workers)
+    assert not any(worker.connections for worker in server._pool.workers)
     monkeypatch.undo()
 
 
@@ -332,12 +332,12 @@ def test_a_next_request_that_the_threads_do_not_take_resets_nothing(
     server = serve(both.sync, asgi_app=both.asgi)
     client = connect(server)
 
-    def take_back(worker: SyncWorker, conn: Connection, let_go: Any) -> bool:
+    def adopt_back(worker: SyncWorker, conn: Connection, let_go: Any) -> bool:
         client.send(post("/sync", b"2"))
         assert has_input(conn.fd, 10)  # a busy kernel may bring it later than it takes it
         return False
 
-    monkeypatch.setattr(SyncWorker, "take_back", take_back)
+    monkeypatch.setattr(SyncWorker, "adopt_back", adopt_back)
     client.send(post("/async", b"1"))
     assert client.answer().body == b"async 1"
     assert client.sock.recv(1) == b""
@@ -381,14 +381,14 @@ def test_a_server_is_not_drained_while_a_connection_is_on_its_way_back(
     assert server._worker is not None
     poller = server._worker.poller
     on_its_way, go_on = threading.Event(), threading.Event()
-    give_back = HTTPLine.give_back
+    give_back = HTTP1Connection.give_back
 
-    def slow(self: HTTPLine) -> None:
+    def slow(self: HTTP1Connection) -> None:
         on_its_way.set()
         assert go_on.wait(10)
         give_back(self)
 
-    monkeypatch.setattr(HTTPLine, "give_back", slow)
+    monkeypatch.setattr(HTTP1Connection, "give_back", slow)
     client = connect(server)
     client.send(post("/async", b"1"))
     assert client.answer().body == b"async 1"
@@ -455,7 +455,7 @@ def test_connections_that_had_a_stream_linger(serve: Serve, connect: Connect, hy
     stopping = threading.Thread(target=server.stop, kwargs={"linger": 5.0})
     stopping.start()
     assert server._worker is not None
-    draining, poller = server._pool or server.crew, server._worker.poller
+    draining, poller = server._pool or server.pool, server._worker.poller
     until(lambda: draining.workers[0].draining and (poller.draining or not hybrid))
     go_on.set()
     assert client.answer().body == b"begun"
@@ -589,7 +589,7 @@ def test_lifecycle_events(serve: Serve, connect: Connect, both: Both) -> None:
 
 def test_the_worker_with_a_pool_of_ones_own(both: Both) -> None:
     config = ServerConfig.from_options(threads=2, graceful_timeout=2)
-    pool = LoopPool(both.asgi, config)
+    pool = HandoffPool(both.asgi, config)
     pool.start()
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()

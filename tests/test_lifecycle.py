@@ -265,9 +265,9 @@ def test_what_waits_in_the_backlog_is_opened_when_the_server_stops(
     serve: Serve, connect: Connect, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(App(), lifecycle_collector=recorder, graceful_timeout=5)
-    crew = server.crew
-    assert crew is not None
-    monkeypatch.setattr(crew.poller, "_accept", lambda listener: time.sleep(0.01))
+    pool = server.pool
+    assert pool is not None
+    monkeypatch.setattr(pool.poller, "_accept", lambda listener: time.sleep(0.01))
     waiting = connect(server)
     waiting.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     server.stop()
@@ -424,7 +424,7 @@ def test_a_collector_that_raises_costs_no_seat(serve: Serve, connect: Connect, a
         client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         assert client.rest()[:12] == (b"HTTP/1.1 200" if path == "/" else b"")
         # a client may see the end before the thread is back
-        until(lambda: worker.rota.lent == 0)
+        until(lambda: worker.leader_follower.lent == 0)
 
 
 def test_what_has_no_body_counts_none(serve: Serve, connect: Connect, recorder: Recorder) -> None:

@@ -29,7 +29,7 @@ from threadwell.worker.lifecycle import (
 from threadwell.worker.metrics import counters
 from threadwell.worker.metrics.counters import BLOCK, Counter
 from threadwell.worker.metrics.prometheus import counted, render
-from threadwell.worker.metrics.shared_pages import Ledger
+from threadwell.worker.metrics.shared_pages import SharedPages
 
 from .asgi_tools import UPGRADE, Receive, Scope, Send, answer, no_lifespan, read_body
 from .certificates import Authority
@@ -457,26 +457,26 @@ def test_a_request_is_counted_when_the_rest_of_it_was() -> None:
 
 
 def test_a_thread_that_has_ended_leaves_its_block_to_another() -> None:
-    ledger = Ledger(1, 4)
-    counter = Counter(ledger.page(ledger.take()))
+    shared_pages = SharedPages(1, 4)
+    counter = Counter(shared_pages.page(shared_pages.take()))
     for _ in range(20):
         thread = threading.Thread(target=counter.record, args=(COMPLETED,))
         thread.start()
         thread.join()
-    assert ledger.totals()[counters.SENT] == 200
+    assert shared_pages.totals()[counters.SENT] == 200
     assert counter.numbers[counters.USED] == 3
 
 
 def test_threads_come_and_go_while_somebody_looks() -> None:
     # Without a GIL threads that slice one memoryview at the same time may break it for all
-    ledger = Ledger(1, 8)
-    counter = Counter(ledger.page(ledger.take()))
+    shared_pages = SharedPages(1, 8)
+    counter = Counter(shared_pages.page(shared_pages.take()))
     end = time.monotonic() + 0.3
 
     def look() -> None:
         while time.monotonic() < end:
-            ledger.totals()
-            ledger.stocks()
+            shared_pages.totals()
+            shared_pages.stocks()
 
     def come_and_go() -> None:
         while time.monotonic() < end:
@@ -487,14 +487,14 @@ def test_threads_come_and_go_while_somebody_looks() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    before = ledger.totals()[counters.SENT]
+    before = shared_pages.totals()[counters.SENT]
     counter.record(COMPLETED)
-    assert ledger.totals()[counters.SENT] == before + 10
+    assert shared_pages.totals()[counters.SENT] == before + 10
 
 
 def test_threads_without_a_block_of_their_own_share_one() -> None:
-    ledger = Ledger(1, 3)
-    counter = Counter(ledger.page(ledger.take()))
+    shared_pages = SharedPages(1, 3)
+    counter = Counter(shared_pages.page(shared_pages.take()))
     barrier = threading.Barrier(6)
 
     def count() -> None:
@@ -510,7 +510,7 @@ def test_threads_without_a_block_of_their_own_share_one() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    sums = ledger.totals()
+    sums = shared_pages.totals()
     assert sums[counters.SENT] == 6 * 500 * 10
     assert sums[counters.OPENED] == 6
     assert sum(sums[counters.WAITS : counters.WAITS + len(counters.BUCKETS) + 1]) == 6
@@ -518,26 +518,26 @@ def test_threads_without_a_block_of_their_own_share_one() -> None:
 
 
 def test_what_a_process_has_counted_is_kept_when_it_ends() -> None:
-    ledger = Ledger(2, 3)
+    shared_pages = SharedPages(2, 3)
     for _ in range(5):
-        page = ledger.take()
-        Counter(ledger.page(page)).record(COMPLETED)
-        ledger.retire(page)
-    assert ledger.totals()[counters.SENT] == 50
-    assert ledger.stocks() == {}
-    assert (ledger.take(), ledger.take(), ledger.take()) != (-1, -1, -1)
-    assert ledger.take() == -1
-    ledger.retire(-1)
-    assert len(ledger.page(0)) == 3 * BLOCK
+        page = shared_pages.take()
+        Counter(shared_pages.page(page)).record(COMPLETED)
+        shared_pages.retire(page)
+    assert shared_pages.totals()[counters.SENT] == 50
+    assert shared_pages.stocks() == {}
+    assert (shared_pages.take(), shared_pages.take(), shared_pages.take()) != (-1, -1, -1)
+    assert shared_pages.take() == -1
+    shared_pages.retire(-1)
+    assert len(shared_pages.page(0)) == 3 * BLOCK
 
 
 @pytest.mark.parametrize(
     ("seconds", "bucket"), [(0.0, "0.001"), (0.001, "0.001"), (0.0011, "0.0025"), (11.0, "+Inf")]
 )
 def test_the_buckets_are_upper_bounds(seconds: float, bucket: str) -> None:
-    ledger = Ledger(1, 3)
-    Counter(ledger.page(ledger.take())).record(completed(999, seconds=seconds))
-    text = render(counted(ledger.totals()), openmetrics=False)
+    shared_pages = SharedPages(1, 3)
+    Counter(shared_pages.page(shared_pages.take())).record(completed(999, seconds=seconds))
+    text = render(counted(shared_pages.totals()), openmetrics=False)
     found = re.findall(r'_duration_seconds_bucket\{le="([^"]+)"\} 1', text)
     assert found[0] == bucket
     assert 'requests_total{method="none",status="none"} 1' in text

@@ -37,7 +37,7 @@ from threadwell.worker.polling.base import Poller
 from threadwell.worker.polling.kernel import EpollPoller
 from threadwell.worker.polling.listener import Listener
 from threadwell.worker.polling.listener import connect as connection_on
-from threadwell.worker.polling.task import Errand
+from threadwell.worker.polling.task import ThreadTask
 
 from .certificates import Authority
 from .waiting import until
@@ -208,7 +208,7 @@ def test_nor_at_one_whose_request_came_too_late(drive: Callable[..., Driven], da
 
 def test_nor_at_one_that_has_no_seat_any_more(drive: Callable[..., Driven]) -> None:
     driven = drive()
-    driven.worker.rota.give_back = lambda seat: False  # type: ignore[method-assign]
+    driven.worker.leader_follower.release_slot = lambda seat: False  # type: ignore[method-assign]
     driven.client.send(GET.replace(b"/", b"/stream", 1) + GET)
     assert driven.turn() is State.YIELDED
 
@@ -320,7 +320,7 @@ def test_a_poller_that_was_closed_can_be_drained(epoll: EpollPoller) -> None:
     assert sock.fileno() == -1
 
 
-class Dropped(Errand):
+class Dropped(ThreadTask):
     """An errand that only notes what becomes of it."""
 
     def __init__(self) -> None:
@@ -336,16 +336,16 @@ class Dropped(Errand):
 def test_an_errand_that_meets_the_end_is_dropped(epoll: EpollPoller) -> None:
     """When a poller is closed between the look and the giving, too."""
 
-    class Late(deque[Errand]):
-        def append(self, errand: Errand) -> None:
+    class Late(deque[ThreadTask]):
+        def append(self, task: ThreadTask) -> None:
             epoll.close()
-            super().append(errand)
+            super().append(task)
 
-    errands = [Dropped(), Dropped()]
-    epoll._errands = Late()
-    for errand in errands:
-        epoll.post(errand)
-    assert [errand.dropped for errand in errands] == [1, 1]
+    tasks = [Dropped(), Dropped()]
+    epoll._tasks = Late()
+    for task in tasks:
+        epoll.submit(task)
+    assert [task.dropped for task in tasks] == [1, 1]
 
 
 class Reused(dict[int, Connection]):
@@ -481,7 +481,7 @@ def test_a_stuck_thread_keeps_its_connection_until_it_is_back() -> None:
         client.sendall(GET)
         assert begun.wait(5)
         (connection,) = worker.poller.connections
-        owner = next(each for each in list(worker._crew.workers) if each.serving is connection)
+        owner = next(each for each in list(worker._pool.workers) if each.serving is connection)
         worker.shutdown(0)
         # the thread of `run` gives up waiting for the other; if it is the stuck one it cannot
         until(lambda: owner is worker or not running.is_alive())

@@ -48,7 +48,7 @@ def test_texts_become_settings(tmp_path: Path) -> None:
         }
     )
     assert config.bind.addresses == ("127.0.0.1:8001", "[::1]:8001")
-    assert config.workers.threads == 7
+    assert config.threads.count == 7
     assert config.limits.body == 20 * 1024**2
     assert config.timeouts.keep_alive == 12.5
     assert config.processes.preload

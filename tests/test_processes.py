@@ -27,10 +27,10 @@ from threadwell.worker.supervisor.forking import Job, Loaded, describe, failure
 from threadwell.worker.supervisor.generation import Child, Generation, Template, Worker
 from threadwell.worker.supervisor.pipe import LONGEST_TEXT, Channel, pair
 from threadwell.worker.supervisor.supervisor import Supervisor
-from threadwell.worker.supervisor.worker_process import Wear
+from threadwell.worker.supervisor.worker_process import RecyclePolicy
 from threadwell.worker.system import resources
 from threadwell.worker.system.resources import resident_memory
-from threadwell.worker.watchdog import Pulse
+from threadwell.worker.watchdog import Watchdog
 
 from .asgi_tools import answer, no_lifespan
 from .certificates import Authority
@@ -173,9 +173,9 @@ def supervisor() -> Iterator[Supervisor]:
     """One that was not started, with a generation that is to take over."""
     job = Job(Loaded, Server, ServerConfig(), [])
     made = Supervisor(job, 1, print, print)
-    made._next = made._family.conceive()
+    made._next = made._children.new_generation()
     yield made
-    made._family._selector.close()
+    made._children._selector.close()
     made._signals.close()
 
 
@@ -194,7 +194,7 @@ def test_who_was_ready_before_it_heard_of_its_end_is_drained(
     worker = enlist(supervisor, ours)
     worker.dismissed, worker.deadline = True, time.monotonic() + 2
     theirs.send({"ready": os.getpid()})
-    supervisor._hear(worker)
+    supervisor._on_message(worker)
     assert worker.phase is Phase.DRAINING
     assert worker.deadline > time.monotonic() + ServerConfig().timeouts.graceful
     assert theirs.receive() == [{"drain": True, "adopt": True}]
@@ -207,18 +207,18 @@ def test_who_has_failed_is_not_waited_for_long(
     worker = enlist(supervisor, ours)
     worker.deadline = time.monotonic() + 60
     theirs.send({"failed": "it has no such module", "trace": ""})
-    supervisor._hear(worker)
+    supervisor._on_message(worker)
     assert worker.deadline < time.monotonic() + 10
 
 
 def test_who_takes_requests_may_seem_not_to_for_a_second(
     supervisor: Supervisor, channels: tuple[Channel, Channel]
 ) -> None:
-    supervisor._timeout = 1.0
+    supervisor._worker_timeout = 1.0
     worker = enlist(supervisor, channels[0])
     worker.become(Phase.SERVING)
     worker.beat_at = 1000.0
-    worker.pulse = 1.1  # its threads look up once a second
+    worker.watchdog = 1.1  # its threads look up once a second
     supervisor._inspect(1001.9)
     assert not worker.hangs
     supervisor._inspect(1002.0)
@@ -229,7 +229,7 @@ def test_a_template_that_does_not_end_is_killed(
     supervisor: Supervisor, channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("threadwell.worker.supervisor.children._PARTING", 0.01)
-    family, generation = supervisor._family, supervisor._next
+    family, generation = supervisor._children, supervisor._next
     assert generation is not None
     # as one does that has a thread of the application's
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -247,13 +247,15 @@ def test_a_template_that_does_not_end_is_killed(
 
 
 def test_wear(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Wear(ServerConfig()).reason(10**9) is None
+    assert RecyclePolicy(ServerConfig()).reason(10**9) is None
     config = ServerConfig.from_options(max_requests=10, max_requests_jitter=5)
     random.seed(1)
-    limits = {next(n for n in range(100) if wear.reason(n)) for wear in map(Wear, [config] * 100)}
+    limits = {
+        next(n for n in range(100) if wear.reason(n)) for wear in map(RecyclePolicy, [config] * 100)
+    }
     assert limits == set(range(10, 16))
     config = ServerConfig.from_options(max_rss=1)
-    why, cause = Wear(config).reason(0) or ("", "")
+    why, cause = RecyclePolicy(config).reason(0) or ("", "")
     assert ("MiB" in why, cause) == (True, "max_rss")
     assert 5 << 20 < resident_memory() < 1 << 40
 
@@ -262,18 +264,18 @@ def test_wear(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pulse() -> None:
-    crew = SimpleNamespace(
-        looked=0.0, full=False, doing=0, activity=lambda: crew.doing, is_full=lambda: crew.full
+    pool = SimpleNamespace(
+        looked=0.0, full=False, doing=0, activity=lambda: pool.doing, is_full=lambda: pool.full
     )
-    pulse = Pulse([crew])
-    (beat,) = pulse._beats
+    watchdog = Watchdog([pool])
+    (beat,) = watchdog._probes
     started = beat._well_at
 
     def look(**facts: Any) -> bool:
         """Whether this look found that requests are taken."""
-        vars(crew).update(facts)
+        vars(pool).update(facts)
         beat._well_at = 1.0
-        pulse.age()
+        watchdog.age()
         return beat._well_at >= started
 
     assert look(looked=1.0)
@@ -302,23 +304,23 @@ def test_a_crew_counts_its_requests_and_knows_when_it_is_full(
         return [b"well"]
 
     server = serve(app, threads=2)
-    crew = server.crew
-    assert crew is not None
-    before = crew.activity()
+    pool = server.pool
+    assert pool is not None
+    before = pool.activity()
     assert connect(server).get().body == b"well"
-    assert crew.served() == 1
-    assert crew.activity() != before
+    assert pool.served() == 1
+    assert pool.activity() != before
     clients = [connect(server) for _ in range(2)]
     for client in clients:
-        until(lambda: not crew.is_full())  # an answer may be there before its thread is free
+        until(lambda: not pool.is_full())  # an answer may be there before its thread is free
         client.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         assert inside.acquire(timeout=10)
-    assert crew.is_full()
+    assert pool.is_full()
     go_on.set()
     for client in clients:
         assert client.answer().body == b"well"
-    until(lambda: not crew.is_full())
-    assert crew.served() == 3
+    until(lambda: not pool.is_full())
+    assert pool.served() == 3
 
 
 # ---- Idle connections of a server that stops -----------------------------------------------
@@ -339,9 +341,9 @@ def test_a_request_that_was_on_its_way_is_answered(
         assert client.get().header("connection") != "close"
     stopper = threading.Thread(target=server.stop, kwargs={"timeout": 20, "linger": 1.5})
     stopper.start()
-    crew = server.crew
-    assert crew is not None
-    until(lambda: crew.poller.draining and not crew.poller.listeners)
+    pool = server.pool
+    assert pool is not None
+    until(lambda: pool.poller.draining and not pool.poller.listeners)
     answer = asking.get()
     assert (answer.body, answer.header("connection")) == (b"well", "close")
     assert asking.closed()
@@ -479,7 +481,7 @@ def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     for gil, workers, threads, loops in ((True, 6, 8, 1), (False, 1, 12, 6)):
         monkeypatch.setattr("threadwell.worker.config.gil_enabled", lambda gil=gil: gil)
         monkeypatch.setattr("threadwell.worker.asgi.event_loop.gil_enabled", lambda gil=gil: gil)
-        assert (config.worker_count(), config.threads(), loop_count(config)) == (
+        assert (config.worker_count(), config.thread_count(), loop_count(config)) == (
             workers,
             threads,
             loops,

@@ -272,7 +272,7 @@ def test_promise_4_streams_over_the_cap_are_refused(serve: Serve, connect: Conne
         stream.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
     worker = server._worker
     assert worker is not None
-    until(lambda: worker.rota.lent == 3)
+    until(lambda: worker.leader_follower.lent == 3)
     refused = connect(server).get("/refused")
     assert refused.status == 503
     assert int(refused.header("retry-after") or "0") > 0
@@ -322,7 +322,7 @@ def test_promise_4_a_long_response_gives_its_place_back_however_it_ends(
         )  # leave with a reset
         worker = server._worker
         assert worker is not None
-        until(lambda: worker.rota.lent == 1)
+        until(lambda: worker.leader_follower.lent == 1)
         client.close()
         app.gone.set()
     elif path == "/bad-block":
@@ -590,7 +590,7 @@ def test_promise_10_a_failure_in_the_middle_of_a_stream_costs_that_stream(
         # cut within the chunks, so that the client can tell
         assert b"\r\n4\r\nsome\r\n" in (data := client.rest())
         assert not data.endswith(b"0\r\n\r\n")
-        until(lambda: worker.rota.lent == 0)
+        until(lambda: worker.leader_follower.lent == 0)
         assert connect(server).get().body == b"hello"
 
 
@@ -602,15 +602,15 @@ def test_promise_11_workers_of_a_crew_share_no_cache(serve: Serve, connect: Conn
     assert connect(server).get().body == b"hello"
     worker = server._worker
     assert worker is not None
-    until(lambda: len(worker._crew.workers) == 6)
-    workers = list(worker._crew.workers)
+    until(lambda: len(worker._pool.workers) == 6)
+    workers = list(worker._pool.workers)
     for name in ("parser", "writer"):
         assert len({id(getattr(one, name)) for one in workers}) == 6
     assert len({id(one.parser._fields) for one in workers}) == 6
     assert len({id(one.parser._fields.blocks) for one in workers}) == 6
     assert len({id(one.writer._lines) for one in workers}) == 6
     assert len({id(one.writer._status_lines) for one in workers}) == 6
-    for shared in ("poller", "rota", "config"):
+    for shared in ("poller", "leader_follower", "config"):
         assert len({id(getattr(one, shared)) for one in workers}) == 1
 
 

@@ -311,8 +311,8 @@ def test_is_idle(make: Callable[..., SyncWorker]) -> None:
 def test_worker_ids_count_on(make: Callable[..., SyncWorker]) -> None:
     worker = make(worker_id=10, options={"threads": 3})
     with running(worker):
-        until(lambda: len(worker._crew.workers) == 3)
-        assert {each.worker_id for each in worker._crew.workers} == {10, 11, 12}
+        until(lambda: len(worker._pool.workers) == 3)
+        assert {each.worker_id for each in worker._pool.workers} == {10, 11, 12}
 
 
 def test_the_lifespan_state_reaches_the_pool(
@@ -373,8 +373,8 @@ def test_run_from_queue_takes_what_a_distributor_puts_there(
 
 def test_run_accept_loop_ends_when_told(make: Callable[..., SyncWorker]) -> None:
     worker = make()
-    worker.rota.joined()
-    assert worker.rota.take_turn(worker)
+    worker.leader_follower.joined()
+    assert worker.leader_follower.acquire_slot(worker)
     thread = threading.Thread(target=worker._run_accept_loop, args=(0.1, None))
     thread.start()
     assert fetch(port_of(worker)).read() == b"hello "

@@ -19,7 +19,7 @@ import pytest
 
 from threadwell import FileBody, Request, Response, ThreadedServer
 from threadwell.worker.http.response_body import blocks_of, read_some
-from threadwell.worker.http2.send_queue import Outbox
+from threadwell.worker.http2.send_queue import SendQueue
 
 from .recorder import Recorder
 from .wire_client import Answer, Client
@@ -583,9 +583,9 @@ def test_pipelined_behind_a_large_answer(serve: Serve, connect: Connect) -> None
 def test_the_position_of_a_file_stays_the_applications(file: Path) -> None:
     """Which may read it at the same time, and has it open in other answers too."""
     with file.open("rb") as opened:
-        outbox = Outbox()
-        outbox.put_file(FileBody(os.dup(opened.fileno()), 10, 5))
-        assert outbox.take(99) == _LARGE[10:15]
+        send_queue = SendQueue()
+        send_queue.put_file(FileBody(os.dup(opened.fileno()), 10, 5))
+        assert send_queue.take(99) == _LARGE[10:15]
         pushed = Response(200, (), FileBody(os.dup(opened.fileno()), 20, MIB))
         assert b"".join(blocks_of(pushed)) == _LARGE[20 : 20 + MIB]
         assert read_some(FileBody(opened.fileno(), 30, 5), 5) == _LARGE[30:35]

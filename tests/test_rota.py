@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from threadwell import ThreadedServer
-from threadwell.worker.threads.leader_follower import Rota
+from threadwell.worker.threads.leader_follower import LeaderFollower
 
 from .waiting import until
 
@@ -24,22 +24,22 @@ def running_has(running: list[threading.Event], gate: threading.Event) -> bool:
     return gate in running
 
 
-class Seat:
+class Slot:
     """A thread that takes turns, and does in them what the test says."""
 
-    def __init__(self, rota: Rota, work: Callable[[Seat], object]) -> None:
-        self.turn = 0
+    def __init__(self, leader_follower: LeaderFollower, work: Callable[[Slot], object]) -> None:
+        self.events_taken = 0
         self.serving: object = None
         self.seated = False
         self.permanent = False
         self.turns_taken = 0
         self.ended = False
-        self._rota = rota
+        self._rota = leader_follower
         self._work = work
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        while self._rota.take_turn(self):
+        while self._rota.acquire_slot(self):
             self.turns_taken += 1
             try:
                 self._work(self)
@@ -48,48 +48,50 @@ class Seat:
         self.ended = True
 
 
-class Crew:
+class ThreadPool:
     """A rota, its seats, and a gate at which their work waits."""
 
     def __init__(self, threads: int, *, gil: bool, max_streams: int = 10) -> None:
         self.gate = threading.Event()
-        self.seats: list[Seat] = []
+        self.seats: list[Slot] = []
         self.spawned = 0
-        self.rota = Rota(threads, max_streams, self._spawn, gil=gil)
-        self.work: Callable[[Seat], object] = self.stick
+        self.leader_follower = LeaderFollower(threads, max_streams, self._spawn, gil=gil)
+        self.work: Callable[[Slot], object] = self.stick
 
     def _spawn(self) -> None:
         self.spawned += 1
         self._add()
 
-    def _add(self) -> Seat:
-        seat = Seat(self.rota, self._do)
-        self.seats.append(seat)
-        seat.thread.start()
-        return seat
+    def _add(self) -> Slot:
+        slot = Slot(self.leader_follower, self._do)
+        self.seats.append(slot)
+        slot.thread.start()
+        return slot
 
-    def _do(self, seat: Seat) -> None:
-        self.work(seat)
+    def _do(self, slot: Slot) -> None:
+        self.work(slot)
 
-    def hire(self, number: int) -> None:
+    def spawn(self, number: int) -> None:
         for _ in range(number):
-            self.rota.joined()
+            self.leader_follower.joined()
             self._add()
 
     # ---- What a seat may do in its turn ----
 
-    def stick(self, seat: Seat) -> None:
+    def stick(self, slot: Slot) -> None:
         """One call that lasts until the gate opens."""
-        seat.turn += 1
-        seat.serving = "a call"
-        if self.rota.asleep:
-            self.rota.wake()
+        slot.events_taken += 1
+        slot.serving = "a call"
+        if self.leader_follower.deputy_asleep:
+            self.leader_follower.wake()
         self.gate.wait(20)
-        seat.serving = None
+        slot.serving = None
 
-    def poll(self, seat: Seat) -> None:
+    def poll(self, slot: Slot) -> None:
         """Wait for events that do not come, as a leader does."""
-        while (self.rota.leader is seat or self.rota.eager) and not self.rota.stopping:
+        while (
+            self.leader_follower.leader is slot or self.leader_follower.eager
+        ) and not self.leader_follower.stopping:
             if self.gate.wait(0.002):
                 return
 
@@ -97,29 +99,29 @@ class Crew:
         """Seconds of CPU time of the seats' threads; other tests may have left some behind."""
         if not hasattr(time, "pthread_getcpuclockid"):
             return time.process_time()
-        idents = [seat.thread.ident for seat in self.seats if seat.thread.ident is not None]
+        idents = [slot.thread.ident for slot in self.seats if slot.thread.ident is not None]
         return sum(time.clock_gettime(time.pthread_getcpuclockid(ident)) for ident in idents)
 
     def busy(self) -> int:
-        return sum(seat.serving is not None for seat in self.seats)
+        return sum(slot.serving is not None for slot in self.seats)
 
     def seated(self) -> int:
-        return sum(seat.seated for seat in self.seats)
+        return sum(slot.seated for slot in self.seats)
 
     def stop(self) -> None:
         self.gate.set()
-        self.rota.stop()
-        for seat in list(self.seats):
-            seat.thread.join(5)
-        assert not any(seat.thread.is_alive() for seat in self.seats)
+        self.leader_follower.stop()
+        for slot in list(self.seats):
+            slot.thread.join(5)
+        assert not any(slot.thread.is_alive() for slot in self.seats)
 
 
 @pytest.fixture
-def crew() -> Iterator[Callable[..., Crew]]:
+def pool() -> Iterator[Callable[..., ThreadPool]]:
     with contextlib.ExitStack() as stack:
 
-        def make(threads: int, *, gil: bool = True, **options: Any) -> Crew:
-            made = Crew(threads, gil=gil, **options)
+        def make(threads: int, *, gil: bool = True, **options: Any) -> ThreadPool:
+            made = ThreadPool(threads, gil=gil, **options)
             stack.callback(made.stop)
             return made
 
@@ -129,46 +131,50 @@ def crew() -> Iterator[Callable[..., Crew]]:
 class TestReluctant:
     """With the GIL: one leader, and a deputy that steps in."""
 
-    def test_one_thread_leads_and_the_others_wait(self, crew: Callable[..., Crew]) -> None:
-        made = crew(4)
+    def test_one_thread_leads_and_the_others_wait(self, pool: Callable[..., ThreadPool]) -> None:
+        made = pool(4)
         made.work = made.poll
-        made.hire(4)
+        made.spawn(4)
         until(lambda: made.seated() == 1)
-        until(lambda: made.rota.asleep)
+        until(lambda: made.leader_follower.deputy_asleep)
         assert made.seated() == 1
-        assert isinstance(made.rota.leader, Seat)
-        assert made.rota.leader.seated
+        assert isinstance(made.leader_follower.leader, Slot)
+        assert made.leader_follower.leader.seated
 
-    def test_the_deputy_takes_over_from_a_stuck_leader(self, crew: Callable[..., Crew]) -> None:
-        made = crew(2)
-        made.hire(1)
+    def test_the_deputy_takes_over_from_a_stuck_leader(
+        self, pool: Callable[..., ThreadPool]
+    ) -> None:
+        made = pool(2)
+        made.spawn(1)
         until(lambda: made.busy() == 1)
         started = time.monotonic()
-        made.hire(1)
+        made.spawn(1)
         until(lambda: made.busy() == 2)
         # a tick is a millisecond; the rest is for a machine that has other things to do
         assert time.monotonic() - started < 0.5
 
-    def test_a_sleeping_deputy_wakes_when_work_begins(self, crew: Callable[..., Crew]) -> None:
-        made = crew(2)
+    def test_a_sleeping_deputy_wakes_when_work_begins(
+        self, pool: Callable[..., ThreadPool]
+    ) -> None:
+        made = pool(2)
         begin = threading.Event()
 
-        def first_polls_then_sticks(seat: Seat) -> None:
+        def first_polls_then_sticks(slot: Slot) -> None:
             if begin.wait(10):
-                made.stick(seat)
+                made.stick(slot)
 
         made.work = first_polls_then_sticks
-        made.hire(2)
-        until(lambda: made.rota.asleep)
+        made.spawn(2)
+        until(lambda: made.leader_follower.deputy_asleep)
         assert made.seated() == 1
         started = time.monotonic()
         begin.set()
         until(lambda: made.busy() == 2)
         assert time.monotonic() - started < 0.5
 
-    def test_never_more_seats_than_threads(self, crew: Callable[..., Crew]) -> None:
-        made = crew(3)
-        made.hire(6)
+    def test_never_more_seats_than_threads(self, pool: Callable[..., ThreadPool]) -> None:
+        made = pool(3)
+        made.spawn(6)
         until(lambda: made.busy() == 3)
         time.sleep(0.05)  # time enough for a fourth to be let in
         assert made.busy() == 3
@@ -176,39 +182,39 @@ class TestReluctant:
         made.gate.set()
         until(lambda: made.busy() == 0)
 
-    def test_a_deputy_without_a_seat_to_take_sleeps(self, crew: Callable[..., Crew]) -> None:
+    def test_a_deputy_without_a_seat_to_take_sleeps(self, pool: Callable[..., ThreadPool]) -> None:
         """All stuck: nobody ticks, so it costs nothing."""
-        made = crew(2)
-        made.hire(3)
-        until(lambda: made.busy() == 2 and made.rota.asleep)
+        made = pool(2)
+        made.spawn(3)
+        until(lambda: made.busy() == 2 and made.leader_follower.deputy_asleep)
         before = made.cpu()
         time.sleep(0.2)
         assert made.cpu() - before < 0.05
 
-    def test_a_seat_that_comes_free_is_taken(self, crew: Callable[..., Crew]) -> None:
-        made = crew(2)
+    def test_a_seat_that_comes_free_is_taken(self, pool: Callable[..., ThreadPool]) -> None:
+        made = pool(2)
         gates = [threading.Event() for _ in range(20)]
         calls = iter(gates)
         lock = threading.Lock()
         running: list[threading.Event] = []
 
-        def work(seat: Seat) -> None:
+        def work(slot: Slot) -> None:
             with lock:
                 gate = next(calls, None)
             if gate is None or made.gate.is_set():
                 made.gate.wait(10)
                 return
-            seat.turn += 1
-            seat.serving = gate
-            made.rota.wake()
+            slot.events_taken += 1
+            slot.serving = gate
+            made.leader_follower.wake()
             running.append(gate)
             while not gate.wait(0.01) and not made.gate.is_set():
                 pass
             running.remove(gate)
-            seat.serving = None
+            slot.serving = None
 
         made.work = work
-        made.hire(4)
+        made.spawn(4)
         for number in range(10):
             until(lambda: len(running) == 2)
             running[number % 2].set()
@@ -218,156 +224,158 @@ class TestReluctant:
 class TestEager:
     """Without the GIL all seated threads poll."""
 
-    def test_all_sit_at_once(self, crew: Callable[..., Crew]) -> None:
-        made = crew(4, gil=False)
+    def test_all_sit_at_once(self, pool: Callable[..., ThreadPool]) -> None:
+        made = pool(4, gil=False)
         made.work = made.poll
-        made.hire(4)
+        made.spawn(4)
         until(lambda: made.seated() == 4)
-        assert made.rota.always_eager
+        assert made.leader_follower.always_eager
 
-    def test_never_more_seats_than_threads(self, crew: Callable[..., Crew]) -> None:
-        made = crew(3, gil=False)
-        made.hire(6)
+    def test_never_more_seats_than_threads(self, pool: Callable[..., ThreadPool]) -> None:
+        made = pool(3, gil=False)
+        made.spawn(6)
         until(lambda: made.busy() == 3)
         time.sleep(0.05)  # time enough for a fourth to be let in
         assert made.seated() == 3
 
     def test_turns_eager_when_long_calls_are_the_rule_and_back_when_not(
-        self, crew: Callable[..., Crew]
+        self, pool: Callable[..., ThreadPool]
     ) -> None:
-        made = crew(2)
-        rota = made.rota
+        made = pool(2)
+        leader_follower = made.leader_follower
         quick = threading.Event()
 
-        def work(seat: Seat) -> None:
-            while (rota.leader is seat or (rota.eager and seat.seated)) and not rota.stopping:
-                seat.turn += 1
-                seat.serving = "a call"
-                if rota.asleep:
-                    rota.wake()
+        def work(slot: Slot) -> None:
+            while (
+                leader_follower.leader is slot or (leader_follower.eager and slot.seated)
+            ) and not leader_follower.stopping:
+                slot.events_taken += 1
+                slot.serving = "a call"
+                if leader_follower.deputy_asleep:
+                    leader_follower.wake()
                 started = time.monotonic()
                 if not quick.is_set():
                     time.sleep(0.02)
-                seat.serving = None
-                if rota.eager:
+                slot.serving = None
+                if leader_follower.eager:
                     # as the worker measures, but no scheduler can make a quick call long
                     spent = 0.0 if quick.is_set() else time.monotonic() - started
-                    rota.observe(seat, spent)
+                    leader_follower.observe(slot, spent)
                 elif quick.is_set():
                     return
 
         made.work = work
-        made.hire(3)
-        assert not rota.eager
-        until(lambda: rota.eager)
+        made.spawn(3)
+        assert not leader_follower.eager
+        until(lambda: leader_follower.eager)
         until(lambda: made.seated() == 2)
         quick.set()
-        until(lambda: not rota.eager)
-        assert not rota.always_eager
+        until(lambda: not leader_follower.eager)
+        assert not leader_follower.always_eager
 
 
 class TestLending:
-    def test_lending_frees_the_seat_for_another(self, crew: Callable[..., Crew]) -> None:
-        made = crew(1)
+    def test_lending_frees_the_seat_for_another(self, pool: Callable[..., ThreadPool]) -> None:
+        made = pool(1)
         lent = threading.Event()
         back: list[bool] = []
 
-        def work(seat: Seat) -> None:
+        def work(slot: Slot) -> None:
             if not lent.is_set():
                 lent.set()
-                seat.serving = "a stream"
-                assert made.rota.lend(seat)
+                slot.serving = "a stream"
+                assert made.leader_follower.lend(slot)
                 made.gate.wait(10)
-                back.append(made.rota.give_back(seat))
-                seat.serving = None
+                back.append(made.leader_follower.release_slot(slot))
+                slot.serving = None
             else:
-                made.stick(seat)
+                made.stick(slot)
 
         made.work = work
-        made.hire(1)
+        made.spawn(1)
         until(lambda: len(made.seats) == 2 and made.seats[1].serving == "a call")
         assert made.spawned == 1
-        assert made.rota.lent == 1
+        assert made.leader_follower.lent == 1
         assert not made.seats[0].seated
         assert made.seats[1].seated
         made.gate.set()
-        until(lambda: made.rota.lent == 0)
+        until(lambda: made.leader_follower.lent == 0)
 
     def test_the_cap_refuses_and_counts_nothing(self) -> None:
-        rota = Rota(2, 1, lambda: None, gil=False)
-        first, second = (Seat(rota, lambda seat: None) for _ in range(2))
-        for seat in (first, second):
-            rota.joined()
-            assert rota.take_turn(seat)
-        assert rota.lend(first)
-        assert not rota.lend(second)
+        leader_follower = LeaderFollower(2, 1, lambda: None, gil=False)
+        first, second = (Slot(leader_follower, lambda slot: None) for _ in range(2))
+        for slot in (first, second):
+            leader_follower.joined()
+            assert leader_follower.acquire_slot(slot)
+        assert leader_follower.lend(first)
+        assert not leader_follower.lend(second)
         assert second.seated
-        assert rota.lent == 1
-        assert rota.give_back(first)
-        assert rota.lend(second)
-        assert rota.lent == 1
+        assert leader_follower.lent == 1
+        assert leader_follower.release_slot(first)
+        assert leader_follower.lend(second)
+        assert leader_follower.lent == 1
 
     def test_a_thread_that_cannot_be_started_costs_no_place(self) -> None:
         def spawn() -> None:
             raise RuntimeError("can't start new thread")
 
-        rota = Rota(1, 1, spawn, gil=True)
-        seat = Seat(rota, lambda seat: None)
-        rota.joined()
-        assert rota.take_turn(seat)
+        leader_follower = LeaderFollower(1, 1, spawn, gil=True)
+        slot = Slot(leader_follower, lambda slot: None)
+        leader_follower.joined()
+        assert leader_follower.acquire_slot(slot)
         for _ in range(3):
             with contextlib.suppress(RuntimeError):
-                assert not rota.lend(seat), "the second one would go over the cap"
-            assert rota.lent == 0
-            assert seat.seated
+                assert not leader_follower.lend(slot), "the second one would go over the cap"
+            assert leader_follower.lent == 0
+            assert slot.seated
 
-    def test_spare_threads_end(self, crew: Callable[..., Crew]) -> None:
-        made = crew(2, max_streams=20)
+    def test_spare_threads_end(self, pool: Callable[..., ThreadPool]) -> None:
+        made = pool(2, max_streams=20)
         streams = threading.Semaphore(20)
 
-        def work(seat: Seat) -> None:
+        def work(slot: Slot) -> None:
             if streams.acquire(blocking=False):
-                seat.turn += 1
-                seat.serving = "a stream"
-                assert made.rota.lend(seat)
+                slot.events_taken += 1
+                slot.serving = "a stream"
+                assert made.leader_follower.lend(slot)
                 made.gate.wait(10)
-                made.rota.give_back(seat)
-                seat.serving = None
+                made.leader_follower.release_slot(slot)
+                slot.serving = None
             else:
-                while made.rota.leader is seat and not made.rota.stopping:
+                while made.leader_follower.leader is slot and not made.leader_follower.stopping:
                     time.sleep(0.002)
 
         made.work = work
-        made.hire(2)
-        until(lambda: made.rota.lent == 20)
+        made.spawn(2)
+        until(lambda: made.leader_follower.lent == 20)
         # two seats beside the twenty
         until(lambda: len(made.seats) >= 21)
         made.gate.set()
-        until(lambda: made.rota.lent == 0)
-        until(lambda: sum(not seat.ended for seat in made.seats) <= 2 + 4)
-        assert sum(not seat.ended for seat in made.seats) >= 2
+        until(lambda: made.leader_follower.lent == 0)
+        until(lambda: sum(not slot.ended for slot in made.seats) <= 2 + 4)
+        assert sum(not slot.ended for slot in made.seats) >= 2
 
     def test_no_lending_while_stopping(self) -> None:
-        rota = Rota(1, 5, lambda: None, gil=True)
-        seat = Seat(rota, lambda seat: None)
-        rota.joined()
-        assert rota.take_turn(seat)
-        rota.stop()
-        assert not rota.lend(seat)
+        leader_follower = LeaderFollower(1, 5, lambda: None, gil=True)
+        slot = Slot(leader_follower, lambda slot: None)
+        leader_follower.joined()
+        assert leader_follower.acquire_slot(slot)
+        leader_follower.stop()
+        assert not leader_follower.lend(slot)
 
 
 @pytest.mark.parametrize("gil", [True, False])
 def test_stop_wakes_everybody(gil: bool) -> None:
-    made = Crew(3, gil=gil)
+    made = ThreadPool(3, gil=gil)
     made.work = made.poll
-    made.hire(6)
+    made.spawn(6)
     until(lambda: made.seated() >= 1)
     time.sleep(0.02)
     started = time.monotonic()
-    made.rota.stop()
-    for seat in made.seats:
-        seat.thread.join(5)
-    assert all(seat.ended for seat in made.seats)
+    made.leader_follower.stop()
+    for slot in made.seats:
+        slot.thread.join(5)
+    assert all(slot.ended for slot in made.seats)
     assert time.monotonic() - started < 2
 
 
@@ -376,18 +384,18 @@ def test_nobody_sits_down_when_stop_came_in_between(
     gil: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A turn that begins after `stop` would never end, and its thread would spin."""
-    rota = Rota(2, 4, lambda: None, gil=gil)
-    seat = Seat(rota, lambda seat: None)
-    sit_down = rota._sit_down
+    leader_follower = LeaderFollower(2, 4, lambda: None, gil=gil)
+    slot = Slot(leader_follower, lambda slot: None)
+    sit_down = leader_follower._take_slot
 
     def stop_first(who: Any) -> bool:
-        rota.stop()
+        leader_follower.stop()
         return sit_down(who)
 
-    monkeypatch.setattr(rota, "_sit_down", stop_first)
-    rota.joined()
-    assert rota.take_turn(seat, permanent=True) is False
-    assert not seat.seated
+    monkeypatch.setattr(leader_follower, "_take_slot", stop_first)
+    leader_follower.joined()
+    assert leader_follower.acquire_slot(slot, permanent=True) is False
+    assert not slot.seated
 
 
 # ---- With a server ------------------------------------------------------------------------

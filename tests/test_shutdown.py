@@ -23,7 +23,7 @@ from threadwell.worker.net.bound_socket import BoundSocket, BoundUnixSocket, tur
 from threadwell.worker.polling.listener import Listener
 from threadwell.worker.supervisor.forking import Job, Loaded
 from threadwell.worker.system.readiness import has_room
-from threadwell.worker.threads.pool import Crew
+from threadwell.worker.threads.pool import ThreadPool
 
 from .waiting import Held, until
 from .wire_client import Client, refuses
@@ -154,7 +154,7 @@ def test_a_large_answer_that_is_still_read_finishes(serve: Serve, connect: Conne
     client.send(GET)
     worker = server._worker
     assert worker is not None
-    until(lambda: any(conn.outgoing for conn in list(worker.poller.connections)))
+    until(lambda: any(conn.send_buffer for conn in list(worker.poller.connections)))
     with stopping(server):
         assert client.answer().body == body
         assert client.closed()
@@ -319,20 +319,20 @@ def test_who_stops_waits_for_threads_that_are_about_to_end(
 ) -> None:
     """They serve no more, and have told so, but still run."""
     over = threading.Event()
-    live, disband = Crew._live, Crew.disband
+    live, close = ThreadPool._live, ThreadPool.close
 
-    def slow(crew: Crew, worker: SyncWorker, **options: Any) -> None:
-        live(crew, worker, **options)
+    def slow(pool: ThreadPool, worker: SyncWorker, **options: Any) -> None:
+        live(pool, worker, **options)
         if not options:
             over.set()
             time.sleep(0.2)
 
-    def late(crew: Crew, worker: SyncWorker) -> None:
+    def late(pool: ThreadPool, worker: SyncWorker) -> None:
         assert over.wait(10)
-        disband(crew, worker)
+        close(pool, worker)
 
-    monkeypatch.setattr(Crew, "_live", slow)
-    monkeypatch.setattr(Crew, "disband", late)
+    monkeypatch.setattr(ThreadPool, "_live", slow)
+    monkeypatch.setattr(ThreadPool, "close", late)
     with ThreadedServer(app, bind="127.0.0.1:0", threads=2):
         pass
     assert not [each for each in threading.enumerate() if each.name == "threadwell-1"]
@@ -349,8 +349,8 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     def slow(thread: threading.Thread) -> None:
         if thread.name == "threadwell-1":
             # a signal to somebody who waited for it could leave it locked
-            free.append(worker._crew.lock.acquire(timeout=5))
-            worker._crew.lock.release()
+            free.append(worker._pool.lock.acquire(timeout=5))
+            worker._pool.lock.release()
             begins.set()
             time.sleep(0.2)
         start(thread)
@@ -360,8 +360,8 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     worker = server._worker
     assert worker is not None
     monkeypatch.setattr(threading.Thread, "start", slow)
-    worker.rota.joined()
-    lender = threading.Thread(target=worker._crew.hire)
+    worker.leader_follower.joined()
+    lender = threading.Thread(target=worker._pool.spawn)
     lender.start()
     assert begins.wait(10)
     server.stop()

@@ -30,7 +30,7 @@ from threadwell import (
     make_server,
 )
 from threadwell.worker.config.groups import Tls
-from threadwell.worker.threads.pool import Crew
+from threadwell.worker.threads.pool import ThreadPool
 from threadwell.worker.tls.client_certificate import distinguished
 from threadwell.worker.tls.context import make_context
 
@@ -601,7 +601,7 @@ def test_what_was_not_said_is_counted(serve: Serve, connect: Connect, caplog: An
     with caplog.at_level(logging.INFO, "threadwell"):
         for _ in range(3):
             mistake_the_port()
-        worker.seldom._next.clear()  # a minute later
+        worker.throttled_log._next.clear()  # a minute later
         mistake_the_port()
     first, second = [text for text in caplog.messages if "asked for https" in text]
     assert first.endswith("or give the server a certificate")
@@ -656,11 +656,11 @@ def test_promise_3_a_thousand_half_open_handshakes_and_the_requests_of_others(
     binds = ["127.0.0.1:0", "http://127.0.0.1:0"]
     certfile = str(files.both)
     server = serve(app, bind=binds, certfile=certfile, threads=1, handshake_timeout=600)
-    crew = server.crew
-    assert isinstance(crew, Crew)
+    pool = server.pool
+    assert isinstance(pool, ThreadPool)
     for number in range(1000):
         connect(server).send(hello[: number % len(hello)])
-    until(lambda: len(crew.poller.connections) == 1000)
+    until(lambda: len(pool.poller.connections) == 1000)
     with socket.create_connection(server.addresses[1], 10) as sock:
         plain = Client(sock)
         for _ in range(20):
@@ -669,7 +669,7 @@ def test_promise_3_a_thousand_half_open_handshakes_and_the_requests_of_others(
             assert connect_tls(server).get().body == b"https"
             assert time.monotonic() - started < 2
     # they are all there yet
-    assert len(crew.poller.connections) >= 1000
+    assert len(pool.poller.connections) >= 1000
 
 
 # ---- Other programs -------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def test_one_that_its_thread_has_closed_meanwhile_is_left_alone() -> None:
     with Encrypted() as sock:
         hijacked = HijackedWebSocket(sock, b"")
         hijacked._frames.follow(memoryview(HANDSHAKE))
-    assert hijacked.part()
+    assert hijacked.close_with_1001()
 
 
 @pytest.mark.parametrize("step", [1, 3, 7, 100, 1000, 10**6])
@@ -112,9 +112,9 @@ def test_the_close_frame_stands_between_frames(step: int) -> None:
         pair.reading.set()
         for at in range(0, len(data), step):
             if at <= stop < at + step:
-                pair.socket.part()
+                pair.socket.close_with_1001()
             pair.socket.sendall(data[at : at + step])
-        while not pair.socket.part():
+        while not pair.socket.close_with_1001():
             time.sleep(0.01)
         got = pair.received()
         cut = got.removesuffix(AWAY)
@@ -129,7 +129,7 @@ def test_large_frames_are_followed(pair: Pair, send: str) -> None:
     pair.socket.sendall(HANDSHAKE)
     for each in FRAMES:
         getattr(pair.socket, send)(each)
-    pair.socket.part()
+    pair.socket.close_with_1001()
     assert pair.socket.send(b"nothing follows") == len(b"nothing follows")
     pair.socket.sendall(b"nor this")
     assert pair.received() == HANDSHAKE + b"".join(FRAMES) + AWAY
@@ -142,24 +142,26 @@ def test_a_thread_that_is_in_the_middle_of_a_frame_says_it(pair: Pair) -> None:
     sender.start()
     while not pair.socket._lock.locked():
         time.sleep(0.01)
-    pair.socket.part()  # the client has read nothing, and the frame does not fit into the kernel
+    # the client has read nothing, and the frame does not fit into the kernel
+    pair.socket.close_with_1001()
     pair.reading.set()
     sender.join(20)
-    until(pair.socket.part)  # the thread has, unless the kernel had no room left at its end
+    # the thread has, unless the kernel had no room left at its end
+    until(pair.socket.close_with_1001)
     assert pair.received() == HANDSHAKE + large + AWAY
 
 
 def test_no_second_close_frame(pair: Pair) -> None:
     own = frame(b"\x03\xe8", 0x88)
     pair.socket.sendall(HANDSHAKE + own)
-    pair.socket.part()
+    pair.socket.close_with_1001()
     assert pair.received() == HANDSHAKE + own
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 1", b"HTTP/1.1 400 Bad Request\r\n\r\nno"])
 def test_no_close_frame_without_a_handshake(pair: Pair, answer: bytes) -> None:
     pair.socket.sendall(answer)
-    pair.socket.part()
+    pair.socket.close_with_1001()
     assert pair.received() == answer
 
 
@@ -167,7 +169,7 @@ def test_no_close_frame_without_a_handshake(pair: Pair, answer: bytes) -> None:
 def test_no_close_frame_where_nothing_is_known(pair: Pair, name: str) -> None:
     pair.socket.sendall(HANDSHAKE)
     other = getattr(pair.socket, name)
-    pair.socket.part()
+    pair.socket.close_with_1001()
     if name == "detach":
         other()[0].close()
     assert pair.received() in (HANDSHAKE, HANDSHAKE + AWAY if name == "detach" else HANDSHAKE)
@@ -182,7 +184,7 @@ def test_a_client_that_does_not_read(pair: Pair) -> None:
             assert pair.socket.send(filler)
     pair.socket._sock.setblocking(True)
     started = time.monotonic()
-    pair.socket.part()
+    pair.socket.close_with_1001()
     assert time.monotonic() - started < 5
 
 

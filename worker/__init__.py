@@ -2,7 +2,7 @@
 
 from .app_kind import MARKER, app_kind, is_asgi
 from .config import OPTIONS, ServerConfig, gil_enabled
-from .config.groups import ASGI, Bind, Limits, Log, Option, Timeouts, Tls, Workers
+from .config.groups import ASGI, Bind, Limits, Log, Option, Threads, Timeouts, Tls
 from .errors import (
     ClientDisconnected,
     ConfigError,
@@ -54,9 +54,9 @@ __all__ = [
     "StreamLimitError",
     "SyncApp",
     "SyncWorker",
+    "Threads",
     "Timeouts",
     "Tls",
-    "Workers",
     "app_kind",
     "gil_enabled",
     "is_asgi",

@@ -53,12 +53,12 @@ def _positional(app: Any) -> int:
     return len(required) or len(positional)
 
 
-def bound(app: SyncApp) -> SyncApp:
+def bind_call(app: SyncApp) -> SyncApp:
     """`app` as a method where it is an instance: CPython calls that without a detour through C."""
     call = getattr(type(app), "__call__")  # noqa: B004, B009 - of the type, it is not bound yet
     return MethodType(call, app) if isinstance(call, FunctionType) else app
 
 
-def leave_it(request: Request) -> Response | None:  # noqa: ARG001
+def decline(request: Request) -> Response | None:  # noqa: ARG001
     """The `SyncApp` beside an ASGI application that is alone: every request is for the loop."""
     return None

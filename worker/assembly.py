@@ -10,14 +10,14 @@ from .app_kind import is_asgi
 from .lifecycle import ConnectionOpened, LifecycleCollector
 from .polling.base import ConnectionQueue, connection_limit
 from .polling.kernel import make_poller
-from .threads.pool import Crew
+from .threads.pool import ThreadPool
 from .tls.context import require_h2
 
 if TYPE_CHECKING:
     import ssl
     import threading
 
-    from .asgi.pool import LoopCrew
+    from .asgi.pool import EventLoopPool
     from .config.groups import Static
     from .connection import Connection
     from .messages import ASGIApp, SyncApp
@@ -31,11 +31,11 @@ def make_loops(
     ssl_context: ssl.SSLContext | None,
     shutdown_event: threading.Event | None,
     conn_queue: ConnectionQueue | None,
-) -> LoopCrew:
+) -> EventLoopPool:
     """Event loops for the ASGI application of `worker`."""
-    from .asgi.pool import LoopCrew
+    from .asgi.pool import EventLoopPool
 
-    return LoopCrew(
+    return EventLoopPool(
         cast("ASGIApp", worker.app),
         worker.config,
         collector=worker.collector,
@@ -50,30 +50,30 @@ def make_threads(
     ssl_context: ssl.SSLContext | None,
     shutdown_event: threading.Event | None,
     conn_queue: ConnectionQueue | None,
-) -> Crew:
+) -> ThreadPool:
     """Threads for the sync application of `worker`, and loops for HTTP/2 if that is offered."""
     config = worker.config
     limit = connection_limit(config.limits.connections)
-    poller = make_poller(config.workers.poller, limit, conn_queue, ssl_context)
+    poller = make_poller(config.threads.poller, limit, conn_queue, ssl_context)
     poller.takes_turns = config.processes.needs_supervisor
     if worker.collector is not None:
         poller.opened = functools.partial(_opened, worker.collector)
-    crew = Crew(config, poller, shutdown_event, worker.sibling, ssl_context=ssl_context)
+    pool = ThreadPool(config, poller, shutdown_event, worker.clone, ssl_context=ssl_context)
     if config.http2.on:
-        _offer_http2(worker, crew)
-    return crew
+        _offer_http2(worker, pool)
+    return pool
 
 
-def _offer_http2(worker: SyncWorker, crew: Crew) -> None:
+def _offer_http2(worker: SyncWorker, pool: ThreadPool) -> None:
     """Let clients have HTTP/2, on the loops of the ASGI application, if they are there."""
     require_h2()
-    from .asgi.pool import LoopPool
+    from .asgi.pool import HandoffPool
     from .http2.pool import make_pool
 
-    if isinstance(worker.async_pool, LoopPool):
-        crew.offer_http2(worker.async_pool, owned=False)
+    if isinstance(worker.async_pool, HandoffPool):
+        pool.offer_http2(worker.async_pool, owned=False)
     else:
-        crew.offer_http2(make_pool(worker.config, worker.collector), owned=True)
+        pool.offer_http2(make_pool(worker.config, worker.collector), owned=True)
 
 
 def _opened(collector: LifecycleCollector, conn: Connection) -> None:

@@ -19,7 +19,7 @@ from .messages import Address
 if TYPE_CHECKING:
     from .hijack import HijackedSocket
     from .http1.request_body import BodyReceiver
-    from .http1.send_buffer import Outgoing
+    from .http1.send_buffer import SendBuffer
     from .http1.writer import StreamWriter
     from .lifecycle import ResponseCompleted
     from .messages import HeaderList, Origin, Request, RequestReceived, Response
@@ -33,7 +33,7 @@ class State(Enum):
 
     __hash__ = object.__hash__  # Enum hashes the name, in Python code; members are unique anyway
 
-    PREFACE = "preface"  # the PROXY header waits for the proxy
+    PROXY_HEADER = "proxy_header"  # the PROXY header waits for the proxy
     HANDSHAKE = "handshake"  # the TLS handshake waits for the client
     IDLE = "idle"  # no octet of the next request is here
     HEAD = "head"  # a part of a head is here
@@ -49,7 +49,7 @@ class State(Enum):
 
 
 _WAITING = (
-    State.PREFACE,
+    State.PROXY_HEADER,
     State.HANDSHAKE,
     State.IDLE,
     State.HEAD,
@@ -102,11 +102,11 @@ class Connection:
         "deadline",
         "direct",
         "encrypted",
-        "endless",
+        "unbounded",
         "fd",
         "linger",
         "peer",
-        "preface",
+        "proxy_header",
         "prefix",
         "recv",
         "registered",
@@ -131,7 +131,7 @@ class Connection:
         "scanned",
         "skipped",
         # of the answer
-        "outgoing",
+        "send_buffer",
         "persistent",
         "record",
         "request_id",
@@ -150,7 +150,7 @@ class Connection:
     #: Octets go through TLS, whatever a proxy says of the scheme.
     encrypted: bool
     #: A PROXY header that is not whole yet.
-    preface: Header | None
+    proxy_header: Header | None
     #: When the wait ends, in the seconds of `time.monotonic`.
     deadline: float
     #: The poller's own mark: whether the kernel knows the descriptor.
@@ -162,7 +162,7 @@ class Connection:
     #: The socket blocks: whoever serves it reads on instead of parking it.
     blocking: bool
     #: A WebSocket or an event stream, which a server that stops cannot wait for.
-    endless: bool
+    unbounded: bool
     #: What the client still sends must be read before the connection is closed.
     linger: bool
     #: What has come and is not looked at yet.
@@ -177,7 +177,7 @@ class Connection:
     head: RequestReceived | None
     body: BodyReceiver | None
     #: What the kernel has not taken of an answer.
-    outgoing: Outgoing | None
+    send_buffer: SendBuffer | None
     #: Nothing has happened to the answer that is under way but that it was sent; None where that
     #: is so, and a collector is to be told.
     usual: bool | None
@@ -214,7 +214,7 @@ class Connection:
         self.prefix = ""
         self.direct = None
         self.encrypted = scheme == "https"
-        self.preface = None
+        self.proxy_header = None
         self.state = state
         self.deadline = 0.0
         self.registered = False
@@ -222,7 +222,7 @@ class Connection:
         self.abandoned = False
         self.requests = 0
         self.blocking = False
-        self.endless = False
+        self.unbounded = False
         self.linger = False
         self.buffer = b""
         self.pieces = None
@@ -234,7 +234,7 @@ class Connection:
         self.head = None
         self.body = None
         self.continued = False
-        self.outgoing = None
+        self.send_buffer = None
         self.usual = True
         self.persistent = False
         self.worker = None
@@ -266,9 +266,9 @@ class Connection:
         if self.body is not None:
             self.body.close()
             self.body = None
-        if self.outgoing is not None:
-            self.outgoing.close()
-            self.outgoing = None
+        if self.send_buffer is not None:
+            self.send_buffer.close()
+            self.send_buffer = None
         if self.abandoned:
             return
         try:
@@ -279,8 +279,8 @@ class Connection:
     # ---- `messages.Channel`: what the application asks of its connection -------------------
 
     @property
-    def begun(self) -> bool:
-        return self.stream_writer is not None and self.stream_writer.begun
+    def headers_sent(self) -> bool:
+        return self.stream_writer is not None and self.stream_writer.headers_sent
 
     @property
     def tls(self) -> dict[str, str]:
@@ -315,7 +315,7 @@ class Connection:
 
     # ---- Sending and ending ----------------------------------------------------------------
 
-    def spoil(self) -> None:
+    def abort_with_reset(self) -> None:
         """Make the coming `close` a visible failure to a client that reads to the end."""
         if isinstance(self.sock, socket.socket):
             reset = struct.pack("ii", 1, 0)  # on, and no time for it: see socket(7) on SO_LINGER

@@ -108,7 +108,7 @@ class HijackedWebSocket(HijackedSocket):
             sent = self._sock.send(data, flags)
             self._frames.follow(memoryview(data).cast("B")[:sent])
         if self._leaving:
-            self.part()
+            self.close_with_1001()
         return sent
 
     def sendall(self, data: Any, flags: int = 0) -> None:
@@ -119,9 +119,9 @@ class HijackedWebSocket(HijackedSocket):
             self._sock.sendall(data, flags)
             self._frames.follow(memoryview(data).cast("B"))
         if self._leaving:
-            self.part()
+            self.close_with_1001()
 
-    def part(self) -> bool:
+    def close_with_1001(self) -> bool:
         """For the server, which stops: close the WebSocket with 1001. Any thread may call it.
 
         Whether that is done. If not, an application in the middle of a frame will see to it, and a

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .connection import Connection
 from .messages import Request, Response
-from .system.throttled_log import Seldom
+from .system.throttled_log import ThrottledLog
 from .tls.wrong_port import WrongPort
-from .watchdog import Watched
+from .watchdog import Probed
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-    from .asgi.pool import LoopPool
+    from .asgi.pool import HandoffPool
     from .polling.base import Poller
     from .sync_worker import SyncWorker
 
@@ -37,27 +37,27 @@ class AsyncPool(Protocol):
         The request is whole, with its body; what came behind it is in `connection.buffer`. `state`
         is the lifespan's. `response`, given only where there is one, is what the sync application
         has answered already: its body is asynchronous, and it is to be sent and closed.
-        `connection.worker.take_back` takes the connection for its next request.
+        `connection.worker.adopt_back` takes the connection for its next request.
         Called on a worker's thread; must not block. What it raises says that the connection, the
         request's body and the response are still the worker's.
         """
 
 
-class AnyCrew(Protocol):
+class ServingPool(Protocol):
     """What a `SyncWorker` and a `Server` need of those who serve: threads, as here, or the event
-    loops of `asgi.crew`.
+    loops of `asgi.pool`.
 
     Any thread may call it, but for the four that take a worker: those are the worker's thread's.
     """
 
     lifespan_state: dict[str, Any]
     shutdown_event: threading.Event
-    seldom: Seldom
+    throttled_log: ThrottledLog
     wrong_port: WrongPort
     poller: Poller
-    http2: LoopPool | None
+    http2: HandoffPool | None
 
-    def enrol(self, worker: SyncWorker) -> None:
+    def add(self, worker: SyncWorker) -> None:
         """`worker` is to be used with this crew."""
 
     def run(self, worker: SyncWorker) -> None:
@@ -69,11 +69,11 @@ class AnyCrew(Protocol):
         """The calling thread's part of it, until its turn ends; on the loop of `runner`, where
         there are loops."""
 
-    def attend(self, runner: asyncio.Runner | None) -> None:
+    def serve_waiting(self, runner: asyncio.Runner | None) -> None:
         """Serve what was handed over and has no loop yet (blocking), on that of `runner`, if
         given."""
 
-    def disband(self, worker: SyncWorker) -> None:
+    def close(self, worker: SyncWorker) -> None:
         """End everything now, and close what is open."""
 
     def number(self) -> int:
@@ -110,12 +110,12 @@ class AnyCrew(Protocol):
     def served(self) -> int:
         """How many requests the application was given."""
 
-    def parts(self) -> Sequence[Watched]:
+    def parts(self) -> Sequence[Probed]:
         """What of it can hang by itself."""
 
 
-class Home(Protocol):
-    """Whose threads answer the requests of a line: a `Crew`."""
+class OriginPool(Protocol):
+    """Whose threads answer the requests of a line: a `ThreadPool`."""
 
     poller: Poller
     lifespan_state: dict[str, Any]

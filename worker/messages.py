@@ -137,7 +137,7 @@ class Channel(Protocol):
     notes: dict[Any, Any]
 
     @property
-    def begun(self) -> bool: ...
+    def headers_sent(self) -> bool: ...
 
     @property
     def tls(self) -> dict[str, str]: ...
@@ -221,9 +221,9 @@ class Request(NamedTuple):
         return self._the_channel().tls
 
     @property
-    def begun(self) -> bool:
+    def headers_sent(self) -> bool:
         """Whether the head of the answer is on the wire, so that no other can be given."""
-        return self.channel is not None and self.channel.begun
+        return self.channel is not None and self.channel.headers_sent
 
     def header(self, name: str, default: str = "") -> str:
         """The value of the header `name` (any case), repeated ones joined; else `default`."""

@@ -23,14 +23,14 @@ from .sync_worker import SyncWorker
 from .system.signals import Signals
 from .system.systemd import Notifier
 from .tls.context import make_context
-from .watchdog import UNSEEN, Pulse, Watched
+from .watchdog import UNSEEN, Probed, Watchdog
 
 if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
-    from .asgi.pool import LoopPool
-    from .interfaces import AnyCrew
+    from .asgi.pool import HandoffPool
+    from .interfaces import ServingPool
     from .metrics.endpoint import Monitor
 
 # Seconds for the threads to end once their connections were cut.
@@ -99,9 +99,9 @@ class Server:
         # Where it is counted what happens: given by a supervisor, which serves it, else served here
         self._page: memoryview[int] | None = None
         self._monitor: Monitor | None = None
-        self._pulse: Pulse | None = None
+        self._pulse: Watchdog | None = None
         self._worker: SyncWorker | None = None
-        self._pool: LoopPool | None = None
+        self._pool: HandoffPool | None = None
         self._thread: threading.Thread | None = None
         self.addresses: list[Any] = []
         self._lock = threading.Lock()  # guards `_stopping`, and the start
@@ -230,7 +230,7 @@ class Server:
         except BaseException:
             self.stop(0)
             raise
-        self._pulse = Pulse(self.parts())
+        self._pulse = Watchdog(self.parts())
 
     def _give_up(self) -> None:
         """Close what was opened for a thread that does not run."""
@@ -247,10 +247,10 @@ class Server:
         app: Any = self.app
         sync_app: Any = None
         if self.asgi_app is not None:
-            from .asgi.pool import LoopPool
+            from .asgi.pool import HandoffPool
 
             app, sync_app = self.asgi_app, self.app
-            self._pool = LoopPool(self.asgi_app, self.config, collector=collector)
+            self._pool = HandoffPool(self.asgi_app, self.config, collector=collector)
         self._worker = SyncWorker(
             self.config,
             app,
@@ -288,7 +288,7 @@ class Server:
     def _close_log(self) -> None:
         if self._access_log is not None:
             self._access_log.close()
-        self.take_stock()
+        self.write_gauges()
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
@@ -302,8 +302,8 @@ class Server:
         self._stop_asked.set()
         self._nudge()
         with self._lock:
-            begun, self._stopping = self._stopping, True
-        if begun:
+            headers_sent, self._stopping = self._stopping, True
+        if headers_sent:
             self._stopped.wait()
             return
         patience = self.config.timeouts.graceful if timeout is None else timeout
@@ -358,14 +358,14 @@ class Server:
         """Before `start`: count what happens on `page`, for somebody else who serves it."""
         self._page = page
 
-    def take_stock(self) -> None:
+    def write_gauges(self) -> None:
         """Write down what there is, if there is a page for it. One thread at a time."""
         if self._page is not None:
-            from .metrics.gauges import take_stock
+            from .metrics.gauges import write_gauges
 
-            take_stock(self, self._page)
+            write_gauges(self, self._page)
 
-    def ailing(self) -> str:
+    def unready_reason(self) -> str:
         """Why no requests should be sent here; empty when all is well. One thread at a time."""
         if self._stop_asked.is_set():
             return "draining"
@@ -375,9 +375,9 @@ class Server:
         hangs = 0 < timeout <= age - UNSEEN
         return f"no request was taken for {age:.0f} seconds" if hangs else ""
 
-    def crews(self) -> list[AnyCrew]:
+    def pools(self) -> list[ServingPool]:
         """The threads and the loops that serve; none before `start`."""
-        return [crew for crew in (self.crew, self._pool) if crew is not None]
+        return [pool for pool in (self.pool, self._pool) if pool is not None]
 
     @property
     def lost_lines(self) -> int:
@@ -391,15 +391,15 @@ class Server:
         return [url_of("http", name) for name in addresses]
 
     @property
-    def crew(self) -> AnyCrew | None:
+    def pool(self) -> ServingPool | None:
         """Who serves; None before `start`."""
-        return self._worker.crew if self._worker is not None else None
+        return self._worker.pool if self._worker is not None else None
 
-    def parts(self) -> list[Watched]:
+    def parts(self) -> list[Probed]:
         """What can hang by itself, of a server that was started: the threads, and each loop."""
-        parts: list[Watched] = []
-        for crew in self.crews():
-            parts += crew.parts()
+        parts: list[Probed] = []
+        for pool in self.pools():
+            parts += pool.parts()
         return parts
 
     def serve_forever(self, started: Callable[[], None] | None = None) -> None:
@@ -420,22 +420,22 @@ class Server:
         with Signals(_HEEDED) as signals:
             self._signals = signals
             try:
-                self._heed(signals, started)
+                self._serve_until_signal(signals, started)
             finally:
                 self._signals = None
 
-    def _heed(self, signals: Signals, started: Callable[[], None] | None) -> None:
+    def _serve_until_signal(self, signals: Signals, started: Callable[[], None] | None) -> None:
         self._start_once()
         if started is not None:
             started()
         notifier = Notifier()
         notifier.ready("serving")
-        pulse = Pulse(self.parts())
+        watchdog = Watchdog(self.parts())
         ends: list[int] = []
         while not self._stop_asked.is_set() and not ends:
-            if pulse.age() <= 2 * notifier.interval:
+            if watchdog.age() <= 2 * notifier.interval:
                 notifier.alive()
-            ends = self._enders(signals.wait(notifier.interval / 2 or None))
+            ends = self._stop_signals(signals.wait(notifier.interval / 2 or None))
         notifier.stopping()
         linger = self.config.timeouts.drain_idle if signal.SIGTERM in ends[:1] else 0.0
         stopper = threading.Thread(
@@ -443,12 +443,12 @@ class Server:
         )
         stopper.start()
         while not self._stopped.is_set():
-            ends += self._enders(signals.wait())
+            ends += self._stop_signals(signals.wait())
             if len(ends) > 1:
                 self.cut()
         stopper.join()
 
-    def _enders(self, came: list[int]) -> list[int]:
+    def _stop_signals(self, came: list[int]) -> list[int]:
         """Those of the signals that end the server; the others are done as they say."""
         if _REOPEN in came:
             self.reopen_logs()

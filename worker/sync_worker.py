@@ -26,7 +26,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from .app_kind import bound, is_asgi, leave_it
+from .app_kind import bind_call, decline, is_asgi
 from .assembly import make_loops, make_threads, with_files
 from .config import ServerConfig
 from .connection import Connection, State
@@ -34,7 +34,7 @@ from .errors import ClientDisconnected, ProtocolError
 from .http.request_meta import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
 from .http1.parser import RequestParser
 from .http1.writer import Echo, ResponseWriter, StreamWriter
-from .interfaces import AnyCrew
+from .interfaces import ServingPool
 from .lifecycle import (
     LifecycleCollector,
     RequestStarted,
@@ -47,7 +47,7 @@ from .lifecycle import (
 from .messages import IS_SIMPLE, ASGIApp, HeaderList, Request, RequestReceived, Response, SyncApp
 from .net.bind import address_of, hosts_of
 from .polling.base import ConnectionQueue
-from .polling.task import Errand
+from .polling.task import ThreadTask
 from .proxies.trust import Forwarding
 from .proxies.trust import check as check_proxies
 from .request_id import check as check_request_ids
@@ -63,10 +63,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from .asgi.pool import LoopPool
+    from .asgi.pool import HandoffPool
     from .hijack import HijackedSocket
     from .interfaces import AsyncPool
-    from .threads.leader_follower import Rota
+    from .threads.leader_follower import LeaderFollower
 
 log = logging.getLogger("threadwell")
 
@@ -91,7 +91,7 @@ class SyncWorker:
     address) pairs. `ssl_context` replaces what `config.tls` describes. Setting `shutdown_event`
     stops `run` within a second. `lifecycle_collector` receives the events of `lifecycle`.
 
-    An ASGI `app` without `sync_app` is served by event loops (`asgi.crew`): `run` makes its thread
+    An ASGI `app` without `sync_app` is served by event loops (`asgi.pool`): `run` makes its thread
     the first of them. `_handle_connection` hands over to them, or where none runs, serves on a loop
     of its own; its blocking socket is read like any other.
 
@@ -124,31 +124,31 @@ class SyncWorker:
         check_request_ids(config.log)
         if ssl_context is None:
             ssl_context = make_context(config.tls, hosts_of(config), http2=config.http2.on)
-        self._crew: AnyCrew
+        self._pool: ServingPool
         if sync_app is None and is_asgi(app):
-            self.sync_app: SyncApp = leave_it
-            self._crew = loops = make_loops(self, ssl_context, shutdown_event, conn_queue)
+            self.sync_app: SyncApp = decline
+            self._pool = loops = make_loops(self, ssl_context, shutdown_event, conn_queue)
             self.async_pool = async_pool or loops
         else:
-            self.sync_app = bound(cast("SyncApp", app) if sync_app is None else sync_app)
-            self._crew = make_threads(self, ssl_context, shutdown_event, conn_queue)
+            self.sync_app = bind_call(cast("SyncApp", app) if sync_app is None else sync_app)
+            self._pool = make_threads(self, ssl_context, shutdown_event, conn_queue)
         self._settle()
         if sock is not None:
-            self._crew.listen(sock)
+            self._pool.listen(sock)
 
     def _settle(self) -> None:
         """What belongs to this worker's thread alone."""
         config = self.config
-        self.poller = self._crew.poller
+        self.poller = self._pool.poller
         #: Set by a crew of threads.
-        self.rota: Rota
-        self.seldom = self._crew.seldom
-        self.wrong_port = self._crew.wrong_port
+        self.leader_follower: LeaderFollower
+        self.throttled_log = self._pool.throttled_log
+        self.wrong_port = self._pool.wrong_port
         #: What trusted proxies say; None where none is trusted.
         self.forwarding: Forwarding | None = None
         self._exchange = exchange
         if config.proxies.trusted:
-            self.forwarding = Forwarding(config.proxies, self.seldom)
+            self.forwarding = Forwarding(config.proxies, self.throttled_log)
             self._exchange = exchange_forwarded
         self.parser = RequestParser(config.limits)
         self.request_ids = request_ids(config)
@@ -171,9 +171,9 @@ class SyncWorker:
         self.persistent = self._keep_alive > 0
         #: For what adapters want to remember: see `messages.Channel`.
         self.notes: dict[Any, Any] = {}
-        # `rota.Seat`
-        self.turn = 0
-        self.serving: Connection | Errand | None = None
+        # `leader_follower.Seat`
+        self.events_taken = 0
+        self.serving: Connection | ThreadTask | None = None
         self.seated = False
         #: A long response has taken this thread's seat, and somebody else sits there.
         self.lost_seat = False
@@ -183,66 +183,66 @@ class SyncWorker:
         self.handed_off = False
         #: How many requests this worker has given to the application.
         self.served = 0
-        self._crew.enrol(self)
+        self._pool.add(self)
 
     # ---- Any thread -----------------------------------------------------------------------
 
     def set_lifespan_state(self, state: dict[str, Any]) -> None:
         """Set the lifespan's state, shared with all requests that go to the asyncio side."""
-        self._crew.lifespan_state = state
+        self._pool.lifespan_state = state
 
     @property
     def lifespan_state(self) -> dict[str, Any]:
         """What `set_lifespan_state` was given."""
-        return self._crew.lifespan_state
+        return self._pool.lifespan_state
 
     @property
-    def http2_pool(self) -> LoopPool | None:
+    def http2_pool(self) -> HandoffPool | None:
         """The loops that have the connections of HTTP/2."""
-        return self._crew.http2
+        return self._pool.http2
 
     @property
     def shutdown_event(self) -> threading.Event:
         """Setting it stops `run`."""
-        return self._crew.shutdown_event
+        return self._pool.shutdown_event
 
     @property
-    def crew(self) -> AnyCrew:
+    def pool(self) -> ServingPool:
         """What this worker shares with its siblings."""
-        return self._crew
+        return self._pool
 
     def wait_until_ready(self) -> None:
         """Return when `run`, on another thread, serves. An ASGI application starts up first:
         raises `StartupError` when it says that it cannot."""
-        self._crew.wait_until_ready()
+        self._pool.wait_until_ready()
 
     def start_draining(self) -> None:
         """Stop listening, now. Requests in flight finish and close; idle connections close."""
-        self._crew.drain()
+        self._pool.drain()
 
     def is_idle(self) -> bool:
         """Whether no connection is being handled: none is read, served, streamed or written to."""
-        return self._crew.is_idle()
+        return self._pool.is_idle()
 
     def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
         """Accept connections from `sock`, which listens, too; `plain` ones are without TLS."""
-        self._crew.listen(sock, plain=plain)
+        self._pool.listen(sock, plain=plain)
 
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
         """Begin the handshakes from now on with `ssl_context`; where there is no TLS none begins.
 
         Connections that are open keep what they have.
         """
-        self._crew.use_context(ssl_context)
+        self._pool.use_context(ssl_context)
 
-    def take_back(self, conn: Connection, let_go: Callable[[], object]) -> bool:
+    def adopt_back(self, conn: Connection, let_go: Callable[[], object]) -> bool:
         """Serve the next request of `conn`, which was adopted before.
 
         `let_go` is called first, and must leave it IDLE or YIELDED. False, and nothing happens,
         where no more is served.
         """
         poller = self.poller
-        poller.coming_back()  # before the look: whoever ends the server sees this, or is seen
+        poller.begin_return()  # before the look: whoever ends the server sees this, or is seen
         try:
             now = time.monotonic()
             if poller.draining and now >= poller.idle_until:
@@ -250,12 +250,12 @@ class SyncWorker:
             let_go()
             conn.deadline = now + self._keep_alive
             conn.worker = None
-            poller.take_back(conn, now)
+            poller.adopt_back(conn, now)
         except (OSError, ClientDisconnected) as error:  # the server has ended meanwhile
-            if conn.state is not _CLOSED:  # `disband` may have seen it
+            if conn.state is not _CLOSED:  # `close` may have seen it
                 finalize.close(self, conn, f"lost: {error}")
         finally:
-            poller.handed_over()
+            poller.end_handoff()
         return True
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:
@@ -263,15 +263,15 @@ class SyncWorker:
 
         Idle connections stay for another `linger` seconds, for a request that is on its way.
         """
-        self._crew.shutdown(timeout, linger)
+        self._pool.shutdown(timeout, linger)
 
     def cut(self) -> None:
         """End every connection now, whatever it is at."""
-        self._crew.cut()
+        self._pool.cut()
 
     def stop(self) -> None:
         """Make `run` return when the threads are done with what they are at."""
-        self._crew.stop()
+        self._pool.stop()
 
     def run(self) -> None:
         """Serve until `stop` is called or `shutdown_event` is set (blocking).
@@ -279,14 +279,14 @@ class SyncWorker:
         The calling thread serves, and hires the other threads of the configuration. Afterwards
         the poller is closed, and with it the listening socket.
         """
-        self._crew.run(self)
+        self._pool.run(self)
 
     def close(self) -> None:
         """End every connection, close the listening sockets, and free the poller.
 
         `run` does it at its end: this is for a worker that is not run, or by other means.
         """
-        self._crew.disband(self)
+        self._pool.close(self)
 
     # ---- The crew -------------------------------------------------------------------------
 
@@ -295,28 +295,28 @@ class SyncWorker:
         if self.collector is not None:
             self.completed = for_thread(self.collector)
 
-    def sibling(self) -> SyncWorker:
+    def clone(self) -> SyncWorker:
         """A worker for another thread, which shares this one's crew."""
-        sibling = object.__new__(SyncWorker)
-        for name in ("config", "app", "sync_app", "collector", "async_pool", "_crew"):
-            setattr(sibling, name, getattr(self, name))
-        sibling.worker_id = self.worker_id + self._crew.number()
-        sibling._settle()
-        return sibling
+        clone = object.__new__(SyncWorker)
+        for name in ("config", "app", "sync_app", "collector", "async_pool", "_pool"):
+            setattr(clone, name, getattr(self, name))
+        clone.worker_id = self.worker_id + self._pool.number()
+        clone._settle()
+        return clone
 
     def _run_accept_loop(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """Poll and serve until this thread's turn ends. `runner` is None where all is sync."""
-        self._crew.take_turn(self, poll_interval, runner)
+        self._pool.take_turn(self, poll_interval, runner)
 
     def _run_from_queue(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """The same, with connections that a distributor puts into `conn_queue`."""
-        self._crew.take_turn(self, poll_interval, runner)
+        self._pool.take_turn(self, poll_interval, runner)
 
     # ---- One connection -------------------------------------------------------------------
 
     def _handle_connection(
         self,
-        conn: Connection | Errand | socket.socket,
+        conn: Connection | ThreadTask | socket.socket,
         addr: tuple[str, int],
         runner: asyncio.Runner | None,
     ) -> None:
@@ -325,8 +325,8 @@ class SyncWorker:
         A bare socket is made a connection; a blocking one is served to its end.
         """
         if type(conn) is not Connection:
-            if isinstance(conn, Errand):
-                self._run_errand(conn)
+            if isinstance(conn, ThreadTask):
+                self._run_task(conn)
                 return
             conn = self._introduce(conn, addr)
         self.serving = conn
@@ -342,10 +342,10 @@ class SyncWorker:
         finally:
             self.serving = None
 
-    def _run_errand(self, errand: Errand) -> None:
-        self.serving = errand
+    def _run_task(self, task: ThreadTask) -> None:
+        self.serving = task
         try:
-            errand.run(self)
+            task.run(self)
         finally:
             self.serving = None
 
@@ -402,7 +402,7 @@ class SyncWorker:
         """Whether the connection was handed off; where no loop has it yet, it is served here."""
         handed_off, self.handed_off = self.handed_off, False
         if handed_off:
-            self._crew.attend(runner)
+            self._pool.serve_waiting(runner)
         return handed_off
 
     def _introduce(self, sock: socket.socket, client: tuple[str, int]) -> Connection:

@@ -15,7 +15,7 @@ _POLL_INTERVAL = 1.0
 UNSEEN = _POLL_INTERVAL
 
 
-class Watched(Protocol):
+class Probed(Protocol):
     """A part of a server that can hang by itself: the threads together, or an event loop."""
 
     @property
@@ -29,19 +29,19 @@ class Watched(Protocol):
         """Whether nobody is free to begin another."""
 
 
-class Pulse:
+class Watchdog:
     """Whether all `parts` take requests. One that is idle, or full of short ones, is well."""
 
-    def __init__(self, parts: Iterable[Watched]) -> None:
-        self._beats = [_Beat(part) for part in parts]
+    def __init__(self, parts: Iterable[Probed]) -> None:
+        self._probes = [_Probe(part) for part in parts]
 
     def age(self) -> float:
         """For how many seconds some part has taken no request, nor could have."""
-        return max((beat.age() for beat in self._beats), default=0.0)
+        return max((beat.age() for beat in self._probes), default=0.0)
 
 
-class _Beat:
-    def __init__(self, part: Watched) -> None:
+class _Probe:
+    def __init__(self, part: Probed) -> None:
         self._part = part
         self._activity = part.activity()
         self._looked = part.looked

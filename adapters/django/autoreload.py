@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from django.utils import autoreload
 
 from threadwell.binding import open_socket_for, open_sockets
-from threadwell.process_setup import hasten_from_now_on
+from threadwell.process_setup import exit_on_next_signal
 from threadwell.reload import this_command
 from threadwell.watch import Watcher
 from threadwell.worker.net.bind import SharedSocket, parse_bind
@@ -398,4 +398,4 @@ def run_child(serve: Callable[..., None], stop: Callable[[], object], **options:
         stopping = threading.Thread(target=stop, name="threadwell-stop", daemon=True)
         stopping.start()
         stopping.join(_LAST_MOMENT)
-        hasten_from_now_on()
+        exit_on_next_signal()

@@ -36,8 +36,8 @@ from threadwell.banner import gil_advice, gil_state, made_up_certificate, places
 from threadwell.process_setup import (
     check_files,
     configure_logging,
-    end_by,
-    hasten_from_now_on,
+    exit_on_next_signal,
+    force_exit_by,
     raise_descriptor_limit,
 )
 from threadwell.reload import GRACE
@@ -262,16 +262,16 @@ class ThreadwellCommand(_Command):
             self._near_the_end()
         if options.get("shutdown_message"):
             self.stdout.write(options["shutdown_message"])
-        end_by(server.deadline)
+        force_exit_by(server.deadline)
 
     def _near_the_end(self) -> None:
         """Where the process ends with the command, a signal is no error of what it does last."""
         main = threading.current_thread() is threading.main_thread()  # else it is a reloader's
         if main and getattr(self, "_called_from_command_line", False):
-            hasten_from_now_on()
+            exit_on_next_signal()
 
     def _announce(self, server: Server, *, with_static: bool) -> None:
-        threads = server.config.threads()
+        threads = server.config.thread_count()
         stop = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
         kind = "development server" if settings.DEBUG else "server"
         lines = [

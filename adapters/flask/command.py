@@ -108,7 +108,7 @@ def _where() -> list[click.Parameter]:
         _option("--key", group="tls", metavar="PATH", help="The key of --cert."),
         _option(
             "--with-threads/--without-threads",
-            group="workers",
+            group="threads",
             default=None,
             help="--without-threads is --threads 1.",
         ),

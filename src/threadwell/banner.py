@@ -36,14 +36,14 @@ def start_message(
     lines = [f"threadwell {__version__} serves {name} ({kind})"]
     lines += places(server)
     lines += made_up_certificate(server)
-    crew = (
+    pool = (
         _loops(server)
         if kind.partition(",")[0] == "asgi"
-        else _plural(server.config.threads(), "thread")
+        else _plural(server.config.thread_count(), "thread")
     )
     if workers:
-        crew = f"{_plural(workers, 'worker')} of {crew}"
-    lines.append(f"{crew}, Python {platform.python_version()}, {gil_state(gil)}")
+        pool = f"{_plural(workers, 'worker')} of {pool}"
+    lines.append(f"{pool}, Python {platform.python_version()}, {gil_state(gil)}")
     lines += gil_advice(gil)
     lines += notes
     lines.append("Ctrl-C stops it")

@@ -27,7 +27,7 @@ from .process_setup import raise_descriptor_limit
 from .worker import OPTIONS, ConfigError, Request, Response, Server, ServerConfig, app_kind
 from .worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
 from .worker.system.readiness import has_input
-from .worker.watchdog import Pulse
+from .worker.watchdog import Watchdog
 
 # Seconds between two words to the master that all is well.
 _LOOK = 1.0
@@ -79,13 +79,13 @@ class ThreadWorker(Worker):  # type: ignore[misc]
             lifecycle_collector=exchanges,
         )
         server.start()
-        assert server.crew is not None
-        pulse = Pulse(server.parts())
+        assert server.pool is not None
+        watchdog = Watchdog(server.parts())
         while self.alive:
-            if pulse.age() <= 2 * _LOOK:  # else the master counts the seconds
+            if watchdog.age() <= 2 * _LOOK:  # else the master counts the seconds
                 self.notify()
             self._wait()
-            self.nr = server.crew.served()
+            self.nr = server.pool.served()
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
                 self.alive = False

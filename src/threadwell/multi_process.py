@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .banner import metrics_notes, start_message
 from .binding import closed_in_the_end, open_sockets
-from .process_setup import configure_logging, overhear_until_served, raise_descriptor_limit
+from .process_setup import configure_logging, defer_signals_until_served, raise_descriptor_limit
 from .worker import Request, Server, ServerConfig
 from .worker.net.bind import url_of
 from .worker.server import Served
@@ -56,7 +56,7 @@ def run_workers(
     def build(app: Served, given: Sequence[socket.socket]) -> Server:
         return Server(app, config, sockets=given, ssl_context=ssl_context)
 
-    overhear_until_served()
+    defer_signals_until_served()
     with closed_in_the_end([*sockets, *monitored]), pid_file(config.processes.pid_file):
         run_supervised(
             load_loudly,

@@ -62,7 +62,7 @@ def configure_logging(level: str) -> None:
     logger.disabled = False
 
 
-def overhear_until_served() -> None:
+def defer_signals_until_served() -> None:
     """Not to be ended by SIGHUP or SIGUSR1, which a script sends whenever there is a pid file.
 
     Call it before that is written, in the main thread; whoever serves heeds them.
@@ -73,7 +73,7 @@ def overhear_until_served() -> None:
             signal.signal(getattr(signal, name), _hear_nothing)
 
 
-def hasten_from_now_on() -> None:
+def exit_on_next_signal() -> None:
     """Let SIGINT and SIGTERM do no more than hasten the end: this process has stopped, and ends.
 
     As an exception one would come out of whatever is done last. Call it in the main thread.
@@ -84,7 +84,7 @@ def hasten_from_now_on() -> None:
 
 def _hasten(_number: int, _frame: object) -> None:
     with contextlib.suppress(RuntimeError):  # it is so near that no thread can be started
-        end_by(time.monotonic())
+        force_exit_by(time.monotonic())
 
 
 def _hear_nothing(_number: int, _frame: object) -> None:
@@ -103,7 +103,7 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def end_by(deadline: float) -> None:
+def force_exit_by(deadline: float) -> None:
     """See to it that a process whose main thread is at its end is over by `deadline`.
 
     That is a time of `time.monotonic`; a second is left in any case. Python waits for threads that

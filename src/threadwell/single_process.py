@@ -13,9 +13,9 @@ from .binding import closed_in_the_end, open_sockets
 from .process_setup import (
     check_files,
     configure_logging,
-    end_by,
-    hasten_from_now_on,
-    overhear_until_served,
+    defer_signals_until_served,
+    exit_on_next_signal,
+    force_exit_by,
     raise_descriptor_limit,
     say,
 )
@@ -100,19 +100,19 @@ def run_server(
 
     # Until `serve_forever` handles them, both signals end the start.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    overhear_until_served()
+    defer_signals_until_served()
     # under a reloader its parent has one
     written = "" if inherited is not None else config.processes.pid_file
     with closed_in_the_end(sockets), pid_file(written):
         try:
             _start(server)
             server.serve_forever(announce)
-            hasten_from_now_on()
+            exit_on_next_signal()
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
                 server.stop()
-            hasten_from_now_on()
-    end_by(server.deadline)
+            exit_on_next_signal()
+    force_exit_by(server.deadline)
     return 0
 
 

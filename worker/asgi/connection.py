@@ -32,7 +32,7 @@ RECEIVED_AT_ONCE = 65536
 _RECEIVES_A_TURN = 16
 
 
-class Line:
+class LoopConnection:
     """The loop's side of one connection, which is ADOPTED. A subclass says what its octets mean."""
 
     __slots__ = (
@@ -60,7 +60,7 @@ class Line:
 
     def at(self) -> str:
         """The name of the state it is in, for who counts; any thread may ask."""
-        return "writing" if self.conn.outgoing is not None else "other"
+        return "writing" if self.conn.send_buffer is not None else "other"
 
     # ---- In -------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Line:
         if self.conn.encrypted and cast("TLSSocket", self.conn.sock).wants_write:
             self.wait_for_room()
 
-    def read_preface(self) -> None:
+    def read_proxy_header(self) -> None:
         """Begin, or go on with, the PROXY header; `begin` takes over behind it."""
         loop, worker = self.worker.loop, self.worker
         assert worker.forwarding is not None
@@ -95,9 +95,9 @@ class Line:
             proxy_header.advance(self.conn, worker.forwarding)
         except BlockingIOError:
             self.reading = True
-            loop.add_reader(self.conn.fd, self.read_preface)
-        except proxy_header.PrefaceError as error:
-            proxy_header.complain(self.conn, worker.crew.seldom, error)
+            loop.add_reader(self.conn.fd, self.read_proxy_header)
+        except proxy_header.ProxyHeaderRejected as error:
+            proxy_header.complain(self.conn, worker.pool.throttled_log, error)
             self.refused("proxy")
             self.close(str(error))
         except OSError as error:
@@ -149,7 +149,7 @@ class Line:
         """What the client has chosen in the handshake."""
         self.closed = True
         self.worker.take_http2(self.conn)
-        self.worker.lines.discard(self)
+        self.worker.connections.discard(self)
 
     def answer_plainly(self) -> None:
         """A request without TLS, on a port with it: the answer is without, too."""
@@ -166,12 +166,12 @@ class Line:
         if self.closed:
             raise ClientDisconnected("the connection is closed")
         send_or_keep(self.conn, data, self.worker.config.timeouts)
-        if self.conn.outgoing is not None:
+        if self.conn.send_buffer is not None:
             self.wait_for_room()
 
     async def drained(self) -> None:
         """Wait until everything is written. Raises `ClientDisconnected`."""
-        if self.conn.outgoing is not None and not self.closed:
+        if self.conn.send_buffer is not None and not self.closed:
             self.wait_for_room()
             waiter: asyncio.Future[None] = self.worker.loop.create_future()
             self._waiters.append(waiter)
@@ -198,18 +198,18 @@ class Line:
             self.broken(error)
 
     def _write_on(self) -> None:
-        outgoing = self.conn.outgoing
-        if outgoing is None:  # TLS wanted to write in order to read
+        send_buffer = self.conn.send_buffer
+        if send_buffer is None:  # TLS wanted to write in order to read
             self._stop_writing()
             self.on_readable()
             return
         try:
-            if not outgoing.flush(self.conn):
+            if not send_buffer.flush(self.conn):
                 return
         except ClientDisconnected as error:
             self.lost(str(error))
             return
-        self.conn.outgoing = None
+        self.conn.send_buffer = None
         self._stop_writing()
         self._wake()
         self.flushed()

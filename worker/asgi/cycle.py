@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from ..messages import ASGIApp, RequestReceived
-    from .http1 import HTTPLine
+    from .http1 import HTTP1Connection
     from .writer import LoopStream
 
 log = logging.getLogger("threadwell")
@@ -37,7 +37,7 @@ _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _new = tuple.__new__
 
 
-class Stage(IntEnum):
+class ResponseState(IntEnum):
     """How far the answer is."""
 
     NEW = 0
@@ -47,7 +47,12 @@ class Stage(IntEnum):
     DONE = 4
 
 
-_NEW, _STARTED, _STREAMING, _DONE = Stage.NEW, Stage.STARTED, Stage.STREAMING, Stage.DONE
+_NEW, _STARTED, _STREAMING, _DONE = (
+    ResponseState.NEW,
+    ResponseState.STARTED,
+    ResponseState.STREAMING,
+    ResponseState.DONE,
+)
 
 
 class Cycle:
@@ -64,7 +69,7 @@ class Cycle:
         "_headers",
         "_receivers",
         "_sends",
-        "_stage",
+        "_state",
         "_status",
         "_stream",
         "_told",
@@ -74,13 +79,13 @@ class Cycle:
         "expects",
         "head",
         "incoming",
-        "line",
+        "transport",
         "persistent",
         "task",
     )
 
-    def __init__(self, line: HTTPLine, head: RequestReceived) -> None:
-        self.line = line
+    def __init__(self, transport: HTTP1Connection, head: RequestReceived) -> None:
+        self.transport = transport
         self.head = head
         self.persistent = True
         #: The body: on its way, or whole in memory or a file; None without one.
@@ -91,7 +96,7 @@ class Cycle:
         self.answered = False
         self.disconnected = False
         self.task: asyncio.Task[None] | None = None
-        self._stage: Stage = _NEW
+        self._state: ResponseState = _NEW
         self._status = 0
         self._headers: list[Any] = []
         self._stream: LoopStream | None = None
@@ -106,9 +111,9 @@ class Cycle:
         self._flushing = False
 
     @property
-    def begun(self) -> bool:
+    def headers_sent(self) -> bool:
         """Whether something of the answer is sent."""
-        return self._stage > _STARTED
+        return self._state > _STARTED
 
     # ---- The application's call -----------------------------------------------------------
 
@@ -116,7 +121,7 @@ class Cycle:
         """Call the application, once. Nothing that it raises escapes."""
         try:
             await app(scope, self.receive, self.send)
-            if self._stage is not _DONE:
+            if self._state is not _DONE:
                 self._unfinished()
         except BaseException as error:
             # SystemExit too costs a request, and not the loop
@@ -125,40 +130,40 @@ class Cycle:
             if self._receivers:
                 self.wake()
             if self.task is not None:
-                self.line.worker.call_over(self)
+                self.transport.worker.call_over(self)
             if self.incoming is not None and not isinstance(self.incoming, (BodyStream, bytes)):
                 self.incoming.close()
 
     def _unfinished(self) -> None:
-        line = self.line
-        if line.closed or self.answered:
+        transport = self.transport
+        if transport.closed or self.answered:
             return
-        if self._drained and self._stage is _STREAMING and self._is_event_stream():
+        if self._drained and self._state is _STREAMING and self._is_event_stream():
             # it was asked to end, and such a stream has no other end
             self._finish()
-        elif self.disconnected and self.begun:
-            line.lost("closed by the client")
+        elif self.disconnected and self.headers_sent:
+            transport.lost("closed by the client")
         else:
             log.error("The application left %s without an answer", named(self.head))
             self._fail()
 
     def _failed(self, error: BaseException) -> None:
-        line = self.line
-        if isinstance(error, asyncio.CancelledError) and line.worker.cancelling:
+        transport = self.transport
+        if isinstance(error, asyncio.CancelledError) and transport.worker.cancelling:
             pass
         elif is_about_the_client(error):
             log.debug("%s: the client left", named(self.head))
         else:
             log.error("The application failed on %s", named(self.head), exc_info=error)
-        if not line.closed and not self.answered:
+        if not transport.closed and not self.answered:
             self._fail()
 
     def _fail(self) -> None:
         """Answer for the application, or make it visible that its answer is not whole."""
-        if self.begun:
+        if self.headers_sent:
             self._flush()  # what came before the failure
-            self.line.conn.spoil()
-            self.line.close("the application failed")
+            self.transport.conn.abort_with_reset()
+            self.transport.close("the application failed")
             return
         self.answer_for_the_server(500, b"Internal Server Error\n")
 
@@ -170,7 +175,7 @@ class Cycle:
 
     def returned(self) -> None:
         """The application has ended that was to give the answer by `send` alone."""
-        if self._stage is not _DONE:
+        if self._state is not _DONE:
             self._unfinished()
 
     # ---- receive --------------------------------------------------------------------------
@@ -205,7 +210,7 @@ class Cycle:
                 data = incoming.take()
                 self._body_given = incoming.done
                 if not incoming.done:
-                    self.line.body_wanted()
+                    self.transport.body_wanted()
                 return {"type": "http.request", "body": data, "more_body": not incoming.done}
             if self.disconnected:
                 break
@@ -215,12 +220,12 @@ class Cycle:
 
     def _continue(self) -> None:
         """Send 100 to a client that waits for it (RFC 9110, 10.1.1)."""
-        if self.expects and not self.begun:
+        if self.expects and not self.headers_sent:
             self.expects = False
             self._inform(100, ())
 
     async def _changed(self) -> None:
-        receiver: asyncio.Future[None] = self.line.worker.loop.create_future()
+        receiver: asyncio.Future[None] = self.transport.worker.loop.create_future()
         if self._receivers is None:
             self._receivers = []
         self._receivers.append(receiver)
@@ -246,7 +251,7 @@ class Cycle:
 
     def drain(self) -> None:
         """The server stops: what has no end of its own is asked to end."""
-        if self._stage is _STREAMING and self._is_event_stream():
+        if self._state is _STREAMING and self._is_event_stream():
             self.ask_to_end()
 
     def ask_to_end(self) -> None:
@@ -267,29 +272,29 @@ class Cycle:
         `InvalidResponseError` for what must not go on the wire, `ClientDisconnected` for a stream
         that nobody reads, where the application does not learn it from `receive`."""
         kind = message["type"]
-        stage = self._stage
-        if kind == "http.response.body" and (stage is _STARTED or stage is _STREAMING):
+        state = self._state
+        if kind == "http.response.body" and (state is _STARTED or state is _STREAMING):
             body = message.get("body", b"")
             if type(body) is not bytes:
                 body = _as_bytes(body)
             more = message.get("more_body", False)
-            if stage is _STARTED and not more and self._trailers is None:
+            if state is _STARTED and not more and self._trailers is None:
                 self._answer(body)
-            elif more and body and stage is _STREAMING and self._push(body):
-                if self.line.conn.outgoing is not None:
+            elif more and body and state is _STREAMING and self._push(body):
+                if self.transport.conn.send_buffer is not None:
                     await self._wait_for_client(more)
             else:
                 await self._send_block(body, more)
-        elif kind == "http.response.start" and stage is _NEW:
+        elif kind == "http.response.start" and state is _NEW:
             self._start(message)
-        elif kind == "http.response.pathsend" and stage is _STARTED and self._trailers is None:
+        elif kind == "http.response.pathsend" and state is _STARTED and self._trailers is None:
             self._answer(_file_body(message["path"]))
-        elif kind == "http.response.trailers" and stage is Stage.TRAILERS:
+        elif kind == "http.response.trailers" and state is ResponseState.TRAILERS:
             self._send_trailers(message)
-        elif kind == "http.response.early_hint" and stage is _NEW:
+        elif kind == "http.response.early_hint" and state is _NEW:
             self._inform(103, [("Link", _text(link)) for link in message["links"]])
         else:
-            raise RuntimeError(f"{kind!r} cannot be sent when the answer is {stage.name.lower()}")
+            raise RuntimeError(f"{kind!r} cannot be sent when the answer is {state.name.lower()}")
 
     def _start(self, message: Message) -> None:
         status = message["status"]
@@ -303,10 +308,10 @@ class Cycle:
             self._headers = [
                 pair for pair in self._headers if bytes(pair[0]).lower() != b"content-length"
             ]
-        self._stage = _STARTED
+        self._state = _STARTED
 
     def _persists(self) -> bool:
-        if not self.persistent or self.line.worker.draining:
+        if not self.persistent or self.transport.worker.draining:
             return False
         incoming = self.incoming
         if isinstance(incoming, BodyStream) and not incoming.done:
@@ -316,36 +321,36 @@ class Cycle:
 
     def _answer(self, body: bytes | FileBody) -> None:
         """Send an answer that is whole. Raises `InvalidResponseError`."""
-        line = self.line
-        if line.closed or self.answered:
+        transport = self.transport
+        if transport.closed or self.answered:
             if isinstance(body, FileBody):
                 os.close(body.fd)
-            self._stage = _DONE
+            self._state = _DONE
             self.answered = True
             return
-        conn = line.conn
-        worker = line.worker
+        conn = transport.conn
+        worker = transport.worker
         response = _new(Response, (self._status, self._headers, body, None, None))
         if self.incoming is not None or worker.draining:
             self.persistent = self._persists()
         try:
-            self.persistent = line.writer.answer(conn, self.head, response, self.persistent)
+            self.persistent = transport.writer.answer(conn, self.head, response, self.persistent)
         except ClientDisconnected as error:
-            self._stage = _DONE
+            self._state = _DONE
             self.answered = True
-            line.lost(str(error))
+            transport.lost(str(error))
             return
-        self._stage = _DONE
+        self._state = _DONE
         self.answered = True
         if self._receivers:
             self.wake()
         if conn.record is not None:
             note_answer(conn, self.head, response)
-        line.answered(self)
+        transport.answered(self)
 
     async def _send_block(self, body: bytes, more: bool) -> None:
-        line = self.line
-        if line.closed or self.answered:
+        transport = self.transport
+        if transport.closed or self.answered:
             await self._send_to_nobody(more)
             return
         try:
@@ -353,7 +358,7 @@ class Cycle:
             bodiless = self.head.method == "HEAD" or self._status in (204, 304)
             if not more and not bodiless and self._trailers is None:
                 stream.finish_with_last(body)
-                self._stage = _DONE
+                self._state = _DONE
                 self._complete(stream)
                 return
             if body:
@@ -361,7 +366,7 @@ class Cycle:
             if more or bodiless:
                 stream.open()
         except ClientDisconnected as error:
-            line.lost(str(error))
+            transport.lost(str(error))
             await self._send_to_nobody(more)
             return
         if bodiless:
@@ -369,8 +374,8 @@ class Cycle:
             await self._send_to_nobody(more)
             return
         if not more:
-            self._stage = Stage.TRAILERS
-        if line.conn.outgoing is not None:
+            self._state = ResponseState.TRAILERS
+        if transport.conn.send_buffer is not None:
             await self._wait_for_client(more)
         self._sends += 1
         if self._sends % _SENDS_A_TURN == 0:
@@ -378,50 +383,50 @@ class Cycle:
 
     def _push(self, body: bytes) -> bool:
         """The short way of `_send_block`; False where that must be gone."""
-        stream, line = self._stream, self.line
-        if stream is None or line.closed or (self._sends + 1) % _SENDS_A_TURN == 0:
+        stream, transport = self._stream, self.transport
+        if stream is None or transport.closed or (self._sends + 1) % _SENDS_A_TURN == 0:
             return False
         try:
             if not stream.push(body):
                 return False
         except ClientDisconnected as error:
-            line.lost(str(error))
+            transport.lost(str(error))
             return False
         self._sends += 1
         if not self._flushing and stream.holds:
             self._flushing = True
-            line.worker.loop.call_soon(self._flush)
+            transport.worker.loop.call_soon(self._flush)
         return True
 
     def _flush(self) -> None:
         """Send what the stream has held, since the application does something else now."""
         self._flushing = False
-        stream, line = self._stream, self.line
-        if stream is None or not stream.holds or line.closed:
+        stream, transport = self._stream, self.transport
+        if stream is None or not stream.holds or transport.closed:
             return
         try:
             stream.flush()
         except ClientDisconnected as error:
-            line.lost(str(error))
+            transport.lost(str(error))
             return
-        if line.conn.outgoing is not None:
-            line.wait_for_room()
+        if transport.conn.send_buffer is not None:
+            transport.wait_for_room()
 
     async def _wait_for_client(self, more: bool) -> None:
         try:
-            await self.line.drained()
+            await self.transport.drained()
         except ClientDisconnected:
             await self._send_to_nobody(more)
 
     def _open(self) -> LoopStream:
-        line = self.line
+        transport = self.transport
         self.persistent = self._persists()
         response = Response(self._status, self._headers)
-        self._stream = line.writer.stream(line.conn, self.head, response, self.persistent)
-        self._stage = _STREAMING
-        if line.conn.record is not None:
-            line.conn.record.status = self._status
-        if line.worker.draining and self._is_event_stream():
+        self._stream = transport.writer.stream(transport.conn, self.head, response, self.persistent)
+        self._state = _STREAMING
+        if transport.conn.record is not None:
+            transport.conn.record.status = self._status
+        if transport.worker.draining and self._is_event_stream():
             self.ask_to_end()
         return self._stream
 
@@ -435,10 +440,10 @@ class Cycle:
             else:
                 stream.finish_with_trailers(self._trailers)
         except ClientDisconnected as error:
-            self._stage = _DONE
-            self.line.lost(str(error))
+            self._state = _DONE
+            self.transport.lost(str(error))
             return
-        self._stage = _DONE
+        self._state = _DONE
         self._complete(stream)
 
     def _complete(self, stream: LoopStream) -> None:
@@ -447,17 +452,17 @@ class Cycle:
         if self._receivers:
             self.wake()
         self.persistent = stream.persistent
-        if self.line.conn.record is not None:
-            self.line.conn.record.body_bytes = stream.sent
-        self.line.answered(self)
+        if self.transport.conn.record is not None:
+            self.transport.conn.record.body_bytes = stream.sent
+        self.transport.answered(self)
 
     def _send_trailers(self, message: Message) -> None:
         assert self._trailers is not None
         self._trailers += message.get("headers", ())
         if message.get("more_trailers", False):
             return
-        if self.line.closed or self.answered or self._stream is None:
-            self._stage = _DONE
+        if self.transport.closed or self.answered or self._stream is None:
+            self._state = _DONE
         else:
             self._finish()
 
@@ -465,9 +470,9 @@ class Cycle:
         """The client has left, or wants no body. Whoever listens is told by `receive`, and whoever
         does not, here: at once, and behind HEAD, 204 and 304 when there is no end to it."""
         if not more:
-            self._stage = _DONE if self._trailers is None else Stage.TRAILERS
+            self._state = _DONE if self._trailers is None else ResponseState.TRAILERS
             return
-        self._stage = _STREAMING
+        self._state = _STREAMING
         self._sends += 1
         patient = self.answered or self._told or self._receivers
         if self._sends > _MOST_SENDS_TO_NOBODY or not patient:
@@ -475,12 +480,16 @@ class Cycle:
         await asyncio.sleep(0)
 
     def _inform(self, status: int, headers: list[tuple[str, str]] | tuple[()]) -> None:
-        line = self.line
-        if self.head.version != "1.0" and not line.closed and line.conn.outgoing is None:
+        transport = self.transport
+        if (
+            self.head.version != "1.0"
+            and not transport.closed
+            and transport.conn.send_buffer is None
+        ):
             try:
-                line.writer.interim(line.conn, status, headers)
+                transport.writer.interim(transport.conn, status, headers)
             except ClientDisconnected as error:
-                line.lost(str(error))
+                transport.lost(str(error))
 
 
 def _as_bytes(body: Any) -> bytes:

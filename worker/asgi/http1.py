@@ -14,7 +14,7 @@ from ..messages import IS_SIMPLE, Request, RequestReceived, Response
 from ..system.readiness import has_input
 from ..tls.wrong_port import WITHOUT_TLS
 from .cycle import Cycle
-from .http1_reader import Phase, RequestLine, gone
+from .http1_reader import ReadState, RequestLine, gone
 from .request_stream import BodyStream
 
 if TYPE_CHECKING:
@@ -30,30 +30,30 @@ log = logging.getLogger("threadwell")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 _NAMES = {
-    Phase.BUSY: "serving",
-    Phase.BODY: "body",
-    Phase.SESSION: "websocket",
-    Phase.LINGER: "lingering",
-    Phase.SHAKING: "handshake",
-    Phase.PREFACE: "preface",
+    ReadState.BUSY: "serving",
+    ReadState.BODY: "body",
+    ReadState.SESSION: "websocket",
+    ReadState.LINGER: "lingering",
+    ReadState.SHAKING: "handshake",
+    ReadState.PROXY_HEADER: "proxy_header",
 }
 
-_READY, _BUSY, _BODY = Phase.READY, Phase.BUSY, Phase.BODY
+_READY, _BUSY, _BODY = ReadState.READY, ReadState.BUSY, ReadState.BODY
 
 
-class HTTPLine(RequestLine):
+class HTTP1Connection(RequestLine):
     """A connection that speaks HTTP, and perhaps changes to a WebSocket.
 
-    `home` is the worker that a connection came from and goes back to, in hybrid mode.
+    `origin_pool` is the worker that a connection came from and goes back to, in hybrid mode.
     """
 
-    __slots__ = ("_headers", "_headers_of", "home", "template")
+    __slots__ = ("_headers", "_headers_of", "origin_pool", "template")
 
     def __init__(
-        self, worker: LoopWorker, conn: Connection, home: SyncWorker | None = None
+        self, worker: LoopWorker, conn: Connection, origin_pool: SyncWorker | None = None
     ) -> None:
         super().__init__(worker, conn)
-        self.home = home
+        self.origin_pool = origin_pool
         self.template: Scope = worker.scopes.template(conn)
         # the headers of the last head, in case it comes again
         self._headers_of: RequestReceived | None = None
@@ -63,9 +63,9 @@ class HTTPLine(RequestLine):
         """Wait for what comes first on a new connection."""
         proxies = self.worker.config.proxies
         if proxies.protocol:
-            self.phase = Phase.PREFACE
+            self.read_state = ReadState.PROXY_HEADER
             self.deadline = time.monotonic() + proxies.timeout
-            self.read_preface()
+            self.read_proxy_header()
         else:
             self.begin()
 
@@ -73,33 +73,33 @@ class HTTPLine(RequestLine):
         """Wait for a TLS handshake, or the first request."""
         timeouts = self.worker.config.timeouts
         if self.conn.encrypted:
-            self.phase = Phase.SHAKING
+            self.read_state = ReadState.SHAKING
             self.deadline = time.monotonic() + timeouts.handshake
             self.shake_hands()
         else:
-            self.phase = _READY
+            self.read_state = _READY
             self.deadline = time.monotonic() + timeouts.head
             self.resume_reading()
 
     def at(self) -> str:
-        if self.conn.outgoing is not None:
+        if self.conn.send_buffer is not None:
             return "writing"
-        phase = self.phase  # which may be another one the next time
-        if phase is _READY:
+        read_state = self.read_state  # which may be another one the next time
+        if read_state is _READY:
             return "head" if self.conn.buffer else "idle"
-        return _NAMES[phase]
+        return _NAMES[read_state]
 
     def hears(self) -> bool:
-        return self.reading and self.phase not in (Phase.SHAKING, Phase.PREFACE)
+        return self.reading and self.read_state not in (ReadState.SHAKING, ReadState.PROXY_HEADER)
 
     def _introduce(self) -> None:
         self.template = self.worker.scopes.template(self.conn)
 
     def is_busy(self) -> bool:
-        return self.phase in (_BUSY, _BODY, Phase.SESSION)
+        return self.read_state in (_BUSY, _BODY, ReadState.SESSION)
 
     def idle_since(self) -> float | None:
-        if self.phase is not _READY or self.conn.buffer:
+        if self.read_state is not _READY or self.conn.buffer:
             return None
         timeouts = self.worker.config.timeouts
         return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)
@@ -108,7 +108,7 @@ class HTTPLine(RequestLine):
         sock = cast("TLSSocket", self.conn.sock).without_tls()
         self.conn.sock, self.conn.recv, self.conn.send = sock, sock.recv, sock.send
         self.conn.scheme, self.conn.encrypted = "http", False
-        self.worker.crew.wrong_port.without_tls(self.conn)
+        self.worker.pool.wrong_port.without_tls(self.conn)
         self.refuse(400, WITHOUT_TLS)
 
     def handshake_failed(self) -> None:
@@ -124,7 +124,7 @@ class HTTPLine(RequestLine):
         conn, worker = self.conn, self.worker
         conn.requests += 1
         worker.served += 1
-        self.phase = _BUSY
+        self.read_state = _BUSY
         if worker.request_ids is not None:
             head = worker.request_ids.give(conn, head)
         self.cycle = cycle = Cycle(self, head)
@@ -188,7 +188,7 @@ class HTTPLine(RequestLine):
 
     def answered(self, cycle: Cycle) -> None:
         """The answer of `cycle` was given to the kernel, or what is left of it waits."""
-        if self.conn.outgoing is not None:
+        if self.conn.send_buffer is not None:
             self.wait_for_room()
             self.body_wanted()
             return
@@ -219,12 +219,12 @@ class HTTPLine(RequestLine):
         if not cycle.persistent or ended or (worker.draining and now >= worker.idle_until):
             self._part("answered the last request")
             return
-        if self.home is not None:
+        if self.origin_pool is not None:
             # the threads have the next request, if they still take one
-            if not self.home.take_back(conn, self.give_back):
+            if not self.origin_pool.adopt_back(conn, self.give_back):
                 self._part("the server stops")
             return
-        self.phase = _READY
+        self.read_state = _READY
         self.deadline = now + worker.config.timeouts.keep_alive
         if worker.draining:
             self.deadline = min(self.deadline, worker.idle_until)
@@ -242,7 +242,7 @@ class HTTPLine(RequestLine):
 
     def _linger(self) -> None:
         self.cycle = None
-        self.phase = Phase.LINGER
+        self.read_state = ReadState.LINGER
         if self.say_this_was_all():
             self.throw_away()
 
@@ -266,7 +266,7 @@ class HTTPLine(RequestLine):
             conn.record.status = response.code
             conn.record.body_bytes = len(response.body)  # type: ignore[arg-type]
         # to a client that reads nothing, what the kernel took of it must do
-        conn.outgoing = None
+        conn.send_buffer = None
         self.completed(complete=True)
         self._linger()
 
@@ -285,7 +285,7 @@ class HTTPLine(RequestLine):
         """From now on the octets are those of `session`."""
         self.cycle = None
         self.session = session
-        self.phase = Phase.SESSION
+        self.read_state = ReadState.SESSION
 
     def release(self, session: Session) -> None:
         """`session` is over, and all of it is written."""
@@ -297,7 +297,7 @@ class HTTPLine(RequestLine):
     def deny(self, head: RequestReceived) -> Cycle:
         """Answer a request for a WebSocket with HTTP after all."""
         self.session = None
-        self.phase = _BUSY
+        self.read_state = _BUSY
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = False
         return cycle
@@ -311,16 +311,16 @@ class HTTPLine(RequestLine):
 
     def look(self, now: float) -> None:
         conn = self.conn
-        if conn.outgoing is not None:
-            if now >= conn.outgoing.deadline:
-                conn.spoil()
+        if conn.send_buffer is not None:
+            if now >= conn.send_buffer.deadline:
+                conn.abort_with_reset()
                 self.lost("the client did not read its response in time")
-        elif self.phase is Phase.SESSION:
+        elif self.read_state is ReadState.SESSION:
             assert self.session is not None
             self.session.look(now)
-        elif self.phase is _BODY:
+        elif self.read_state is _BODY:
             self._look_at_body(now)
-        elif self.phase is _BUSY:
+        elif self.read_state is _BUSY:
             self._look_for_the_end()
         elif now >= self.deadline:
             self._overdue()
@@ -346,13 +346,13 @@ class HTTPLine(RequestLine):
             cycle.disconnect()
 
     def _overdue(self) -> None:
-        if self.phase is Phase.PREFACE:
+        if self.read_state is ReadState.PROXY_HEADER:
             self.refused("proxy")
             self.close("no PROXY header came in time")
-        elif self.phase is Phase.SHAKING:
+        elif self.read_state is ReadState.SHAKING:
             self.refused("tls")
             self.close("TLS handshake timeout")
-        elif self.phase is Phase.LINGER:
+        elif self.read_state is ReadState.LINGER:
             self.close("answered the last request")
         elif self.conn.head_deadline:
             self.refuse(408, "The request did not arrive in time")
@@ -365,7 +365,7 @@ class HTTPLine(RequestLine):
             self.session.drain()
         elif self.cycle is not None:
             self.cycle.drain()
-        elif self.phase is _READY and not self.conn.buffer and not has_input(self.conn.fd):
+        elif self.read_state is _READY and not self.conn.buffer and not has_input(self.conn.fd):
             if idle_until:  # a new connection has a request on its way more than any other
                 self.deadline = min(self.deadline, idle_until)
             else:
@@ -388,7 +388,7 @@ class HTTPLine(RequestLine):
             self.session.lost()
 
 
-class ForwardedLine(HTTPLine):
+class ForwardedLine(HTTP1Connection):
     """A connection whose requests may come through proxies that are trusted."""
 
     __slots__ = ()
@@ -408,25 +408,25 @@ class ForwardedLine(HTTPLine):
         super()._begin(head)
 
 
-def adopted(line: HTTPLine, request: Request) -> None:
+def adopted(connection: HTTP1Connection, request: Request) -> None:
     """Begin with a request that a thread has read, its body too."""
     head, body = request.head, request.body
     if _classify_request(head).websocket:
-        line.phase = _BUSY
-        line.resume_reading()
+        connection.read_state = _BUSY
+        connection.resume_reading()
         if not isinstance(body, bytes):
             body.close()
-        line._upgrade(head)
+        connection._upgrade(head)
         return
-    cycle = answering(line, request)
+    cycle = answering(connection, request)
     cycle.incoming = body or None
-    line._call(cycle)
+    connection._call(cycle)
 
 
-def answering(line: HTTPLine, request: Request) -> Cycle:
+def answering(connection: HTTP1Connection, request: Request) -> Cycle:
     """The cycle of a request that a thread has read, without its body."""
-    line.phase = _BUSY
-    line.resume_reading()
-    line.cycle = cycle = Cycle(line, request.head)
-    cycle.persistent = line.worker.persistent and not _classify_request(request.head).close
+    connection.read_state = _BUSY
+    connection.resume_reading()
+    connection.cycle = cycle = Cycle(connection, request.head)
+    cycle.persistent = connection.worker.persistent and not _classify_request(request.head).close
     return cycle

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import ProtocolError
 from ..messages import IS_SIMPLE, RequestReceived
 from ..tls.wrong_port import WITH_TLS, began_handshake
-from .connection import RECEIVED_AT_ONCE, Line
+from .connection import RECEIVED_AT_ONCE, LoopConnection
 from .request_stream import MOST_DISCARDED, BodyStream
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _REQUESTS_A_TURN = 16
 _MOST_HELD = 65536
 
 
-class Phase(IntEnum):
+class ReadState(IntEnum):
     """What the octets that come are."""
 
     READY = 0  # the next request, or a part of its head
@@ -35,20 +35,20 @@ class Phase(IntEnum):
     SESSION = 3  # a WebSocket's
     LINGER = 4  # thrown away: the last answer is out
     SHAKING = 5  # a TLS handshake
-    PREFACE = 6  # a PROXY header
+    PROXY_HEADER = 6  # a PROXY header
 
 
-_READY, _BUSY, _BODY = Phase.READY, Phase.BUSY, Phase.BODY
+_READY, _BUSY, _BODY = ReadState.READY, ReadState.BUSY, ReadState.BODY
 
 
-class RequestLine(Line):
+class RequestLine(LoopConnection):
     """A connection from which requests are read. A subclass says what is done with them."""
 
-    __slots__ = ("_advancing", "_discarded", "cycle", "eof", "phase", "session")
+    __slots__ = ("_advancing", "_discarded", "cycle", "eof", "read_state", "session")
 
     def __init__(self, worker: LoopWorker, conn: Connection) -> None:
         super().__init__(worker, conn)
-        self.phase = _READY
+        self.read_state = _READY
         self.cycle: Cycle | None = None
         self.session: Session | None = None
         self.eof = False
@@ -81,12 +81,12 @@ class RequestLine(Line):
 
     def on_readable(self) -> None:
         conn = self.conn
-        phase = self.phase
-        if phase is Phase.LINGER:
+        read_state = self.read_state
+        if read_state is ReadState.LINGER:
             self.throw_away()
             return
-        if phase is Phase.SHAKING:
-            self.phase = phase = _READY
+        if read_state is ReadState.SHAKING:
+            self.read_state = read_state = _READY
             self._introduce()
         try:
             data = conn.recv(RECEIVED_AT_ONCE)
@@ -97,7 +97,7 @@ class RequestLine(Line):
             self.lost(error.strerror or str(error))
             return
         try:
-            if phase is not _READY:
+            if read_state is not _READY:
                 self._received_later(data)
             elif data == conn.repeated and conn.repeated_head is not None and not conn.buffer:
                 # a client that polls sends the same octets each time
@@ -118,12 +118,12 @@ class RequestLine(Line):
 
     def _received_later(self, data: bytes) -> None:
         """Something came that is not the beginning of the next request."""
-        if self.phase is Phase.SESSION:
+        if self.read_state is ReadState.SESSION:
             assert self.session is not None
             self.session.received(data)
         elif not data:
             self._end_of_input()
-        elif self.phase is _BODY:
+        elif self.read_state is _BODY:
             self._received_body(data)
         else:
             self.conn.buffer += data
@@ -135,18 +135,18 @@ class RequestLine(Line):
         self.eof = True
         self.pause_reading()
         cycle = self.cycle
-        if self.phase is Phase.SESSION:
+        if self.read_state is ReadState.SESSION:
             assert self.session is not None
             self.session.received(b"")
             return
         if cycle is None:
             return
-        if self.phase is _BODY:
-            if not cycle.answered or self.conn.outgoing is None:
+        if self.read_state is _BODY:
+            if not cycle.answered or self.conn.send_buffer is None:
                 # what did not come whole must not pass for whole
                 self.lost("closed by the client within a body")
                 return
-            self.phase = _BUSY
+            self.read_state = _BUSY
             cycle.persistent = False
         cycle.disconnect()
 
@@ -157,7 +157,7 @@ class RequestLine(Line):
         self._advancing = True
         try:
             for _ in range(_REQUESTS_A_TURN):
-                if self.phase is not _READY or not self.conn.buffer or self.closed:
+                if self.read_state is not _READY or not self.conn.buffer or self.closed:
                     break
                 head = self._next_head()
                 if head is None:
@@ -170,7 +170,7 @@ class RequestLine(Line):
                 return
         finally:
             self._advancing = False
-        if self.eof and self.phase is _READY:
+        if self.eof and self.read_state is _READY:
             self.close("closed by the client")
 
     def advance_soon(self) -> None:
@@ -211,7 +211,7 @@ class RequestLine(Line):
         except ProtocolError as error:
             message = error.message
             if began_handshake(data):
-                self.worker.crew.wrong_port.with_tls(conn)
+                self.worker.pool.wrong_port.with_tls(conn)
                 message = WITH_TLS
             self.refuse(error.status, message)
             return None
@@ -224,7 +224,7 @@ class RequestLine(Line):
     def _expect_body(self) -> None:
         """From now on the octets are those of a body."""
         self._discarded = 0
-        self.phase = _BODY
+        self.read_state = _BODY
         if self.conn.buffer:
             data, self.conn.buffer = self.conn.buffer, b""
             self._received_body(data)
@@ -243,7 +243,7 @@ class RequestLine(Line):
             return
         if incoming.done:
             self.conn.buffer = incoming.rest
-            self.phase = _BUSY
+            self.read_state = _BUSY
         if cycle.answered:
             self._discard(cycle, incoming)
             return
@@ -254,7 +254,7 @@ class RequestLine(Line):
 
     def body_wanted(self) -> None:
         """The application has taken what there was of a body."""
-        if self.phase is _BODY and not self.reading:
+        if self.read_state is _BODY and not self.reading:
             assert self.cycle is not None
             assert isinstance(self.cycle.incoming, BodyStream)
             self.cycle.incoming.resume()
@@ -263,7 +263,7 @@ class RequestLine(Line):
     def _discard(self, cycle: Cycle, incoming: BodyStream) -> None:
         """The answer is given, and its request still comes."""
         self._discarded += len(incoming.take())
-        if self.conn.outgoing is not None:
+        if self.conn.send_buffer is not None:
             return  # the client has not read it all, and may do so only when it has sent its own
         if incoming.done:
             self._next(cycle)
@@ -274,8 +274,8 @@ class RequestLine(Line):
         """The client broke the framing of its body, or a limit; its application hears no more."""
         cycle = self.cycle
         assert cycle is not None
-        if cycle.begun:
-            self.conn.spoil()
+        if cycle.headers_sent:
+            self.conn.abort_with_reset()
             self.lost(error.message)
         else:
             cycle.answered = True  # its own answer would end the lingering of this one

@@ -28,19 +28,19 @@ from ..request_id import request_ids, within
 from ..system.readiness import has_input, in_error
 from .async_body import Streamed
 from .event_loop import Call, loop_factory, misses_resets, run_to_its_end, start_task, unless_set
-from .http1 import ForwardedLine, HTTPLine, adopted, answering
+from .http1 import ForwardedLine, HTTP1Connection, adopted, answering
 from .lifespan import Lifespan
 from .scope import Scopes
 from .writer import EchoingLoopWriter, LoopWriter
 
 if TYPE_CHECKING:
     from ..http2.pool import Tools
-    from ..interfaces import Home
+    from ..interfaces import OriginPool
     from ..messages import ASGIApp, Request, Response
     from ..polling.listener import Listener
     from ..sync_worker import SyncWorker
-    from .connection import Line
-    from .pool import LoopCrew
+    from .connection import LoopConnection
+    from .pool import EventLoopPool
 
 log = logging.getLogger("threadwell")
 
@@ -64,12 +64,12 @@ class LoopWorker:
 
     def __init__(
         self,
-        crew: LoopCrew,
+        pool: EventLoopPool,
         app: ASGIApp,
         config: ServerConfig,
         collector: LifecycleCollector | None,
     ) -> None:
-        self.crew = crew
+        self.pool = pool
         self.app = app
         self.config = config
         self.collector = collector
@@ -89,14 +89,14 @@ class LoopWorker:
         self.scopes = Scopes(config.asgi.root_path)
         #: What trusted proxies say; None where none is trusted.
         self.forwarding: Forwarding | None = None
-        self._line = HTTPLine
+        self._connection_class = HTTP1Connection
         if config.proxies.trusted:
-            self.forwarding = Forwarding(config.proxies, crew.seldom)
-            self._line = ForwardedLine
+            self.forwarding = Forwarding(config.proxies, pool.throttled_log)
+            self._connection_class = ForwardedLine
         self._http2: Tools | None = None
         #: The lifespan's; every scope gets a copy.
         self.state: dict[str, Any] = {}
-        self.lines: set[Line] = set()
+        self.connections: set[LoopConnection] = set()
         #: Connections that another loop has accepted for this one.
         self.coming: set[Connection] = set()
         #: What `SyncWorker.set_lifespan_state` was given, for the connections that it hands over.
@@ -144,14 +144,14 @@ class LoopWorker:
         finally:
             self.ready.set()
             self.ended.set()
-            self.crew.arrived(self)
-            self.crew.over()
+            self.pool.arrived(self)
+            self.pool.over()
 
     async def main(self) -> None:
         """The application's whole life on this loop."""
         self._empty = asyncio.Event()
         self.loop = asyncio.get_running_loop()
-        if self.crew.stopping:  # before this loop could be told
+        if self.pool.stopping:  # before this loop could be told
             self._empty.set()
         required = self.config.asgi.lifespan == "on"
         lifespan = Lifespan(self.app, self.state, required=required)
@@ -168,8 +168,8 @@ class LoopWorker:
         sweep = self.loop.call_later(_SWEEP, self._sweep)
         self._timers.append(sweep)
         self.ready.set()
-        self.crew.arrived(self)
-        if self.crew.stopping:  # before this loop could be told
+        self.pool.arrived(self)
+        if self.pool.stopping:  # before this loop could be told
             self.drain(time.monotonic())
         try:
             await self._empty.wait()
@@ -180,7 +180,7 @@ class LoopWorker:
             left = self._deadline - time.monotonic()
             await lifespan.shutdown(max(left, _LAST_LIFESPAN))
 
-    def attend(
+    def serve_waiting(
         self,
         adopted: list[tuple[Connection, Request, dict[str, Any]]],
         runner: asyncio.Runner | None,
@@ -192,12 +192,14 @@ class LoopWorker:
         made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
         try:
             with contextlib.nullcontext(runner) if runner is not None else made:
-                run_to_its_end(made, self._attend(adopted))
+                run_to_its_end(made, self._serve_waiting(adopted))
         finally:
             self.ended.set()
-            self.crew.over()
+            self.pool.over()
 
-    async def _attend(self, adopted: list[tuple[Connection, Request, dict[str, Any]]]) -> None:
+    async def _serve_waiting(
+        self, adopted: list[tuple[Connection, Request, dict[str, Any]]]
+    ) -> None:
         self._empty = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self._timers.append(self.loop.call_later(_SWEEP, self._sweep))
@@ -224,15 +226,15 @@ class LoopWorker:
     def listen(self, listener: Listener) -> None:
         """Accept from `listener`, which other loops may accept from too."""
         if self.draining:
-            self.crew.let_go(listener)
+            self.pool.let_go(listener)
             return
         self._listeners[listener.fileno()] = listener
         self.loop.add_reader(listener.fileno(), self._accept, listener)
         self._listening = True
 
     def _accept(self, listener: Listener) -> None:
-        for _ in range(_ACCEPTS_A_TURN if self.crew.is_alone else 1):
-            if self.crew.has_no_room() and (
+        for _ in range(_ACCEPTS_A_TURN if self.pool.is_alone else 1):
+            if self.pool.has_no_room() and (
                 not has_input(listener.fileno()) or not self._make_room()
             ):
                 return
@@ -244,7 +246,7 @@ class LoopWorker:
                 return
             if conn is None:
                 return
-            taker = self.crew.least_busy(self)
+            taker = self.pool.least_busy(self)
             if taker is self or not taker.offer(conn):
                 self.take(conn)
 
@@ -264,44 +266,53 @@ class LoopWorker:
         conn.become(State.ADOPTED)
         if self.collector is not None:
             self.collector.record(ConnectionOpened(conn.peer))
-        line = self._new_line(conn)
-        line.start()
-        if self.draining and not line.closed:
-            line.drain(self.idle_until)
+        connection = self._new_connection(conn)
+        connection.start()
+        if self.draining and not connection.closed:
+            connection.drain(self.idle_until)
 
-    def _new_line(self, conn: Connection, home: SyncWorker | None = None) -> HTTPLine:
-        line = self._line(self, conn, home)
-        self.lines.add(line)  # now, for other threads look at what is in there
-        return line
+    def _new_connection(
+        self, conn: Connection, origin_pool: SyncWorker | None = None
+    ) -> HTTP1Connection:
+        connection = self._connection_class(self, conn, origin_pool)
+        self.connections.add(connection)  # now, for other threads look at what is in there
+        return connection
 
     def adopt(
-        self, conn: Connection, request: Request, state: dict[str, Any], home: SyncWorker | None
+        self,
+        conn: Connection,
+        request: Request,
+        state: dict[str, Any],
+        origin_pool: SyncWorker | None,
     ) -> None:
         """Serve a connection of the threads, from `request` on."""
         self.given = state
-        adopted(self._new_line(conn, home), request)
+        adopted(self._new_connection(conn, origin_pool), request)
 
     def stream(
         self,
         conn: Connection,
         request: Request,
         response: Response,
-        home: SyncWorker | None,
+        origin_pool: SyncWorker | None,
         context: contextvars.Context,
     ) -> None:
         """Send the asynchronous body of `response`, which a thread's application has returned."""
-        line = self._new_line(conn, home)
-        self.begin(answering(line, request), {}, Streamed(request, response), context)
+        connection = self._new_connection(conn, origin_pool)
+        self.begin(answering(connection, request), {}, Streamed(request, response), context)
 
-    def take_http2(self, conn: Connection, home: Home | None = None) -> None:
-        """Serve a connection that has agreed on HTTP/2; `home` has the threads for it, if any."""
-        from ..http2.connection import HTTP2Line
+    def take_http2(self, conn: Connection, origin_pool: OriginPool | None = None) -> None:
+        """Serve a connection that has agreed on HTTP/2.
 
-        line = HTTP2Line(self, conn, home)
-        self.lines.add(line)
-        line.start()
+        `origin_pool` has the threads for its requests; None where the application is on this loop.
+        """
+        from ..http2.connection import HTTP2Connection
+
+        connection = HTTP2Connection(self, conn, origin_pool)
+        self.connections.add(connection)
+        connection.start()
         if self.draining:  # what it has sent in the meantime is answered
-            line.drain(time.monotonic() + _SWEEP)
+            connection.drain(time.monotonic() + _SWEEP)
 
     def http2(self) -> Tools:
         """What lines of HTTP/2 share."""
@@ -320,10 +331,14 @@ class LoopWorker:
 
     def close_idlest(self) -> bool:
         """The same, and nothing else."""
-        idle = [(since, line) for line in self.lines if (since := line.idle_since()) is not None]
-        for _, line in sorted(idle, key=itemgetter(0)):
-            if not has_input(line.conn.fd):  # else its next request has just come
-                line.close("closed for a new connection")
+        idle = [
+            (since, connection)
+            for connection in self.connections
+            if (since := connection.idle_since()) is not None
+        ]
+        for _, connection in sorted(idle, key=itemgetter(0)):
+            if not has_input(connection.conn.fd):  # else its next request has just come
+                connection.close("closed for a new connection")
                 return True
         return False
 
@@ -335,7 +350,7 @@ class LoopWorker:
                 self.loop.remove_reader(fd)
 
     def _resume(self) -> None:
-        if not self._listening and not self.draining and not self.crew.has_no_room():
+        if not self._listening and not self.draining and not self.pool.has_no_room():
             self._listening = True
             for fd, listener in self._listeners.items():
                 self.loop.add_reader(fd, self._accept, listener)
@@ -351,7 +366,7 @@ class LoopWorker:
     ) -> None:
         """Start an application's call, the worker's if not another's is given. `scope` gets the
         state: a shallow copy, as the specification wants it."""
-        given = self.given or self.crew.lifespan_state
+        given = self.given or self.pool.lifespan_state
         scope["state"] = {**given, **self.state} if given else self.state.copy()
         running = call.run(app or self.app, scope)
         if request_id:
@@ -365,16 +380,16 @@ class LoopWorker:
         """Whether a request is under way. Any thread may ask."""
         if self.calls:
             return True
-        return any(line.is_busy() for line in list(self.lines))
+        return any(connection.is_busy() for connection in list(self.connections))
 
-    def gone(self, line: Line) -> None:
-        """`line` is closed, or another's."""
-        self.lines.discard(line)
+    def gone(self, connection: LoopConnection) -> None:
+        """`connection` is closed, or another's."""
+        self.connections.discard(connection)
         self._look_whether_empty()
 
     def load(self) -> int:
         """How many connections there are. Any thread may ask."""
-        return len(self.lines) + len(self.coming)
+        return len(self.connections) + len(self.coming)
 
     def call_over(self, call: Call) -> None:
         """An application's call has ended."""
@@ -382,11 +397,11 @@ class LoopWorker:
         self._look_whether_empty()
 
     def _look_whether_empty(self) -> None:
-        if not (self.draining or self._passing) or self.crew.held:
+        if not (self.draining or self._passing) or self.pool.held:
             return
         # before the look: whoever offers a connection sees this, or is seen
         self._ending = True
-        if self.lines or self.coming or self.calls:
+        if self.connections or self.coming or self.calls:
             self._ending = False
         else:
             self._empty.set()
@@ -394,22 +409,22 @@ class LoopWorker:
     def _sweep(self) -> None:
         now = time.monotonic()
         self.sweeps += 1
-        lines = list(self.lines)
-        reset = in_error(each.conn.fd for each in lines) if misses_resets(self.loop) else ()
-        for line in lines:
+        connections = list(self.connections)
+        reset = in_error(each.conn.fd for each in connections) if misses_resets(self.loop) else ()
+        for connection in connections:
             try:
-                if reset and line.conn.fd in reset and line.hears():
-                    line.on_readable()
-                if not line.closed:
-                    line.look(now)
+                if reset and connection.conn.fd in reset and connection.hears():
+                    connection.on_readable()
+                if not connection.closed:
+                    connection.look(now)
             except Exception as error:
-                line.broken(error)
+                connection.broken(error)
         if self._listeners and not self._listening:
             self._resume()
-        self.crew.every_second()
+        self.pool.every_second()
         self._timers[0] = self.loop.call_later(_SWEEP, self._sweep)
 
-    # ---- Whether it hangs; any thread may ask: see `crew.Watched` ---------------------------
+    # ---- Whether it hangs; any thread may ask: see `pool.Watched` ---------------------------
 
     @property
     def looked(self) -> float:
@@ -443,8 +458,8 @@ class LoopWorker:
             if not listener.shared:
                 self._take_backlog(listener)
         self._close_listeners()
-        for line in list(self.lines):
-            line.drain(self.idle_until)
+        for connection in list(self.connections):
+            connection.drain(self.idle_until)
         self._look_whether_empty()
         left = max(deadline - time.monotonic(), 0)
         words, cancelled = min(_LAST_WORDS, left / 4), min(_CANCELLED, left / 8)
@@ -470,7 +485,7 @@ class LoopWorker:
         for fd, listener in self._listeners.items():
             if self._listening:
                 self.loop.remove_reader(fd)
-            self.crew.let_go(listener)
+            self.pool.let_go(listener)
         self._listeners.clear()
 
     def _ask_to_end(self) -> None:
@@ -486,12 +501,12 @@ class LoopWorker:
     def cut(self) -> None:
         """End every connection and every call now."""
         self.draining = True
-        if self.lines:
-            log.warning("%d connections were cut", len(self.lines))
+        if self.connections:
+            log.warning("%d connections were cut", len(self.connections))
         self._cancel()
-        for line in list(self.lines):
-            line.conn.spoil()
-            line.close("cut at shutdown")
+        for connection in list(self.connections):
+            connection.conn.abort_with_reset()
+            connection.close("cut at shutdown")
         # what does not let itself be cancelled is not waited for
         self.loop.call_later(min(_CANCELLED, 0.2), self._empty.set)
         self._look_whether_empty()

@@ -1,4 +1,4 @@
-"""`LoopCrew`: the loops of one server, each on a thread of its own."""
+"""`EventLoopPool`: the loops of one server, each on a thread of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..lifecycle import LifecycleCollector, guarded
 from ..net.bind import address_of
 from ..polling.base import BlockingPoller, connection_limit
 from ..polling.listener import Listener, connect
-from ..system.throttled_log import Seldom
+from ..system.throttled_log import ThrottledLog
 from ..tls.wrong_port import WrongPort
 from .event_loop import loop_count, loop_factory
 from .loop_worker import LoopWorker
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..connection import Connection
-    from ..interfaces import Home
+    from ..interfaces import OriginPool
     from ..messages import ASGIApp, Request, Response
     from ..polling.base import ConnectionQueue, Poller
     from ..sync_worker import SyncWorker
@@ -41,8 +41,8 @@ _LAST_MOMENT = 3.0
 _POLL_INTERVAL = 1.0
 
 
-class LoopCrew:
-    """Loops that share listeners: an `AnyCrew`. All of it may be called from any thread.
+class EventLoopPool:
+    """Loops that share listeners: an `ServingPool`. All of it may be called from any thread.
 
     Every loop runs the application's lifespan, and has its own state. No connection is accepted
     before all of them are ready. Raises `ConfigError` where the loop asked for cannot be had.
@@ -65,10 +65,10 @@ class LoopCrew:
         self._collector = collector = guarded(collector)
         #: What requests see beside what the lifespan says.
         self.lifespan_state: dict[str, Any] = {}
-        self.seldom = Seldom()
-        #: See `crew.AnyCrew`: here each loop has them among its own.
-        self.http2: LoopPool | None = None
-        self.wrong_port = WrongPort(self.seldom)
+        self.throttled_log = ThrottledLog()
+        #: See `pool.ServingPool`: here each loop has them among its own.
+        self.http2: HandoffPool | None = None
+        self.wrong_port = WrongPort(self.throttled_log)
         self.shutdown_event = shutdown_event or threading.Event()
         #: What only serves sockets that block: see `SyncWorker._recv_request_fast`.
         self.poller: Poller = BlockingPoller(connection_limit(config.limits.connections))
@@ -124,7 +124,7 @@ class LoopCrew:
             self._start_thread(worker.run, f"{name}-{number}")
         self.wait_until_ready()
 
-    def enrol(self, worker: SyncWorker) -> None:
+    def add(self, worker: SyncWorker) -> None:
         """Nothing to do: loops have workers of their own."""
 
     def number(self) -> int:
@@ -135,7 +135,7 @@ class LoopCrew:
         """Serve until the end (blocking): the calling thread becomes that of the first loop."""
         self.take_turn(worker, _POLL_INTERVAL, None)
 
-    def disband(self, worker: SyncWorker) -> None:  # noqa: ARG002
+    def close(self, worker: SyncWorker) -> None:  # noqa: ARG002
         """End everything now, and close what is open."""
         self.shutdown(0)
 
@@ -175,7 +175,7 @@ class LoopCrew:
         state: dict[str, Any],
         response: Response | None = None,  # noqa: ARG002 - beside no sync application there is none
     ) -> None:
-        """See `AsyncPool.adopt`. Where no loop runs yet, `attend` will be called."""
+        """See `AsyncPool.adopt`. Where no loop runs yet, `serve_waiting` will be called."""
         worker = self.least_busy(self.workers[0])
         if worker.call(worker.adopt, connection, request, state, None):
             return
@@ -184,7 +184,7 @@ class LoopCrew:
         with self._lock:
             self._waiting.append((connection, request, state))
 
-    def attend(self, runner: asyncio.Runner | None) -> None:
+    def serve_waiting(self, runner: asyncio.Runner | None) -> None:
         """Serve what was adopted while no loop ran, on that of `runner` or one made here, until
         it is closed (blocking). The application's lifespan is somebody else's affair."""
         with self._lock:
@@ -194,7 +194,7 @@ class LoopCrew:
         worker = LoopWorker(self, self._app, self.config, self._collector)
         self.workers.append(worker)
         try:
-            worker.attend(waiting, runner)
+            worker.serve_waiting(waiting, runner)
         finally:
             self.workers.remove(worker)
 
@@ -339,9 +339,9 @@ class LoopCrew:
             self._ends.notify_all()
 
     def _wait_for_loops(self) -> None:
-        begun = [worker for worker in self.workers if hasattr(worker, "loop")]
+        headers_sent = [worker for worker in self.workers if hasattr(worker, "loop")]
         with self._ends:
-            while left := [worker for worker in begun if not worker.ended.is_set()]:
+            while left := [worker for worker in headers_sent if not worker.ended.is_set()]:
                 rest = self._patient_until - time.monotonic()
                 if rest <= 0:
                     log.warning("%d loops were left in the application's code", len(left))
@@ -349,7 +349,7 @@ class LoopCrew:
                 self._ends.wait(rest)
 
 
-class LoopPool(LoopCrew):
+class HandoffPool(EventLoopPool):
     """An `AsyncPool`: takes over what the threads cannot answer, and gives connections back.
 
     `start` runs its loops, and the application's lifespan on them; `shutdown` ends both.
@@ -371,20 +371,23 @@ class LoopPool(LoopCrew):
     ) -> None:
         """See `AsyncPool.adopt`."""
         worker = self.least_busy(self.workers[0])
-        home = connection.worker
+        origin_pool = connection.worker
         if response is None:
-            taken = worker.call(worker.adopt, connection, request, state, home)
+            taken = worker.call(worker.adopt, connection, request, state, origin_pool)
         else:  # what has been set for the request, such as a language, is set for its stream
             context = contextvars.copy_context()
-            taken = worker.call(worker.stream, connection, request, response, home, context)
+            taken = worker.call(worker.stream, connection, request, response, origin_pool, context)
         if not taken:
             raise RuntimeError("the event loop has ended")
 
-    def adopt_http2(self, connection: Connection, home: Home) -> None:
-        """Serve `connection`, which is ADOPTED and has agreed on HTTP/2; `home` has the threads for
-        its requests. Any thread may call. Raises `RuntimeError` when it is still the caller's."""
+    def adopt_http2(self, connection: Connection, origin_pool: OriginPool) -> None:
+        """Serve `connection`, which is ADOPTED and has agreed on HTTP/2.
+
+        `origin_pool` has the threads for its requests. Any thread may call. Raises `RuntimeError`
+        when the connection is still the caller's.
+        """
         worker = self.least_busy(self.workers[0])
-        if not worker.call(worker.take_http2, connection, home):
+        if not worker.call(worker.take_http2, connection, origin_pool):
             raise RuntimeError("the event loop has ended")
 
     def make_room(self) -> None:

@@ -25,7 +25,7 @@ from .writer import as_text
 
 if TYPE_CHECKING:
     from ..messages import ASGIApp, RequestReceived
-    from .http1 import HTTPLine
+    from .http1 import HTTP1Connection
 
 log = logging.getLogger("threadwell")
 
@@ -44,7 +44,7 @@ _FRAMES_A_TURN = 32
 _CLOSE_TIMEOUT = 2.0
 
 
-class Stage(Enum):
+class SessionState(Enum):
     """How far a WebSocket is."""
 
     CONNECTING = "not accepted yet"
@@ -57,13 +57,13 @@ class Stage(Enum):
 class Session:
     """One WebSocket under way. Belongs to its loop."""
 
-    def __init__(self, line: HTTPLine, head: RequestReceived) -> None:
-        config = line.worker.config.asgi
-        self.line = line
+    def __init__(self, transport: HTTP1Connection, head: RequestReceived) -> None:
+        config = transport.worker.config.asgi
+        self.transport = transport
         self.head = head
         self.task: asyncio.Task[None] | None = None
         self._config = config
-        self._stage = Stage.CONNECTING
+        self._state = SessionState.CONNECTING
         self._frames: Frames | None = None
         self._denial: Cycle | None = None
         self._queue: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
@@ -83,20 +83,20 @@ class Session:
         self._next_ping = self._pong_by = self._close_by = 0.0
 
     @classmethod
-    def open(cls, line: HTTPLine, head: RequestReceived) -> None:
+    def open(cls, transport: HTTP1Connection, head: RequestReceived) -> None:
         """Begin with a request for a WebSocket, or refuse what is none (RFC 6455, 4.2.1)."""
-        if line.worker.draining:
-            line.refuse(503, "The server stops")
+        if transport.worker.draining:
+            transport.refuse(503, "The server stops")
         elif head.field("sec-websocket-version") != _VERSION:
-            line.upgrade_required(_VERSION)
+            transport.upgrade_required(_VERSION)
         elif not _is_key(head.field("sec-websocket-key")) or head.content_length or head.chunked:
-            line.refuse(400, "This is not a WebSocket handshake")
+            transport.refuse(400, "This is not a WebSocket handshake")
         else:
-            session = cls(line, head)
-            line.hold(session)
-            worker = line.worker
-            scope = worker.scopes.websocket(line.template, head, line.headers(head))
-            worker.begin(session, scope, request_id=line.conn.request_id)
+            session = cls(transport, head)
+            transport.hold(session)
+            worker = transport.worker
+            scope = worker.scopes.websocket(transport.template, head, transport.headers(head))
+            worker.begin(session, scope, request_id=transport.conn.request_id)
 
     # ---- The application's call -----------------------------------------------------------
 
@@ -112,25 +112,25 @@ class Session:
                 self._returned(error)
             finally:
                 if self.task is not None:
-                    self.line.worker.call_over(self)
+                    self.transport.worker.call_over(self)
 
     def _returned(self, error: BaseException | None) -> None:
-        if isinstance(error, asyncio.CancelledError) and self.line.worker.cancelling:
+        if isinstance(error, asyncio.CancelledError) and self.transport.worker.cancelling:
             pass
         elif error is not None and not is_about_the_client(error):
             log.error(
                 "The application failed on the WebSocket %s", named(self.head), exc_info=error
             )
-        if self._stage is Stage.DENYING:
+        if self._state is SessionState.DENYING:
             assert self._denial is not None
             self._denial.returned()
-        elif self._stage is Stage.CONNECTING:
-            if error is None and not self.line.closed:
+        elif self._state is SessionState.CONNECTING:
+            if error is None and not self.transport.closed:
                 log.error(
                     "The application left the WebSocket %s without an answer", named(self.head)
                 )
             self._deny(500, b"Internal Server Error\n")
-        elif self._stage is Stage.OPEN:
+        elif self._state is SessionState.OPEN:
             self._close(1000 if error is None else 1011, "")
 
     # ---- receive --------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class Session:
         while not self._queue:
             if self._disconnect is not None:
                 return self._disconnect.copy()
-            receiver: asyncio.Future[None] = self.line.worker.loop.create_future()
+            receiver: asyncio.Future[None] = self.transport.worker.loop.create_future()
             self._receivers.append(receiver)
             try:
                 await receiver
@@ -149,7 +149,7 @@ class Session:
                     self._receivers.remove(receiver)
         message, size = self._queue.popleft()
         self._queued -= size
-        if not self.line.reading and self._stage is Stage.OPEN and not self._is_full():
+        if not self.transport.reading and self._state is SessionState.OPEN and not self._is_full():
             self._yield()
         return message
 
@@ -173,36 +173,36 @@ class Session:
         `InvalidResponseError` for headers that must not go on the wire, and `ClientDisconnected`
         once the client has left."""
         kind = message["type"]
-        stage = self._stage
-        if kind == "websocket.send" and stage is Stage.OPEN:
+        state = self._state
+        if kind == "websocket.send" and state is SessionState.OPEN:
             await self._send_message(message)
-        elif kind == "websocket.close" and stage is Stage.OPEN:
+        elif kind == "websocket.close" and state is SessionState.OPEN:
             self._close(message.get("code", 1000) or 1000, message.get("reason") or "")
             self._closed_by_application = True
-        elif kind == "websocket.accept" and stage is Stage.CONNECTING:
+        elif kind == "websocket.accept" and state is SessionState.CONNECTING:
             self._accept(message)
-        elif kind == "websocket.close" and stage is Stage.CONNECTING:
+        elif kind == "websocket.close" and state is SessionState.CONNECTING:
             self._deny(403, b"Forbidden\n")
-        elif kind == "websocket.http.response.start" and stage is Stage.CONNECTING:
+        elif kind == "websocket.http.response.start" and state is SessionState.CONNECTING:
             denial = self._begin_denial()
             try:
                 await denial.send({**message, "type": "http.response.start"})
             except BaseException:
-                self._stage = Stage.CONNECTING
-                self.line.hold(self)
+                self._state = SessionState.CONNECTING
+                self.transport.hold(self)
                 raise
-        elif kind == "websocket.http.response.body" and stage is Stage.DENYING:
+        elif kind == "websocket.http.response.body" and state is SessionState.DENYING:
             assert self._denial is not None
             await self._denial.send({**message, "type": "http.response.body"})
             if not message.get("more_body", False):
                 self._end_of_messages(1006, "")
         elif self._closed_by_application or not self._is_gone():
-            raise RuntimeError(f"{kind!r} cannot be sent to a WebSocket that is {stage.value}")
+            raise RuntimeError(f"{kind!r} cannot be sent to a WebSocket that is {state.value}")
         elif kind != "websocket.close":
             raise ClientDisconnected("the client has left the WebSocket")
 
     def _is_gone(self) -> bool:
-        return self._stage in (Stage.CLOSING, Stage.CLOSED)
+        return self._state in (SessionState.CLOSING, SessionState.CLOSED)
 
     async def _send_message(self, message: Message) -> None:
         data = message.get("bytes")
@@ -215,12 +215,12 @@ class Session:
             event = events.BytesMessage(bytes(data))
         else:
             raise TypeError("a WebSocket message has bytes or a text")
-        if self.line.conn.outgoing is not None:
-            await self.line.drained()
+        if self.transport.conn.send_buffer is not None:
+            await self.transport.drained()
         self._write(event)
         self._sends += 1
-        if self.line.conn.outgoing is not None:
-            await self.line.drained()
+        if self.transport.conn.send_buffer is not None:
+            await self.transport.drained()
         elif self._sends % _FRAMES_A_TURN == 0:
             await asyncio.sleep(0)
 
@@ -229,19 +229,19 @@ class Session:
         self._send_frame(self._frames.send(event))
 
     def _send_frame(self, data: bytes) -> None:
-        if self.line.conn.record is not None:
-            self.line.conn.record.body_bytes += len(data)
+        if self.transport.conn.record is not None:
+            self.transport.conn.record.body_bytes += len(data)
         try:
-            self.line.write(data)
+            self.transport.write(data)
         except ClientDisconnected as error:
-            self.line.lost(str(error))
+            self.transport.lost(str(error))
             raise
 
     # ---- Accepted or not ------------------------------------------------------------------
 
     def _accept(self, message: Message) -> None:
-        line, head = self.line, self.head
-        if line.closed:
+        transport, head = self.transport, self.head
+        if transport.closed:
             raise ClientDisconnected("the client has left before it was accepted")
         key = head.field("sec-websocket-key").encode("ascii")
         digest = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
@@ -261,30 +261,30 @@ class Session:
         headers = [as_text(pair) for pair in message.get("headers") or ()]
         if any(name.lower() == "sec-websocket-protocol" for name, _ in headers):
             raise InvalidResponseError("the subprotocol is not told by a header")
-        data = line.worker.writer.switching(fields, headers)
+        data = transport.worker.writer.switching(fields, headers)
         self._frames = Frames(ConnectionType.SERVER, extensions)  # type: ignore[arg-type]
-        self._stage = Stage.OPEN
-        if line.conn.record is not None:
-            line.conn.record.status = 101
+        self._state = SessionState.OPEN
+        if transport.conn.record is not None:
+            transport.conn.record.status = 101
         self._next_ping = time.monotonic() + self._config.ws_ping
         try:
-            line.write(data)
+            transport.write(data)
         except ClientDisconnected as error:
-            line.lost(str(error))
+            transport.lost(str(error))
             raise
-        early, line.conn.buffer = line.conn.buffer, b""
+        early, transport.conn.buffer = transport.conn.buffer, b""
         if early:
             self._feed(early)
-        elif not line.reading:
-            line.resume_reading()
+        elif not transport.reading:
+            transport.resume_reading()
 
     def _begin_denial(self) -> Cycle:
-        self._stage = Stage.DENYING
-        self._denial = self.line.deny(self.head)
+        self._state = SessionState.DENYING
+        self._denial = self.transport.deny(self.head)
         return self._denial
 
     def _deny(self, status: int, body: bytes) -> None:
-        if not self.line.closed:
+        if not self.transport.closed:
             self._begin_denial().answer_for_the_server(status, body)
         self._end_of_messages(1006, "")
 
@@ -293,16 +293,16 @@ class Session:
     def received(self, data: bytes) -> None:
         """Octets of the client; none is its end of input."""
         if not data:
-            self.line.close("closed by the client")
-        elif self._stage is Stage.CONNECTING:
-            self.line.conn.buffer += data
-            if len(self.line.conn.buffer) > _MOST_HELD:
-                self.line.pause_reading()
+            self.transport.close("closed by the client")
+        elif self._state is SessionState.CONNECTING:
+            self.transport.conn.buffer += data
+            if len(self.transport.conn.buffer) > _MOST_HELD:
+                self.transport.pause_reading()
         else:
             self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        if self._stage in (Stage.OPEN, Stage.CLOSING):
+        if self._state in (SessionState.OPEN, SessionState.CLOSING):
             assert self._frames is not None
             self._frames.receive_data(data)
             self._pump()
@@ -315,40 +315,42 @@ class Session:
         try:
             for count, event in enumerate(self._frames.events(), 1):
                 self._event(event)
-                if self._stage is Stage.CLOSED:
+                if self._state is SessionState.CLOSED:
                     return
-                if self._stage is Stage.OPEN and self._is_full():
-                    self.line.pause_reading()
+                if self._state is SessionState.OPEN and self._is_full():
+                    self.transport.pause_reading()
                     return
                 if count == _FRAMES_A_TURN:
-                    self.line.pause_reading()
+                    self.transport.pause_reading()
                     self._yield()
                     return
         except ClientDisconnected:
             return
-        if not self.line.reading:
-            self.line.resume_reading()
+        if not self.transport.reading:
+            self.transport.resume_reading()
 
     def _yield(self) -> None:
         """Go on when others have had their turn."""
         if not self._yielded:
             self._yielded = True
-            self.line.worker.loop.call_soon(self._next_turn)
+            self.transport.worker.loop.call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
         self._yielded = False
-        if self._stage is Stage.CLOSING or (self._stage is Stage.OPEN and not self._is_full()):
+        if self._state is SessionState.CLOSING or (
+            self._state is SessionState.OPEN and not self._is_full()
+        ):
             self._pump()
 
     def _event(self, event: events.Event) -> None:
         if isinstance(event, (events.TextMessage, events.BytesMessage)):
-            if self._stage is Stage.OPEN:
+            if self._state is SessionState.OPEN:
                 self._part(event)
         elif isinstance(event, events.Ping):
-            if self.line.conn.outgoing is not None:
+            if self.transport.conn.send_buffer is not None:
                 # RFC 6455, 5.5.3: only the last one needs an answer
                 self._pong = bytes(event.payload)
-            elif self._stage is Stage.OPEN:
+            elif self._state is SessionState.OPEN:
                 self._write(event.response())
         elif isinstance(event, events.Pong):
             self._pong_by = 0.0
@@ -379,8 +381,8 @@ class Session:
     # ---- The end --------------------------------------------------------------------------
 
     def _closed_by_client(self, event: events.CloseConnection) -> None:
-        before, self._stage = self._stage, Stage.CLOSED
-        if before is Stage.OPEN:
+        before, self._state = self._state, SessionState.CLOSED
+        if before is SessionState.OPEN:
             self._end_of_messages(int(event.code), event.reason or "")
             try:
                 self._write(event.response())
@@ -397,22 +399,22 @@ class Session:
             frame = self._frames.send(events.CloseConnection(code=code, reason=reason))
         except (AttributeError, TypeError, ValueError) as error:
             raise InvalidResponseError(f"close with {code!r} and {reason!r}: {error}") from error
-        self._stage = Stage.CLOSING
+        self._state = SessionState.CLOSING
         self._end_of_messages(code, reason)
         self._close_by = time.monotonic() + _CLOSE_TIMEOUT
-        self.line.deadline = self._close_by
+        self.transport.deadline = self._close_by
         try:
             self._send_frame(frame)
         except ClientDisconnected:
             return
-        if not self.line.reading:
+        if not self.transport.reading:
             self._pump()
 
     def _fail(self, code: int, why: str) -> None:
         """End a WebSocket whose client broke the protocol, or a limit."""
         log.info("A WebSocket was closed with %d: %s", code, why)
-        was_open = self._stage is Stage.OPEN
-        self._stage = Stage.CLOSED
+        was_open = self._state is SessionState.OPEN
+        self._state = SessionState.CLOSED
         self._end_of_messages(code, "")
         if was_open:
             try:
@@ -430,18 +432,18 @@ class Session:
 
     def _end(self) -> None:
         """Close the connection, once everything is written; the server goes first (7.1.1)."""
-        if self.line.closed:
+        if self.transport.closed:
             return
-        if self.line.conn.outgoing is not None:
+        if self.transport.conn.send_buffer is not None:
             self._ending = True
             return
-        self.line.release(self)
+        self.transport.release(self)
 
     def flushed(self) -> None:
         """What had to wait is written."""
         if self._ending:
             self._end()
-        elif self._pong is not None and self._stage is Stage.OPEN:
+        elif self._pong is not None and self._state is SessionState.OPEN:
             payload, self._pong = self._pong, None
             try:
                 self._write(events.Pong(payload))
@@ -450,17 +452,17 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone."""
-        if self._stage is not Stage.DENYING:
-            self._stage = Stage.CLOSED
+        if self._state is not SessionState.DENYING:
+            self._state = SessionState.CLOSED
         self._end_of_messages(int(CloseReason.ABNORMAL_CLOSURE), "")
 
     def drain(self) -> None:
         """The server stops."""
-        if self._stage is Stage.OPEN:
+        if self._state is SessionState.OPEN:
             self._close(int(CloseReason.SERVICE_RESTART), "the server stops")
-        elif self._stage is Stage.CONNECTING:
+        elif self._state is SessionState.CONNECTING:
             self._deny(503, b"The server stops\n")
-            self._stage = Stage.CLOSED
+            self._state = SessionState.CLOSED
 
     def ask_to_end(self) -> None:
         """The time that the server gave is almost over; `drain` has said so."""
@@ -469,11 +471,11 @@ class Session:
 
     def look(self, now: float) -> None:
         """Once a second: is a ping due, or has the client taken too long?"""
-        if self._stage is Stage.CLOSING:
+        if self._state is SessionState.CLOSING:
             if now >= self._close_by:
-                self._stage = Stage.CLOSED
+                self._state = SessionState.CLOSED
                 self._end()
-        elif self._stage is Stage.OPEN and self._config.ws_ping and self.line.reading:
+        elif self._state is SessionState.OPEN and self._config.ws_ping and self.transport.reading:
             if self._pong_by:
                 if now >= self._pong_by:
                     self._fail(1011, "the client does not answer pings")
@@ -484,7 +486,7 @@ class Session:
                     self._write(events.Ping(b""))
                 except ClientDisconnected:
                     pass
-        elif self._stage is Stage.OPEN:
+        elif self._state is SessionState.OPEN:
             self._pong_by = 0.0  # the answer may be in what is not read
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError
 from ..http.response_head import LineCache, SpecialError, encode_header
-from ..http1.send_buffer import Outgoing
+from ..http1.send_buffer import SendBuffer
 from ..http1.writer import Echo, ResponseWriter, StreamWriter
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class LoopWriter(ResponseWriter):
         response: Response,
         persistent: bool,
     ) -> LoopStream:
-        """As there; what the kernel does not take is left in `connection.outgoing`."""
+        """As there; what the kernel does not take is left in `connection.send_buffer`."""
         framed = self._framed(head, response, persistent)
         return LoopStream(connection, response.code, *framed, self._timeouts)
 
@@ -128,8 +128,8 @@ class EchoingLoopWriter(Echo, LoopWriter):  # type: ignore[misc]
 class LoopStream(StreamWriter):
     """A response whose body is still being made, on an event loop.
 
-    `write` and `finish` do not wait; whoever calls them looks at `connection.outgoing`, which has
-    what the kernel did not take.
+    `write` and `finish` do not wait. Their caller looks at `connection.send_buffer`, which has what
+    the kernel did not take.
 
     A system call costs more than all else about a small block. So those that an application sends
     at one go leave together; one that comes by itself leaves at once, whether or not the loop has
@@ -161,7 +161,7 @@ class LoopStream(StreamWriter):
         False: nothing was done. The block may be held: let `flush` be called in the next turn of
         the loop. Raises `ClientDisconnected`.
         """
-        if not self._chunked or self._head or self._connection.outgoing is not None:
+        if not self._chunked or self._head or self._connection.send_buffer is not None:
             return False
         size = len(block)
         if size > _LARGE:
@@ -216,12 +216,12 @@ class LoopStream(StreamWriter):
 
 
 def send_or_keep(conn: Connection, data: bytes, timeouts: Timeouts) -> None:
-    """Send `data` behind what is waiting; what the kernel does not take is in `conn.outgoing`.
+    """Send `data` behind what is waiting; what the kernel does not take is in `conn.send_buffer`.
 
     Raises `ClientDisconnected`.
     """
-    if conn.outgoing is not None:
-        conn.outgoing.append(data)
+    if conn.send_buffer is not None:
+        conn.send_buffer.append(data)
         return
     try:
         sent = conn.send(data)
@@ -230,4 +230,4 @@ def send_or_keep(conn: Connection, data: bytes, timeouts: Timeouts) -> None:
     except OSError as error:
         raise ClientDisconnected(str(error)) from error
     if sent != len(data):
-        conn.outgoing = Outgoing([memoryview(data)[sent:]], None, True, timeouts)
+        conn.send_buffer = SendBuffer([memoryview(data)[sent:]], None, True, timeouts)

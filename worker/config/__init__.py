@@ -20,9 +20,9 @@ from .groups import (
     Processes,
     Proxies,
     Static,
+    Threads,
     Timeouts,
     Tls,
-    Workers,
 )
 
 
@@ -34,7 +34,7 @@ class ServerConfig:
     """
 
     bind: Bind = field(default_factory=Bind)
-    workers: Workers = field(default_factory=Workers)
+    threads: Threads = field(default_factory=Threads)
     processes: Processes = field(default_factory=Processes)
     asgi: ASGI = field(default_factory=ASGI)
     tls: Tls = field(default_factory=Tls)
@@ -74,10 +74,10 @@ class ServerConfig:
             return self.processes.workers
         return available_cores() if gil_enabled() else 1
 
-    def threads(self) -> int:
+    def thread_count(self) -> int:
         """The number of threads that run requests."""
-        if self.workers.threads:
-            return self.workers.threads
+        if self.threads.count:
+            return self.threads.count
         return 8 if gil_enabled() else max(8, 2 * available_cores())
 
 
@@ -131,7 +131,7 @@ _GROUPS: dict[str, Any] = {entry.name: entry.default_factory for entry in fields
 #: The headings of the groups, for a help text and the settings page.
 TITLES = {
     "bind": "Where",
-    "workers": "Threads",
+    "threads": "Threads",
     "processes": "Processes",
     "asgi": "ASGI",
     "tls": "TLS",

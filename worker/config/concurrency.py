@@ -8,10 +8,10 @@ from .option import MIB, option
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class Threads:
     """How many threads serve, and how they wait."""
 
-    threads: int = option(
+    count: int = option(
         "threads",
         0,
         "Threads that run requests; 0 chooses: 8, and on free-threaded Python at least twice the"

@@ -4,7 +4,7 @@ Every field of theirs is one option. Its name on the command line, in `serve(app
 settings page, its type, its unit and its help text are read from the field, so they cannot drift.
 """
 
-from .concurrency import ASGI, Processes, Workers
+from .concurrency import ASGI, Processes, Threads
 from .limits import Limits, Timeouts
 from .network import Bind, Http2, Tls
 from .observability import Log, Metrics
@@ -25,6 +25,6 @@ __all__ = [
     "Static",
     "Timeouts",
     "Tls",
-    "Workers",
+    "Threads",
     "parse_size",
 ]

@@ -48,7 +48,7 @@ def declares_length(response: Response) -> bool:
     return any(name.lower() == "content-length" for name, _ in response.headers)
 
 
-def begun(response: Response, blocks: Iterator[bytes]) -> tuple[Response, bytes]:
+def with_first_block(response: Response, blocks: Iterator[bytes]) -> tuple[Response, bytes]:
     """`response` as the application wants it by then, and its first block; empty without one."""
     first = next(blocks, b"")
     if response.revise is not None:

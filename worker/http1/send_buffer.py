@@ -22,7 +22,7 @@ _MOST_VIEWS = 64
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 
-class Outgoing:
+class SendBuffer:
     """What the kernel has not taken of an answer. Belongs to its connection's owner.
 
     `persistent` says what becomes of the connection afterwards.

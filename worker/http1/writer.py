@@ -38,7 +38,7 @@ from ..http.response_head import (
 )
 from ..messages import IS_SIMPLE, FileBody, HeaderList, RequestReceived, Response
 from ..system.readiness import has_room
-from .send_buffer import Outgoing
+from .send_buffer import SendBuffer
 
 if TYPE_CHECKING:
     from ..config.groups import Timeouts
@@ -84,7 +84,7 @@ class ResponseWriter:
     ) -> bool:
         """Send a response whose body is there; whether the connection persists after it.
 
-        What the kernel does not take is left in `connection.outgoing`. Raises
+        What the kernel does not take is left in `connection.send_buffer`. Raises
         `InvalidResponseError` before anything is sent, and `ClientDisconnected`.
         """
         status, headers, body = response[:3]
@@ -122,7 +122,7 @@ class ResponseWriter:
         if sent != len(data):
             rest = [memoryview(data)[sent:]]
             connection.usual = False
-            connection.outgoing = Outgoing(rest, None, persistent, self._timeouts)
+            connection.send_buffer = SendBuffer(rest, None, persistent, self._timeouts)
         return persistent
 
     def _answer_large(
@@ -159,10 +159,10 @@ class ResponseWriter:
             for block in [body] if isinstance(body, bytes) else body:
                 views.append(memoryview(block)[:allowed])
                 allowed -= min(len(block), allowed)
-        outgoing = Outgoing(views, file, persistent, self._timeouts)
-        connection.outgoing = outgoing
-        if outgoing.flush(connection):
-            connection.outgoing = None
+        send_buffer = SendBuffer(views, file, persistent, self._timeouts)
+        connection.send_buffer = send_buffer
+        if send_buffer.flush(connection):
+            connection.send_buffer = None
         return persistent
 
     def stream(
@@ -302,7 +302,7 @@ class StreamWriter:
         self.sent = 0
 
     @property
-    def begun(self) -> bool:
+    def headers_sent(self) -> bool:
         """Whether anything is on the wire, so that no other answer can be given."""
         return not self._head
 
@@ -336,17 +336,17 @@ class StreamWriter:
     def finish_with(self, block: bytes) -> None:
         """Send `block`, which fills the declared length, without waiting for the client.
 
-        What the kernel does not take is left in `connection.outgoing`. `ClientDisconnected`.
+        What the kernel does not take is left in `connection.send_buffer`. `ClientDisconnected`.
         """
         size = int(self._allowed)
         self.sent += size
         self._allowed = 0
         views: list[bytes | memoryview] = [self._head, memoryview(block)[:size]]
         self._head = b""
-        outgoing = Outgoing(views, None, self.persistent, self._timeouts)
-        self._connection.outgoing = outgoing
-        if outgoing.flush(self._connection):
-            self._connection.outgoing = None
+        send_buffer = SendBuffer(views, None, self.persistent, self._timeouts)
+        self._connection.send_buffer = send_buffer
+        if send_buffer.flush(self._connection):
+            self._connection.send_buffer = None
 
     def finish(self) -> None:
         """End the body. Raises `ClientDisconnected`."""

@@ -22,21 +22,21 @@ from hyperframe.frame import GoAwayFrame
 from ..asgi.connection import RECEIVED_AT_ONCE
 from ..errors import ClientDisconnected, ProtocolError
 from ..lifecycle import ClientGone, Refused
-from .fair_queue import Turns
+from .fair_queue import FairQueue
 from .flood_guard import TooMuchError
 from .h2_adapter import WINDOW
 from .request_head import MalformedError, check_trailers
 from .sender import SendingLine
 from .stream import INTERNAL_ERROR, NO_ERROR, Stream
-from .thread_task import StreamErrand
+from .thread_task import HTTP2ThreadTask
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
     from ..asgi.loop_worker import LoopWorker
     from ..connection import Connection
-    from ..interfaces import Home
-    from .stream_origin import Asker
+    from ..interfaces import OriginPool
+    from .stream_origin import StreamOrigin
 
 log = logging.getLogger("threadwell")
 
@@ -49,24 +49,26 @@ _FAREWELL = b"farewell"
 _PATIENCE = 1.0
 
 
-class HTTP2Line(SendingLine):
+class HTTP2Connection(SendingLine):
     """A connection that has agreed on h2 in its handshake. Belongs to its loop.
 
-    `home` has the threads that run a sync application; None where there is none.
+    `origin_pool` has the threads that run a sync application; None where there is none.
     """
 
     __slots__ = (
         "_frame_deadline", "_frames_seen", "_leave_at", "_leaving", "_lingering", "_most",
-        "_reader", "_unread", "home", "template", "turns",
+        "_reader", "_unread", "origin_pool", "template", "fair_queue",
     )  # fmt: skip
 
-    def __init__(self, worker: LoopWorker, conn: Connection, home: Home | None = None) -> None:
+    def __init__(
+        self, worker: LoopWorker, conn: Connection, origin_pool: OriginPool | None = None
+    ) -> None:
         super().__init__(worker, conn)
         tools = worker.http2()
         self.writer: Any = tools.writer
         self._reader = tools.reader
-        self.home = home
-        self.turns = None if home is None else Turns(home.poller)
+        self.origin_pool = origin_pool
+        self.fair_queue = None if origin_pool is None else FairQueue(origin_pool.poller)
         #: What the scopes of all streams begin with, unless proxies say something else of each.
         self.template = self.template_of(conn)
         self._most = worker.config.http2.streams
@@ -132,7 +134,7 @@ class HTTP2Line(SendingLine):
         self.flush()
 
     def _take_in(self, data: bytes, now: float) -> None:
-        for event in self._h2.receive_data(self._meter.admit(data, now)):
+        for event in self._h2.receive_data(self._flood_guard.admit(data, now)):
             handle = _HANDLERS.get(type(event))
             if handle is not None:
                 handle(self, event)
@@ -140,7 +142,7 @@ class HTTP2Line(SendingLine):
 
     def _watch_frame(self, now: float) -> None:
         """A frame that is not whole has the time of a head."""
-        meter = self._meter
+        meter = self._flood_guard
         if not meter.unfinished:
             self._frame_deadline = 0.0
         elif not self._frame_deadline or meter.seen != self._frames_seen:
@@ -152,44 +154,44 @@ class HTTP2Line(SendingLine):
         if len(self.streams) >= self._most or (self._leaving and not self._leave_at):
             # it was not looked at, so that it may be sent again elsewhere (RFC 9113, 8.7)
             self.reset(number, _REFUSED)
-            self._meter.reset(time.monotonic())
+            self._flood_guard.reset(time.monotonic())
             return
         ended = event.stream_ended is not None
         stream = Stream(self, number, None)
         stream.received = ended
         self.streams[number] = stream
-        self.conn.endless = False
+        self.conn.unbounded = False
         self.conn.requests += 1
         try:
             stream.head = self._reader.read(event.headers, ended=ended)
-            stream.head = stream.asker.introduce(self.worker, stream.head)
+            stream.head = stream.origin.introduce(self.worker, stream.head)
             if not ended:
-                stream.expect_body(streamed=self.home is None)
+                stream.expect_body(streamed=self.origin_pool is None)
         except MalformedError as error:
             self.malformed(stream, error)
             return
         except ProtocolError as error:
             stream.refuse(error.status, error.message)
             return
-        if self.home is None:
+        if self.origin_pool is None:
             self.worker.served += 1
             stream.call(self.worker.app, stream.incoming)
         elif ended:
-            self.hand_over(stream, b"")
+            self.submit(stream, b"")
         else:
             stream.invite()
 
     def malformed(self, stream: Stream, error: MalformedError) -> None:
         """RFC 9113, 8.1.1: `stream` is reset, and no other. Raises `TooMuchError`."""
-        self._meter.reset(time.monotonic())
+        self._flood_guard.reset(time.monotonic())
         if self.worker.collector is not None:
-            self.worker.collector.record(Refused(stream.asker.client, "400"))
+            self.worker.collector.record(Refused(stream.origin.client, "400"))
         stream.reset(_PROTOCOL_ERROR, f"malformed: {error}")
 
     def _data(self, event: h2.events.DataReceived) -> None:
         size = event.flow_controlled_length
         if size and not event.data:
-            self._meter.wasted(time.monotonic())
+            self._flood_guard.wasted(time.monotonic())
         self._unread += size
         if self._unread >= WINDOW // 2:
             self.open_window(self._unread)
@@ -216,7 +218,7 @@ class HTTP2Line(SendingLine):
         if stream is not None and not stream.closed:
             self._forget(stream)
             if not event.remote_reset:
-                self._meter.reset(time.monotonic())
+                self._flood_guard.reset(time.monotonic())
             if not stream.finished and stream.record is not None:
                 self._gone(stream)
             stream.cut("reset by the client")
@@ -244,12 +246,12 @@ class HTTP2Line(SendingLine):
 
     # ---- To the application ---------------------------------------------------------------
 
-    def hand_over(self, stream: Stream, body: bytes | BinaryIO) -> None:
+    def submit(self, stream: Stream, body: bytes | BinaryIO) -> None:
         """A request is whole: it is the threads' to answer."""
-        assert self.turns is not None
+        assert self.fair_queue is not None
         assert stream.head is not None
         stream.running = True
-        self.turns.add(StreamErrand(stream, stream.head, body))
+        self.fair_queue.add(HTTP2ThreadTask(stream, stream.head, body))
 
     def call_asgi(self, stream: Stream, body: Any) -> None:
         """The sync application has left a request to the one beside it."""
@@ -258,8 +260,8 @@ class HTTP2Line(SendingLine):
                 body.close()
             stream.over()
             return
-        assert self.home is not None
-        self.worker.given = self.home.lifespan_state
+        assert self.origin_pool is not None
+        self.worker.given = self.origin_pool.lifespan_state
         self.worker.served += 1
         stream.call(self.worker.app, body or None)
 
@@ -271,20 +273,20 @@ class HTTP2Line(SendingLine):
             self._forget(stream)
         if not stream.settled() or self.streams.pop(stream.number, None) is None:
             return
-        self._look_whether_endless()
+        self._check_unbounded()
         if not self.streams:
             self.deadline = time.monotonic() + self.worker.config.timeouts.keep_alive
             if self._leaving and not self.closed:
                 self.worker.loop.call_soon(self.flush)
 
-    def now_endless(self, stream: Stream) -> None:
+    def mark_unbounded(self, stream: Stream) -> None:
         """`stream` has no end of its own. Where all are like that nobody waits for the line."""
-        stream.endless = True
-        self._look_whether_endless()
+        stream.unbounded = True
+        self._check_unbounded()
 
-    def _look_whether_endless(self) -> None:
+    def _check_unbounded(self) -> None:
         streams = self.streams
-        self.conn.endless = bool(streams) and all(each.endless for each in streams.values())
+        self.conn.unbounded = bool(streams) and all(each.unbounded for each in streams.values())
 
     def flushed(self) -> None:
         if not self._lingering:
@@ -297,8 +299,8 @@ class HTTP2Line(SendingLine):
     # ---- Time -----------------------------------------------------------------------------
 
     def look(self, now: float) -> None:
-        if self.conn.outgoing is not None and now >= self.conn.outgoing.deadline:
-            self.conn.spoil()
+        if self.conn.send_buffer is not None and now >= self.conn.send_buffer.deadline:
+            self.conn.abort_with_reset()
             self.lost("the client did not read its response in time")
         elif self._lingering:
             if now >= self.deadline:
@@ -315,15 +317,15 @@ class HTTP2Line(SendingLine):
                 stream.look(now)
 
     def at(self) -> str:
-        if self.conn.outgoing is not None:
+        if self.conn.send_buffer is not None:
             return "writing"
         if self._lingering:
             return "lingering"
         return "serving" if self.streams else "idle"
 
-    def template_of(self, asker: Connection | Asker) -> dict[str, Any]:
-        """What the scope of a request of `asker` begins with."""
-        template = self.worker.scopes.template(cast("Connection", asker))
+    def template_of(self, origin: Connection | StreamOrigin) -> dict[str, Any]:
+        """What the scope of a request of `origin` begins with."""
+        template = self.worker.scopes.template(cast("Connection", origin))
         return {**template, "http_version": "2"}
 
     def is_busy(self) -> bool:
@@ -402,7 +404,7 @@ class HTTP2Line(SendingLine):
         """All is said."""
         if self.closed or self._lingering:
             return
-        if self.conn.outgoing is not None:  # to a client that reads nothing this must do
+        if self.conn.send_buffer is not None:  # to a client that reads nothing this must do
             self.close(why)
             return
         self._lingering = True
@@ -422,17 +424,17 @@ class HTTP2Line(SendingLine):
             return
         self._cut_streams(reason)
         super().close(reason)
-        if self.home is not None:
-            self.home.poller.forget(self.conn)
+        if self.origin_pool is not None:
+            self.origin_pool.poller.forget(self.conn)
 
 
 _HANDLERS: dict[type, Any] = {
-    h2.events.RequestReceived: HTTP2Line._opened,
-    h2.events.DataReceived: HTTP2Line._data,
-    h2.events.StreamEnded: HTTP2Line._ended,
-    h2.events.TrailersReceived: HTTP2Line._trailers,
-    h2.events.StreamReset: HTTP2Line._reset,
-    h2.events.WindowUpdated: HTTP2Line._room_made,
-    h2.events.RemoteSettingsChanged: HTTP2Line._room_made,
-    h2.events.PingAckReceived: HTTP2Line._heard,
+    h2.events.RequestReceived: HTTP2Connection._opened,
+    h2.events.DataReceived: HTTP2Connection._data,
+    h2.events.StreamEnded: HTTP2Connection._ended,
+    h2.events.TrailersReceived: HTTP2Connection._trailers,
+    h2.events.StreamReset: HTTP2Connection._reset,
+    h2.events.WindowUpdated: HTTP2Connection._room_made,
+    h2.events.RemoteSettingsChanged: HTTP2Connection._room_made,
+    h2.events.PingAckReceived: HTTP2Connection._heard,
 }

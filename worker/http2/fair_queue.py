@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..polling.base import Poller
-    from ..polling.task import Errand
+    from ..polling.task import ThreadTask
 
 
-class Turns:
+class FairQueue:
     """The requests of one connection that no thread has. Any thread may call.
 
     The queue of the poller is first come, first served: so each connection has its turn after that
@@ -24,16 +24,16 @@ class Turns:
         self._poller = poller
         self._lock = threading.Lock()
         self._is_queued = False
-        self._waiting: deque[Errand] = deque()
+        self._waiting: deque[ThreadTask] = deque()
 
-    def add(self, errand: Errand) -> None:
-        """Let a thread do `errand`, in its turn."""
+    def add(self, task: ThreadTask) -> None:
+        """Let a thread do `task`, in its turn."""
         with self._lock:
             if self._is_queued:
-                self._waiting.append(errand)
+                self._waiting.append(task)
                 return
             self._is_queued = True
-        self._poller.post(errand)
+        self._poller.submit(task)
 
     def taken(self) -> None:
         """A thread has the one that was queued."""
@@ -41,13 +41,13 @@ class Turns:
             if not self._waiting:
                 self._is_queued = False
                 return
-            errand = self._waiting.popleft()
-        self._poller.post(errand)
+            task = self._waiting.popleft()
+        self._poller.submit(task)
 
     def drop(self) -> None:
         """No thread will do any of them."""
         with self._lock:
             self._is_queued = False
             waiting, self._waiting = self._waiting, deque()
-        for errand in waiting:
-            errand.drop()
+        for task in waiting:
+            task.drop()

@@ -60,7 +60,7 @@ class _Bucket:
         self._level = max(self._level - amount, 0.0)
 
 
-class FrameMeter:
+class FloodGuard:
     """Looks at the frames of one connection on their way in. Belongs to its loop."""
 
     __slots__ = ("_block", "_dropping", "_frames", "_held", "_in_block", "_kind", "_largest_block",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..asgi.event_loop import loop_count
-from ..asgi.pool import LoopPool
+from ..asgi.pool import HandoffPool
 from .request_head import HeadReader
 from .writer import HTTP2Writer
 
@@ -26,11 +26,11 @@ class Tools(NamedTuple):
         return cls(HTTP2Writer(config.timeouts), HeadReader(config.limits))
 
 
-async def _nobody(*_: Any) -> None:
+async def no_app(*_: Any) -> None:
     raise RuntimeError("there is no application on this loop")
 
 
-def make_pool(config: ServerConfig, collector: LifecycleCollector | None) -> LoopPool:
+def make_pool(config: ServerConfig, collector: LifecycleCollector | None) -> HandoffPool:
     """Loops for the connections of a sync application, which is not called on them."""
     config = replace(config, asgi=replace(config.asgi, lifespan="off"))
-    return LoopPool(_nobody, config, collector=collector, loops=loop_count(config))
+    return HandoffPool(no_app, config, collector=collector, loops=loop_count(config))

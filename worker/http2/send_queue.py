@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MOST_WAITING = 128 * 1024
 
 
-class Outbox:
+class SendQueue:
     """Filled by the application's side, on a thread or on the loop; emptied on the loop.
 
     `_changed` guards all of it.

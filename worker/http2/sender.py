@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import h2.exceptions
 
-from ..asgi.connection import Line
+from ..asgi.connection import LoopConnection
 from ..errors import ClientDisconnected
-from .flood_guard import LARGEST_FRAME, FrameMeter
+from .flood_guard import LARGEST_FRAME, FloodGuard
 from .h2_adapter import STREAM_WINDOW, Framing, largest_list
 from .stream import NO_ERROR, Stream
 
@@ -30,12 +30,12 @@ _GATHERING = 0.001
 _MOST_HELD = 256 * 1024
 
 
-class SendingLine(Line):
-    """The sending half of an `HTTP2Line`. Belongs to its loop."""
+class SendingLine(LoopConnection):
+    """The sending half of an `HTTP2Connection`. Belongs to its loop."""
 
     __slots__ = (
-        "_flushing", "_gathers_until", "_h2", "_held", "_meter", "_shut", "_wanting", "finishing",
-        "streams", "window",
+        "_flood_guard", "_flushing", "_gathers_until", "_h2", "_held", "_shut", "_wanting",
+        "finishing", "streams", "window",
     )  # fmt: skip
 
     def __init__(self, worker: LoopWorker, conn: Connection) -> None:
@@ -48,7 +48,7 @@ class SendingLine(Line):
         # streams with something to send, in turn; and those whose client has no room for it
         self._wanting: dict[int, Stream] = {}
         self._shut: dict[int, Stream] = {}
-        self._meter = FrameMeter(largest_list(worker.config))
+        self._flood_guard = FloodGuard(largest_list(worker.config))
         self._flushing = False
         self._gathers_until = 0.0
         self._held = 0
@@ -73,7 +73,7 @@ class SendingLine(Line):
     def send_body(self, stream: Stream, data: bytes | memoryview, *, end: bool) -> None:
         """Give a frame to h2."""
         self._try(stream, self._h2.send_data, stream.number, data, end)
-        self._meter.sent(len(data))
+        self._flood_guard.sent(len(data))
 
     def _try(self, stream: Stream, function: Any, *arguments: Any) -> None:
         try:
@@ -131,7 +131,7 @@ class SendingLine(Line):
                 if not data:
                     break
                 self.write(data)
-                if self.conn.outgoing is not None:
+                if self.conn.send_buffer is not None:
                     self._hold(len(data))
                     break
             else:
@@ -148,7 +148,7 @@ class SendingLine(Line):
         """Give h2 what it may send, a frame of each stream in turn."""
         wanting = self._wanting
         left = _A_TURN
-        while wanting and left > 0 and self.conn.outgoing is None:
+        while wanting and left > 0 and self.conn.send_buffer is None:
             number, stream = next(iter(wanting.items()))
             del wanting[number]
             before = stream.sent
@@ -156,7 +156,7 @@ class SendingLine(Line):
                 continue
             if stream.send(LARGEST_FRAME):
                 wanting[number] = stream
-            elif stream.outbox.size and not stream.closed:
+            elif stream.send_queue.size and not stream.closed:
                 self._shut[number] = stream
             left -= stream.sent - before
 
@@ -174,7 +174,7 @@ class SendingLine(Line):
 
     def _finished(self) -> None:
         """See to the streams whose answer is with the kernel, and to the end of the connection."""
-        if self.conn.outgoing is None:
+        if self.conn.send_buffer is None:
             while self.finishing:
                 stream = self.finishing.pop()
                 stream.delivered = True

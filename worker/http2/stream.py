@@ -1,7 +1,7 @@
 """One request and its answer on an HTTP/2 connection, as its loop sees them.
 
 To an application's `asgi.cycle.Cycle` a stream is its line and its connection; to a `SyncApp` it is
-`exchange.StreamErrand`, on a thread. Both fill the stream's `Outbox`, which the line empties.
+`exchange.HTTP2ThreadTask`, on a thread. Both fill the stream's `SendQueue`, which the line empties.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
 from ..messages import FileBody, Request, RequestReceived, Response
 from .request_body import SpooledBody, StreamedBody
 from .request_head import MalformedError
-from .send_queue import Outbox
-from .stream_origin import Asker
+from .send_queue import SendQueue
+from .stream_origin import StreamOrigin
 
 if TYPE_CHECKING:
     import asyncio
     import contextvars
 
-    from ..asgi.http1 import HTTPLine
+    from ..asgi.http1 import HTTP1Connection
     from ..connection import Connection
-    from .connection import HTTP2Line
+    from .connection import HTTP2Connection
     from .writer import Fields, Rendered
 
 log = logging.getLogger("threadwell")
@@ -64,35 +64,37 @@ class _Call:
 
 
 class Stream:
-    """Belongs to the loop, but for its `outbox`."""
+    """Belongs to the loop, but for its `send_queue`."""
 
     __slots__ = (
-        "_paused", "_received", "_unread", "_waiters", "_written_at", "_written_from", "asker",
-        "begun", "closed", "conn", "cycle", "delivered", "endless", "finished", "head", "incoming",
-        "line", "number", "outbox", "received", "record", "running", "sent", "trailers", "worker",
-        "writer",
+        "_paused", "_received", "_unread", "_waiters", "_written_at", "_written_from", "closed",
+        "conn", "connection", "cycle", "delivered", "finished", "head", "headers_sent",
+        "incoming", "number", "origin", "received", "record", "running", "send_queue", "sent",
+        "trailers", "unbounded", "worker", "writer",
     )  # fmt: skip
 
-    def __init__(self, line: HTTP2Line, number: int, head: RequestReceived | None) -> None:
-        self.line = line
+    def __init__(
+        self, connection: HTTP2Connection, number: int, head: RequestReceived | None
+    ) -> None:
+        self.connection = connection
         self.number = number
         #: None where what came was no request that could be answered.
         self.head = head
         # what a cycle asks of its line
-        self.worker = line.worker
-        self.writer = line.writer
+        self.worker = connection.worker
+        self.writer = connection.writer
         self.conn = self
-        self.asker = Asker(line.conn)
+        self.origin = StreamOrigin(connection.conn)
         self.record: ResponseCompleted | None = None
         self.cycle: Cycle | None = None
         #: The body on its way, until it is whole or handed on.
         self.incoming: SpooledBody | StreamedBody | None = None
-        self.outbox = Outbox()
+        self.send_queue = SendQueue()
         self.trailers: Fields | None = None
         #: The client has said all.
         self.received = False
         #: The head of the answer was sent.
-        self.begun = False
+        self.headers_sent = False
         #: All of the answer was sent.
         self.finished = False
         #: The kernel has it.
@@ -102,7 +104,7 @@ class Stream:
         #: The application is at it, or will be.
         self.running = False
         #: An event stream, which a server that stops cannot wait for.
-        self.endless = False
+        self.unbounded = False
         #: Octets of the answer's body that were sent.
         self.sent = 0
         # since when something waits for the client's windows, and how much was sent by then; a
@@ -129,24 +131,24 @@ class Stream:
         """Run the ASGI application `app`; `body` is a `StreamedBody`, or whole."""
         worker, head = self.worker, self.head
         assert head is not None
-        self.cycle = cycle = Cycle(cast("HTTPLine", self), head)
+        self.cycle = cycle = Cycle(cast("HTTP1Connection", self), head)
         cycle.incoming = body
         cycle.expects = isinstance(body, StreamedBody) and self._is_waiting()
         if self.record is None and worker.collector is not None:
-            request = Request(head, b"", cast("Connection", self.asker))
+            request = Request(head, b"", cast("Connection", self.origin))
             self.started(request, time.monotonic())
-        template = self.line.template
+        template = self.connection.template
         if worker.forwarding is not None:
-            template = self.line.template_of(self.asker)
+            template = self.connection.template_of(self.origin)
         scope = worker.scopes.http(template, head, worker.scopes.headers(head.block))
         self.running = True
-        worker.begin(_Call(self, cycle), scope, app, request_id=self.asker.request_id)
+        worker.begin(_Call(self, cycle), scope, app, request_id=self.origin.request_id)
 
     def stream_for(
         self, request: Request, response: Response, context: contextvars.Context
     ) -> None:
         """Send the asynchronous body of `response`, which a thread's application has returned."""
-        self.cycle = cycle = Cycle(cast("HTTPLine", self), request.head)
+        self.cycle = cycle = Cycle(cast("HTTP1Connection", self), request.head)
         self.running = True
         self.worker.begin(_Call(self, cycle), {}, Streamed(request, response), context)
 
@@ -155,7 +157,7 @@ class Stream:
         collector = self.worker.collector
         assert collector is not None
         self.record = record = ResponseCompleted(request, since)
-        record.request_id = self.asker.request_id
+        record.request_id = self.origin.request_id
         if self.worker.announcing:
             collector.record(RequestStarted(request))
 
@@ -174,7 +176,7 @@ class Stream:
         self.running = False
         if self.closed:  # it may have begun in the moment in which the client left
             self.completed(complete=False)
-        self.line.settle(self)
+        self.connection.settle(self)
 
     def take_in(self, data: bytes, size: int) -> None:
         """A frame of the body; `size` is what it costs of the windows, with its padding."""
@@ -214,13 +216,13 @@ class Stream:
         self.make_room()
         if self.received and not incoming.is_spooling:
             self._hand_over(incoming)
-        self.line.flush()
+        self.connection.flush()
 
     def _hand_over(self, incoming: SpooledBody) -> None:
         self.incoming = None
         body = incoming.finish()
         incoming.close()
-        self.line.hand_over(self, body)
+        self.connection.submit(self, body)
 
     def body_wanted(self) -> None:
         """The application has taken what there was of a body."""
@@ -228,12 +230,12 @@ class Stream:
             self._paused = False
             self.incoming.resume()
         self.make_room()
-        self.line.flush()
+        self.connection.flush()
 
     def make_room(self) -> None:
         """Let the client send as much again as was taken, if that is worth a frame."""
-        if self._unread >= self.line.window // 2 and not (self.received or self.closed):
-            self.line.open_window(self._unread, self.number)
+        if self._unread >= self.connection.window // 2 and not (self.received or self.closed):
+            self.connection.open_window(self._unread, self.number)
             self._unread = 0
 
     def take_end(self) -> None:
@@ -246,9 +248,11 @@ class Stream:
             incoming.end()
             if self.cycle is not None:
                 self.cycle.wake()
-        elif incoming is not None and not (self.begun or self.closed or incoming.is_spooling):
+        elif incoming is not None and not (
+            self.headers_sent or self.closed or incoming.is_spooling
+        ):
             self._hand_over(incoming)
-        self.line.settle(self)
+        self.connection.settle(self)
 
     def _check_length(self, *, whole: bool) -> bool:
         """Whether what came is not what was declared, which is no request (RFC 9113, 8.1.1)."""
@@ -256,7 +260,9 @@ class Stream:
         if declared is None or self.finished or self.closed:
             return False
         if self._received > declared or (whole and self._received < declared):
-            self.line.malformed(self, MalformedError("the body has not the length it should have"))
+            self.connection.malformed(
+                self, MalformedError("the body has not the length it should have")
+            )
         return self.closed
 
     @property
@@ -271,13 +277,13 @@ class Stream:
     # ---- The answer -----------------------------------------------------------------------
 
     @property
-    def outgoing(self) -> Outbox | None:
+    def send_buffer(self) -> SendQueue | None:
         """What an application must wait for."""
-        return self.outbox if self.outbox.full else None
+        return self.send_queue if self.send_queue.full else None
 
     async def drained(self) -> None:
         """Wait until there is room. Raises `ClientDisconnected`."""
-        if self.outbox.full and not self.closed:
+        if self.send_queue.full and not self.closed:
             waiter: asyncio.Future[None] = self.worker.loop.create_future()
             self._waiters.append(waiter)
             await waiter
@@ -285,37 +291,37 @@ class Stream:
             raise ClientDisconnected("the client left before it had read everything")
 
     def answered(self, cycle: Cycle) -> None:  # noqa: ARG002
-        """See `HTTPLine.answered`: here the line looks itself."""
-        self.line.flush()
+        """See `HTTP1Connection.answered`: here the line looks itself."""
+        self.connection.flush()
 
     def interim(self, fields: Fields) -> None:
         """Send an interim response, unless the answer has begun."""
-        if not self.begun and not self.closed:
-            self.line.send_fields(self, fields, end=False)
-            self.line.flush()
+        if not self.headers_sent and not self.closed:
+            self.connection.send_fields(self, fields, end=False)
+            self.connection.flush()
 
     def begin(self, rendered: Rendered) -> None:
         """Send the head of the answer. Raises `ClientDisconnected` where there can be none."""
-        if self.begun or self.closed:
+        if self.headers_sent or self.closed:
             raise ClientDisconnected("there is an answer already, or nobody to read it")
-        self.begun = True
+        self.headers_sent = True
         if self.record is not None:
             self.record.status = rendered.status
         self._written_at = time.monotonic()
         self._echo(rendered.fields)
         whole = rendered.allowed == 0
-        self.line.send_fields(self, rendered.fields, end=whole and not rendered.short)
+        self.connection.send_fields(self, rendered.fields, end=whole and not rendered.short)
         if whole and not rendered.short:
-            self.outbox.end()
+            self.send_queue.end()
             self.finish()
 
     def _echo(self, fields: Fields) -> None:
         """Say the id of the request, where that is wanted and the application does not."""
         log_settings = self.worker.config.log
-        if log_settings.request_id_echo and self.asker.request_id:
+        if log_settings.request_id_echo and self.origin.request_id:
             name = log_settings.request_id_header.lower().encode("latin-1")
             if all(field[0] != name for field in fields):
-                fields.append((name, self.asker.request_id.encode("ascii")))
+                fields.append((name, self.origin.request_id.encode("ascii")))
 
     def answer(self, rendered: Rendered, blocks: list[bytes | FileBody]) -> None:
         """Send an answer whose body is there: bytes, or a file whose descriptor is given away."""
@@ -328,68 +334,73 @@ class Stream:
             if isinstance(block, FileBody):
                 if allowed:
                     block.count = min(block.count, allowed)
-                    self.outbox.put_file(block)
+                    self.send_queue.put_file(block)
                 else:
                     os.close(block.fd)
             elif allowed and block:
-                self.outbox.put(block[:allowed])
+                self.send_queue.put(block[:allowed])
                 allowed -= min(len(block), allowed)
         self.end(broken=rendered.short)
 
     def end(self, *, broken: bool = False) -> None:
         """Nothing more will be put into the outbox."""
-        self.outbox.end(broken=broken)
+        self.send_queue.end(broken=broken)
         self.has_more()
 
     def has_more(self) -> None:
         """Something waits in the outbox."""
         if not self.finished and not self.closed:
-            self.line.wants(self)
-        self.line.flush()
+            self.connection.wants(self)
+        self.connection.flush()
 
     def send(self, most: int) -> bool:
         """Give the next frame to h2; False: the client's windows are shut, or nothing is there."""
-        outbox = self.outbox
-        if outbox.size:
-            most = min(most, self.line.room(self.number))
+        send_queue = self.send_queue
+        if send_queue.size:
+            most = min(most, self.connection.room(self.number))
             if most <= 0:
                 return False
-            data = outbox.take(most)
-            last = outbox.ended and not outbox.size and not outbox.broken and not self.trailers
+            data = send_queue.take(most)
+            last = (
+                send_queue.ended
+                and not send_queue.size
+                and not send_queue.broken
+                and not self.trailers
+            )
             if data or last:
-                self.line.send_body(self, data, end=last)
+                self.connection.send_body(self, data, end=last)
                 self.sent += len(data)
-            if not outbox.full:
+            if not send_queue.full:
                 self._wake()
             if last:
                 self.finish()
                 return False
             return True
-        if not outbox.ended:
+        if not send_queue.ended:
             return False
-        if outbox.broken:
+        if send_queue.broken:
             # nothing else says that there should have been more
             self.reset(INTERNAL_ERROR, "the answer is not whole")
         elif self.trailers:
-            self.line.send_fields(self, self.trailers, end=True)
+            self.connection.send_fields(self, self.trailers, end=True)
             self.finish()
         else:
-            self.line.send_body(self, b"", end=True)
+            self.connection.send_body(self, b"", end=True)
             self.finish()
         return False
 
     def finish(self) -> None:
         """All of the answer is sent, or with the next flush."""
         self.finished = True
-        self.line.finishing.append(self)
+        self.connection.finishing.append(self)
 
     def refuse(self, status: int, message: str) -> None:
         """Answer `status` for the server; the application hears no more of the request."""
-        if self.begun:
+        if self.headers_sent:
             self.reset(CANCEL, message)
             return
         if self.worker.collector is not None:
-            self.worker.collector.record(Refused(self.asker.client, str(status)))
+            self.worker.collector.record(Refused(self.origin.client, str(status)))
             if self.record is None:
                 self.record = ResponseCompleted(None, time.monotonic())
         if isinstance(self.incoming, SpooledBody):
@@ -407,7 +418,7 @@ class Stream:
     def look(self, now: float) -> None:
         """Is its time up?"""
         timeouts = self.worker.config.timeouts
-        if self.outbox.size:
+        if self.send_queue.size:
             sent = self.sent - self._written_from
             if now >= self._written_at + timeouts.write + sent / timeouts.min_rate:
                 self.lost("the client did not read its response in time", CANCEL)
@@ -444,35 +455,35 @@ class Stream:
 
     def close(self, reason: str) -> None:
         """The application failed in the middle of its answer, of which this is all."""
-        self.line.gathered()
-        self.line.flush()
+        self.connection.gathered()
+        self.connection.flush()
         self.reset(INTERNAL_ERROR, reason)
 
-    def spoil(self) -> None:
+    def abort_with_reset(self) -> None:
         """Nothing to do: a stream that is reset is visibly cut."""
 
     def reset(self, code: int, why: str) -> None:
         """End the stream before its time; with NO_ERROR after its answer (RFC 9113, 8.1)."""
         if not self.closed:
-            self.line.reset(self.number, code)
+            self.connection.reset(self.number, code)
             self.cut(why)
-            self.line.flush()
+            self.connection.flush()
 
     def cut(self, why: str) -> None:
         """The stream is over, for whatever reason."""
         if self.closed:
             return
-        log.debug("A stream of %s ended: %s", self.line.conn.client[0], why)
+        log.debug("A stream of %s ended: %s", self.connection.conn.client[0], why)
         self.closed = True
-        self.outbox.close()
+        self.send_queue.close()
         if isinstance(self.incoming, SpooledBody):
             self.incoming.close()
             self.incoming = None
-        self.completed(complete=self.finished and self.line.conn.outgoing is None)
+        self.completed(complete=self.finished and self.connection.conn.send_buffer is None)
         if self.cycle is not None:
             self.cycle.disconnect(gone=True)
         self._wake()
-        self.line.settle(self)
+        self.connection.settle(self)
 
     def completed(self, *, complete: bool) -> None:
         """Tell the collector that the answer is out, or given up."""
@@ -481,8 +492,8 @@ class Stream:
         if record is not None and collector is not None:
             record.body_bytes = self.sent
             record.received = self._received
-            asker = cast("Connection", self.asker)
-            collector.record(record.end(asker.client, asker.peer, complete))
+            origin = cast("Connection", self.origin)
+            collector.record(record.end(origin.client, origin.peer, complete))
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

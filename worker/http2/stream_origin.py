@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..messages import Origin, RequestReceived
 
 
-class Asker:
+class StreamOrigin:
     """To `proxies.Forwarding` and `request_id.RequestIds` it is a connection.
 
     Made on the loop; not changed once the application has it.

@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import ClientDisconnected, NeedsAsyncError, StreamLimitError
 from ..http.error_response import failed
 from ..http.response_body import (
-    begun,
     blocks_of,
     close_body,
     close_response,
     declares_length,
     has_no_body,
     is_event_stream,
+    with_first_block,
 )
 from ..lifecycle import Refused, StreamClosed, StreamOpened
 from ..messages import FileBody, HeaderList, Request, RequestReceived, Response
-from ..polling.task import Errand
+from ..polling.task import ThreadTask
 from ..request_id import enter, named
 from .request_head import with_length
 from .writer import HTTP2Writer, Rendered
@@ -46,7 +46,7 @@ log = logging.getLogger("threadwell")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
-class StreamErrand(Errand):
+class HTTP2ThreadTask(ThreadTask):
     """One request, and the `messages.Channel` of it. Made on the loop; `run` is a thread's."""
 
     def __init__(self, stream: Stream, head: RequestReceived, body: bytes | BinaryIO) -> None:
@@ -57,16 +57,16 @@ class StreamErrand(Errand):
             head = with_length(head, size)
         self._head = head
         self._since = time.monotonic()
-        assert stream.line.turns is not None
-        self._turns = stream.line.turns
-        asker = stream.asker
-        self.scheme = asker.scheme
-        self.client: Address = asker.client
-        self.peer: Address = asker.peer
-        self.prefix = asker.prefix
-        self.server: Address = asker.server
-        self.client_port = asker.client_port
-        self.tls: dict[str, str] = stream.line.conn.tls
+        assert stream.connection.fair_queue is not None
+        self._fair_queue = stream.connection.fair_queue
+        origin = stream.origin
+        self.scheme = origin.scheme
+        self.client: Address = origin.client
+        self.peer: Address = origin.peer
+        self.prefix = origin.prefix
+        self.server: Address = origin.server
+        self.client_port = origin.client_port
+        self.tls: dict[str, str] = stream.connection.conn.tls
         self.notes: dict[Any, Any] = {}
         self._worker: SyncWorker | None = None
         self._writer: ThreadStream | None = None
@@ -75,7 +75,7 @@ class StreamErrand(Errand):
     # ---- The thread -----------------------------------------------------------------------
 
     def run(self, worker: SyncWorker) -> None:
-        self._turns.taken()
+        self._fair_queue.taken()
         if self._stream.closed:  # reset before it was its turn: nobody wants an answer
             self._let_go()
             return
@@ -90,12 +90,12 @@ class StreamErrand(Errand):
             self._call(self._stream.close, "internal error")
         finally:
             self._worker = None
-            self._give_back(worker)
+            self._release_slot(worker)
             if not self._over:
                 self._call(self._stream.over)
 
     def drop(self) -> None:
-        self._turns.drop()
+        self._fair_queue.drop()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -107,8 +107,8 @@ class StreamErrand(Errand):
         close = None
         kept = False
         try:
-            if self._stream.asker.request_id:
-                enter(self._stream.asker.request_id)
+            if self._stream.origin.request_id:
+                enter(self._stream.origin.request_id)
             if worker.collector is not None:
                 self._stream.started(request, self._since)
             response = worker.sync_app(request)
@@ -124,7 +124,7 @@ class StreamErrand(Errand):
             kept = self._leave_to_asgi(worker, request, error)
         except BaseException as error:
             # an exception of any kind, SystemExit too, costs a request and not a thread
-            self._trouble(worker, request, error)
+            self._handle_exception(worker, request, error)
         finally:
             if close is not None:
                 close_response(close)
@@ -133,8 +133,8 @@ class StreamErrand(Errand):
 
     def _leave_to_asgi(self, worker: SyncWorker, request: Request, error: NeedsAsyncError) -> bool:
         """Let the application on the loop answer; whether there is one."""
-        if self._writer is not None and self._writer.begun:
-            self._trouble(worker, request, error)
+        if self._writer is not None and self._writer.headers_sent:
+            self._handle_exception(worker, request, error)
             return False
         pool = worker.async_pool
         if pool is None or pool is not worker.http2_pool:
@@ -142,7 +142,7 @@ class StreamErrand(Errand):
             self._answer(Response(501, [_TEXT], b"Not Implemented\n"))
             return False
         self._over = True
-        self._call(self._stream.line.call_asgi, self._stream, self._body)
+        self._call(self._stream.connection.call_asgi, self._stream, self._body)
         return True
 
     def _is_for_a_loop(self, worker: SyncWorker, response: Response) -> bool:
@@ -203,7 +203,7 @@ class StreamErrand(Errand):
         if not declared:
             self._lend(request)
         blocks = blocks_of(response)
-        response, first = begun(response, blocks)
+        response, first = with_first_block(response, blocks)
         if not first:
             self._answer(Response(response.status, response.headers, b""))
             return
@@ -213,14 +213,14 @@ class StreamErrand(Errand):
                 self._give(rendered, [first])
                 return
             self._lend(request)
-        self._writer = writer = ThreadStream(self, rendered, endless=is_event_stream(response))
+        self._writer = writer = ThreadStream(self, rendered, unbounded=is_event_stream(response))
         writer.write(first)
         self._send_blocks(writer, blocks)
 
     def _send_blocks(self, writer: ThreadStream, blocks: Any) -> None:
-        line = self._stream.line
+        connection = self._stream.connection
         while writer.allowed:
-            if writer.endless and line.leaving:
+            if writer.unbounded and connection.leaving:
                 break  # its client comes back for the next events
             block = next(blocks, None)
             if block is None:
@@ -230,14 +230,14 @@ class StreamErrand(Errand):
 
     # ---- Trouble --------------------------------------------------------------------------
 
-    def _trouble(self, worker: SyncWorker, request: Request, error: BaseException) -> None:
+    def _handle_exception(self, worker: SyncWorker, request: Request, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt) and (
             threading.current_thread() is threading.main_thread()
         ):
             worker.shutdown_event.set()
         if isinstance(error, ClientDisconnected) and self._stream.closed:
             log.debug("%s: the client left", named(request.head))
-        elif self._writer is not None and self._writer.begun:
+        elif self._writer is not None and self._writer.headers_sent:
             log.error(
                 "The application failed in the middle of its answer to %s",
                 named(request.head),
@@ -273,7 +273,7 @@ class StreamErrand(Errand):
         assert worker is not None
         if worker.lent:
             raise RuntimeError("the request has begun a long response already")
-        if not worker.rota.lend(worker):
+        if not worker.leader_follower.lend(worker):
             if worker.collector is not None:
                 worker.collector.record(Refused(self.client, "streams"))
             raise StreamLimitError("as many are open as max_streams allows")
@@ -281,25 +281,25 @@ class StreamErrand(Errand):
         if worker.collector is not None:
             worker.collector.record(StreamOpened(request))
 
-    def _give_back(self, worker: SyncWorker) -> None:
+    def _release_slot(self, worker: SyncWorker) -> None:
         if not worker.lent:
             return
         worker.lent = False
-        worker.rota.give_back(worker)
+        worker.leader_follower.release_slot(worker)
         if worker.collector is not None:
             worker.collector.record(StreamClosed(Request(self._head, b"", self)))
 
     # ---- `messages.Channel` ---------------------------------------------------------------
 
     @property
-    def begun(self) -> bool:
-        return self._writer is not None and self._writer.begun
+    def headers_sent(self) -> bool:
+        return self._writer is not None and self._writer.headers_sent
 
     def stream(self, request: Request, response: Response) -> ThreadStream:
         """See `Request.stream`."""
         rendered = self._render(response, None)
         self._lend(request)
-        self._writer = ThreadStream(self, rendered, endless=is_event_stream(response))
+        self._writer = ThreadStream(self, rendered, unbounded=is_event_stream(response))
         return self._writer
 
     def inform(self, request: Request, status: int, headers: HeaderList) -> None:  # noqa: ARG002
@@ -318,14 +318,14 @@ class StreamErrand(Errand):
 class ThreadStream:
     """A response whose body is still being made, on a thread."""
 
-    def __init__(self, errand: StreamErrand, rendered: Rendered, *, endless: bool) -> None:
-        self._errand = errand
+    def __init__(self, task: HTTP2ThreadTask, rendered: Rendered, *, unbounded: bool) -> None:
+        self._task = task
         self._rendered = rendered
-        self.endless = endless
+        self.unbounded = unbounded
         #: How many more octets may follow; infinite when no length was declared.
         self.allowed = rendered.allowed
         #: Something is on its way, so that no other answer can be given.
-        self.begun = False
+        self.headers_sent = False
 
     def write(self, block: bytes) -> None:
         """Send `block`, or what of it may go; returns when the client has room for more.
@@ -342,40 +342,40 @@ class ThreadStream:
         if not block:
             return
         self.allowed -= len(block)
-        stream = self._errand._stream
-        tell = stream.outbox.put(block)
-        if not self.begun:
+        stream = self._task._stream
+        tell = stream.send_queue.put(block)
+        if not self.headers_sent:
             self._begin()
         elif tell:
-            self._errand._call(stream.has_more)
-        stream.outbox.wait()
+            self._task._call(stream.has_more)
+        stream.send_queue.wait()
 
     def _begin(self) -> None:
-        self.begun = True
-        self._errand._call(self._begin_on_loop)
+        self.headers_sent = True
+        self._task._call(self._begin_on_loop)
 
     def _begin_on_loop(self) -> None:
-        stream = self._errand._stream
+        stream = self._task._stream
         try:
             stream.begin(self._rendered)
         except ClientDisconnected:
             return
-        if self.endless:
-            stream.line.now_endless(stream)
+        if self.unbounded:
+            stream.connection.mark_unbounded(stream)
         stream.has_more()
 
     def finish(self) -> None:
         """End the body."""
-        if not self.begun:
+        if not self.headers_sent:
             self._begin()
         short = 0 < self.allowed < math.inf
         if short:
             log.warning("An application gave %d bytes too little of body", self.allowed)
-        errand = self._errand
-        errand._over = True
-        errand._call(self._finish_on_loop, short)
+        task = self._task
+        task._over = True
+        task._call(self._finish_on_loop, short)
 
     def _finish_on_loop(self, short: bool) -> None:
-        stream = self._errand._stream
+        stream = self._task._stream
         stream.end(broken=short)
         stream.over()

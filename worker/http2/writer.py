@@ -161,7 +161,7 @@ class AnswerStream:
     def open(self) -> None:
         """Let the head go without a block."""
         self._begin()
-        self._stream.line.flush()
+        self._stream.connection.flush()
 
     #: Nothing is ever held here; the connection gathers what leaves together.
     holds = False
@@ -178,7 +178,7 @@ class AnswerStream:
         if block:
             self._allowed -= len(block)
             self.sent += len(block)
-            self._stream.outbox.put(block)
+            self._stream.send_queue.put(block)
             self._stream.has_more()
 
     def finish(self) -> None:

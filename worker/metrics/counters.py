@@ -75,7 +75,7 @@ _OTHER_CAUSE = _CAUSES["other"]
 
 def blocks_for(config: ServerConfig) -> int:
     """How many blocks a process with `config` needs: one for itself, and one to be shared."""
-    threads = config.threads() + config.workers.max_streams + 16
+    threads = config.thread_count() + config.threads.max_streams + 16
     return 2 + min(threads, _MOST_BLOCKS)
 
 

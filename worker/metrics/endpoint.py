@@ -19,9 +19,9 @@ from ..net.bind import open_socket, parse_bind
 from ..polling.kernel import KernelPoller
 from ..sync_worker import SyncWorker
 from .counters import blocks_for
-from .gauges import take_stock
+from .gauges import write_gauges
 from .prometheus import OPENMETRICS, PLAIN, Metric, counted, gauge, render, stocked
-from .shared_pages import Ledger
+from .shared_pages import SharedPages
 
 if TYPE_CHECKING:
     import socket
@@ -37,14 +37,19 @@ _UNCACHED = ("Cache-Control", "no-store")
 
 
 class Endpoint:
-    """A `SyncApp`. `gather` gives the metrics; `ailing` says why no requests should come, or
-    nothing when they may. Both are called on the thread that serves."""
+    """A `SyncApp` for `/metrics`, `/healthz` and `/readyz`.
+
+    `gather` returns the metrics. `unready_reason` returns why no requests should come, or an empty
+    text when they may. Both are called on the thread that serves.
+    """
 
     threadwell_interface = "sync"
 
-    def __init__(self, gather: Callable[[], list[Metric]], ailing: Callable[[], str]) -> None:
+    def __init__(
+        self, gather: Callable[[], list[Metric]], unready_reason: Callable[[], str]
+    ) -> None:
         self._gather = gather
-        self._ailing = ailing
+        self._unready_reason = unready_reason
 
     def __call__(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
@@ -52,7 +57,7 @@ class Endpoint:
         if request.path == "/healthz":
             return Response(200, [_TEXT, _UNCACHED], b"alive\n")
         if request.path == "/readyz":
-            why = self._ailing()
+            why = self._unready_reason()
             status = 503 if why else 200
             return Response(status, [_TEXT, _UNCACHED], (why or "ready").encode() + b"\n")
         if request.path != "/metrics":
@@ -157,14 +162,16 @@ def watch(server: Server) -> tuple[Monitor, memoryview[int]]:
 
     Raises `ConfigError` for an address that cannot be had.
     """
-    ledger = Ledger(1, blocks_for(server.config))
-    page = ledger.page(ledger.take())
+    shared_pages = SharedPages(1, blocks_for(server.config))
+    page = shared_pages.page(shared_pages.take())
 
     def gather() -> list[Metric]:
-        take_stock(server, page)
-        ready = gauge("threadwell_ready", "Whether /readyz says so.", int(not server.ailing()))
-        return [ready, *counted(ledger.totals()), *stocked(ledger.stocks())]
+        write_gauges(server, page)
+        ready = gauge(
+            "threadwell_ready", "Whether /readyz says so.", int(not server.unready_reason())
+        )
+        return [ready, *counted(shared_pages.totals()), *stocked(shared_pages.stocks())]
 
-    monitor = Monitor(open_metrics(server.config), Endpoint(gather, server.ailing))
+    monitor = Monitor(open_metrics(server.config), Endpoint(gather, server.unready_reason))
     monitor.start()
     return monitor, page

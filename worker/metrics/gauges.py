@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, cast
 
 from ..connection import State
 from ..system.resources import resident_memory
-from ..threads.pool import Crew
+from ..threads.pool import ThreadPool
 from .counters import LOST
 
 if TYPE_CHECKING:
-    from ..asgi.pool import LoopCrew
+    from ..asgi.pool import EventLoopPool
     from ..server import Server
 
 #: The states of `connection.State`, and those of connections on event loops.
 STATES = (
-    "preface",
+    "proxy_header",
     "handshake",
     "idle",
     "head",
@@ -43,41 +43,41 @@ _PLACES = {state: CONNECTIONS + place for place, state in enumerate(STATES)}
 _OTHER = _PLACES["other"]
 
 
-def take_stock(server: Server, numbers: memoryview[int]) -> None:
+def write_gauges(server: Server, numbers: memoryview[int]) -> None:
     """Write what there is in `server` into a page. One thread at a time."""
-    stock = [0] * (CONNECTIONS + len(STATES))
-    for crew in server.crews():
-        if isinstance(crew, Crew):
-            _count_threads(crew, stock)
-            if crew.http2 is not None and crew.http2 not in server.crews():
-                _count_lines(crew.http2, stock)
+    values = [0] * (CONNECTIONS + len(STATES))
+    for pool in server.pools():
+        if isinstance(pool, ThreadPool):
+            _count_threads(pool, values)
+            if pool.http2 is not None and pool.http2 not in server.pools():
+                _count_connections(pool.http2, values)
         else:
-            _count_loops(cast("LoopCrew", crew), stock)
-    stock[MEMORY] = resident_memory()
-    for place, number in enumerate(stock):
+            _count_loops(cast("EventLoopPool", pool), values)
+    values[MEMORY] = resident_memory()
+    for place, number in enumerate(values):
         numbers[place] = number
     numbers[LOST] = server.lost_lines
 
 
-def _count_threads(crew: Crew, stock: list[int]) -> None:
-    with crew.lock:
-        workers = list(crew.workers)
-    stock[THREADS] += len(workers)
-    stock[BUSY] += sum(worker.serving is not None for worker in workers)
-    stock[LENT] += crew.rota.lent
-    stock[SEATS] += crew.rota.threads
+def _count_threads(pool: ThreadPool, values: list[int]) -> None:
+    with pool.lock:
+        workers = list(pool.workers)
+    values[THREADS] += len(workers)
+    values[BUSY] += sum(worker.serving is not None for worker in workers)
+    values[LENT] += pool.leader_follower.lent
+    values[SEATS] += pool.leader_follower.threads
     # each may be another's at any time: what it was in a moment ago will do
-    for connection in crew.poller.connections.copy():
+    for connection in pool.poller.connections.copy():
         if connection.state is not State.ADOPTED:  # which the loops count
-            stock[_PLACES.get(connection.state.value, _OTHER)] += 1
+            values[_PLACES.get(connection.state.value, _OTHER)] += 1
 
 
-def _count_loops(crew: LoopCrew, stock: list[int]) -> None:
-    stock[LOOPS] += len(crew.workers)
-    _count_lines(crew, stock)
+def _count_loops(pool: EventLoopPool, values: list[int]) -> None:
+    values[LOOPS] += len(pool.workers)
+    _count_connections(pool, values)
 
 
-def _count_lines(crew: LoopCrew, stock: list[int]) -> None:
-    for worker in crew.workers:
-        for line in worker.lines.copy():
-            stock[_PLACES.get(line.at(), _OTHER)] += 1
+def _count_connections(pool: EventLoopPool, values: list[int]) -> None:
+    for worker in pool.workers:
+        for connection in worker.connections.copy():
+            values[_PLACES.get(connection.at(), _OTHER)] += 1

@@ -10,7 +10,7 @@ from .counters import BLOCK, LOST, USED
 _OCTETS = 8
 
 
-class Ledger:
+class SharedPages:
     """`pages` pages of `blocks` blocks each, in memory that is shared with what is forked later.
 
     Used by one thread of the process that made it; the others get their `page` of it.

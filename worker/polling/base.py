@@ -42,7 +42,7 @@ SWEEP = 1.0
 if TYPE_CHECKING:
     import ssl
 
-    from .task import Errand
+    from .task import ThreadTask
 
 ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
 
@@ -97,7 +97,7 @@ class Poller(ABC):
     # ---- Called by serving threads --------------------------------------------------------
 
     @abstractmethod
-    def wait(self, seconds: float) -> Connection | Errand | None:
+    def wait(self, seconds: float) -> Connection | ThreadTask | None:
         """The next connection that can go on, now the caller's; None when there was none.
 
         New ones are SERVING; the others are in the state they were parked in. Or an errand.
@@ -121,27 +121,27 @@ class Poller(ABC):
         if self._paused and not self.draining and not self._is_full():
             self._resume()
 
-    def hand_over(self, connection: Connection) -> None:
+    def begin_handoff(self, connection: Connection) -> None:
         """`connection` is ADOPTED, and may come back; until it is closed it takes up a place.
 
-        The server is not drained before the calling thread has said `handed_over`.
+        The server is not drained before the calling thread has said `end_handoff`.
         """
         self._passing.add(threading.get_ident())
         self.release(connection)
         self._adopted.add(connection)
         self.forget(connection)
 
-    def handed_over(self) -> None:
+    def end_handoff(self) -> None:
         """The asyncio side knows of the connection, or never will; or it has given one back."""
         self._passing.discard(threading.get_ident())
         self._look_whether_drained()
 
-    def coming_back(self) -> None:
-        """A connection may come back: `take_back`. The server is not drained before the calling
-        thread has said `handed_over`."""
+    def begin_return(self) -> None:
+        """A connection may come back: `adopt_back`. The server is not drained before the calling
+        thread has said `end_handoff`."""
         self._passing.add(threading.get_ident())
 
-    def take_back(self, connection: Connection, now: float) -> None:
+    def adopt_back(self, connection: Connection, now: float) -> None:
         """`park` for a connection that was handed over."""
         self._adopted.discard(connection)
         connection.registered = False
@@ -166,11 +166,11 @@ class Poller(ABC):
             if connection.state is State.CLOSED:
                 self._adopted.discard(connection)
 
-    def expect_errands(self) -> None:  # noqa: B027 - not all must prepare for them
-        """There will be some: to be called before the first `post`, and before anybody waits."""
+    def expect_tasks(self) -> None:  # noqa: B027 - not all must prepare for them
+        """There will be some: to be called before the first `submit`, and before anybody waits."""
 
-    def post(self, errand: Errand) -> None:
-        """Give `errand` to whichever thread waits next. Any thread may call."""
+    def submit(self, task: ThreadTask) -> None:
+        """Give `task` to whichever thread waits next. Any thread may call."""
         raise NotImplementedError
 
     def release(self, connection: Connection) -> None:

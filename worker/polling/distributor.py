@@ -17,7 +17,7 @@ from ..errors import ClientDisconnected
 from ..net.bind import address_of
 from .base import SWEEP, ConnectionQueue, Poller
 from .listener import connect
-from .task import Errand
+from .task import ThreadTask
 
 if TYPE_CHECKING:
     import ssl
@@ -54,7 +54,7 @@ class QueuePoller(Poller):
         )
         self._thread.start()
 
-    def wait(self, seconds: float) -> Connection | Errand | None:
+    def wait(self, seconds: float) -> Connection | ThreadTask | None:
         """As `Poller.wait`. A pair that others put into the queue comes out as a new connection."""
         try:
             sock, what = self.conn_queue.get(timeout=seconds)
@@ -67,8 +67,8 @@ class QueuePoller(Poller):
             self.conn_queue.task_done()
             self._look_whether_drained()
 
-    def _come_out(self, sock: socket.socket, what: object) -> Connection | Errand | None:
-        if isinstance(what, (Connection, Errand)):
+    def _come_out(self, sock: socket.socket, what: object) -> Connection | ThreadTask | None:
+        if isinstance(what, (Connection, ThreadTask)):
             return what
         if what is None:  # the word of `wake`
             self.conn_queue.put((sock, what))
@@ -98,11 +98,11 @@ class QueuePoller(Poller):
             raise ClientDisconnected("the server has stopped")
         self._tell()
 
-    def post(self, errand: Errand) -> None:
+    def submit(self, task: ThreadTask) -> None:
         if not self._closing:
-            self.conn_queue.put((self._woken, errand))
+            self.conn_queue.put((self._woken, task))
         if self._closing:  # perhaps since `close` has looked; twice does no harm
-            errand.drop()
+            task.drop()
 
     def release(self, connection: Connection) -> None:
         """Nothing to do: a connection that is handed out is not in the selector."""
@@ -133,7 +133,7 @@ class QueuePoller(Poller):
                 self.conn_queue.task_done()
                 if isinstance(what, Connection):
                     yield what
-                elif isinstance(what, Errand):
+                elif isinstance(what, ThreadTask):
                     what.drop()
                 elif what is not None:  # a pair that nobody has made a connection of
                     sock.close()

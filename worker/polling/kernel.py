@@ -18,7 +18,7 @@ from .distributor import QueuePoller
 if TYPE_CHECKING:
     import ssl
 
-    from .task import Errand
+    from .task import ThreadTask
 
 
 class KernelPoller(Poller):
@@ -27,9 +27,9 @@ class KernelPoller(Poller):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._waker, self._woken = socket.socketpair()
-        self._errands: deque[Errand] = deque()
+        self._tasks: deque[ThreadTask] = deque()
         #: A pair whose second end can be read while there are errands.
-        self._bell: tuple[socket.socket, socket.socket] | None = None
+        self._task_wakeup: tuple[socket.socket, socket.socket] | None = None
         self._bell_fd = -1
         self._closed = False
 
@@ -37,7 +37,7 @@ class KernelPoller(Poller):
     def fileno(self) -> int:
         """Readable when `wait` has something to give."""
 
-    def _ready(self, fd: int) -> Connection | Errand | None:
+    def _ready(self, fd: int) -> Connection | ThreadTask | None:
         """What the event on `fd` gives the calling thread."""
         connection = self._parked.pop(fd, None)
         if connection is None:
@@ -48,15 +48,15 @@ class KernelPoller(Poller):
                 return self._take_errand()
         return connection
 
-    def expect_errands(self) -> None:
-        self._bell = socket.socketpair()
-        for end in self._bell:
+    def expect_tasks(self) -> None:
+        self._task_wakeup = socket.socketpair()
+        for end in self._task_wakeup:
             end.setblocking(False)
-        self._bell_fd = self._bell[1].fileno()
+        self._bell_fd = self._task_wakeup[1].fileno()
         self._register_listener(self._bell_fd)
 
-    def post(self, errand: Errand) -> None:
-        self._errands.append(errand)
+    def submit(self, task: ThreadTask) -> None:
+        self._tasks.append(task)
         if self._closed:  # perhaps since `close` has looked
             self._drop_errands()
         else:
@@ -65,24 +65,24 @@ class KernelPoller(Poller):
     def _drop_errands(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
-                self._errands.popleft().drop()
+                self._tasks.popleft().drop()
 
     def _ring(self) -> None:
-        if self._bell is not None:
+        if self._task_wakeup is not None:
             with contextlib.suppress(OSError):  # full, and so it rings already; or all is over
-                self._bell[0].send(b"!")
+                self._task_wakeup[0].send(b"!")
 
-    def _take_errand(self) -> Errand | None:
-        assert self._bell is not None
+    def _take_errand(self) -> ThreadTask | None:
+        assert self._task_wakeup is not None
         with contextlib.suppress(OSError):
-            self._bell[1].recv(4096)
+            self._task_wakeup[1].recv(4096)
         try:
-            errand = self._errands.popleft()
+            task = self._tasks.popleft()
         except IndexError:  # another thread was quicker
             return None
-        if self._errands:
+        if self._tasks:
             self._ring()
-        return errand
+        return task
 
     def _nothing_ready(self) -> Connection | None:
         now = time.monotonic()
@@ -98,7 +98,7 @@ class KernelPoller(Poller):
         self._closed = True
         self._waker.close()
         self._woken.close()
-        for end in self._bell or ():
+        for end in self._task_wakeup or ():
             end.close()
         self._drop_errands()
         return self._surrender()
@@ -119,7 +119,7 @@ class EpollPoller(KernelPoller):
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def wait(self, seconds: float) -> Connection | Errand | None:
+    def wait(self, seconds: float) -> Connection | ThreadTask | None:
         if self._overdue:
             return self._take_overdue()
         for fd, _ in self._poll(seconds, 1):
@@ -182,7 +182,7 @@ class KqueuePoller(KernelPoller):
     def fileno(self) -> int:
         return int(self._kqueue.fileno())
 
-    def wait(self, seconds: float) -> Connection | Errand | None:
+    def wait(self, seconds: float) -> Connection | ThreadTask | None:
         if self._overdue:
             return self._take_overdue()
         for event in self._kqueue.control(None, 1, seconds):

@@ -33,7 +33,7 @@ class Listener:
         #: What a new connection waits for first, and how many seconds it may take.
         self.first_state, self.first_timeout = State.IDLE, config.timeouts.head
         if config.proxies.protocol:
-            self.first_state, self.first_timeout = State.PREFACE, config.proxies.timeout
+            self.first_state, self.first_timeout = State.PROXY_HEADER, config.proxies.timeout
         elif ssl_context is not None:
             self.first_state, self.first_timeout = State.HANDSHAKE, config.timeouts.handshake
         self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from ..sync_worker import SyncWorker
 
 
-class Errand(ABC):
-    """Given to a poller by `Poller.post`, and by that to one thread."""
+class ThreadTask(ABC):
+    """Given to a poller by `Poller.submit`, and by that to one thread."""
 
     client: Address
 

@@ -14,27 +14,27 @@ from .proxy_protocol import Header, ProxyHeaderError
 
 if TYPE_CHECKING:
     from ..connection import Connection
-    from ..system.throttled_log import Seldom
+    from ..system.throttled_log import ThrottledLog
     from .trust import Forwarding
 
 # What is looked at in one turn: a header with addresses and a few values.
 _PEEKED_AT_ONCE = 536
 
 
-class PrefaceError(OSError):
+class ProxyHeaderRejected(OSError):
     """The connection must be closed: its peer is not trusted, or has sent no PROXY header."""
 
 
 def advance(conn: Connection, forwarding: Forwarding) -> None:
     """Read the header, and amend `conn` by it.
 
-    Raises `BlockingIOError` while the rest is not there, `PrefaceError`, and `OSError`.
+    Raises `BlockingIOError` while the rest is not there, `ProxyHeaderRejected`, and `OSError`.
     """
-    header = conn.preface
+    header = conn.proxy_header
     if header is None:
         if not forwarding.peers.may_connect(conn):
-            raise PrefaceError("its address is not one of trusted_proxies")
-        header = conn.preface = Header()
+            raise ProxyHeaderRejected("its address is not one of trusted_proxies")
+        header = conn.proxy_header = Header()
     sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.plain()
     while header.announced is None:
         # not the methods of a TLS session, which has not begun
@@ -45,15 +45,15 @@ def advance(conn: Connection, forwarding: Forwarding) -> None:
         try:
             taken = header.feed(data)
         except ProxyHeaderError as error:
-            raise PrefaceError(f"its PROXY header cannot be used: {error}") from error
+            raise ProxyHeaderRejected(f"its PROXY header cannot be used: {error}") from error
         socket.socket.recv(sock, taken)
     forwarding.announced(conn, header.announced)
-    conn.preface = None
+    conn.proxy_header = None
 
 
-def complain(conn: Connection, seldom: Seldom, error: PrefaceError) -> None:
+def complain(conn: Connection, throttled_log: ThrottledLog, error: ProxyHeaderRejected) -> None:
     """Log why `conn` is closed."""
-    seldom.say(
+    throttled_log.say(
         str(error),
         logging.WARNING,
         "The connection of %s was closed: %s",

@@ -65,7 +65,7 @@ class Header:
         self.announced: Announced | None = None
 
     @property
-    def begun(self) -> bool:
+    def headers_sent(self) -> bool:
         """Whether some of it is here."""
         return bool(self._held)
 

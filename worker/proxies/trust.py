@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..config.groups import Proxies
     from ..connection import Connection
-    from ..system.throttled_log import Seldom
+    from ..system.throttled_log import ThrottledLog
     from .forwarded import IPAddress, Node
     from .proxy_protocol import Announced
 
@@ -166,13 +166,13 @@ def believed_fields(texts: Sequence[str]) -> frozenset[str]:
 class Forwarding:
     """Says for whom requests come. Belongs to one thread, for what it remembers."""
 
-    def __init__(self, settings: Proxies, seldom: Seldom) -> None:
+    def __init__(self, settings: Proxies, throttled_log: ThrottledLog) -> None:
         self.peers = TrustedPeers(settings.trusted)
         self._believed = believed_fields(settings.headers)
         self._standard = _STANDARD in self._believed
         self._hops = settings.hops
         self._unwanted = _UNDERSTOOD - self._believed
-        self._seldom = seldom
+        self._seldom = throttled_log
         self._without_any = _Without(_TELLING)
         self._without_understood = _Without(_UNDERSTOOD)
         self._without_unwanted = _Without(self._unwanted)

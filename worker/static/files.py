@@ -5,7 +5,7 @@ StaticFiles.is_mine     a look at the path
 StaticFiles.respond     the file that it names, or 404, 405
   Folders.find          which variants there are
   precondition, wanted_range
-  FileBody              for `Outgoing`, which sends it by sendfile
+  FileBody              for `SendBuffer`, which sends it by sendfile
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from .forking import Job, fork
 from .generation import Child, Generation, Template, Worker
 from .phase import Phase
 from .pipe import Channel, Message, pair
-from .statistics import Books
+from .statistics import Statistics
 
 # Seconds between the end of a child's line and its being reaped.
 _BURIAL = 1.0
@@ -29,23 +29,23 @@ _LAST_WORDS = 1.0
 _PARTING = 2.0
 
 
-class Family:
+class Children:
     """Generations, their children, and the lines to them. Belongs to the supervisor's thread.
 
-    `signals`, which are open, end a `wait` too, and so does who asks for the `books`.
+    `signals`, which are open, end a `wait` too, and so does who asks for the `statistics`.
     """
 
-    def __init__(self, job: Job, signals: Signals, books: Books) -> None:
+    def __init__(self, job: Job, signals: Signals, statistics: Statistics) -> None:
         self.generations: list[Generation] = []
         self._job = job
         self._signals = signals
-        self._books = books
+        self._books = statistics
         self._preload = job.config.processes.preload
         self._patience = job.config.processes.start_timeout
         self._selector = selectors.PollSelector()  # which leaves nothing behind in a child
         self._selector.register(signals, selectors.EVENT_READ, None)
-        if books.monitor is not None:
-            self._selector.register(books.monitor, selectors.EVENT_READ, None)
+        if statistics.monitor is not None:
+            self._selector.register(statistics.monitor, selectors.EVENT_READ, None)
         self._workers_made = 0
         self._generations_made = 0
         #: Templates that were hung up on and not reaped yet, and when they are killed.
@@ -74,14 +74,14 @@ class Family:
 
     # ---- Births ---------------------------------------------------------------------------
 
-    def conceive(self) -> Generation:
+    def new_generation(self) -> Generation:
         """A generation without anybody in it."""
         self._generations_made += 1
         generation = Generation(self._generations_made)
         self.generations.append(generation)
         return generation
 
-    def hire(self, generation: Generation) -> None:
+    def start_worker(self, generation: Generation) -> None:
         """One worker more, forked by the template if there is one. Raises `OSError`."""
         self._workers_made += 1
         number = self._workers_made
@@ -95,7 +95,7 @@ class Family:
                 try:
                     pid = self._fork(ours, theirs, partial(worker_process.run, page=page))
                 except OSError:
-                    self._books.unborn(page)
+                    self._books.fork_failed(page)
                     raise
         worker = Worker(Channel(ours), pid, number, generation, page)
         worker.deadline = self._start_deadline()

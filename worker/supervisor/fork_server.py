@@ -73,7 +73,7 @@ class _Nursery:
             try:
                 pid = fork(lambda: self._become_worker(sock, page))
             except OSError as error:
-                self._channel.send({"unborn": number, "why": str(error)})
+                self._channel.send({"fork_failed": number, "why": str(error)})
                 return
         self._children.add(pid)
         self._channel.send({"forked": number, "pid": pid})

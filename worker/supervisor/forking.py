@@ -24,7 +24,7 @@ from ..system.readiness import in_error
 from .pipe import LONGEST_TEXT, Channel, Message
 
 if TYPE_CHECKING:
-    from ..metrics.shared_pages import Ledger
+    from ..metrics.shared_pages import SharedPages
 
 log = logging.getLogger("threadwell")
 
@@ -59,7 +59,7 @@ class Job:
     sockets: list[socket.socket]
     opener: int = field(default_factory=os.getpid)
     #: Where the workers count, if anybody wants to know.
-    ledger: Ledger | None = None
+    shared_pages: SharedPages | None = None
 
     def take_sockets(self) -> list[socket.socket]:
         """The listening sockets for this process alone, and plain ones.

@@ -67,13 +67,13 @@ class Worker(Child):
     ) -> None:
         super().__init__(channel, pid)
         self.number = number
-        #: Where it counts, see `books`.
+        #: Where it counts, see `statistics`.
         self.page = page
         self.generation = generation
         self.ready_at = 0.0
         self.beat_at = 0.0
         #: For how long it had taken no request when it last said so.
-        self.pulse = 0.0
+        self.watchdog = 0.0
         #: Why it is to be replaced; empty when it is not.
         self.outgoing = ""
         self.hangs = False
@@ -82,7 +82,7 @@ class Worker(Child):
         return f"worker {self.number} (process {self.pid})"
 
     def end(self, before: Phase) -> str:
-        """How it has ended, in a word of `books.ENDS`, if it was in the phase `before`."""
+        """How it has ended, in a word of `statistics.ENDS`, if it was in the phase `before`."""
         if self.dismissed:
             return "dismissed"
         if self.failed:

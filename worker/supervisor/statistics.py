@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..metrics.endpoint import Monitor
     from ..metrics.prometheus import Metric
-    from ..metrics.shared_pages import Ledger
+    from ..metrics.shared_pages import SharedPages
 
 # Pages beyond those of two generations, for workers that TTIN adds and for those that drain.
 _SPARE_PAGES = 64
@@ -24,17 +24,19 @@ ENDS = ("drained", "dismissed", "failed", "exit", "signal")
 CAUSES = ("max_requests", "max_rss", "worker_timeout", "signal")
 
 
-class Books:
-    """Used by the supervisor's thread. Its `ledger` is for processes that are forked later, too;
-    there is none where nobody asks for metrics."""
+class Statistics:
+    """Used by the supervisor's thread.
+
+    `shared_pages` is also for processes that are forked later; None without metrics.
+    """
 
     def __init__(self, config: ServerConfig, count: int) -> None:
-        self.ledger: Ledger | None = None
+        self.shared_pages: SharedPages | None = None
         if config.metrics.bind:
             from ..metrics.counters import blocks_for
-            from ..metrics.shared_pages import Ledger
+            from ..metrics.shared_pages import SharedPages
 
-            self.ledger = Ledger(2 * count + _SPARE_PAGES, blocks_for(config))
+            self.shared_pages = SharedPages(2 * count + _SPARE_PAGES, blocks_for(config))
         #: Who serves all this.
         self.monitor: Monitor | None = None
         self._starts = 0
@@ -47,15 +49,15 @@ class Books:
         self,
         sockets: Sequence[socket.socket],
         gather: Callable[[], list[Metric]],
-        ailing: Callable[[], str],
+        unready_reason: Callable[[], str],
     ) -> None:
-        """Serve what `gather` and `ailing` say on `sockets`: see `Endpoint`.
+        """Serve what `gather` and `unready_reason` say on `sockets`: see `Endpoint`.
 
         Raises `ConfigError` on a system where that takes a thread.
         """
         from ..metrics.endpoint import Endpoint, Monitor
 
-        self.monitor = Monitor(sockets, Endpoint(gather, ailing))
+        self.monitor = Monitor(sockets, Endpoint(gather, unready_reason))
         if not self.monitor.takes_turns():
             self.monitor.close()
             raise ConfigError(
@@ -81,9 +83,9 @@ class Books:
     def hired(self) -> int:
         """A worker is started; the number of its page, or -1 if there is none."""
         self._starts += 1
-        return self.ledger.take() if self.ledger is not None else -1
+        return self.shared_pages.take() if self.shared_pages is not None else -1
 
-    def unborn(self, page: int) -> None:
+    def fork_failed(self, page: int) -> None:
         """It could not be started after all."""
         self._starts -= 1
         self._retire(page)
@@ -94,8 +96,8 @@ class Books:
         self._retire(page)
 
     def _retire(self, page: int) -> None:
-        if self.ledger is not None and page >= 0:
-            self.ledger.retire(page)
+        if self.shared_pages is not None and page >= 0:
+            self.shared_pages.retire(page)
 
     def replaced(self, cause: str) -> None:
         """A worker is to be replaced, for one of `CAUSES`."""
@@ -112,7 +114,7 @@ class Books:
         """All metrics of all processes."""
         from ..metrics.prometheus import counted, counter, gauge, labels, stocked
 
-        assert self.ledger is not None
+        assert self.shared_pages is not None
         ends = {labels(end=end): number for end, number in self._ends.items()}
         replaced = {labels(cause=cause): number for cause, number in self._replaced.items()}
         return [
@@ -128,6 +130,6 @@ class Books:
                 "New applications that could not be served.",
                 self._failed_reloads,
             ),
-            *counted(self.ledger.totals()),
-            *stocked(self.ledger.stocks()),
+            *counted(self.shared_pages.totals()),
+            *stocked(self.shared_pages.stocks()),
         ]

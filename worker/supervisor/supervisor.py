@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING
 from ..system.signals import Signals
 from ..system.systemd import Notifier
 from ..watchdog import UNSEEN
-from .children import Family
+from .children import Children
 from .forking import Job, describe
 from .generation import Child, Generation, Template, Worker
 from .phase import Phase, Phased
 from .pipe import Message
-from .statistics import Books
+from .statistics import Statistics
 
 if TYPE_CHECKING:
     import socket
@@ -80,12 +80,12 @@ class Supervisor(Phased):
         monitored: Sequence[socket.socket] = (),
     ) -> None:
         super().__init__()
-        self._books = Books(job.config, count)
+        self._books = Statistics(job.config, count)
         if monitored:
-            self._books.open(monitored, self._gather, self._ailing)
-        self._job = job = replace(job, ledger=self._books.ledger)
+            self._books.open(monitored, self._gather, self._unready_reason)
+        self._job = job = replace(job, shared_pages=self._books.shared_pages)
         self._preload = job.config.processes.preload
-        self._timeout = job.config.processes.worker_timeout
+        self._worker_timeout = job.config.processes.worker_timeout
         self._start_timeout = job.config.processes.start_timeout
         self._patience = job.config.timeouts.graceful
         self._want = count
@@ -94,7 +94,7 @@ class Supervisor(Phased):
         self._notifier = Notifier()
         self._signals = Signals(getattr(signal, name) for name in _HEEDED)
         self._facts: Message = {}
-        self._family = Family(job, self._signals, self._books)
+        self._children = Children(job, self._signals, self._books)
         #: The one that serves, and the one that is to take over; None without.
         self._current: Generation | None = None
         self._next: Generation | None = None
@@ -104,12 +104,12 @@ class Supervisor(Phased):
         """Until it is told to stop. Raises `StartFailed` when no worker has become ready."""
         with self._signals:
             try:
-                self._next = self._family.conceive()
+                self._next = self._children.new_generation()
                 self._reconcile(time.monotonic())
                 while self.phase is not Phase.STOPPED:
                     self._turn()
             finally:
-                self._family.end()
+                self._children.end()
                 self._books.close()
         if self._failure is not None:
             raise self._failure
@@ -117,10 +117,10 @@ class Supervisor(Phased):
     # ---- Who watches ----------------------------------------------------------------------
 
     def _gather(self) -> list[Metric]:
-        ready = not self._ailing()
+        ready = not self._unready_reason()
         return self._books.metrics(ready=ready, serving=self._serving(), wanted=self._want)
 
-    def _ailing(self) -> str:
+    def _unready_reason(self) -> str:
         """Why no requests should come; empty if they may."""
         if self.phase is not Phase.SERVING:
             return str(self.phase.value)
@@ -134,16 +134,16 @@ class Supervisor(Phased):
 
     def _turn(self) -> None:
         asleep = time.monotonic()
-        for child in self._family.wait(self._nap()):
-            self._hear(child)
+        for child in self._children.wait(self._timeout()):
+            self._on_message(child)
         for number in self._signals.take():
-            self._obey(number)
+            self._on_signal(number)
         self._books.turn()
         now = time.monotonic()
         self._bury_the_dead(now)
         if now - asleep > _OVERSLEPT:
             # this process was stopped, and perhaps the others too: they need time to say a word
-            for child in self._family.children():
+            for child in self._children.children():
                 if child.phase is Phase.STARTING and child.deadline:
                     child.deadline += now - asleep
                 if isinstance(child, Worker):
@@ -151,19 +151,19 @@ class Supervisor(Phased):
         self._inspect(now)
         self._reconcile(now)
 
-    def _nap(self) -> float:
+    def _timeout(self) -> float:
         """How long nothing is to be done, if nothing happens."""
         now = time.monotonic()
         times = [now + _LOOK]
-        times += [child.deadline for child in self._family.children() if child.deadline]
-        times += [each.not_before for each in self._family.generations if each.not_before > now]
+        times += [child.deadline for child in self._children.children() if child.deadline]
+        times += [each.not_before for each in self._children.generations if each.not_before > now]
         if self._notifier.interval:
             times.append(now + self._notifier.interval / 2)
         return max(min(times) - now, 0.0)
 
     # ---- Signals --------------------------------------------------------------------------
 
-    def _obey(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             if self.phase is Phase.DRAINING:
                 self._cut()
@@ -175,7 +175,7 @@ class Supervisor(Phased):
         elif number == signal.SIGHUP:
             self._reload()
         elif number == signal.SIGUSR1:
-            for child in self._family.children():
+            for child in self._children.children():
                 if isinstance(child, Worker):
                     child.channel.send({"reopen": True})
         elif number == signal.SIGTTIN:
@@ -190,7 +190,7 @@ class Supervisor(Phased):
             self._abandon(self._next)
         log.info("Reloading the application")
         self._notifier.reloading()
-        self._next = self._family.conceive()
+        self._next = self._children.new_generation()
 
     def _drain_all(self) -> None:
         if self.phase is Phase.DRAINING:
@@ -203,26 +203,26 @@ class Supervisor(Phased):
         self._notifier.stopping()
         # the last of the workers that closes them takes what the kernel still has
         self._job.close_sockets()
-        for generation in self._family.generations:
+        for generation in self._children.generations:
             if generation.template is not None:
                 generation.template.channel.send({"close": True})
             self._abandon(generation)
 
     def _cut(self) -> None:
         deadline = time.monotonic() + _LAST_MOMENT
-        for child in self._family.children():
+        for child in self._children.children():
             child.channel.send({"cut": True})
             child.deadline = deadline
 
     # ---- What children say ------------------------------------------------------------------
 
-    def _hear(self, child: Child) -> None:
-        for message in self._family.listen(child):
+    def _on_message(self, child: Child) -> None:
+        for message in self._children.listen(child):
             if "failed" in message:
                 child.failed, child.trace = message["failed"], message["trace"]
                 child.deadline = time.monotonic() + _MERCY  # a thread of the application's may stay
             elif "begun" in message:
-                self._family.has_begun(child)
+                self._children.has_begun(child)
             elif isinstance(child, Worker):
                 self._hear_worker(child, message)
             elif isinstance(child, Template):
@@ -242,7 +242,7 @@ class Supervisor(Phased):
             else:
                 self._facts = self._facts or message
         elif "beat" in message:
-            worker.beat_at, worker.pulse = now, message["beat"]
+            worker.beat_at, worker.watchdog = now, message["beat"]
         elif "replace" in message:
             self._replace(worker, message["replace"], message["cause"])
 
@@ -255,7 +255,7 @@ class Supervisor(Phased):
                 if worker.pid == message["exited"]:
                     worker.status = message["status"]
         else:
-            number = message.get("forked", message.get("unborn"))
+            number = message.get("forked", message.get("fork_failed"))
             for worker in parent.generation.workers:
                 if worker.number == number and "pid" in message:
                     worker.pid = message["pid"]
@@ -265,12 +265,12 @@ class Supervisor(Phased):
     # ---- The dead -------------------------------------------------------------------------
 
     def _bury_the_dead(self, now: float) -> None:
-        for child in self._family.dead(now):
-            self._hear(child)  # its last words
+        for child in self._children.dead(now):
+            self._on_message(child)  # its last words
             self._bury(child, now)
 
     def _bury(self, child: Child, now: float) -> None:
-        self._family.close(child)
+        self._children.close(child)
         before = child.phase
         child.become(Phase.STOPPED)
         if isinstance(child, Worker):
@@ -327,12 +327,16 @@ class Supervisor(Phased):
     def _inspect(self, now: float) -> None:
         """Find the workers that hang, and end the children whose time is up."""
         self._notifier.alive()  # the manager watches this process, which watches the others
-        for child in self._family.children():
+        for child in self._children.children():
             if child.deadline and now >= child.deadline:
                 self._kill(child, now)
             if isinstance(child, Worker) and child.phase is Phase.SERVING:
-                stuck = max(now - child.beat_at, child.pulse)
-                if self._timeout and stuck >= self._timeout + UNSEEN and not child.outgoing:
+                stuck = max(now - child.beat_at, child.watchdog)
+                if (
+                    self._worker_timeout
+                    and stuck >= self._worker_timeout + UNSEEN
+                    and not child.outgoing
+                ):
                     child.hangs = True
                     why = f"it has taken no request for {stuck:.0f} seconds"
                     self._replace(child, why, "worker_timeout")
@@ -378,10 +382,10 @@ class Supervisor(Phased):
                 self._promote(self._next)
             elif self._next is None and self._current is not None:
                 self._retire(self._current)
-        generations = self._family.generations
+        generations = self._children.generations
         for generation in generations.copy():
             if generation not in (self._next, self._current) and not generation.workers:
-                self._family.hang_up(generation)
+                self._children.hang_up(generation)
                 if generation.template is None:
                     generations.remove(generation)
         if self.phase is Phase.DRAINING and not any(each.workers for each in generations):
@@ -394,11 +398,11 @@ class Supervisor(Phased):
             return
         try:
             if self._preload:
-                parent = generation.template or self._family.fork_template(generation)
+                parent = generation.template or self._children.fork_template(generation)
                 if parent.phase is not Phase.SERVING:
                     return
             for _ in range(missing):
-                self._family.hire(generation)
+                self._children.start_worker(generation)
         except OSError as error:
             log.error("No process could be started: %s", error)
             generation.not_before = now + _LOOK

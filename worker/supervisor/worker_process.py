@@ -18,7 +18,7 @@ from ..server import Server
 from ..system.readiness import wait_for_input
 from ..system.resources import resident_memory
 from ..system.signals import Signals
-from ..watchdog import Pulse
+from ..watchdog import Watchdog
 from .forking import Job, Loaded, facts, failure, in_time
 from .phase import Phase, Phased
 from .pipe import Channel, Message
@@ -42,8 +42,8 @@ def run(job: Job, sock: socket.socket, loaded: Loaded | None = None, *, page: in
                 if loaded is None:
                     loaded = job.load()
                 server = job.build(loaded.app, sockets)
-                if job.ledger is not None and page >= 0:
-                    server.count_into(job.ledger.page(page))
+                if job.shared_pages is not None and page >= 0:
+                    server.count_into(job.shared_pages.page(page))
                 # before it accepts anything: until then SIGTERM may end it at once
                 heeded = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
                 signals = stack.enter_context(Signals(heeded))
@@ -67,10 +67,10 @@ class WorkerProcess(Phased):
         self._channel = channel
         self._signals = signals
         self._linger = config.timeouts.drain_idle
-        assert server.crew is not None
-        self._crew = server.crew
-        self._pulse = Pulse(server.parts())
-        self._wear = Wear(config)
+        assert server.pool is not None
+        self._pool = server.pool
+        self._pulse = Watchdog(server.parts())
+        self._wear = RecyclePolicy(config)
         self._asked = False  # to be replaced
         self._stopper: threading.Thread | None = None
 
@@ -86,9 +86,9 @@ class WorkerProcess(Phased):
                 watched.append(self._channel.fileno())
             wait_for_input(watched, wait)
             for number in self._signals.take():
-                self._obey(number)
+                self._on_signal(number)
             for message in self._channel.receive():
-                self._follow(message)
+                self._on_command(message)
             if self._channel.ended:
                 self._drain()  # the supervisor is gone; nobody would restart this worker
             if time.monotonic() >= next_look:
@@ -98,32 +98,32 @@ class WorkerProcess(Phased):
                 self.become(Phase.STOPPED)
         return 0
 
-    def _obey(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         if number == signal.SIGTERM:
             self._ask("it got SIGTERM", "signal")
         elif number == signal.SIGQUIT:
             self._drain()
-            self._crew.cut()
+            self._pool.cut()
         else:
             self._server.reopen_logs()
 
-    def _follow(self, message: Message) -> None:
+    def _on_command(self, message: Message) -> None:
         if "drain" in message:
             if not message["adopt"]:
-                self._crew.share_listeners()
+                self._pool.share_listeners()
             self._drain()
         elif "cut" in message:
             self._drain()
-            self._crew.cut()
+            self._pool.cut()
         elif "reopen" in message:
             self._server.reopen_logs()
 
     def _look(self) -> None:
         self._channel.send({"beat": self._pulse.age()})
-        self._server.take_stock()
-        worn = self._wear.reason(self._crew.served())
-        if worn is not None:
-            self._ask(*worn)
+        self._server.write_gauges()
+        due = self._wear.reason(self._pool.served())
+        if due is not None:
+            self._ask(*due)
 
     def _ask(self, reason: str, cause: str) -> None:
         """Let the supervisor replace this worker: it serves on until its successor does."""
@@ -145,7 +145,7 @@ class WorkerProcess(Phased):
             self._signals.wake()
 
 
-class Wear:
+class RecyclePolicy:
     """Whether a worker is to be replaced because of its age or its size."""
 
     def __init__(self, config: ServerConfig) -> None:
@@ -156,7 +156,7 @@ class Wear:
         self._most_memory = processes.max_rss
 
     def reason(self, served: int) -> tuple[str, str] | None:
-        """Why, in words and as a cause for `books`; None if it is not."""
+        """Why, in words and as a cause for `statistics`; None if it is not."""
         if self._most_requests and served >= self._most_requests:
             return f"it has served {served} requests", "max_requests"
         if self._most_memory and (size := resident_memory()) > self._most_memory:

@@ -12,7 +12,7 @@ log = logging.getLogger("threadwell")
 _INTERVAL = 60.0
 
 
-class Seldom:
+class ThrottledLog:
     """Logs each kind of message once a minute at most. Any thread may call.
 
     `_lock` guards the counts.

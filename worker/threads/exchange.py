@@ -82,7 +82,7 @@ def exchange(
                 _respond(worker, conn, request, response)
     except BaseException as error:
         # an exception of any kind, SystemExit too, costs a request and not a thread
-        trouble(worker, conn, request, error)
+        handle_exception(worker, conn, request, error)
     finally:
         conn.worker = None
         if close is not None and conn.state is not State.ADOPTED:
@@ -127,7 +127,7 @@ def _settled(
             streaming.end_hijack(worker, conn)
     finally:
         if worker.lent:
-            streaming.give_back(worker, conn, request)
+            streaming.release_slot(worker, conn, request)
     if conn.state is not State.SERVING:
         return False
     return finalize.after_answer(worker, conn)
@@ -139,7 +139,7 @@ def _adopted(
     assert worker.async_pool is not None
     conn.worker = worker  # the way back
     answer = () if response is None else (response,)
-    worker.poller.hand_over(conn)
+    worker.poller.begin_handoff(conn)
     try:
         worker.async_pool.adopt(conn, request, worker.lifespan_state, *answer)
     except BaseException:
@@ -148,7 +148,7 @@ def _adopted(
             close_response(response.close)
         raise
     finally:
-        worker.poller.handed_over()
+        worker.poller.end_handoff()
     worker.handed_off = True
 
 
@@ -217,7 +217,9 @@ def _size(body: BinaryIO) -> int:
     return os.fstat(body.fileno()).st_size
 
 
-def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseException) -> None:
+def handle_exception(
+    worker: SyncWorker, conn: Connection, request: Request, error: BaseException
+) -> None:
     """Something was raised while a request was answered: answer that, if it is possible."""
     if worker.poller.forked:
         fork_guard.leave(error)
@@ -226,7 +228,7 @@ def trouble(worker: SyncWorker, conn: Connection, request: Request, error: BaseE
     except BaseException:
         # the seat is not the price, whatever it was
         if worker.lent:
-            streaming.give_back(worker, conn, request)
+            streaming.release_slot(worker, conn, request)
         raise
 
 

@@ -92,11 +92,11 @@ def refused(worker: SyncWorker, conn: Connection, cause: str) -> None:
 
 
 def park_writing(worker: SyncWorker, conn: Connection) -> None:
-    assert conn.outgoing is not None
+    assert conn.send_buffer is not None
     now = time.monotonic()
     # what the client sends until it has read all this would reset the rest away
-    conn.linger = conn.linger or not conn.outgoing.persistent
-    conn.deadline = conn.outgoing.deadline
+    conn.linger = conn.linger or not conn.send_buffer.persistent
+    conn.deadline = conn.send_buffer.deadline
     if now >= conn.deadline:
         raise ClientDisconnected("the client did not read its response in time")
     conn.become(State.WRITING)
@@ -108,13 +108,13 @@ def park_writing(worker: SyncWorker, conn: Connection) -> None:
 
 def after_answer(worker: SyncWorker, conn: Connection) -> bool:
     """An answer was given to the kernel, or a part of it. Whether `conn` can go on at once."""
-    if conn.outgoing is not None:
+    if conn.send_buffer is not None:
         if not conn.blocking:
             park_writing(worker, conn)
             return False
-        while not conn.outgoing.flush(conn):
+        while not conn.send_buffer.flush(conn):
             pass
-        conn.outgoing = None
+        conn.send_buffer = None
     if conn.persistent and conn.record is None and not worker.lost_seat:
         return True
     return finished(worker, conn)

@@ -37,19 +37,19 @@ def resume(worker: SyncWorker, conn: Connection, before: State) -> bool:
     if before is State.SERVING:
         _opened(worker, conn)
         if worker.config.proxies.protocol:
-            return _read_preface(worker, conn)
+            return _read_proxy_header(worker, conn)
         return not conn.encrypted or _shake_hands(worker, conn)
-    if before is State.PREFACE:
-        return _read_preface(worker, conn)
+    if before is State.PROXY_HEADER:
+        return _read_proxy_header(worker, conn)
     if before is State.HANDSHAKE:
         return _shake_hands(worker, conn)
     if before is State.WRITING:
-        outgoing = conn.outgoing
-        assert outgoing is not None
-        if not outgoing.flush(conn):
+        send_buffer = conn.send_buffer
+        assert send_buffer is not None
+        if not send_buffer.flush(conn):
             park_writing(worker, conn)
             return False
-        conn.outgoing = None
+        conn.send_buffer = None
         return finished(worker, conn)
     if before is State.LINGERING:
         drain_input(worker, conn)
@@ -57,7 +57,7 @@ def resume(worker: SyncWorker, conn: Connection, before: State) -> bool:
     return True
 
 
-def _read_preface(worker: SyncWorker, conn: Connection) -> bool:
+def _read_proxy_header(worker: SyncWorker, conn: Connection) -> bool:
     """Go on with the PROXY header, and what comes behind it. It waits without a thread."""
     assert worker.forwarding is not None
     timeouts = worker.config.timeouts
@@ -69,11 +69,11 @@ def _read_preface(worker: SyncWorker, conn: Connection) -> bool:
             refused(worker, conn, "proxy")
             close(worker, conn, "no PROXY header came in time")
         else:
-            conn.become(State.PREFACE)
+            conn.become(State.PROXY_HEADER)
             worker.poller.park(conn, now)
         return False
-    except proxy_header.PrefaceError as error:
-        proxy_header.complain(conn, worker.seldom, error)
+    except proxy_header.ProxyHeaderRejected as error:
+        proxy_header.complain(conn, worker.throttled_log, error)
         refused(worker, conn, "proxy")
         close(worker, conn, str(error))
         return False
@@ -128,7 +128,7 @@ def _hand_to_http2(worker: SyncWorker, conn: Connection) -> bool:
     worker.poller.release(conn)
     conn.become(State.ADOPTED)
     try:
-        pool.adopt_http2(conn, worker.crew)
+        pool.adopt_http2(conn, worker.pool)
     except RuntimeError as error:
         close(worker, conn, str(error))
     return False

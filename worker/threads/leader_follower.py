@@ -35,10 +35,10 @@ _LONG_CALLS = 16
 _SPARE_THREADS = 4
 
 
-class Seat(Protocol):
+class Slot(Protocol):
     """What the rota knows of a serving thread. Written by that thread, read by the deputy."""
 
-    turn: int  # counts the events it has taken
+    events_taken: int  # counts the events it has taken
 
     @property
     def serving(self) -> object: ...  # what it is at; None while it waits for an event
@@ -46,10 +46,12 @@ class Seat(Protocol):
     seated: bool  # it holds a seat; False while it is lent, or waits for its turn
 
 
-class Rota:
-    """Shared by the threads of a process. `_lock` guards the counters, `leader` and `asleep`.
+class LeaderFollower:
+    """Shared by the threads of a process.
 
-    `spawn` starts one more thread that will call `take_turn`.
+    `_lock` guards the counters, `leader` and `deputy_asleep`.
+
+    `spawn` starts one more thread that will call `acquire_slot`.
     """
 
     def __init__(
@@ -61,14 +63,16 @@ class Rota:
         #: Eager for good, so that nobody need time anything.
         self.always_eager = not gil
         self.eager = not gil
-        self.leader: Seat | None = None
+        self.leader: Slot | None = None
         #: The deputy sleeps: whoever begins to work wakes it.
-        self.asleep = False
+        self.deputy_asleep = False
         self.lent = 0
         self._lock = threading.Lock()
-        self._line = threading.Lock()  # held by the deputy; the others wait for it
-        self._alarm = threading.Lock()  # held, but for the moment in which the deputy is woken
-        self._alarm.acquire()
+        self._deputy_lock = threading.Lock()  # held by the deputy; the others wait for it
+        self._deputy_wakeup = (
+            threading.Lock()
+        )  # held, but for the moment in which the deputy is woken
+        self._deputy_wakeup.acquire()
         self._total = 0
         self._taken = 0
         self._stopping = False
@@ -80,52 +84,52 @@ class Rota:
     # ---- Called by serving threads --------------------------------------------------------
 
     def joined(self) -> None:
-        """A thread that was not spawned by the rota is about to call `take_turn`."""
+        """A thread that was not spawned by the rota is about to call `acquire_slot`."""
         with self._lock:
             self._total += 1
 
-    def take_turn(self, seat: Seat, *, permanent: bool = False) -> bool:
+    def acquire_slot(self, slot: Slot, *, permanent: bool = False) -> bool:
         """Block until the calling thread has a seat and may poll; False: it must end.
 
         Threads that were started for long responses end when they are too many, but for those that
         are `permanent`.
         """
-        if not permanent and self._superfluous():
+        if not permanent and self._is_surplus():
             return False
-        with self._line:
+        with self._deputy_lock:
             while not self._stopping:
-                if self._sit_down(seat):
+                if self._take_slot(slot):
                     return True
                 self._watch()
         with self._lock:
             self._total -= 1
         return False
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, slot: Slot) -> None:
         """The calling thread has ended its turn: it was deposed, or must end."""
         with self._lock:
-            if self.leader is seat:
+            if self.leader is slot:
                 self.leader = None
-            if seat.seated:
-                seat.seated = False
+            if slot.seated:
+                slot.seated = False
                 self._taken -= 1
         self.wake()
 
     def wake(self) -> None:
         """Let a sleeping deputy look again."""
         with self._lock:
-            if self.asleep:
-                self.asleep = False
-                self._alarm.release()
+            if self.deputy_asleep:
+                self.deputy_asleep = False
+                self._deputy_wakeup.release()
 
-    def lend(self, seat: Seat) -> bool:
+    def lend(self, slot: Slot) -> bool:
         """The calling thread begins a long response; False: there are too many of them."""
         with self._lock:
             if self.lent >= self._max_streams or self._stopping:
                 return False
             self.lent += 1
             self._taken -= 1
-            seat.seated = False
+            slot.seated = False
             short = self._total - self.lent < self.threads
             if short:
                 self._total += 1
@@ -135,22 +139,22 @@ class Rota:
             except RuntimeError:  # the system has no more threads
                 with self._lock:
                     self._total -= 1
-                self.give_back(seat)
+                self.release_slot(slot)
                 return False
-        if self.asleep:
+        if self.deputy_asleep:
             self.wake()
         return True
 
-    def give_back(self, seat: Seat) -> bool:
+    def release_slot(self, slot: Slot) -> bool:
         """The long response is over; whether the calling thread may serve on, or ends its turn."""
         with self._lock:
             self.lent -= 1
-            if self._taken < self.threads and (self.eager or self.leader is seat):
+            if self._taken < self.threads and (self.eager or self.leader is slot):
                 self._taken += 1
-                seat.seated = True
-            return seat.seated
+                slot.seated = True
+            return slot.seated
 
-    def observe(self, seat: Seat, seconds: float) -> None:
+    def observe(self, slot: Slot, seconds: float) -> None:
         """In eager mode with a GIL: a call took so long. Long ones rare, one leader will do."""
         if seconds > LONG_CALL:
             self._long_calls += 1
@@ -158,16 +162,16 @@ class Rota:
         if self._calls < _CALLS_OBSERVED:
             return
         with self._lock:
-            if self._long_calls <= _LONG_CALLS and seat.seated and self.eager:
+            if self._long_calls <= _LONG_CALLS and slot.seated and self.eager:
                 self.eager = False
-                self.leader = seat
+                self.leader = slot
                 self._ticks = 0
             self._calls = self._long_calls = 0
 
     # ---- Called by whoever stops the server -----------------------------------------------
 
     def stop(self) -> None:
-        """Let every thread end that comes to `take_turn`, or waits there."""
+        """Let every thread end that comes to `acquire_slot`, or waits there."""
         with self._lock:
             self._stopping = True
             self.leader = None
@@ -181,7 +185,7 @@ class Rota:
 
     # ---- The head of the line: the deputy -------------------------------------------------
 
-    def _sit_down(self, seat: Seat) -> bool:
+    def _take_slot(self, slot: Slot) -> bool:
         with self._lock:
             # `stop` may have come since the caller looked, and nobody would end that turn
             if self._stopping:
@@ -189,12 +193,12 @@ class Rota:
             if self._taken >= self.threads or not (self.eager or self.leader is None):
                 return False
             if not self.eager:
-                self.leader = seat
+                self.leader = slot
             self._taken += 1
-            seat.seated = True
+            slot.seated = True
             return True
 
-    def _superfluous(self) -> bool:
+    def _is_surplus(self) -> bool:
         with self._lock:
             if self._total - self.lent <= self.threads + _SPARE_THREADS:
                 return False
@@ -208,21 +212,21 @@ class Rota:
             self._sleep(leader, -1)
             return
         while True:
-            turn = leader.turn
-            self._alarm.acquire(timeout=self._tick)
+            events_taken = leader.events_taken
+            self._deputy_wakeup.acquire(timeout=self._tick)
             if self.leader is not leader:
                 return
-            if leader.turn == turn:
+            if leader.events_taken == events_taken:
                 break
             if self._tick < _LONGEST_TICK:
                 self._tick *= 2
             self._ticks = self._ticks << 1 & _ALL_TICKS
         if leader.serving is None:
-            self._sleep(leader, turn)
+            self._sleep(leader, events_taken)
         else:
             self._depose(leader)
 
-    def _depose(self, leader: Seat) -> None:
+    def _depose(self, leader: Slot) -> None:
         """The leader is stuck: free its place at the poller, which the deputy then takes."""
         with self._lock:
             if self.leader is not leader or self._taken >= self.threads:
@@ -235,17 +239,21 @@ class Rota:
                 self.eager = True
                 self._calls = self._long_calls = 0
 
-    def _sleep(self, leader: Seat | None, turn: int) -> None:
+    def _sleep(self, leader: Slot | None, events_taken: int) -> None:
         """Until `wake`: there is no work to watch over, or no seat to take."""
         with self._lock:
             if self._stopping:
                 return
-            self.asleep = True
-        # whatever happened before `asleep` was set did not wake anybody: look again
-        if leader is None or turn < 0:
+            self.deputy_asleep = True
+        # whatever happened before `deputy_asleep` was set did not wake anybody: look again
+        if leader is None or events_taken < 0:
             missed = self._taken < self.threads
         else:
-            missed = self.leader is not leader or leader.turn != turn or leader.serving is not None
+            missed = (
+                self.leader is not leader
+                or leader.events_taken != events_taken
+                or leader.serving is not None
+            )
         if missed:
             self.wake()
-        self._alarm.acquire()
+        self._deputy_wakeup.acquire()

@@ -1,4 +1,4 @@
-"""`Crew`: what the workers of one `run` share, and the threads they are on."""
+"""`ThreadPool`: what the workers of one `run` share, and the threads they are on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..hijack import HijackedWebSocket
 from ..http.response_body import close_response
 from ..polling.distributor import QueuePoller
 from ..polling.listener import Listener
-from ..system.throttled_log import Seldom
+from ..system.throttled_log import ThrottledLog
 from ..tls.wrong_port import WrongPort
-from ..watchdog import _POLL_INTERVAL, Watched
+from ..watchdog import _POLL_INTERVAL, Probed
 from . import finalize
-from .leader_follower import Rota
+from .leader_follower import LeaderFollower
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from ..asgi.pool import LoopPool
+    from ..asgi.pool import HandoffPool
     from ..config import ServerConfig
     from ..polling.base import Poller
     from ..sync_worker import SyncWorker
@@ -43,12 +43,12 @@ _GLANCE = 0.02
 _LAST_MOMENT = 1.0
 
 
-class Crew:
-    """A poller, a rota, and the workers that use them: an `AnyCrew` of threads.
+class ThreadPool:
+    """A poller, a rota, and the workers that use them: an `ServingPool` of threads.
 
     `lock` guards `workers` and the numbers, and is held for moments only: a signal that raises in
     the main thread may come right after it has waited for a lock, which then nobody gives back.
-    `_starting` guards `_threads`, while one starts. `sibling` makes another worker.
+    `_starting` guards `_threads`, while one starts. `clone` makes another worker.
     """
 
     def __init__(
@@ -56,26 +56,28 @@ class Crew:
         config: ServerConfig,
         poller: Poller,
         shutdown_event: threading.Event | None,
-        sibling: Callable[[], SyncWorker],
+        clone: Callable[[], SyncWorker],
         *,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self.config = config
         self.poller = poller
         gil = gil_enabled() and not isinstance(poller, QueuePoller)
-        self.rota = Rota(config.threads(), config.workers.max_streams, self.hire, gil=gil)
+        self.leader_follower = LeaderFollower(
+            config.thread_count(), config.threads.max_streams, self.spawn, gil=gil
+        )
         self.shutdown_event = shutdown_event or threading.Event()
         self.lifespan_state: dict[str, Any] = {}
         self._ssl_context = ssl_context
-        self._sibling = sibling
-        self.seldom = Seldom()
-        self.wrong_port = WrongPort(self.seldom)
+        self._clone = clone
+        self.throttled_log = ThrottledLog()
+        self.wrong_port = WrongPort(self.throttled_log)
         #: The loops of HTTP/2, where that is offered; and whether they end with this crew.
-        self.http2: LoopPool | None = None
+        self.http2: HandoffPool | None = None
         self._owns_http2 = False
         self.workers: set[SyncWorker] = set()
         self._threads: set[threading.Thread] = set()
-        self._hired = 0
+        self._spawned = 0
         self._served = 0
         #: When a thread last looked after the poller, in the seconds of `time.monotonic`.
         self.looked = time.monotonic()
@@ -106,17 +108,17 @@ class Crew:
         try:
             if self.http2 is not None and self._owns_http2:
                 self.http2.start("threadwell-http2")
-            for _ in range(self.config.threads() - 1):
-                self.hire()
-                self.rota.joined()
-            self.rota.joined()
+            for _ in range(self.config.thread_count() - 1):
+                self.spawn()
+                self.leader_follower.joined()
+            self.leader_follower.joined()
             self._live(worker, permanent=True)
         finally:
-            self.disband(worker)
+            self.close(worker)
 
-    def hire(self) -> None:
+    def spawn(self) -> None:
         """Start a thread with a worker of its own. Raises `RuntimeError` when there can be none."""
-        worker = self._sibling()
+        worker = self._clone()
         try:
             self._start(functools.partial(self._live, worker), f"threadwell-{worker.worker_id}")
         except RuntimeError:
@@ -129,7 +131,7 @@ class Crew:
         worker.settle_in()
         take_turn = worker._run_from_queue if queued else worker._run_accept_loop
         try:
-            while self.rota.take_turn(worker, permanent=permanent):
+            while self.leader_follower.acquire_slot(worker, permanent=permanent):
                 worker.lost_seat = False
                 try:
                     take_turn(_POLL_INTERVAL, None)
@@ -137,7 +139,7 @@ class Crew:
                     # a bug of threadwell, or a kernel without means: the thread goes on
                     log.exception("A thread met an internal error while it polled")
                 finally:
-                    self.rota.leave(worker)
+                    self.leader_follower.leave(worker)
         finally:
             for note in worker.notes.values():
                 if hasattr(note, "close"):
@@ -148,43 +150,47 @@ class Crew:
         self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
     ) -> None:
         """Poll, and serve with `worker`, until the calling thread's turn ends."""
-        rota, wait, handle = self.rota, self.poller.wait, worker._handle_connection
-        while rota.leader is worker:
+        leader_follower, wait, handle = (
+            self.leader_follower,
+            self.poller.wait,
+            worker._handle_connection,
+        )
+        while leader_follower.leader is worker:
             connection = wait(poll_interval)
-            worker.turn += 1
-            if rota.asleep:
-                rota.wake()
+            worker.events_taken += 1
+            if leader_follower.deputy_asleep:
+                leader_follower.wake()
             if connection is not None:
                 handle(connection, connection.client, runner)
-        while rota.eager and worker.seated:
+        while leader_follower.eager and worker.seated:
             connection = wait(poll_interval)
             started = time.monotonic()
             if connection is not None:
                 handle(connection, connection.client, runner)
-                if not rota.always_eager:
-                    rota.observe(worker, time.monotonic() - started)
+                if not leader_follower.always_eager:
+                    leader_follower.observe(worker, time.monotonic() - started)
 
-    def offer_http2(self, pool: LoopPool, *, owned: bool) -> None:
+    def offer_http2(self, pool: HandoffPool, *, owned: bool) -> None:
         """Let `pool` have the connections of HTTP/2, their requests being this crew's; it starts
         and ends with the crew if it is `owned`. Before anybody serves."""
         self.http2, self._owns_http2 = pool, owned
-        self.poller.expect_errands()
+        self.poller.expect_tasks()
         self.poller.when_full = pool.make_room
 
-    def attend(self, runner: asyncio.Runner | None) -> None:
+    def serve_waiting(self, runner: asyncio.Runner | None) -> None:
         """Nothing to do: what is handed over has the pool's loops."""
 
-    def enrol(self, worker: SyncWorker) -> None:
+    def add(self, worker: SyncWorker) -> None:
         """`worker` is one of this crew's."""
-        worker.rota = self.rota
+        worker.leader_follower = self.leader_follower
         with self.lock:
             self.workers.add(worker)
 
     def number(self) -> int:
         """A new number for a worker."""
         with self.lock:
-            self._hired += 1
-            return self._hired
+            self._spawned += 1
+            return self._spawned
 
     def _start(self, target: Callable[[], None], name: str) -> None:
         """Run `target` on a new thread. Raises `RuntimeError` when there can be none."""
@@ -211,7 +217,7 @@ class Crew:
         with self.lock:
             return self._served + sum(worker.served for worker in self.workers)
 
-    def parts(self) -> Sequence[Watched]:
+    def parts(self) -> Sequence[Probed]:
         """Threads are as good as each other: together they hang or not."""
         return [self]
 
@@ -224,7 +230,7 @@ class Crew:
         """Whether every seat is held by a thread that is inside a request."""
         with self.lock:
             inside = sum(worker.seated and worker.serving is not None for worker in self.workers)
-        return inside >= self.rota.threads
+        return inside >= self.leader_follower.threads
 
     # ---- The end --------------------------------------------------------------------------
 
@@ -254,12 +260,12 @@ class Crew:
         `linger` seconds: see `Poller.drain`.
         """
         self._drain(timeout, linger)
-        self._say_goodbye()
+        self._close_websockets()
         drained, now = self.poller.drained, time.monotonic()
         until, farewell = now + timeout, now + min(timeout, _FAREWELL)
         while (now := time.monotonic()) < until and not drained.wait(min(_GLANCE, until - now)):
-            self._say_goodbye()
-            if now >= farewell and self._cut_endless():
+            self._close_websockets()
+            if now >= farewell and self._cut_unbounded():
                 drained.set()
         if not drained.is_set():
             left = len(self.poller.connections)
@@ -278,26 +284,26 @@ class Crew:
                 self._stop_at = now + self.config.timeouts.graceful
                 self._farewell_at = now + _FAREWELL
         self.drain()
-        self._say_goodbye()
+        self._close_websockets()
         ended = self.poller.drained.is_set() or now >= self._stop_at
-        if ended or (now >= self._farewell_at and self._cut_endless()):
+        if ended or (now >= self._farewell_at and self._cut_unbounded()):
             self.stop()
 
-    def _say_goodbye(self) -> None:
+    def _close_websockets(self) -> None:
         """Close WebSockets; those whose client has not read so far at the next call."""
         for connection in self.poller.connections.copy():
             hijacked = connection.hijacked
             if isinstance(hijacked, HijackedWebSocket):
-                hijacked.part()
+                hijacked.close_with_1001()
 
-    def _cut_endless(self) -> bool:
+    def _cut_unbounded(self) -> bool:
         """Cut what has no end of its own; whether nothing else is left."""
         more = self.poller.expects_some()  # first, as `Poller._is_empty` asks
         connections = self.poller.connections.copy()
-        endless = [connection for connection in connections if connection.endless]
-        for connection in endless:
+        unbounded = [connection for connection in connections if connection.unbounded]
+        for connection in unbounded:
             connection.disconnect()
-        return not more and len(endless) == len(connections)
+        return not more and len(unbounded) == len(connections)
 
     def share_listeners(self) -> None:
         """Whoever else has the sockets takes what waits in their backlog."""
@@ -312,10 +318,10 @@ class Crew:
 
     def stop(self) -> None:
         """Let the threads end when they are done with what they are at."""
-        self.rota.stop()
+        self.leader_follower.stop()
         self.poller.wake()
 
-    def disband(self, worker: SyncWorker) -> None:
+    def close(self, worker: SyncWorker) -> None:
         """Cut, and wait for the threads; those in the application's code for a moment only.
 
         `worker` is the caller's: it closes what no thread has closed.

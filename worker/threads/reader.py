@@ -103,7 +103,7 @@ def _feed(worker: SyncWorker, body: BodyReceiver, data: bytes) -> bool:
     except OSError as error:
         body.close()  # the room is others'
         text = "A request was refused, for its body cannot be kept: %s"
-        worker.seldom.say("body", logging.ERROR, text, error)
+        worker.throttled_log.say("body", logging.ERROR, text, error)
         raise ProtocolError(503, "There is no room for the request body") from error
 
 

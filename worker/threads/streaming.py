@@ -1,7 +1,8 @@
 """Long responses: a body that is still being made, a body that is pushed, a hijacked socket.
 
-Each lends its thread: `Rota.lend` gives the seat to another thread, which goes on serving. The
-application's iterator is called, iterated and closed on the thread that ran the application.
+Each lends its thread: `LeaderFollower.lend` gives the slot to another thread, which goes on
+serving. The application's iterator is called, iterated and closed on the thread that ran the
+application.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from ..errors import ClientDisconnected, StreamLimitError
 from ..hijack import HijackedSocket, HijackedWebSocket
 from ..http.error_response import failed
 from ..http.response_body import (
-    begun,
     blocks_of,
     declares_length,
     has_no_body,
     is_event_stream,
+    with_first_block,
 )
 from ..http1.writer import StreamWriter
 from ..lifecycle import Refused, StreamClosed, StreamOpened, note_answer
@@ -38,7 +39,7 @@ log = logging.getLogger("threadwell")
 def _lend(worker: SyncWorker, conn: Connection, request: Request, state: State) -> None:
     if conn.state is not State.SERVING:
         raise RuntimeError("the request has begun a long response already")
-    if not worker.rota.lend(worker):
+    if not worker.leader_follower.lend(worker):
         if worker.collector is not None:
             worker.collector.record(Refused(conn.client, "streams"))
         raise StreamLimitError("as many are open as max_streams allows")
@@ -49,11 +50,11 @@ def _lend(worker: SyncWorker, conn: Connection, request: Request, state: State) 
     conn.become(state)
 
 
-def give_back(worker: SyncWorker, conn: Connection, request: Request) -> None:
+def release_slot(worker: SyncWorker, conn: Connection, request: Request) -> None:
     """The long response is over; the thread has its seat again, or has lost it."""
     worker.lent = False
-    conn.endless = False
-    worker.lost_seat = not worker.rota.give_back(worker)
+    conn.unbounded = False
+    worker.lost_seat = not worker.leader_follower.release_slot(worker)
     if conn.state is State.STREAMING:
         conn.become(State.SERVING)
     if worker.collector is not None:
@@ -83,7 +84,7 @@ def stream_body(worker: SyncWorker, conn: Connection, request: Request, response
         if isinstance(response.body, FileBody):
             os.close(response.body.fd)
         writer, conn.stream_writer = conn.stream_writer, None
-        if conn.record is not None and writer is not None and writer.begun:
+        if conn.record is not None and writer is not None and writer.headers_sent:
             conn.record.status = writer.status
             conn.record.body_bytes = writer.sent
 
@@ -101,7 +102,7 @@ def _send_blocks(
     if not declared:
         _lend(worker, conn, request, State.STREAMING)
     blocks = blocks_of(response)
-    response, first = begun(response, blocks)
+    response, first = with_first_block(response, blocks)
     if not first:
         empty = Response(response.status, response.headers, b"")
         conn.persistent = worker.writer.answer(conn, request.head, empty, conn.persistent)
@@ -117,7 +118,7 @@ def _send_blocks(
         _lend(worker, conn, request, State.STREAMING)
     conn.stream_writer = writer
     writer.write(first)
-    conn.endless = is_event_stream(response)
+    conn.unbounded = is_event_stream(response)
     _send_rest(worker, conn, writer, blocks)
 
 
@@ -125,7 +126,7 @@ def _send_rest(
     worker: SyncWorker, conn: Connection, writer: StreamWriter, blocks: Iterator[bytes]
 ) -> None:
     while writer.allowed:
-        if conn.endless and worker.poller.draining:
+        if conn.unbounded and worker.poller.draining:
             break  # its client comes back for the next events
         block = next(blocks, None)
         if block is None:
@@ -141,7 +142,7 @@ def _broken(
     error: BaseException,
 ) -> None:
     """The application failed while its body was made: a 500 if nothing is out, else cut it."""
-    if conn.stream_writer is not None and conn.stream_writer.begun:
+    if conn.stream_writer is not None and conn.stream_writer.headers_sent:
         _cut(worker, conn, request, conn.stream_writer, error)
         return
     conn.stream_writer = None
@@ -165,7 +166,7 @@ def _cut(
     )
     if writer.ends_with_the_connection:
         # nothing else tells an HTTP/1.0 client that there should have been more
-        conn.spoil()
+        conn.abort_with_reset()
     finalize.close(worker, conn, "the application failed in the middle of its answer")
 
 
@@ -176,7 +177,7 @@ def open_stream(
     writer = worker.writer.stream(conn, request.head, response, conn.persistent)
     _lend(worker, conn, request, State.STREAMING)
     conn.stream_writer = writer
-    conn.endless = is_event_stream(response)
+    conn.unbounded = is_event_stream(response)
     return writer
 
 
@@ -185,9 +186,9 @@ def abort(worker: SyncWorker, conn: Connection, request: Request, error: BaseExc
     writer = conn.stream_writer
     if writer is None:
         return False
-    if not writer.begun:
+    if not writer.headers_sent:
         conn.stream_writer = None
-        give_back(worker, conn, request)
+        release_slot(worker, conn, request)
         return False
     conn.stream_writer = None
     if conn.record is not None:
@@ -206,10 +207,10 @@ def hijack(worker: SyncWorker, conn: Connection, request: Request) -> HijackedSo
     _lend(worker, conn, request, State.HIJACKED)
     sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.plain()
     if request.header("upgrade").lower() == "websocket":
-        conn.endless = True
+        conn.unbounded = True
         conn.hijacked = HijackedWebSocket(sock, conn.buffer)
         if worker.poller.draining:  # it was too late for the farewell to all
-            conn.hijacked.part()
+            conn.hijacked.close_with_1001()
     else:
         conn.hijacked = HijackedSocket(sock, conn.buffer)
     conn.buffer = b""

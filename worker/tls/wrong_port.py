@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..connection import Connection
     from ..messages import Address
-    from ..system.throttled_log import Seldom
+    from ..system.throttled_log import ThrottledLog
 
 WITHOUT_TLS = "This port speaks https, and the request came without TLS"
 WITH_TLS = "This port speaks http, and the client began a TLS handshake"
@@ -21,8 +21,8 @@ WITH_TLS = "This port speaks http, and the client began a TLS handshake"
 class WrongPort:
     """Says it at most once a minute. Any thread may call."""
 
-    def __init__(self, seldom: Seldom) -> None:
-        self._seldom = seldom
+    def __init__(self, throttled_log: ThrottledLog) -> None:
+        self._seldom = throttled_log
 
     def without_tls(self, conn: Connection) -> None:
         """A plain request has come where TLS is spoken."""
