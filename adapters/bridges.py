@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from threadwell.worker import FileBody, Request, RequestReceived, Response, SyncApp, app_kind
-from threadwell.worker.messages import cgi_name
+from threadwell.worker.messages import Origin, cgi_name
 
 if TYPE_CHECKING:
     from threadwell.worker import HijackedSocket, ResponseStream
@@ -85,17 +85,18 @@ class _Channel:
     """What a `SyncApp` can do with a connection that belongs to another server."""
 
     def __init__(self, environ: Environ) -> None:
-        self.scheme = str(environ["wsgi.url_scheme"])
-        self.client: Address = (
-            str(environ.get("REMOTE_ADDR", "")),
-            int(environ.get("REMOTE_PORT") or 0),
+        port = int(environ.get("REMOTE_PORT") or 0)
+        self.peer: Address = (str(environ.get("REMOTE_ADDR", "")), port)
+        self.origin = Origin(
+            client=self.peer,
+            client_port=str(port),
+            server=(str(environ["SERVER_NAME"]), int(environ["SERVER_PORT"] or 0)),
+            scheme=str(environ["wsgi.url_scheme"]),
+            prefix=str(environ.get("SCRIPT_NAME", "")),
         )
-        self.server: Address = (str(environ["SERVER_NAME"]), int(environ["SERVER_PORT"] or 0))
-        self.client_port = str(self.client[1])
-        self.peer = self.client
-        self.prefix = str(environ.get("SCRIPT_NAME", ""))
         self.notes: dict[Any, Any] = {}
-        self.begun = False
+        self.headers_sent = False
+        self.tls: dict[str, str] = {}
 
     def stream(self, request: Request, response: Response) -> ResponseStream:  # noqa: ARG002
         raise RuntimeError("behind a bridge a body cannot be pushed; return an iterable")
@@ -205,7 +206,7 @@ def _request(environ: Environ) -> Request:
     )
     data = environ["wsgi.input"].read() if length not in ("", "0") or _chunked(variables) else b""
     body = data if len(data) <= _BLOCK else io.BytesIO(data)
-    return Request(head, body, _Channel(environ))  # type: ignore[arg-type]
+    return Request(head, body, _Channel(environ))
 
 
 def _chunked(variables: dict[str, str]) -> bool:

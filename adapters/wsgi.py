@@ -211,8 +211,9 @@ class WSGIApp:
         head, _, channel = request[:3]
         assert channel is not None
         method, target, path, query, _, _, variables, _, _, plain = head[:10]
+        client, client_port, server, _, _, _ = channel.origin
         template = channel.notes.get(self)
-        if template is None or template[0] is not channel.server:
+        if template is None or template[0] is not server:
             template = channel.notes[self] = self._template(channel)
         if "%" in path:
             path = unquote_to_bytes(path).decode("latin-1")
@@ -221,8 +222,8 @@ class WSGIApp:
         environ["PATH_INFO"] = path
         environ["QUERY_STRING"] = query
         environ["REQUEST_URI"] = environ["RAW_URI"] = target
-        environ["REMOTE_ADDR"] = channel.client[0]
-        environ["REMOTE_PORT"] = channel.client_port
+        environ["REMOTE_ADDR"] = client[0]
+        environ["REMOTE_PORT"] = client_port
         environ["wsgi.early_hints"] = call.early_hints
         if not plain or "HTTP_PROXY" in variables or self._script_name:
             self._amend(environ, call)
@@ -230,19 +231,20 @@ class WSGIApp:
 
     def _template(self, channel: Channel) -> tuple[Address, Environ]:
         """What is the same in every environ of requests with one object for an address."""
-        host, port = channel.server
+        _, _, server, scheme, prefix, _ = channel.origin
+        host, port = server
         template: Environ = {
             # set for each request; here, so that the copies have room for them
             **dict.fromkeys(_PER_REQUEST, ""),
-            "SCRIPT_NAME": channel.prefix,
+            "SCRIPT_NAME": prefix,
             # a unix socket has a path and no port
             "SERVER_NAME": host if port else "localhost",
-            "SERVER_PORT": str(port or (443 if channel.scheme == "https" else 80)),
+            "SERVER_PORT": str(port or (443 if scheme == "https" else 80)),
             "SERVER_PROTOCOL": "HTTP/1.1",
             "SERVER_SOFTWARE": "threadwell",
             "GATEWAY_INTERFACE": "CGI/1.1",
             "wsgi.version": (1, 0),
-            "wsgi.url_scheme": channel.scheme,
+            "wsgi.url_scheme": scheme,
             "wsgi.input": NoInput(),
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": self._multithread,
@@ -251,12 +253,12 @@ class WSGIApp:
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
         }
-        if channel.scheme == "https":
+        if scheme == "https":
             template["HTTPS"] = "on"
             # of one connection: where clients show certificates, no other has this address object
             if "SSL_CLIENT_VERIFY" in channel.tls:
                 template.update(channel.tls)
-        return channel.server, template
+        return server, template
 
     def _amend(self, environ: Environ, call: Call) -> None:
         """What only some requests have: a body, HTTP/1.0, an upgrade, a prefix."""

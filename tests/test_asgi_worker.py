@@ -160,7 +160,7 @@ def test_handle_connection_lets_nothing_escape(pair: tuple[socket.socket, Client
     client.send(LAST)
     worker._handle_connection(ours, ("192.0.2.1", 5), None)
     assert client.answer().status == 500
-    assert worker.serving is None
+    assert worker.slot.serving is None
     worker.close()
 
 

@@ -392,7 +392,7 @@ def test_each_request_of_a_connection_has_its_own_client(asked: Any) -> None:
     )
     assert one.conn.scheme == "https"
     assert one.client("") == (PROXY, 1234)
-    assert (one.conn.scheme, one.conn.client_port) == ("http", "1234")
+    assert (one.conn.scheme, one.conn.origin.client_port) == ("http", "1234")
 
 
 # ---- The others ------------------------------------------------------------------------------
@@ -578,7 +578,7 @@ def test_an_untrusted_peer_changes_nothing(
     one = asked(peer, forwarded_header=header)
     head = one(fields + "Accept: a_b\r\n")
     conn = one.conn
-    assert (conn.client, conn.client_port) == ((peer, 1234), "1234")
+    assert (conn.client, conn.origin.client_port) == ((peer, 1234), "1234")
     assert (conn.server, conn.scheme, conn.prefix) == (("192.168.0.1", 8000), "http", "")
     assert head.variables == {"HTTP_HOST": "inner", "HTTP_ACCEPT": "a_b"}
     assert head.headers == [("host", "inner"), ("accept", "a_b")]

@@ -36,6 +36,7 @@ from threadwell.worker.polling import kernel
 from threadwell.worker.polling.base import Poller
 from threadwell.worker.polling.kernel import EpollPoller
 from threadwell.worker.polling.listener import Listener
+from threadwell.worker.threads.leader_follower import Slot
 from threadwell.worker.polling.listener import connect as connection_on
 from threadwell.worker.polling.task import ThreadTask
 
@@ -208,7 +209,12 @@ def test_nor_at_one_whose_request_came_too_late(drive: Callable[..., Driven], da
 
 def test_nor_at_one_that_has_no_seat_any_more(drive: Callable[..., Driven]) -> None:
     driven = drive()
-    driven.worker.leader_follower.release_slot = lambda seat: False  # type: ignore[method-assign]
+
+    def lose(slot: Slot) -> bool:
+        slot.lent, slot.lost = False, True
+        return False
+
+    driven.worker.leader_follower.release_slot = lose  # type: ignore[method-assign]
     driven.client.send(GET.replace(b"/", b"/stream", 1) + GET)
     assert driven.turn() is State.YIELDED
 
@@ -481,7 +487,7 @@ def test_a_stuck_thread_keeps_its_connection_until_it_is_back() -> None:
         client.sendall(GET)
         assert begun.wait(5)
         (connection,) = worker.poller.connections
-        owner = next(each for each in list(worker._pool.workers) if each.serving is connection)
+        owner = next(each for each in list(worker.pool.workers) if each.slot.serving is connection)
         worker.shutdown(0)
         # the thread of `run` gives up waiting for the other; if it is the stuck one it cannot
         until(lambda: owner is worker or not running.is_alive())
@@ -489,7 +495,7 @@ def test_a_stuck_thread_keeps_its_connection_until_it_is_back() -> None:
         go_on.set()
         running.join(5)
         assert not running.is_alive()
-        until(lambda: owner.serving is None)
+        until(lambda: owner.slot.serving is None)
         assert connection.state is State.CLOSED
 
 

@@ -602,8 +602,8 @@ def test_promise_11_workers_of_a_crew_share_no_cache(serve: Serve, connect: Conn
     assert connect(server).get().body == b"hello"
     worker = server._worker
     assert worker is not None
-    until(lambda: len(worker._pool.workers) == 6)
-    workers = list(worker._pool.workers)
+    until(lambda: len(worker.pool.workers) == 6)
+    workers = list(worker.pool.workers)
     for name in ("parser", "writer"):
         assert len({id(getattr(one, name)) for one in workers}) == 6
     assert len({id(one.parser._fields) for one in workers}) == 6

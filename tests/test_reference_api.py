@@ -311,8 +311,8 @@ def test_is_idle(make: Callable[..., SyncWorker]) -> None:
 def test_worker_ids_count_on(make: Callable[..., SyncWorker]) -> None:
     worker = make(worker_id=10, options={"threads": 3})
     with running(worker):
-        until(lambda: len(worker._pool.workers) == 3)
-        assert {each.worker_id for each in worker._pool.workers} == {10, 11, 12}
+        until(lambda: len(worker.pool.workers) == 3)
+        assert {each.worker_id for each in worker.pool.workers} == {10, 11, 12}
 
 
 def test_the_lifespan_state_reaches_the_pool(
@@ -374,7 +374,7 @@ def test_run_from_queue_takes_what_a_distributor_puts_there(
 def test_run_accept_loop_ends_when_told(make: Callable[..., SyncWorker]) -> None:
     worker = make()
     worker.leader_follower.joined()
-    assert worker.leader_follower.acquire_slot(worker)
+    assert worker.leader_follower.acquire_slot(worker.slot)
     thread = threading.Thread(target=worker._run_accept_loop, args=(0.1, None))
     thread.start()
     assert fetch(port_of(worker)).read() == b"hello "
@@ -412,7 +412,7 @@ def test_handle_connection_lets_nothing_escape(
     client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     worker._handle_connection(ours, ("192.0.2.1", 5), None)
     assert client.answer().status == 500
-    assert worker.serving is None
+    assert worker.slot.serving is None
 
 
 @pytest.mark.parametrize(("path", "handed_off"), [("/none", True), ("/", False)])

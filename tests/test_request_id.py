@@ -14,7 +14,6 @@ import pytest
 
 from threadwell import ConfigError, Request, Response, ServerConfig, ThreadedServer
 from threadwell.worker.config.groups import Limits, Log
-from threadwell.worker.connection import Connection
 from threadwell.worker.http1.parser import RequestParser
 from threadwell.worker.request_id import RequestIdFilter, RequestIds, check, request_id
 
@@ -122,14 +121,13 @@ def test_without_echo_the_client_is_told_nothing(serve: Serve, connect: Connect)
 def test_a_trusted_proxys_id_is_taken_if_it_is_well_formed(
     sent: str, taken: bool, trusted: bool
 ) -> None:
-    ids = RequestIds(HEADER, lambda _: trusted)
+    ids = RequestIds(HEADER)
     raw = f"GET / HTTP/1.1\r\nHost: x\r\n{HEADER}: {sent}".encode("latin-1")
     head = RequestParser(Limits()).parse(raw)
-    conn = object.__new__(Connection)
-    given = ids.give(conn, head)
-    assert (conn.request_id == sent) is (taken and trusted)
-    assert given.field(HEADER) == conn.request_id
-    assert [value for name, value in given.headers if name == "x-request-id"] == [conn.request_id]
+    request_id, given = ids.give(head, trusted=trusted)
+    assert (request_id == sent) is (taken and trusted)
+    assert given.field(HEADER) == request_id
+    assert [value for name, value in given.headers if name == "x-request-id"] == [request_id]
     assert given._replace(block=b"", variables={}) == head._replace(block=b"", variables={})
 
 

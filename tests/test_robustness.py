@@ -428,12 +428,12 @@ def test_a_pool_that_is_fully_blocked_recovers(serve: Serve, connect: Connect) -
     server = serve(waits, threads=3)
     worker = server._worker
     assert worker is not None
-    pool = worker._pool
+    pool = worker.pool
     for _ in range(2):
         blocked = [connect(server) for _ in range(6)]
         for client in blocked:
             client.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
-        until(lambda: sum(each.serving is not None for each in list(pool.workers)) == 3)
+        until(lambda: sum(each.slot.serving is not None for each in list(pool.workers)) == 3)
         waiting = connect(server)
         waiting.send(GET)
         go_on.set()

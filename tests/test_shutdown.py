@@ -349,8 +349,8 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     def slow(thread: threading.Thread) -> None:
         if thread.name == "threadwell-1":
             # a signal to somebody who waited for it could leave it locked
-            free.append(worker._pool.lock.acquire(timeout=5))
-            worker._pool.lock.release()
+            free.append(worker.pool.lock.acquire(timeout=5))
+            worker.pool.lock.release()
             begins.set()
             time.sleep(0.2)
         start(thread)
@@ -361,7 +361,7 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     assert worker is not None
     monkeypatch.setattr(threading.Thread, "start", slow)
     worker.leader_follower.joined()
-    lender = threading.Thread(target=worker._pool.spawn)
+    lender = threading.Thread(target=worker.pool.spawn)
     lender.start()
     assert begins.wait(10)
     server.stop()

@@ -1,9 +1,13 @@
 """One connection: its state, its buffers, its deadline.
 
-Rule: whatever decides who may touch a connection lives here, in `State` and `TRANSITIONS`. A
-connection has one owner at a time. In the states of `WAITING` the poller owns it; in `SERVING`
-and `STREAMING` the thread that took it; in `HIJACKED` the application; in `ADOPTED` the asyncio
-side. `Poller.park` gives ownership away and `Poller.wait` receives it: nothing else does.
+Rule: everything that decides which thread may touch a connection is here, in `State` and
+`TRANSITIONS`. A connection has one owner at a time. In the states of `WAITING` the owner is the
+poller; in `SERVING` and `STREAMING` the thread that took the connection; in `HIJACKED` the
+application; in `ADOPTED` the asyncio side. `Poller.park` gives ownership away and `Poller.wait`
+receives it. Nothing else does.
+
+A connection does not know the packages that work on it. What it holds for them is typed by the
+protocols below: `RequestHost`, `PendingBody`, `PendingOutput`.
 """
 
 from __future__ import annotations
@@ -11,20 +15,17 @@ from __future__ import annotations
 import socket
 import struct
 from enum import Enum
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, final
 
 from .errors import ClientDisconnected
-from .messages import Address
+from .messages import Address, Origin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .hijack import HijackedSocket
-    from .http1.request_body import BodyReceiver
-    from .http1.send_buffer import SendBuffer
-    from .http1.writer import StreamWriter
     from .lifecycle import ResponseCompleted
-    from .messages import HeaderList, Origin, Request, RequestReceived, Response
-    from .proxies.proxy_protocol import Header
-    from .sync_worker import SyncWorker
+    from .messages import HeaderList, Request, RequestReceived, Response
     from .tls.session import TLSSocket
 
 
@@ -33,18 +34,18 @@ class State(Enum):
 
     __hash__ = object.__hash__  # Enum hashes the name, in Python code; members are unique anyway
 
-    PROXY_HEADER = "proxy_header"  # the PROXY header waits for the proxy
-    HANDSHAKE = "handshake"  # the TLS handshake waits for the client
-    IDLE = "idle"  # no octet of the next request is here
-    HEAD = "head"  # a part of a head is here
-    BODY = "body"  # the head and a part of the body are here
+    PROXY_HEADER = "proxy_header"  # the PROXY header has not arrived in full
+    HANDSHAKE = "handshake"  # the TLS handshake is not complete
+    IDLE = "idle"  # no octet of the next request has arrived
+    HEAD = "head"  # a part of a head has arrived
+    BODY = "body"  # the head and a part of the body have arrived
     SERVING = "serving"  # a thread reads, runs the application, or sends
     STREAMING = "streaming"  # a lent thread runs a long response
-    WRITING = "writing"  # the rest of an answer waits for the client to read
-    YIELDED = "yielded"  # whole requests are here; others go first
-    LINGERING = "lingering"  # the last answer is sent; what still comes is thrown away
+    WRITING = "writing"  # the client has to read before the rest of an answer can be sent
+    YIELDED = "yielded"  # whole requests have arrived; other connections go first
+    LINGERING = "lingering"  # the last answer is sent; further input is discarded
     HIJACKED = "hijacked"  # the application has the socket
-    ADOPTED = "adopted"  # the asyncio side has it
+    ADOPTED = "adopted"  # the asyncio side has the connection
     CLOSED = "closed"
 
 
@@ -71,7 +72,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
 }
 
-# Until a thread serves the connection, and lends it its own.
+# The notes of a connection that no thread has served yet.
 _NO_NOTES: dict[Any, Any] = {}
 
 #: The states in which the poller owns a connection.
@@ -81,7 +82,7 @@ WAITING = frozenset(_WAITING)
 FOR_OUTPUT = frozenset({State.WRITING, State.YIELDED})
 
 
-# `struct tcp_info` of Linux, as far as it is looked at.
+# `struct tcp_info` of Linux, as far as it is read here.
 _TCP_INFO = 56
 _LAST_DATA_RECEIVED = 52
 
@@ -90,107 +91,199 @@ class IllegalTransition(RuntimeError):
     """A connection was moved to a state that cannot follow its own: a bug of threadwell."""
 
 
+class ResponsePath(Enum):
+    """How the answer to the request under way leaves."""
+
+    __hash__ = object.__hash__  # see `State`
+
+    DIRECT = "direct"  # one send, and nothing else is to be done
+    RECORDED = "recorded"  # one send, and a lifecycle collector is to be told
+    OTHER = "other"  # a stream, a file, a hijacked socket, a failure, or a rest to be sent later
+
+
+class RequestHost(Protocol):
+    """The serving thread of a request: what the application asks of its connection ends there."""
+
+    def open_stream(
+        self, conn: Connection, request: Request, response: Response
+    ) -> PushedResponse: ...
+
+    def inform(
+        self, conn: Connection, request: Request, status: int, headers: HeaderList
+    ) -> None: ...
+
+    def hijack(self, conn: Connection, request: Request) -> HijackedSocket: ...
+
+    def adopt_back(self, conn: Connection, let_go: Callable[[], object]) -> bool: ...
+
+
+class PushedResponse(Protocol):
+    """A response whose body is still being made, such as `http1.writer.StreamWriter`."""
+
+    @property
+    def headers_sent(self) -> bool: ...
+
+    @property
+    def allowed(self) -> float | int: ...
+
+    def write(self, block: bytes) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class RequestSource(Protocol):
+    """Where a request comes from: a `Connection`, or one of the streams that share it."""
+
+    @property
+    def sock(self) -> socket.socket | TLSSocket: ...
+
+    @property
+    def peer(self) -> Address: ...
+
+    @property
+    def encrypted(self) -> bool: ...
+
+    origin: Origin
+    direct: Origin | None
+
+
+class PendingBody(Protocol):
+    """A request body that has not arrived in full: see `http1.request_body.BodyReceiver`."""
+
+    size: int
+    rest: bytes
+
+    @property
+    def deadline(self) -> float: ...
+
+    def feed(self, data: bytes) -> bool: ...
+
+    def finish(self) -> bytes | BinaryIO: ...
+
+    def close(self) -> None: ...
+
+
+class PendingOutput(Protocol):
+    """What the kernel has not taken of an answer: see `http1.send_buffer.SendBuffer`."""
+
+    persistent: bool
+
+    @property
+    def deadline(self) -> float: ...
+
+    def append(self, data: bytes) -> None: ...
+
+    def flush(self, connection: Connection) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class PendingHead(Protocol):
+    """A head that has not arrived in full: see `http1.head_buffer.HeadBuffer`."""
+
+    def __len__(self) -> int: ...
+
+    def began_handshake(self) -> bool: ...
+
+
 @final
 class Connection:
     """A client's connection. Only its owner touches it; so there is no lock."""
 
     __slots__ = (
         # of the connection
+        "abandoned",
         "blocking",
-        "client",
-        "client_port",
         "deadline",
-        "direct",
         "encrypted",
-        "unbounded",
         "fd",
-        "linger",
         "peer",
         "proxy_header",
-        "prefix",
         "recv",
         "registered",
         "requests",
-        "scheme",
         "send",
-        "server",
         "sock",
         "state",
-        "usual",
+        "unbounded",
         "wants_write",
-        "abandoned",
+        # of the requests: for whom they come
+        "direct",
+        "origin",
         # of the input
         "body",
         "buffer",
         "continued",
         "head",
+        "head_buffer",
         "head_deadline",
-        "pieces",
         "repeated",
         "repeated_head",
-        "scanned",
-        "skipped",
         # of the answer
-        "send_buffer",
+        "hijacked",
+        "linger",
         "persistent",
         "record",
         "request_id",
+        "response_path",
+        "send_buffer",
         "stream_writer",
-        "hijacked",
+        # of the thread that serves it
         "notes",
         "worker",
     )
 
-    #: Who is at the other end of the socket.
+    #: The address at the other end of the socket.
     peer: Address
-    #: For whom the request under way comes, and as what: a trusted proxy may say it.
-    client: Address
+    #: For whom the request under way comes. A trusted proxy may have said it.
+    origin: Origin
     #: The same for the connection itself, where proxies are trusted.
     direct: Origin | None
     #: Octets go through TLS, whatever a proxy says of the scheme.
     encrypted: bool
-    #: A PROXY header that is not whole yet.
-    proxy_header: Header | None
+    #: A part of the PROXY header: the state of `proxies.proxy_header`.
+    proxy_header: object
     #: When the wait ends, in the seconds of `time.monotonic`.
     deadline: float
     #: The poller's own mark: whether the kernel knows the descriptor.
     registered: bool
-    #: TLS may have to write in order to read; the poller then looks for room to send.
+    #: TLS may have to write in order to read. The poller then waits for room to send.
     wants_write: bool
-    #: The socket is somebody else's now.
+    #: The socket belongs to the application for good; `close` leaves it open.
     abandoned: bool
-    #: The socket blocks: whoever serves it reads on instead of parking it.
+    #: The socket blocks: the thread that serves it reads on instead of parking it.
     blocking: bool
-    #: A WebSocket or an event stream, which a server that stops cannot wait for.
+    #: A WebSocket or an event stream: it has no end that a server which stops could wait for.
     unbounded: bool
     #: What the client still sends must be read before the connection is closed.
     linger: bool
-    #: What has come and is not looked at yet.
+    #: What has been received and not yet parsed.
     buffer: bytes
-    #: A head that arrives in pieces, and how much of it was searched for its end.
-    pieces: bytearray | None
-    #: The octets of the last request, if it had no body, and what they say.
+    #: A head that arrives in pieces: the state of `http1.head_buffer`.
+    head_buffer: PendingHead | None
+    #: When the head that has begun to arrive must be whole; 0 where none has begun.
+    head_deadline: float
+    #: The octets of the last request, if it had no body, and the head that they made.
     repeated: bytes | None
     repeated_head: RequestReceived | None
-    #: For the head that has begun to arrive; 0 when none has.
-    head_deadline: float
+    #: The head whose body is arriving.
     head: RequestReceived | None
-    body: BodyReceiver | None
+    body: PendingBody | None
+    #: The client was told to send its body, or need not be told.
+    continued: bool
     #: What the kernel has not taken of an answer.
-    send_buffer: SendBuffer | None
-    #: Nothing has happened to the answer that is under way but that it was sent; None where that
-    #: is so, and a collector is to be told.
-    usual: bool | None
+    send_buffer: PendingOutput | None
+    response_path: ResponsePath
     #: Whether the connection may carry another request after this answer.
     persistent: bool
     #: The thread that runs the request, for what the application asks of it.
-    worker: SyncWorker | None
+    worker: RequestHost | None
     notes: dict[Any, Any]
-    stream_writer: StreamWriter | None
+    stream_writer: PushedResponse | None
     hijacked: HijackedSocket | None
-    #: Of the request under way, where requests have ids.
+    #: The id of the request under way, where requests have ids.
     request_id: str
-    #: What a lifecycle collector will be told when the answer is out; else None.
+    #: What a lifecycle collector is told when the answer is out; None without a collector.
     record: ResponseCompleted | None
 
     def __init__(
@@ -207,11 +300,7 @@ class Connection:
         self.recv = sock.recv
         self.send = sock.send
         self.peer = client
-        self.client = client
-        self.client_port = str(client[1])
-        self.server = server
-        self.scheme = scheme
-        self.prefix = ""
+        self.origin = Origin(client, str(client[1]), server, scheme)
         self.direct = None
         self.encrypted = scheme == "https"
         self.proxy_header = None
@@ -225,17 +314,15 @@ class Connection:
         self.unbounded = False
         self.linger = False
         self.buffer = b""
-        self.pieces = None
-        self.scanned = 0
-        self.skipped = 0
+        self.head_buffer = None
+        self.head_deadline = 0.0
         self.repeated = None
         self.repeated_head = None
-        self.head_deadline = 0.0
         self.head = None
         self.body = None
         self.continued = False
         self.send_buffer = None
-        self.usual = True
+        self.response_path = ResponsePath.DIRECT
         self.persistent = False
         self.worker = None
         self.notes = _NO_NOTES
@@ -250,17 +337,13 @@ class Connection:
             raise IllegalTransition(f"{self.state.value} -> {state.value}")
         self.state = state
 
-    def represent(self, origin: Origin) -> None:
-        """Come from `origin`, for the request under way."""
-        self.client, self.client_port, self.server, self.scheme, self.prefix, _ = origin
-
-    def represent_itself(self) -> None:
-        """Come from where the connection comes from: no request says anything else."""
+    def reset_origin(self) -> None:
+        """Forget what the last request said of its origin: the connection's own holds."""
         if self.direct is not None:
-            self.represent(self.direct)
+            self.origin = self.direct
 
     def close(self) -> None:
-        """End the connection and let go of all that belongs to it. The owner calls it, once."""
+        """End the connection and free what belongs to it. The owner calls it, once."""
         self.become(State.CLOSED)
         self.buffer = b""
         if self.body is not None:
@@ -279,20 +362,42 @@ class Connection:
     # ---- `messages.Channel`: what the application asks of its connection -------------------
 
     @property
+    def client(self) -> Address:
+        """For whom the request under way comes."""
+        return self.origin.client
+
+    @property
+    def server(self) -> Address:
+        """Where the request under way was sent to."""
+        return self.origin.server
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`, as the client sees it."""
+        return self.origin.scheme
+
+    @property
+    def prefix(self) -> str:
+        """What a trusted proxy has cut from the beginning of the path."""
+        return self.origin.prefix
+
+    @property
     def headers_sent(self) -> bool:
         return self.stream_writer is not None and self.stream_writer.headers_sent
 
     @property
     def tls(self) -> dict[str, str]:
-        # nothing of TLS is left of a socket that the application has taken away
+        # a socket that the application has detached from its TLS session has no facts left
         return {} if isinstance(self.sock, socket.socket) else self.sock.facts()
 
-    def stream(self, request: Request, response: Response) -> StreamWriter:
-        return self._server().open_stream(self, request, response)
+    def stream(self, request: Request, response: Response) -> PushedResponse:
+        return self._host().open_stream(self, request, response)
 
     def waited(self) -> float | None:
-        """Seconds since its last octets have come, in steps of the kernel's clock of a few
-        milliseconds; None where the system does not say."""
+        """Seconds since the last octets arrived; None where the system does not say.
+
+        The kernel's clock has steps of a few milliseconds.
+        """
         info = getattr(socket, "TCP_INFO", None)
         if info is None:
             return None
@@ -303,12 +408,12 @@ class Connection:
         return float(struct.unpack_from("I", data, _LAST_DATA_RECEIVED)[0]) / 1000
 
     def inform(self, request: Request, status: int, headers: HeaderList) -> None:
-        self._server().inform(self, request, status, headers)
+        self._host().inform(self, request, status, headers)
 
     def hijack(self, request: Request) -> HijackedSocket:
-        return self._server().hijack(self, request)
+        return self._host().hijack(self, request)
 
-    def _server(self) -> SyncWorker:
+    def _host(self) -> RequestHost:
         if self.worker is None:
             raise RuntimeError("the request is over")
         return self.worker
@@ -316,7 +421,7 @@ class Connection:
     # ---- Sending and ending ----------------------------------------------------------------
 
     def abort_with_reset(self) -> None:
-        """Make the coming `close` a visible failure to a client that reads to the end."""
+        """Make `close` send a reset, so that the client does not take what it has for the whole."""
         if isinstance(self.sock, socket.socket):
             reset = struct.pack("ii", 1, 0)  # on, and no time for it: see socket(7) on SO_LINGER
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
@@ -324,11 +429,12 @@ class Connection:
             self.sock.truncated = True
 
     def abandon(self) -> None:
-        """Let go of a socket that is somebody else's now, so that `close` leaves it open."""
+        """Leave the socket open at `close`: the application has taken it for good."""
         self.abandoned = True
 
     def disconnect(self) -> None:
-        """Cut the line from another thread: the owner sees an end of input or a broken pipe."""
+        """Shut the socket down. Any thread may call: the owner sees an end of input, or a broken
+        pipe."""
         if self.abandoned:
             return
         try:
@@ -337,7 +443,10 @@ class Connection:
             pass
 
     def send_from(self, view: memoryview) -> int:
-        """How much of `view` the kernel took: 0 when it is full. Raises `ClientDisconnected`."""
+        """Return how much of `view` the kernel took, 0 when it is full.
+
+        Raises `ClientDisconnected`.
+        """
         try:
             return self.send(view)
         except BlockingIOError:

@@ -14,12 +14,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
-from .connection import Connection
 from .messages import IS_SIMPLE, Address, FileBody, Request, RequestReceived, Response
 
 # The codes of the usual answers with a body, however they are written: to read a number out of a
 # text takes several times as long.
-_WITH_BODY: dict[int | str, int] = {
+_CODES_WITH_BODY: dict[int | str, int] = {
     written: int(status)
     for status in http.HTTPStatus
     if status not in (204, 304)
@@ -93,6 +92,26 @@ class ResponseCompleted:
         self.body_bytes = 0
         self.received = 0
         self.request_id = ""
+
+    def note(self, head: RequestReceived | None, response: Response) -> None:
+        """Remember what is being sent as the answer to `head`. The server calls it."""
+        self.body_bytes = 0
+        code = _CODES_WITH_BODY.get(response.status)
+        if code is None:
+            code = response.code
+            if code in (204, 304):
+                self.status = code
+                return
+        self.status = code
+        if head is not None and not head[IS_SIMPLE] and head.method == "HEAD":
+            return
+        body = response.body
+        if isinstance(body, bytes):
+            self.body_bytes = len(body)
+        elif isinstance(body, list):
+            self.body_bytes = sum(map(len, body))
+        elif isinstance(body, FileBody):
+            self.body_bytes = body.count
 
     def end(self, client: Address, peer: Address, complete: bool) -> ResponseCompleted:
         """Say how it has ended, now. The server calls it."""
@@ -241,26 +260,3 @@ class Collectors:
                 each(event)
 
         return record
-
-
-def note_answer(conn: Connection, head: RequestReceived | None, response: Response) -> None:
-    """Remember for the collector what is being sent as the answer to `head`."""
-    record = conn.record
-    assert record is not None
-    record.body_bytes = 0
-    code = _WITH_BODY.get(response.status)
-    if code is None:
-        code = response.code
-        if code in (204, 304):
-            record.status = code
-            return
-    record.status = code
-    if head is not None and not head[IS_SIMPLE] and head.method == "HEAD":
-        return
-    body = response.body
-    if isinstance(body, bytes):
-        record.body_bytes = len(body)
-    elif isinstance(body, list):
-        record.body_bytes = sum(map(len, body))
-    elif isinstance(body, FileBody):
-        record.body_bytes = body.count

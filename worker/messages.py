@@ -116,24 +116,34 @@ class ResponseStream(Protocol):
         """Send `block`; returns when the kernel has it. Raises `ClientDisconnected`."""
 
 
+class Origin(NamedTuple):
+    """For whom a request comes, and where it was sent to.
+
+    `client_port` is the port of `client` as text. `server` is one object for all connections of a
+    listener, or for all requests of which a proxy says the same server, scheme and prefix; where
+    clients are asked for certificates it is one for each connection. So an adapter may keep by
+    its identity what is the same for these requests. `prefix` is what a trusted proxy has cut from
+    the beginning of the path; it has no slash at its end. `trusted` says whether what this
+    connection says of others is believed; it means something in the origin of a connection only.
+    """
+
+    client: Address
+    client_port: str
+    server: Address
+    scheme: str
+    prefix: str = ""
+    trusted: bool = False
+
+
 class Channel(Protocol):
     """What an application can do with the connection of its request. The worker implements it."""
 
-    scheme: str
-    #: For whom the request comes, which a trusted proxy may have said.
-    client: Address
-    #: Who is at the other end of the connection.
+    #: For whom the request comes. A trusted proxy may have said it.
+    origin: Origin
+    #: The address at the other end of the connection.
     peer: Address
-    #: What a trusted proxy has cut from the beginning of the path; no slash at its end.
-    prefix: str
-    #: One object for all connections of a listener, or what a proxy says in its place, of one
-    #: scheme and prefix; where clients are asked for certificates, one for each connection. So an
-    #: adapter may keep by it what is the same for them.
-    server: Address
-    #: The port of `client` as text.
-    client_port: str
-    #: For what an adapter wants to remember: belongs to the serving thread, keyed by the adapter.
-    #: What has a `close` is closed on that thread when it ends.
+    #: For what an adapter wants to remember. It belongs to the serving thread and is keyed by the
+    #: adapter. Values that have a `close` are closed on that thread when it ends.
     notes: dict[Any, Any]
 
     @property
@@ -193,12 +203,12 @@ class Request(NamedTuple):
     @property
     def scheme(self) -> str:
         """`http` or `https`."""
-        return self._the_channel().scheme
+        return self._the_channel().origin.scheme
 
     @property
     def client(self) -> Address:
         """The client's address: the peer's, or what a trusted proxy says. ("", 0): unknown."""
-        return self._the_channel().client
+        return self._the_channel().origin.client
 
     @property
     def peer(self) -> Address:
@@ -208,12 +218,12 @@ class Request(NamedTuple):
     @property
     def prefix(self) -> str:
         """What a trusted proxy has cut from the beginning of the path, such as `/api`."""
-        return self._the_channel().prefix
+        return self._the_channel().origin.prefix
 
     @property
     def server(self) -> Address:
         """The address that the request came in on, or was sent to at a trusted proxy."""
-        return self._the_channel().server
+        return self._the_channel().origin.server
 
     @property
     def tls(self) -> dict[str, str]:
@@ -278,18 +288,3 @@ ASGIApp = Callable[
     ],
     Awaitable[None],
 ]
-
-
-class Origin(NamedTuple):
-    """For whom a request comes, and how it was asked for.
-
-    `prefix` is what a proxy has cut from the path. `trusted` says whether what is written about
-    others is believed, which holds for the origin of a connection alone.
-    """
-
-    client: Address
-    client_port: str
-    server: Address
-    scheme: str
-    prefix: str = ""
-    trusted: bool = False

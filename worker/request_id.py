@@ -12,12 +12,11 @@ from .errors import ConfigError
 from .messages import RequestReceived, cgi_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
     from typing import Any
 
     from .config import ServerConfig
     from .config.groups import Log
-    from .connection import Connection
 
 # What can stand in a header, a log and a URL as it is. UUIDs, ULIDs and traceparents do.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
@@ -64,24 +63,22 @@ class RequestIdFilter(logging.Filter):
 
 
 class RequestIds:
-    """Gives requests their ids. Belongs to one thread, for its random numbers.
+    """Gives requests their ids. Belongs to one thread, for its random numbers."""
 
-    The id of a client that `trusts` says yes to is taken if it is well-formed; any other is made.
-    """
-
-    def __init__(self, header: str, trusts: Callable[[Connection], bool]) -> None:
+    def __init__(self, header: str) -> None:
         self._name = header.encode("latin-1")
         self._variable = cgi_name(header)
-        self._trusts = trusts
         self._bits = random.Random().getrandbits
 
-    def give(self, conn: Connection, head: RequestReceived) -> RequestReceived:
-        """`head` with its id in the header, once; the id is in `conn.request_id`, too."""
+    def give(self, head: RequestReceived, *, trusted: bool) -> tuple[str, RequestReceived]:
+        """The id of a request, and its head with the id in the header, once.
+
+        A well-formed id that a `trusted` peer has sent is kept; any other is replaced.
+        """
         sent = head.variables.get(self._variable)
-        if sent is not None and _WELL_FORMED.fullmatch(sent) and self._trusts(conn):
-            conn.request_id = sent
-            return head
-        made = conn.request_id = f"{self._bits(128):032x}"
+        if trusted and sent is not None and _WELL_FORMED.fullmatch(sent):
+            return sent, head
+        made = f"{self._bits(128):032x}"
         block = head.block
         if sent is not None:
             name = self._name.lower() + b":"
@@ -91,7 +88,7 @@ class RequestIds:
         fields = list(head)
         fields[_BLOCK] = b"%b\r\n%b: %b" % (block, self._name, made.encode("ascii"))
         fields[_VARIABLES] = {**head.variables, self._variable: made}
-        return _new(RequestReceived, fields)
+        return made, _new(RequestReceived, fields)
 
 
 def check(settings: Log) -> None:
@@ -103,9 +100,4 @@ def check(settings: Log) -> None:
 def request_ids(config: ServerConfig) -> RequestIds | None:
     """What `config` says of request ids, for one thread; None without them."""
     header = config.log.request_id_header
-    return RequestIds(header, _is_trusted) if header else None
-
-
-def _is_trusted(conn: Connection) -> bool:
-    """Whether the peer is a proxy that is trusted; see `proxies`."""
-    return conn.direct is not None and conn.direct.trusted
+    return RequestIds(header) if header else None

@@ -1,87 +1,82 @@
-"""`SyncWorker`: a thread that serves requests, and the work it shares with its siblings.
+"""`SyncWorker`: a thread that serves requests, and the pool that it shares with others.
 
     run
       _run_accept_loop | _run_from_queue      Poller.wait: an event becomes this thread's connection
-        _handle_connection                    whatever happens in there costs one connection
+        _handle_connection                    a failure in there costs one connection
           _handle_connection_impl             goes on where the connection stood
-            _recv_request_fast                recv, RequestParser.parse, BodyReceiver
+            handshake.resume                  a PROXY header, a handshake, the rest of an answer
+            _recv_request_fast                recv, RequestParser.parse, HeadBuffer, BodyReceiver
             exchange                          one request, one answer
-              _classify_request               one look at the fields that steer the connection
+              _classify_request               one look at the fields that concern the connection
               sync_app(request)               once
               ResponseWriter.answer           one send; the rest waits in the poller
-              streaming.stream_body           a body that is being made: the thread is lent
-            endings.park ...                  Poller.park: the connection is nobody's here any more
+              HTTP1Runner.respond             a body that is being made: the thread is lent
+            finalize.park ...                 Poller.park: the connection belongs to the poller
 
-Threads: `run` makes a crew. All its workers share a poller, a rota and the configuration; parser,
-writer and their caches belong to one worker, which is used by its own thread only. What is under
-"Any thread" may be called from any thread, and speaks for the whole crew.
+Threads: `run` starts a pool. Its workers share a poller, the leader/follower schedule and the
+configuration. Parser, writer and their caches belong to one worker, which only its own thread uses.
+Methods under "Any thread" may be called from any thread, and act on the whole pool.
 """
 
 from __future__ import annotations
 
 import contextvars
 import logging
-import socket
-import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
 
 from .app_kind import bind_call, decline, is_asgi
 from .assembly import make_loops, make_threads, with_files
-from .config import ServerConfig
 from .connection import Connection, State
 from .errors import ClientDisconnected, ProtocolError
-from .http.request_meta import _classify_request, _RequestMeta  # noqa: F401 - the reference has them here
-from .http1.parser import RequestParser
-from .http1.writer import Echo, ResponseWriter, StreamWriter
-from .interfaces import ServingPool
-from .lifecycle import (
-    LifecycleCollector,
-    RequestStarted,
-    RequestWaited,
-    ResponseCompleted,
-    event_types_of,
-    for_thread,
-    guarded,
-)
-from .messages import IS_SIMPLE, ASGIApp, HeaderList, Request, RequestReceived, Response, SyncApp
+from .http1.head_buffer import LONGEST_REPEATED, HeadBuffer
+from .lifecycle import guarded
+from .messages import IS_SIMPLE
 from .net.bind import address_of, hosts_of
-from .polling.base import ConnectionQueue
+from .polling.distributor import QueuePoller
 from .polling.task import ThreadTask
-from .proxies.trust import Forwarding
 from .proxies.trust import check as check_proxies
 from .request_id import check as check_request_ids
-from .request_id import request_ids
-from .threads import finalize, handshake, reader, streaming
-from .threads.exchange import exchange, exchange_forwarded
+from .threads import finalize, handshake, reader
+from .threads.exchange import Outcome, exchange, exchange_forwarded
+from .threads.streaming import HTTP1Runner
+from .threads.thread_state import ThreadState
 from .tls.context import make_context
-from .tls.wrong_port import WITH_TLS, began_handshake
+from .tls.wrong_port import WITH_TLS
+
+# The reference page has these two here.
+from .http.request_meta import _classify_request, _RequestMeta  # noqa: F401  # isort: skip
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     import ssl
+    import threading
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from .asgi.pool import HandoffPool
+    from .config import ServerConfig
+    from .connection import PushedResponse
     from .hijack import HijackedSocket
-    from .interfaces import AsyncPool
-    from .threads.leader_follower import LeaderFollower
+    from .interfaces import AsyncPool, ServingPool
+    from .lifecycle import LifecycleCollector
+    from .messages import ASGIApp, HeaderList, Request, RequestReceived, Response, SyncApp
+    from .polling.base import ConnectionQueue
+    from .polling.task import AnyTask
 
 log = logging.getLogger("threadwell")
 
-# A head up to this size is remembered with its connection, in case it comes again.
-_LONGEST_REPEATED = 1024
-# How many requests a connection may have pipelined before others get a turn.
+# How many requests a connection may have pipelined before other connections get their turn.
 _REQUESTS_A_TURN = 16
 
 _new_context = contextvars.Context
 
 _SERVING, _IDLE, _CLOSED = State.SERVING, State.IDLE, State.CLOSED
+_NEXT = Outcome.NEXT
 
 
-class SyncWorker:
-    """Serves HTTP/1.1 on a thread, without an event loop; `run` hires siblings on more threads.
+class SyncWorker(ThreadState):
+    """Serves HTTP/1.1 on a thread, without an event loop; `run` starts workers on more threads.
 
     `app` is a `SyncApp` or an ASGI application. They are told apart by inspection, unless
     `threadwell_interface` on the application decides. `sync_app` beside an ASGI `app` takes the
@@ -93,7 +88,7 @@ class SyncWorker:
 
     An ASGI `app` without `sync_app` is served by event loops (`asgi.pool`): `run` makes its thread
     the first of them. `_handle_connection` hands over to them, or where none runs, serves on a loop
-    of its own; its blocking socket is read like any other.
+    of its own; a blocking socket is read on the calling thread like any other.
 
     Raises `ConfigError`, and `TypeError` for what is no application.
     """
@@ -112,137 +107,106 @@ class SyncWorker:
         conn_queue: ConnectionQueue | None = None,
         sync_app: SyncApp | None = None,
     ) -> None:
-        self.worker_id = worker_id
         if config.static.mounts:
             app, sync_app = with_files(config.static, app, sync_app)
-        # Of the server
-        self.config = config
-        self.app = app
-        self.collector = guarded(lifecycle_collector)
-        self.async_pool = async_pool
+        collector = guarded(lifecycle_collector)
         check_proxies(config.proxies)
         check_request_ids(config.log)
         if ssl_context is None:
             ssl_context = make_context(config.tls, hosts_of(config), http2=config.http2.on)
-        self._pool: ServingPool
+        pool: ServingPool
         if sync_app is None and is_asgi(app):
-            self.sync_app: SyncApp = decline
-            self._pool = loops = make_loops(self, ssl_context, shutdown_event, conn_queue)
-            self.async_pool = async_pool or loops
+            sync_app = decline
+            pool = loops = make_loops(
+                cast("ASGIApp", app), config, collector, ssl_context, shutdown_event, conn_queue
+            )
+            async_pool = async_pool or loops
         else:
-            self.sync_app = bind_call(cast("SyncApp", app) if sync_app is None else sync_app)
-            self._pool = make_threads(self, ssl_context, shutdown_event, conn_queue)
-        self._settle()
+            sync_app = bind_call(cast("SyncApp", app) if sync_app is None else sync_app)
+            pool = make_threads(
+                config, collector, self._clone, async_pool, ssl_context, shutdown_event, conn_queue
+            )
+        self._prepare(config, app, sync_app, pool, worker_id, collector, async_pool)
         if sock is not None:
-            self._pool.listen(sock)
+            pool.listen(sock)
 
-    def _settle(self) -> None:
-        """What belongs to this worker's thread alone."""
-        config = self.config
-        self.poller = self._pool.poller
-        #: Set by a crew of threads.
-        self.leader_follower: LeaderFollower
-        self.throttled_log = self._pool.throttled_log
-        self.wrong_port = self._pool.wrong_port
-        #: What trusted proxies say; None where none is trusted.
-        self.forwarding: Forwarding | None = None
-        self._exchange = exchange
-        if config.proxies.trusted:
-            self.forwarding = Forwarding(config.proxies, self.throttled_log)
-            self._exchange = exchange_forwarded
-        self.parser = RequestParser(config.limits)
-        self.request_ids = request_ids(config)
-        self.writer = (
-            Echo(config.timeouts, config.log.request_id_header)
-            if config.log.request_id_echo
-            else ResponseWriter(config.timeouts)
+    def _prepare(
+        self,
+        config: ServerConfig,
+        app: ASGIApp | SyncApp,
+        sync_app: SyncApp,
+        pool: ServingPool,
+        worker_id: int,
+        collector: LifecycleCollector | None,
+        async_pool: AsyncPool | None,
+    ) -> None:
+        """Become a worker of `pool`."""
+        super().__init__(
+            config,
+            app,
+            sync_app,
+            pool,
+            worker_id=worker_id,
+            collector=collector,
+            async_pool=async_pool,
         )
-        #: Something is to be done for a request before the application sees it.
-        self.watched = self.collector is not None or self.request_ids is not None
-        looked_at = event_types_of(self.collector)
-        #: What the collector has for this worker's thread, where there is one; see `settle_in`.
-        self.completed: Callable[[ResponseCompleted], None]
-        if self.collector is not None:
-            self.completed = self.collector.record
-        self.announcing = RequestStarted in looked_at
-        self.sampling = RequestWaited in looked_at
         self._keep_alive = config.timeouts.keep_alive
-        #: Whether a connection may stay open at all.
-        self.persistent = self._keep_alive > 0
-        #: For what adapters want to remember: see `messages.Channel`.
-        self.notes: dict[Any, Any] = {}
-        # `leader_follower.Seat`
-        self.events_taken = 0
-        self.serving: Connection | ThreadTask | None = None
-        self.seated = False
-        #: A long response has taken this thread's seat, and somebody else sits there.
-        self.lost_seat = False
-        #: This thread runs a long response, and has given its seat up for it.
-        self.lent = False
-        #: The asyncio side has adopted the connection.
-        self.handed_off = False
-        #: How many requests this worker has given to the application.
-        self.served = 0
-        self._pool.add(self)
+        self._exchange = exchange if self.forwarding is None else exchange_forwarded
+        pool.add(self)
+
+    def _clone(self) -> SyncWorker:
+        """A worker of the same pool, for another thread."""
+        clone = object.__new__(SyncWorker)
+        clone._prepare(
+            self.config,
+            self.app,
+            self.sync_app,
+            self.pool,
+            self.worker_id + self.pool.number(),
+            self.collector,
+            self.async_pool,
+        )
+        return clone
 
     # ---- Any thread -----------------------------------------------------------------------
 
     def set_lifespan_state(self, state: dict[str, Any]) -> None:
         """Set the lifespan's state, shared with all requests that go to the asyncio side."""
-        self._pool.lifespan_state = state
-
-    @property
-    def lifespan_state(self) -> dict[str, Any]:
-        """What `set_lifespan_state` was given."""
-        return self._pool.lifespan_state
-
-    @property
-    def http2_pool(self) -> HandoffPool | None:
-        """The loops that have the connections of HTTP/2."""
-        return self._pool.http2
-
-    @property
-    def shutdown_event(self) -> threading.Event:
-        """Setting it stops `run`."""
-        return self._pool.shutdown_event
-
-    @property
-    def pool(self) -> ServingPool:
-        """What this worker shares with its siblings."""
-        return self._pool
+        self.pool.lifespan_state = state
 
     def wait_until_ready(self) -> None:
-        """Return when `run`, on another thread, serves. An ASGI application starts up first:
-        raises `StartupError` when it says that it cannot."""
-        self._pool.wait_until_ready()
+        """Return when `run`, on another thread, serves.
+
+        An ASGI application starts up first. Raises `StartupError` when it says that it cannot.
+        """
+        self.pool.wait_until_ready()
 
     def start_draining(self) -> None:
         """Stop listening, now. Requests in flight finish and close; idle connections close."""
-        self._pool.drain()
+        self.pool.drain()
 
     def is_idle(self) -> bool:
-        """Whether no connection is being handled: none is read, served, streamed or written to."""
-        return self._pool.is_idle()
+        """Whether no request is being read, served, streamed or written."""
+        return self.pool.is_idle()
 
     def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
-        """Accept connections from `sock`, which listens, too; `plain` ones are without TLS."""
-        self._pool.listen(sock, plain=plain)
+        """Accept connections from `sock` too, which listens; `plain`: without TLS."""
+        self.pool.listen(sock, plain=plain)
 
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
-        """Begin the handshakes from now on with `ssl_context`; where there is no TLS none begins.
-
-        Connections that are open keep what they have.
-        """
-        self._pool.use_context(ssl_context)
+        """Use `ssl_context` for the handshakes from now on. Listeners without TLS stay so, and open
+        connections keep their session."""
+        self.pool.use_context(ssl_context)
 
     def adopt_back(self, conn: Connection, let_go: Callable[[], object]) -> bool:
-        """Serve the next request of `conn`, which was adopted before.
+        """Serve the next request of `conn`, which a loop had adopted.
 
-        `let_go` is called first, and must leave it IDLE or YIELDED. False, and nothing happens,
-        where no more is served.
+        `let_go` is called first, and must leave the connection IDLE or YIELDED. False, and nothing
+        happens, where the pool serves no more.
         """
         poller = self.poller
-        poller.begin_return()  # before the look: whoever ends the server sees this, or is seen
+        # before the look at `draining`: the thread that drains sees this, or is seen here
+        poller.begin_return()
         try:
             now = time.monotonic()
             if poller.draining and now >= poller.idle_until:
@@ -251,8 +215,8 @@ class SyncWorker:
             conn.deadline = now + self._keep_alive
             conn.worker = None
             poller.adopt_back(conn, now)
-        except (OSError, ClientDisconnected) as error:  # the server has ended meanwhile
-            if conn.state is not _CLOSED:  # `close` may have seen it
+        except (OSError, ClientDisconnected) as error:  # the pool has ended meanwhile
+            if conn.state is not _CLOSED:  # `ThreadPool.close` may have closed it
                 finalize.close(self, conn, f"lost: {error}")
         finally:
             poller.end_handoff()
@@ -263,91 +227,117 @@ class SyncWorker:
 
         Idle connections stay for another `linger` seconds, for a request that is on its way.
         """
-        self._pool.shutdown(timeout, linger)
+        self.pool.shutdown(timeout, linger)
 
     def cut(self) -> None:
-        """End every connection now, whatever it is at."""
-        self._pool.cut()
+        """End every connection now, whatever its state."""
+        self.pool.cut()
 
     def stop(self) -> None:
-        """Make `run` return when the threads are done with what they are at."""
-        self._pool.stop()
+        """Make `run` return as soon as the threads are done with their requests."""
+        self.pool.stop()
 
     def run(self) -> None:
         """Serve until `stop` is called or `shutdown_event` is set (blocking).
 
-        The calling thread serves, and hires the other threads of the configuration. Afterwards
-        the poller is closed, and with it the listening socket.
+        The calling thread serves, and starts the other threads of the configuration. Afterwards
+        the poller and the listening sockets are closed.
         """
-        self._pool.run(self)
+        self.pool.run(self)
+
+    def close_connection(self, conn: Connection, reason: str) -> None:
+        """Close `conn`, which no thread owns any more, and report `reason`."""
+        finalize.close(self, conn, reason)
 
     def close(self) -> None:
         """End every connection, close the listening sockets, and free the poller.
 
-        `run` does it at its end: this is for a worker that is not run, or by other means.
+        `run` does it at its end. This is for a worker that is not run, or driven by other code.
         """
-        self._pool.close(self)
+        self.pool.close(self)
 
-    # ---- The crew -------------------------------------------------------------------------
+    # ---- The loop of this thread ------------------------------------------------------------
 
-    def settle_in(self) -> None:
-        """Get what the calling thread needs, which is this worker's from now on."""
-        if self.collector is not None:
-            self.completed = for_thread(self.collector)
+    def poll_and_serve(self, poll_interval: float) -> None:
+        """Poll, and serve, while this thread has a slot."""
+        if isinstance(self.poller, QueuePoller):
+            self._run_from_queue(poll_interval, None)
+        else:
+            self._run_accept_loop(poll_interval, None)
 
-    def clone(self) -> SyncWorker:
-        """A worker for another thread, which shares this one's crew."""
-        clone = object.__new__(SyncWorker)
-        for name in ("config", "app", "sync_app", "collector", "async_pool", "_pool"):
-            setattr(clone, name, getattr(self, name))
-        clone.worker_id = self.worker_id + self._pool.number()
-        clone._settle()
-        return clone
+    def serve_ready(self, most: int) -> None:
+        """Serve up to `most` connections that are ready now, without waiting for others."""
+        for _ in range(most):
+            connection = self.poller.wait(0)
+            if connection is None:
+                return
+            self._handle_connection(connection, connection.client, None)
 
     def _run_accept_loop(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
-        """Poll and serve until this thread's turn ends. `runner` is None where all is sync."""
-        self._pool.take_turn(self, poll_interval, runner)
+        """Poll and serve while this thread has a slot. `runner` is None where all is sync.
+
+        Workers of event loops run the loops instead, the first of them in `runner`.
+        """
+        if self.pool.run_loops(poll_interval, runner):
+            return
+        schedule, slot = self.leader_follower, self.slot
+        wait, handle = self.poller.wait, self._handle_connection
+        while schedule.leader is slot:
+            connection = wait(poll_interval)
+            slot.events_taken += 1
+            if schedule.deputy_asleep:
+                schedule.wake()
+            if connection is not None:
+                handle(connection, connection.client, runner)
+        while schedule.eager and slot.seated:
+            connection = wait(poll_interval)
+            started = time.monotonic()
+            if connection is not None:
+                handle(connection, connection.client, runner)
+                if not schedule.always_eager:
+                    schedule.observe(slot, time.monotonic() - started)
 
     def _run_from_queue(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
-        """The same, with connections that a distributor puts into `conn_queue`."""
-        self._pool.take_turn(self, poll_interval, runner)
+        """`_run_accept_loop` for connections that a distributor puts into `conn_queue`."""
+        self._run_accept_loop(poll_interval, runner)
 
     # ---- One connection -------------------------------------------------------------------
 
     def _handle_connection(
         self,
-        conn: Connection | ThreadTask | socket.socket,
+        conn: Connection | AnyTask | socket.socket,
         addr: tuple[str, int],
         runner: asyncio.Runner | None,
     ) -> None:
-        """Serve `conn` until it must wait or is closed. Nothing that happens in there escapes.
+        """Serve `conn` until it must wait or is closed. No exception escapes.
 
-        A bare socket is made a connection; a blocking one is served to its end.
+        A bare socket is made a connection. A blocking one is served to its end.
         """
         if type(conn) is not Connection:
             if isinstance(conn, ThreadTask):
                 self._run_task(conn)
                 return
             conn = self._introduce(conn, addr)
-        self.serving = conn
+        slot = self.slot
+        slot.serving = conn
         try:
             self._handle_connection_impl(conn, addr, runner)
         except ClientDisconnected as error:
             finalize.client_gone(self, conn, str(error))
         except Exception:
-            # A bug of threadwell: this connection pays, the thread goes on.
+            # a bug of threadwell costs this connection, and not the thread
             log.exception("A connection was dropped for an internal error")
             if conn.state is not _CLOSED:
                 finalize.close(self, conn, "internal error")
         finally:
-            self.serving = None
+            slot.serving = None
 
-    def _run_task(self, task: ThreadTask) -> None:
-        self.serving = task
+    def _run_task(self, task: AnyTask) -> None:
+        self.slot.serving = task
         try:
             task.run(self)
         finally:
-            self.serving = None
+            self.slot.serving = None
 
     def _handle_connection_impl(
         self,
@@ -357,13 +347,13 @@ class SyncWorker:
     ) -> bool:
         """Read, answer, and read on, while there is something to read.
 
-        Whether the connection was handed off to the asyncio side. Raises `ClientDisconnected`.
+        True: the connection was handed off to the asyncio side. Raises `ClientDisconnected`.
         """
         if type(conn) is not Connection:
             conn = self._introduce(conn, addr)
         before = conn.state
         if before is _IDLE:
-            conn.state = _SERVING  # as `become` would, which need not be asked every time
+            conn.state = _SERVING  # the commonest step of the table, without the call of `become`
         else:
             if before is not _SERVING:
                 conn.become(_SERVING)
@@ -382,8 +372,9 @@ class SyncWorker:
                         finalize.park_unfinished(self, conn)
                 return False
             # a context of its own, so that nothing a request sets is there for the next
-            if not _new_context().run(self._exchange, self, conn, head, body):
-                return self._is_gone(runner)
+            outcome = _new_context().run(self._exchange, self, conn, head, body)
+            if outcome is not _NEXT:
+                return self._leave(outcome, runner)
             if not conn.buffer:
                 if conn.blocking:
                     continue
@@ -398,12 +389,12 @@ class SyncWorker:
                 finalize.park(self, conn, State.YIELDED, self.config.timeouts.head)
                 return False
 
-    def _is_gone(self, runner: asyncio.Runner | None) -> bool:
-        """Whether the connection was handed off; where no loop has it yet, it is served here."""
-        handed_off, self.handed_off = self.handed_off, False
-        if handed_off:
-            self._pool.serve_waiting(runner)
-        return handed_off
+    def _leave(self, outcome: Outcome, runner: asyncio.Runner | None) -> bool:
+        """Whether the connection was handed off. One that has no loop yet is served here."""
+        if outcome is not Outcome.HANDED_OFF:
+            return False
+        self.pool.serve_waiting(runner)
+        return True
 
     def _introduce(self, sock: socket.socket, client: tuple[str, int]) -> Connection:
         connection = Connection(sock, client, address_of(sock.getsockname()))
@@ -416,11 +407,11 @@ class SyncWorker:
     def _recv_request_fast(
         self, conn: Connection | socket.socket
     ) -> tuple[RequestReceived | None, bytes | BinaryIO]:
-        """The next whole request of `conn`, its head and its body.
+        """The next whole request of `conn`: its head and its body.
 
-        (None, b"") when it is not whole yet, and after an end of input or an error, which were
-        dealt with. What is buffered is parsed before more is received; a blocking socket is read
-        until the request is whole.
+        (None, b"") while the request is not whole, and after an end of input or an error, which
+        has been handled. What is buffered is parsed before more is received. A blocking socket is
+        read until the request is whole.
         """
         if type(conn) is not Connection:
             conn = self._introduce(conn, ("", 0))
@@ -429,7 +420,7 @@ class SyncWorker:
             if not data:
                 if conn.head is not None:
                     return reader.recv_body(self, conn)
-                if conn.pieces is not None:
+                if conn.head_buffer is not None:
                     return reader.recv_head(self, conn)
                 data = conn.recv(reader.RECEIVED_AT_ONCE)
                 if data == conn.repeated:
@@ -441,12 +432,12 @@ class SyncWorker:
             raw_head, end, conn.buffer = data.partition(b"\r\n\r\n")
             if not end or not raw_head:
                 conn.buffer = b""
-                conn.pieces = bytearray(data)
+                conn.head_buffer = HeadBuffer(data)
                 return reader.recv_head(self, conn)
             head = self.parser.parse(raw_head)
             if not head[IS_SIMPLE]:
                 return reader.recv_behind(self, conn, head)
-            if not conn.buffer and len(data) <= _LONGEST_REPEATED:
+            if not conn.buffer and len(data) <= LONGEST_REPEATED:
                 conn.repeated = data
                 conn.repeated_head = head
             return head, b""
@@ -454,8 +445,8 @@ class SyncWorker:
             return None, b""
         except ProtocolError as error:
             message = error.message
-            if conn.pieces is not None and began_handshake(conn.pieces):
-                self.wrong_port.with_tls(conn)
+            if conn.head_buffer is not None and conn.head_buffer.began_handshake():
+                self.wrong_port.with_tls(conn.peer, conn.server)
                 message = WITH_TLS
             finalize.answer_refusal(self, conn, error.status, message)
             return None, b""
@@ -465,9 +456,9 @@ class SyncWorker:
 
     # ---- What the application asks of its connection ----------------------------------------
 
-    def open_stream(self, conn: Connection, request: Request, response: Response) -> StreamWriter:
+    def open_stream(self, conn: Connection, request: Request, response: Response) -> PushedResponse:
         """See `Request.stream`."""
-        return streaming.open_stream(self, conn, request, response)
+        return HTTP1Runner(self, conn, request).push(response)
 
     def inform(self, conn: Connection, request: Request, status: int, headers: HeaderList) -> None:
         """See `Request.inform`."""
@@ -478,7 +469,7 @@ class SyncWorker:
 
     def hijack(self, conn: Connection, request: Request) -> HijackedSocket:
         """See `Request.hijack`."""
-        return streaming.hijack(self, conn, request)
+        return HTTP1Runner(self, conn, request).hijack()
 
     # ---- Out ------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 # Seconds between two looks at `shutdown_event`, which cannot wake a poller.
-_POLL_INTERVAL = 1.0
+POLL_INTERVAL = 1.0
 #: Seconds for which a part that is well may seem to take no request: so seldom it looks up.
-UNSEEN = _POLL_INTERVAL
+UNSEEN = POLL_INTERVAL
 
 
 class Probed(Protocol):

@@ -9,7 +9,6 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
-from ..lifecycle import note_answer
 from ..messages import FileBody, Response
 from ..request_id import named
 from .request_stream import MOST_DISCARDED, BodyStream
@@ -345,7 +344,7 @@ class Cycle:
         if self._receivers:
             self.wake()
         if conn.record is not None:
-            note_answer(conn, self.head, response)
+            conn.record.note(self.head, response)
         transport.answered(self)
 
     async def _send_block(self, body: bytes, more: bool) -> None:

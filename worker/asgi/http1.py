@@ -86,7 +86,7 @@ class HTTP1Connection(RequestLine):
             return "writing"
         read_state = self.read_state  # which may be another one the next time
         if read_state is _READY:
-            return "head" if self.conn.buffer else "idle"
+            return "head" if self.conn.buffer or self.conn.head_buffer else "idle"
         return _NAMES[read_state]
 
     def hears(self) -> bool:
@@ -99,7 +99,7 @@ class HTTP1Connection(RequestLine):
         return self.read_state in (_BUSY, _BODY, ReadState.SESSION)
 
     def idle_since(self) -> float | None:
-        if self.read_state is not _READY or self.conn.buffer:
+        if self.read_state is not _READY or self.conn.buffer or self.conn.head_buffer:
             return None
         timeouts = self.worker.config.timeouts
         return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)
@@ -107,8 +107,9 @@ class HTTP1Connection(RequestLine):
     def answer_plainly(self) -> None:
         sock = cast("TLSSocket", self.conn.sock).without_tls()
         self.conn.sock, self.conn.recv, self.conn.send = sock, sock.recv, sock.send
-        self.conn.scheme, self.conn.encrypted = "http", False
-        self.worker.pool.wrong_port.without_tls(self.conn)
+        conn = self.conn
+        conn.origin, conn.encrypted = conn.origin._replace(scheme="http"), False
+        self.worker.pool.wrong_port.without_tls(conn.peer, conn.server)
         self.refuse(400, WITHOUT_TLS)
 
     def handshake_failed(self) -> None:
@@ -126,7 +127,8 @@ class HTTP1Connection(RequestLine):
         worker.served += 1
         self.read_state = _BUSY
         if worker.request_ids is not None:
-            head = worker.request_ids.give(conn, head)
+            trusted = conn.direct is not None and conn.direct.trusted
+            conn.request_id, head = worker.request_ids.give(head, trusted=trusted)
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = worker.persistent
         if not head[IS_SIMPLE] and not self._steer(cycle, head):
@@ -249,7 +251,7 @@ class HTTP1Connection(RequestLine):
     def refuse(self, status: int, message: str) -> None:
         self.cycle = None
         conn = self.conn
-        conn.represent_itself()
+        conn.reset_origin()
         self.refused(str(status))
         if conn.record is None and self.worker.collector is not None:
             conn.record = ResponseCompleted(None, time.monotonic())

@@ -7,8 +7,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from ..errors import ProtocolError
+from ..http1.head_buffer import LONGEST_REPEATED, HeadBuffer
 from ..messages import IS_SIMPLE, RequestReceived
-from ..tls.wrong_port import WITH_TLS, began_handshake
+from ..tls.wrong_port import WITH_TLS
 from .connection import RECEIVED_AT_ONCE, LoopConnection
 from .request_stream import MOST_DISCARDED, BodyStream
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from .loop_worker import LoopWorker
     from .websocket import Session
 
-# A head up to this size is remembered with its connection, in case it comes again.
-_LONGEST_REPEATED = 1024
 # How many requests a connection may have pipelined before others get a turn.
 _REQUESTS_A_TURN = 16
 # What may wait behind a request that is being answered, and of a body that nobody reads.
@@ -99,7 +98,12 @@ class RequestLine(LoopConnection):
         try:
             if read_state is not _READY:
                 self._received_later(data)
-            elif data == conn.repeated and conn.repeated_head is not None and not conn.buffer:
+            elif (
+                data == conn.repeated
+                and conn.repeated_head is not None
+                and not conn.buffer
+                and conn.head_buffer is None
+            ):
                 # a client that polls sends the same octets each time
                 self._advancing = True
                 self._begin(conn.repeated_head)
@@ -188,30 +192,33 @@ class RequestLine(LoopConnection):
         conn = self.conn
         parser = self.worker.parser
         data = conn.buffer
+        pieces = conn.head_buffer
         try:
-            raw_head, end, rest = data.partition(b"\r\n\r\n")
-            if end and raw_head:
-                head = parser.parse(raw_head)
-                conn.buffer = rest
+            if pieces is None:
+                raw_head, end, rest = data.partition(b"\r\n\r\n")
+                if end and raw_head:
+                    head = parser.parse(raw_head)
+                    conn.buffer = rest
+                    conn.head_deadline = 0.0
+                    if head[IS_SIMPLE] and not rest and len(data) <= LONGEST_REPEATED:
+                        conn.repeated = data
+                        conn.repeated_head = head
+                    return head
+                pieces = conn.head_buffer = HeadBuffer(data)
+            else:
+                assert isinstance(pieces, HeadBuffer)
+                pieces.append(data)
+            conn.buffer = b""
+            whole = pieces.take(parser)
+            if whole is not None:
+                raw_head, conn.buffer = whole
+                conn.head_buffer = None
                 conn.head_deadline = 0.0
-                conn.scanned = conn.skipped = 0
-                if head[IS_SIMPLE] and not rest and len(data) <= _LONGEST_REPEATED:
-                    conn.repeated = data
-                    conn.repeated_head = head
-                return head
-            if data.startswith(b"\r\n"):
-                empty = parser.skip_empty_lines(data, conn.skipped)
-                conn.skipped += empty
-                conn.buffer = data[empty:]
-                conn.scanned = 0
-                if end:
-                    return self._next_head()
-            parser.unfinished(conn.buffer, conn.scanned)
-            conn.scanned = len(conn.buffer)
+                return parser.parse(raw_head)
         except ProtocolError as error:
             message = error.message
-            if began_handshake(data):
-                self.worker.pool.wrong_port.with_tls(conn)
+            if conn.head_buffer is not None and conn.head_buffer.began_handshake():
+                self.worker.pool.wrong_port.with_tls(conn.peer, conn.server)
                 message = WITH_TLS
             self.refuse(error.status, message)
             return None

@@ -29,16 +29,15 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..connection import Connection
-    from ..interfaces import OriginPool
+    from ..interfaces import OriginPool, PoolThread
     from ..messages import ASGIApp, Request, Response
     from ..polling.base import ConnectionQueue, Poller
-    from ..sync_worker import SyncWorker
 
 log = logging.getLogger("threadwell")
 
 # Seconds for loops whose connections were cut to end.
 _LAST_MOMENT = 3.0
-_POLL_INTERVAL = 1.0
+POLL_INTERVAL = 1.0
 
 
 class EventLoopPool:
@@ -124,30 +123,25 @@ class EventLoopPool:
             self._start_thread(worker.run, f"{name}-{number}")
         self.wait_until_ready()
 
-    def add(self, worker: SyncWorker) -> None:
+    def add(self, worker: PoolThread) -> None:
         """Nothing to do: loops have workers of their own."""
 
     def number(self) -> int:
         """Always 0: there is but one such worker."""
         return 0
 
-    def run(self, worker: SyncWorker) -> None:
+    def run(self, worker: PoolThread) -> None:  # noqa: ARG002
         """Serve until the end (blocking): the calling thread becomes that of the first loop."""
-        self.take_turn(worker, _POLL_INTERVAL, None)
+        self.run_loops(POLL_INTERVAL, None)
 
-    def close(self, worker: SyncWorker) -> None:  # noqa: ARG002
+    def close(self, worker: PoolThread) -> None:  # noqa: ARG002
         """End everything now, and close what is open."""
         self.shutdown(0)
 
-    def take_turn(
-        self,
-        worker: SyncWorker,  # noqa: ARG002
-        poll_interval: float,
-        runner: asyncio.Runner | None,
-    ) -> None:
-        """The same, with the first loop in `runner`, if there is one.
+    def run_loops(self, poll_interval: float, runner: asyncio.Runner | None) -> bool:
+        """Run the event loops until their end (blocking), the first in `runner` if it is given.
 
-        Where there is a `conn_queue`, it is looked at every `poll_interval` seconds at least.
+        `conn_queue`, if there is one, is read at least every `poll_interval` seconds.
         """
         first, *others = self.workers
         for number, each in enumerate(others, 1):
@@ -158,6 +152,7 @@ class EventLoopPool:
         first.run(runner)
         for each in others:
             each.ended.wait()
+        return True
 
     def _start_thread(self, target: Callable[[], None], name: str) -> None:
         # An empty context: free-threaded builds would hand this thread's down

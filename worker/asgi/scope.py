@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
-    from ..connection import Connection
+    from ..connection import RequestSource
     from ..messages import RequestReceived
     from ..tls.session import TLSSocket
 
@@ -44,9 +44,9 @@ class Scopes:
         self._root_path = f"/{root}" if root else ""
         self._lines: dict[bytes, tuple[bytes, bytes]] = {}
 
-    def template(self, conn: Connection) -> Scope:
+    def template(self, conn: RequestSource) -> Scope:
         """What is the same in all HTTP requests of `conn`, unless they come from elsewhere."""
-        host, port = conn.server
+        client, _, (host, port), scheme, prefix, _ = conn.origin
         extensions = _HTTP_EXTENSIONS
         if conn.encrypted:
             from .tls_extension import tls_extension
@@ -59,9 +59,9 @@ class Scopes:
             "http_version": "1.1",
             "server": (host, port or None),
             # of a unix socket's client there is nothing to say
-            "client": conn.client if conn.client[0] else None,
-            "scheme": conn.scheme,
-            "root_path": conn.prefix or self._root_path,
+            "client": client if client[0] else None,
+            "scheme": scheme,
+            "root_path": prefix or self._root_path,
             "extensions": extensions,
         }
 

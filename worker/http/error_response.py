@@ -1,4 +1,4 @@
-"""The answer to a request whose application has failed."""
+"""Answers that the server gives for itself: to what it refuses, and for applications that fail."""
 
 from __future__ import annotations
 
@@ -10,18 +10,34 @@ from ..request_id import named
 
 log = logging.getLogger("threadwell")
 
+#: The header of a text that the server has written.
+TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
-_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+
+def refusal(status: int, message: str) -> Response:
+    """The answer `status` with a line of text: the last one of its connection."""
+    return Response(status, [TEXT], message.encode("latin-1", "replace") + b"\n")
 
 
 def failed(request: Request, error: BaseException) -> Response:
-    """The answer for an application that raised: no word of why, but in the log."""
+    """The answer for an application that raised `error`, which is logged. The client is told
+    nothing of the cause."""
     if isinstance(error, StreamLimitError):
         log.warning("%s was refused: %s", named(request.head), error)
-        return Response(503, [("Retry-After", "5"), _TEXT], b"Too many streams are open\n")
+        return Response(503, [("Retry-After", "5"), TEXT], b"Too many streams are open\n")
     log_failure(request, error)
-    return Response(500, [_TEXT], b"Internal Server Error\n")
+    return Response(500, [TEXT], b"Internal Server Error\n")
 
 
 def log_failure(request: Request, error: BaseException) -> None:
+    """Log with a traceback what the application raised."""
     log.error("The application failed on %s", named(request.head), exc_info=error)
+
+
+def log_cut(request: Request, error: BaseException) -> None:
+    """Log with a traceback what the application raised when a part of its answer had left."""
+    log.error(
+        "The application failed in the middle of its answer to %s",
+        named(request.head),
+        exc_info=error,
+    )

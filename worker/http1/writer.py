@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..connection import Connection
+from ..connection import Connection, ResponsePath
 from ..errors import ClientDisconnected, InvalidResponseError
 from ..http.framing import length_of_body
 from ..http.response_head import (
@@ -89,7 +89,7 @@ class ResponseWriter:
         """
         status, headers, body = response[:3]
         if type(body) is not bytes or len(body) > _COPIED_BODY:
-            connection.usual = False
+            connection.response_path = ResponsePath.OTHER
             return self._answer_large(connection, head, response, persistent)
         self.now = now = _monotonic()
         if now >= self._date_ends:
@@ -121,7 +121,7 @@ class ResponseWriter:
             raise ClientDisconnected(str(error)) from error
         if sent != len(data):
             rest = [memoryview(data)[sent:]]
-            connection.usual = False
+            connection.response_path = ResponsePath.OTHER
             connection.send_buffer = SendBuffer(rest, None, persistent, self._timeouts)
         return persistent
 

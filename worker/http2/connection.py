@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import h2.events
 import h2.exceptions
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from ..asgi.loop_worker import LoopWorker
-    from ..connection import Connection
+    from ..connection import Connection, RequestSource
     from ..interfaces import OriginPool
-    from .stream_origin import StreamOrigin
 
 log = logging.getLogger("threadwell")
 
@@ -323,9 +322,9 @@ class HTTP2Connection(SendingLine):
             return "lingering"
         return "serving" if self.streams else "idle"
 
-    def template_of(self, origin: Connection | StreamOrigin) -> dict[str, Any]:
+    def template_of(self, origin: RequestSource) -> dict[str, Any]:
         """What the scope of a request of `origin` begins with."""
-        template = self.worker.scopes.template(cast("Connection", origin))
+        template = self.worker.scopes.template(origin)
         return {**template, "http_version": "2"}
 
     def is_busy(self) -> bool:

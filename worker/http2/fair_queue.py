@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..polling.base import Poller
-    from ..polling.task import ThreadTask
+    from ..polling.task import AnyTask
 
 
 class FairQueue:
@@ -24,9 +24,9 @@ class FairQueue:
         self._poller = poller
         self._lock = threading.Lock()
         self._is_queued = False
-        self._waiting: deque[ThreadTask] = deque()
+        self._waiting: deque[AnyTask] = deque()
 
-    def add(self, task: ThreadTask) -> None:
+    def add(self, task: AnyTask) -> None:
         """Let a thread do `task`, in its turn."""
         with self._lock:
             if self._is_queued:

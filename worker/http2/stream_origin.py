@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..errors import ProtocolError
 
 if TYPE_CHECKING:
     from ..asgi.loop_worker import LoopWorker
     from ..connection import Connection
-    from ..messages import Origin, RequestReceived
+    from ..messages import Address, Origin, RequestReceived
 
 
 class StreamOrigin:
@@ -18,44 +18,38 @@ class StreamOrigin:
     Made on the loop; not changed once the application has it.
     """
 
-    __slots__ = (
-        "client", "client_port", "direct", "encrypted", "peer", "prefix", "request_id", "scheme",
-        "server", "sock",
-    )  # fmt: skip
+    __slots__ = ("direct", "encrypted", "origin", "peer", "request_id", "sock")
 
     def __init__(self, conn: Connection) -> None:
         self.sock = conn.sock
         self.peer = conn.peer
-        self.client = conn.client
-        self.client_port = conn.client_port
-        self.server = conn.server
-        self.scheme = conn.scheme
+        self.origin = conn.origin
         self.encrypted = conn.encrypted
-        self.prefix = conn.prefix
         self.direct: Origin | None = conn.direct
         self.request_id = ""
 
-    def represent(self, origin: Origin) -> None:
-        """Come from `origin`."""
-        self.client, self.client_port, self.server, self.scheme, self.prefix, _ = origin
+    @property
+    def client(self) -> Address:
+        """For whom the request comes."""
+        return self.origin.client
 
-    def represent_itself(self) -> None:
-        """Come from where the connection comes from."""
+    def reset_origin(self) -> None:
+        """Forget what the request said of its origin: the connection's own holds."""
         if self.direct is not None:
-            self.represent(self.direct)
+            self.origin = self.direct
 
     def introduce(self, worker: LoopWorker, head: RequestReceived) -> RequestReceived:
         """`head` for the application, with what trusted proxies and request ids make of it.
 
         Raises `ProtocolError`.
         """
-        me = cast("Connection", self)
         if worker.forwarding is not None:
             try:
-                head = worker.forwarding.amend(me, head)
+                head = worker.forwarding.amend(self, head)
             except ProtocolError:
-                self.represent_itself()
+                self.reset_origin()
                 raise
         if worker.request_ids is not None:
-            head = worker.request_ids.give(me, head)
+            trusted = self.direct is not None and self.direct.trusted
+            self.request_id, head = worker.request_ids.give(head, trusted=trusted)
         return head

@@ -163,7 +163,7 @@ def _query(event: ResponseCompleted) -> str:
 
 def _port(event: ResponseCompleted) -> str:
     channel = event.request.channel if event.request is not None else None
-    return str(channel.server[1]) if channel is not None else "-"
+    return str(channel.origin.server[1]) if channel is not None else "-"
 
 
 def _duration(scale: float) -> _Field:

@@ -63,7 +63,7 @@ def _count_threads(pool: ThreadPool, values: list[int]) -> None:
     with pool.lock:
         workers = list(pool.workers)
     values[THREADS] += len(workers)
-    values[BUSY] += sum(worker.serving is not None for worker in workers)
+    values[BUSY] += sum(worker.slot.serving is not None for worker in workers)
     values[LENT] += pool.leader_follower.lent
     values[SEATS] += pool.leader_follower.threads
     # each may be another's at any time: what it was in a moment ago will do

@@ -31,7 +31,7 @@ from ..connection import Connection, State
 from ..errors import ClientDisconnected
 from ..net.bound_socket import turn_away
 from ..system.readiness import has_input
-from ..threads import fork_guard
+from . import fork_guard
 from .listener import Listener
 
 log = logging.getLogger("threadwell")
@@ -42,7 +42,7 @@ SWEEP = 1.0
 if TYPE_CHECKING:
     import ssl
 
-    from .task import ThreadTask
+    from .task import AnyTask
 
 ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
 
@@ -97,7 +97,7 @@ class Poller(ABC):
     # ---- Called by serving threads --------------------------------------------------------
 
     @abstractmethod
-    def wait(self, seconds: float) -> Connection | ThreadTask | None:
+    def wait(self, seconds: float) -> Connection | AnyTask | None:
         """The next connection that can go on, now the caller's; None when there was none.
 
         New ones are SERVING; the others are in the state they were parked in. Or an errand.
@@ -169,7 +169,7 @@ class Poller(ABC):
     def expect_tasks(self) -> None:  # noqa: B027 - not all must prepare for them
         """There will be some: to be called before the first `submit`, and before anybody waits."""
 
-    def submit(self, task: ThreadTask) -> None:
+    def submit(self, task: AnyTask) -> None:
         """Give `task` to whichever thread waits next. Any thread may call."""
         raise NotImplementedError
 

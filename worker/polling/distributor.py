@@ -17,7 +17,7 @@ from ..errors import ClientDisconnected
 from ..net.bind import address_of
 from .base import SWEEP, ConnectionQueue, Poller
 from .listener import connect
-from .task import ThreadTask
+from .task import AnyTask, ThreadTask
 
 if TYPE_CHECKING:
     import ssl
@@ -54,7 +54,7 @@ class QueuePoller(Poller):
         )
         self._thread.start()
 
-    def wait(self, seconds: float) -> Connection | ThreadTask | None:
+    def wait(self, seconds: float) -> Connection | AnyTask | None:
         """As `Poller.wait`. A pair that others put into the queue comes out as a new connection."""
         try:
             sock, what = self.conn_queue.get(timeout=seconds)
@@ -67,7 +67,7 @@ class QueuePoller(Poller):
             self.conn_queue.task_done()
             self._look_whether_drained()
 
-    def _come_out(self, sock: socket.socket, what: object) -> Connection | ThreadTask | None:
+    def _come_out(self, sock: socket.socket, what: object) -> Connection | AnyTask | None:
         if isinstance(what, (Connection, ThreadTask)):
             return what
         if what is None:  # the word of `wake`
@@ -98,7 +98,7 @@ class QueuePoller(Poller):
             raise ClientDisconnected("the server has stopped")
         self._tell()
 
-    def submit(self, task: ThreadTask) -> None:
+    def submit(self, task: AnyTask) -> None:
         if not self._closing:
             self.conn_queue.put((self._woken, task))
         if self._closing:  # perhaps since `close` has looked; twice does no harm

@@ -18,7 +18,7 @@ from .distributor import QueuePoller
 if TYPE_CHECKING:
     import ssl
 
-    from .task import ThreadTask
+    from .task import AnyTask
 
 
 class KernelPoller(Poller):
@@ -27,7 +27,7 @@ class KernelPoller(Poller):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._waker, self._woken = socket.socketpair()
-        self._tasks: deque[ThreadTask] = deque()
+        self._tasks: deque[AnyTask] = deque()
         #: A pair whose second end can be read while there are errands.
         self._task_wakeup: tuple[socket.socket, socket.socket] | None = None
         self._bell_fd = -1
@@ -37,7 +37,7 @@ class KernelPoller(Poller):
     def fileno(self) -> int:
         """Readable when `wait` has something to give."""
 
-    def _ready(self, fd: int) -> Connection | ThreadTask | None:
+    def _ready(self, fd: int) -> Connection | AnyTask | None:
         """What the event on `fd` gives the calling thread."""
         connection = self._parked.pop(fd, None)
         if connection is None:
@@ -45,7 +45,7 @@ class KernelPoller(Poller):
             if listener is not None:
                 return self._accept(listener)
             if fd == self._bell_fd:
-                return self._take_errand()
+                return self._take_task()
         return connection
 
     def expect_tasks(self) -> None:
@@ -55,7 +55,7 @@ class KernelPoller(Poller):
         self._bell_fd = self._task_wakeup[1].fileno()
         self._register_listener(self._bell_fd)
 
-    def submit(self, task: ThreadTask) -> None:
+    def submit(self, task: AnyTask) -> None:
         self._tasks.append(task)
         if self._closed:  # perhaps since `close` has looked
             self._drop_errands()
@@ -72,7 +72,7 @@ class KernelPoller(Poller):
             with contextlib.suppress(OSError):  # full, and so it rings already; or all is over
                 self._task_wakeup[0].send(b"!")
 
-    def _take_errand(self) -> ThreadTask | None:
+    def _take_task(self) -> AnyTask | None:
         assert self._task_wakeup is not None
         with contextlib.suppress(OSError):
             self._task_wakeup[1].recv(4096)
@@ -119,7 +119,7 @@ class EpollPoller(KernelPoller):
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def wait(self, seconds: float) -> Connection | ThreadTask | None:
+    def wait(self, seconds: float) -> Connection | AnyTask | None:
         if self._overdue:
             return self._take_overdue()
         for fd, _ in self._poll(seconds, 1):
@@ -182,7 +182,7 @@ class KqueuePoller(KernelPoller):
     def fileno(self) -> int:
         return int(self._kqueue.fileno())
 
-    def wait(self, seconds: float) -> Connection | ThreadTask | None:
+    def wait(self, seconds: float) -> Connection | AnyTask | None:
         if self._overdue:
             return self._take_overdue()
         for event in self._kqueue.control(None, 1, seconds):

@@ -8,7 +8,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from ..config import ServerConfig
-from ..connection import Connection, State
+from ..connection import Connection
+from ..deadlines import first_wait
 from ..messages import Address
 from ..net.bind import SharedSocket, address_of
 
@@ -26,16 +27,12 @@ class Listener:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self.sock = sock
-        #: For the handshakes to come; another may take its place at any time.
+        #: For the handshakes to come. `Poller.use_context` may replace it at any time.
         self.ssl_context = ssl_context
-        #: Whoever else has the socket will accept what waits in its backlog.
+        #: Other processes have the socket, and accept what waits in its backlog.
         self.shared = isinstance(sock, SharedSocket)
         #: What a new connection waits for first, and how many seconds it may take.
-        self.first_state, self.first_timeout = State.IDLE, config.timeouts.head
-        if config.proxies.protocol:
-            self.first_state, self.first_timeout = State.PROXY_HEADER, config.proxies.timeout
-        elif ssl_context is not None:
-            self.first_state, self.first_timeout = State.HANDSHAKE, config.timeouts.handshake
+        self.first_state, self.first_timeout = first_wait(config, encrypted=ssl_context is not None)
         self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)
         sock.setblocking(False)
         if not self.is_unix:

@@ -1,24 +1,29 @@
-"""Something for a serving thread to do that does not come from a connection of its own."""
+"""Work for a serving thread that does not come from a connection of its own."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from ..messages import Address
-    from ..sync_worker import SyncWorker
+
+#: What a task needs of the thread that runs it: `threads.thread_state.ThreadState`.
+Thread = TypeVar("Thread")
 
 
-class ThreadTask(ABC):
-    """Given to a poller by `Poller.submit`, and by that to one thread."""
+class ThreadTask(ABC, Generic[Thread]):
+    """Given to a poller by `Poller.submit`, and by the poller to one thread."""
 
     client: Address
 
     @abstractmethod
-    def run(self, worker: SyncWorker) -> None:
-        """Do it, on the thread of `worker`. Nothing that happens in there escapes."""
+    def run(self, thread: Thread) -> None:
+        """Do the work, on the calling thread. Nothing that happens in there escapes."""
 
     @abstractmethod
     def drop(self) -> None:
-        """No thread will do it any more."""
+        """Free what the task holds: no thread will run it."""
+
+
+AnyTask = ThreadTask[Any]

@@ -31,7 +31,7 @@ def advance(conn: Connection, forwarding: Forwarding) -> None:
     Raises `BlockingIOError` while the rest is not there, `ProxyHeaderRejected`, and `OSError`.
     """
     header = conn.proxy_header
-    if header is None:
+    if not isinstance(header, Header):
         if not forwarding.peers.may_connect(conn):
             raise ProxyHeaderRejected("its address is not one of trusted_proxies")
         header = conn.proxy_header = Header()

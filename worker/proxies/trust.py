@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..config.groups import Proxies
-    from ..connection import Connection
+    from ..connection import RequestSource
     from ..system.throttled_log import ThrottledLog
     from .forwarded import IPAddress, Node
     from .proxy_protocol import Announced
@@ -97,7 +97,7 @@ class TrustedPeers:
         """Whether `address` is in one of the networks: what * says of others is not asked."""
         return address is not None and any(address in network for network in self._networks)
 
-    def may_connect(self, conn: Connection) -> bool:
+    def may_connect(self, conn: RequestSource) -> bool:
         """Whether the peer of `conn`, by its socket, is trusted."""
         if self.everybody:
             return True
@@ -182,7 +182,7 @@ class Forwarding:
         self._nodes: dict[str, tuple[Address, bool]] = {}
         self._servers: dict[tuple[str, int, str, str], Address] = {}
 
-    def amend(self, conn: Connection, head: RequestReceived) -> RequestReceived:
+    def amend(self, conn: RequestSource, head: RequestReceived) -> RequestReceived:
         """`head`, for the application; whom it comes for is set in `conn`.
 
         Raises `ProtocolError` where a trusted proxy says what cannot be understood.
@@ -191,16 +191,16 @@ class Forwarding:
         if direct is None:
             direct = conn.direct = self._direct(conn)
         origin, head = self.read(conn, direct, head)
-        conn.represent(origin)
+        conn.origin = origin
         return head
 
-    def _direct(self, conn: Connection) -> Origin:
+    def _direct(self, conn: RequestSource) -> Origin:
         """What holds for `conn` itself."""
         trusted = self.peers.may_connect(conn)
-        return Origin(conn.client, conn.client_port, conn.server, conn.scheme, "", trusted)
+        return conn.origin._replace(trusted=trusted)
 
     def read(
-        self, conn: Connection, direct: Origin, head: RequestReceived
+        self, conn: RequestSource, direct: Origin, head: RequestReceived
     ) -> tuple[Origin, RequestReceived]:
         """For whom `head` comes on `conn`, whose own origin is `direct`, and the head for the
         application. Raises `ProtocolError`."""
@@ -228,7 +228,7 @@ class Forwarding:
         return origin, head
 
     def _understood(
-        self, conn: Connection, direct: Origin, variables: dict[str, str]
+        self, conn: RequestSource, direct: Origin, variables: dict[str, str]
     ) -> tuple[Origin | None, str]:
         """What a trusted proxy says, and the Host that it changes. None if what is said is not to
         be believed. Raises `ProtocolError`."""
@@ -322,7 +322,7 @@ class Forwarding:
         return known
 
     def _origin(
-        self, conn: Connection, direct: Origin, said: _Said, asked: str
+        self, conn: RequestSource, direct: Origin, said: _Said, asked: str
     ) -> tuple[Origin, str]:
         """The origin that was `said`, and the Host that takes the place of `asked`, if another."""
         client, port = direct.client, direct.client_port
@@ -337,7 +337,7 @@ class Forwarding:
             server = self._shared(conn, server, scheme, said.prefix)
         return Origin(client, port, server, scheme, said.prefix), host
 
-    def _shared(self, conn: Connection, server: Address, scheme: str, prefix: str) -> Address:
+    def _shared(self, conn: RequestSource, server: Address, scheme: str, prefix: str) -> Address:
         """`server` as an object that stands for all that is the same: see `Channel.server`."""
         if _asks_certificates(conn):
             return (server[0], server[1])
@@ -352,10 +352,11 @@ class Forwarding:
 
     # ---- The PROXY protocol -------------------------------------------------------------------
 
-    def announced(self, conn: Connection, said: Announced) -> None:
+    def announced(self, conn: RequestSource, said: Announced) -> None:
         """A trusted peer has said for whom `conn` is."""
-        scheme = "https" if said.encrypted else conn.scheme
-        client, server = said.client or conn.client, said.server or conn.server
+        own = conn.origin
+        scheme = "https" if said.encrypted else own.scheme
+        client, server = said.client or own.client, said.server or own.server
         # The proxy's own connection is the proxy's; anybody's octets come through the others, so
         # the fields of HTTP are believed by the address alone, and not by everybody's.
         trusted = said.own
@@ -363,11 +364,10 @@ class Forwarding:
             trusted = bool(client[0]) and forwarded.plain_address(client[0]) in self.peers
         if said.server is not None or said.encrypted:
             server = self._shared(conn, server, scheme, "")
-        conn.direct = Origin(client, str(client[1]), server, scheme, "", trusted)
-        conn.represent(conn.direct)
+        conn.direct = conn.origin = Origin(client, str(client[1]), server, scheme, "", trusted)
 
 
-def _asks_certificates(conn: Connection) -> bool:
+def _asks_certificates(conn: RequestSource) -> bool:
     """Whether something of `conn` is its own that adapters know by its server."""
     return not isinstance(conn.sock, socket.socket) and conn.sock.asks
 

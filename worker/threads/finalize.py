@@ -1,44 +1,38 @@
-"""How a turn with a connection ends: it waits for something, it lingers, or it is closed.
+"""How a thread's turn with a connection ends: it is parked, it lingers, or it is closed.
 
-Functions of the thread that owns the connection; `worker` is its `SyncWorker`. `Poller.park` is
-the last thing that any of them does with a connection: from then on it is another's, and not even
-its state may be looked at.
+These functions run on the thread that owns the connection. `Poller.park` is the last thing that any
+of them does with a connection. From then on another thread may own it, and not even its state may
+be looked at.
 """
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 from typing import TYPE_CHECKING, cast
 
 from ..connection import Connection, State
+from ..deadlines import EXPIRIES, idle_reason, is_overdue
 from ..errors import ClientDisconnected
-from ..lifecycle import (
-    ClientGone,
-    ConnectionClosed,
-    Refused,
-    ResponseCompleted,
-    note_answer,
-)
-from ..messages import Response
+from ..http.error_response import refusal
+from ..lifecycle import ClientGone, ConnectionClosed, Refused, ResponseCompleted
 from ..system.readiness import has_input
 
 if TYPE_CHECKING:
-    from ..sync_worker import SyncWorker
     from ..tls.session import TLSSocket
+    from .thread_state import ThreadState
 
-log = logging.getLogger("threadwell")
-
-# What is read of a lingering connection in one turn.
+# What is read of a lingering connection before other connections get their turn.
 _RECEIVES_A_TURN = 16
 _RECEIVED_AT_ONCE = 65536
+
+_LAST_ANSWER = EXPIRIES[State.LINGERING].reason
 
 
 # ---- Waiting -------------------------------------------------------------------------------
 
 
-def park(worker: SyncWorker, conn: Connection, state: State, seconds: float) -> None:
+def park(worker: ThreadState, conn: Connection, state: State, seconds: float) -> None:
     """Give `conn` to the poller, for `seconds` at most."""
     now = time.monotonic()
     conn.become(state)
@@ -46,14 +40,14 @@ def park(worker: SyncWorker, conn: Connection, state: State, seconds: float) -> 
     worker.poller.park(conn, now)
 
 
-def park_unfinished(worker: SyncWorker, conn: Connection) -> None:
-    """A request is not whole: wait for the rest of it, unless its time is up."""
+def park_unfinished(worker: ThreadState, conn: Connection) -> None:
+    """Wait for the rest of a request that is not whole, unless its time is up."""
     now = time.monotonic()
     if conn.head is not None:
         state = State.BODY
         assert conn.body is not None
         conn.deadline = conn.body.deadline
-    elif conn.pieces:
+    elif conn.head_buffer:
         state = State.HEAD
         if not conn.head_deadline:
             conn.head_deadline = now + worker.config.timeouts.head
@@ -61,10 +55,11 @@ def park_unfinished(worker: SyncWorker, conn: Connection) -> None:
     else:
         state = State.IDLE
     if state is State.IDLE:
-        if _is_over(worker, conn, now):
+        if _close_overdue_idle(worker, conn, now):
             return
-    elif now >= conn.deadline:
-        refuse(worker, conn, 408, "The request did not arrive in time")
+    elif is_overdue(conn, now):
+        expiry = EXPIRIES[state]
+        refuse(worker, conn, expiry.status, expiry.reason)
         return
     if conn.encrypted:
         conn.wants_write = cast("TLSSocket", conn.sock).wants_write
@@ -72,33 +67,41 @@ def park_unfinished(worker: SyncWorker, conn: Connection) -> None:
     worker.poller.park(conn, now)
 
 
-def _is_over(worker: SyncWorker, conn: Connection, now: float) -> bool:
+def _close_overdue_idle(worker: ThreadState, conn: Connection, now: float) -> bool:
     """Close a connection whose time is up before a request has begun to come; whether it was."""
     stops = worker.poller.draining and now >= worker.poller.idle_until
-    if not stops and now < conn.deadline:
+    if not stops and not is_overdue(conn, now):
         return False
     if has_input(conn.fd):
-        return False  # the last look was before the time was up: what has come since is answered
-    if stops:
-        close(worker, conn, "the server stops")
-    else:
-        close(worker, conn, "keep-alive timeout" if conn.requests else "no request came")
+        # it has come since the last look, which was before the time was up: it is answered
+        return False
+    close(worker, conn, "the server stops" if stops else idle_reason(conn))
     return True
 
 
-def refused(worker: SyncWorker, conn: Connection, cause: str) -> None:
+def expire(worker: ThreadState, conn: Connection, state: State) -> None:
+    """End a connection that has waited too long in `state`, as `deadlines.EXPIRIES` has it."""
+    expiry = EXPIRIES[state]
+    if expiry.refused:
+        refused(worker, conn, expiry.refused)
+    close(worker, conn, expiry.reason)
+
+
+def refused(worker: ThreadState, conn: Connection, cause: str) -> None:
+    """Tell the collector of a refusal; see `lifecycle.Refused`."""
     if worker.collector is not None:
         worker.collector.record(Refused(conn.client, cause))
 
 
-def park_writing(worker: SyncWorker, conn: Connection) -> None:
+def park_writing(worker: ThreadState, conn: Connection) -> None:
+    """Wait for the client to read. Raises `ClientDisconnected` when it had its time."""
     assert conn.send_buffer is not None
     now = time.monotonic()
-    # what the client sends until it has read all this would reset the rest away
+    # octets that the client sends before it has read everything would make `close` reset the rest
     conn.linger = conn.linger or not conn.send_buffer.persistent
     conn.deadline = conn.send_buffer.deadline
-    if now >= conn.deadline:
-        raise ClientDisconnected("the client did not read its response in time")
+    if is_overdue(conn, now):
+        raise ClientDisconnected(EXPIRIES[State.WRITING].reason)
     conn.become(State.WRITING)
     worker.poller.park(conn, now)
 
@@ -106,8 +109,8 @@ def park_writing(worker: SyncWorker, conn: Connection) -> None:
 # ---- After an answer -----------------------------------------------------------------------
 
 
-def after_answer(worker: SyncWorker, conn: Connection) -> bool:
-    """An answer was given to the kernel, or a part of it. Whether `conn` can go on at once."""
+def after_answer(worker: ThreadState, conn: Connection) -> bool:
+    """The kernel has an answer, or a part of it. Whether `conn` can go on at once."""
     if conn.send_buffer is not None:
         if not conn.blocking:
             park_writing(worker, conn)
@@ -115,12 +118,12 @@ def after_answer(worker: SyncWorker, conn: Connection) -> bool:
         while not conn.send_buffer.flush(conn):
             pass
         conn.send_buffer = None
-    if conn.persistent and conn.record is None and not worker.lost_seat:
+    if conn.persistent and conn.record is None and not worker.slot.lost:
         return True
     return finished(worker, conn)
 
 
-def finished(worker: SyncWorker, conn: Connection) -> bool:
+def finished(worker: ThreadState, conn: Connection) -> bool:
     """An answer is out. Whether `conn` can go on at once; else it was parked or closed."""
     if conn.record is not None:
         completed(worker, conn, complete=True)
@@ -128,11 +131,11 @@ def finished(worker: SyncWorker, conn: Connection) -> bool:
         if conn.linger or conn.buffer or has_input(conn.fd):
             linger(worker, conn)
         else:
-            close(worker, conn, "answered the last request")
+            close(worker, conn, _LAST_ANSWER)
         return False
-    if worker.lost_seat:
-        # other threads have all the seats: whoever polls next goes on with this connection
-        worker.lost_seat = False
+    if worker.slot.lost:
+        # other threads have all the slots: the next that polls goes on with this connection
+        worker.slot.lost = False
         timeouts = worker.config.timeouts
         if conn.buffer:
             park(worker, conn, State.YIELDED, timeouts.head)
@@ -143,7 +146,7 @@ def finished(worker: SyncWorker, conn: Connection) -> bool:
     return True
 
 
-def refuse(worker: SyncWorker, conn: Connection, status: int, message: str) -> None:
+def refuse(worker: ThreadState, conn: Connection, status: int, message: str) -> None:
     """Answer `status` and end the connection; nothing more of it is executed (RFC 9112, 2.2)."""
     answer_refusal(worker, conn, status, message)
     if conn.state is not State.SERVING:
@@ -154,29 +157,28 @@ def refuse(worker: SyncWorker, conn: Connection, status: int, message: str) -> N
         close(worker, conn, str(error))
 
 
-def answer_refusal(worker: SyncWorker, conn: Connection, status: int, message: str) -> None:
-    """The first half of `refuse`: `conn` is still the caller's, or closed.
+def answer_refusal(worker: ThreadState, conn: Connection, status: int, message: str) -> None:
+    """The first half of `refuse`. `conn` is still the caller's, or closed.
 
-    `conn.linger` tells that it was refused, and that `after_answer` is due.
+    `conn.linger` says that a request was refused, and that `after_answer` is due.
     """
-    conn.represent_itself()
+    conn.reset_origin()
     if worker.collector is not None:
         conn.record = ResponseCompleted(None, time.monotonic())
         refused(worker, conn, str(status))
-    headers = [("Content-Type", "text/plain; charset=utf-8")]
-    response = Response(status, headers, message.encode("latin-1", "replace") + b"\n")
+    response = refusal(status, message)
     conn.buffer = b""
-    conn.pieces = None
+    conn.head_buffer = None
     conn.linger = True
     try:
         conn.persistent = worker.writer.answer(conn, None, response, False)
         if conn.record is not None:
-            note_answer(conn, None, response)
+            conn.record.note(None, response)
     except ClientDisconnected as error:
         close(worker, conn, str(error))
 
 
-def completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:
+def completed(worker: ThreadState, conn: Connection, *, complete: bool) -> None:
     """Tell the collector that the answer under way is out, or given up."""
     record, conn.record = conn.record, None
     if record is not None and worker.collector is not None:
@@ -186,14 +188,14 @@ def completed(worker: SyncWorker, conn: Connection, *, complete: bool) -> None:
 # ---- Closing -------------------------------------------------------------------------------
 
 
-def linger(worker: SyncWorker, conn: Connection) -> None:
-    """Say that this was all, and read on for a while: closing now would reset the answer away.
+def linger(worker: ThreadState, conn: Connection) -> None:
+    """Send an end of output, and read on for a while (RFC 9112, 9.6).
 
-    RFC 9112, 9.6.
+    Closing at once would reset the connection, and with it the answer that is on its way.
     """
     conn.buffer = b""
     if not worker.config.timeouts.linger:
-        close(worker, conn, "refused")
+        close(worker, conn, _LAST_ANSWER)
         return
     try:
         conn.sock.shutdown(socket.SHUT_WR)
@@ -206,7 +208,7 @@ def linger(worker: SyncWorker, conn: Connection) -> None:
     park(worker, conn, State.LINGERING, worker.config.timeouts.linger)
 
 
-def _read_to_the_end(worker: SyncWorker, conn: Connection) -> None:
+def _read_to_the_end(worker: ThreadState, conn: Connection) -> None:
     """Linger on a blocking socket, which no poller has."""
     deadline = time.monotonic() + worker.config.timeouts.linger
     try:
@@ -214,30 +216,31 @@ def _read_to_the_end(worker: SyncWorker, conn: Connection) -> None:
             pass
     except OSError:
         pass
-    close(worker, conn, "refused")
+    close(worker, conn, _LAST_ANSWER)
 
 
-def drain_input(worker: SyncWorker, conn: Connection) -> None:
+def drain_input(worker: ThreadState, conn: Connection) -> None:
+    """Discard what a lingering connection has received, until the client has closed too."""
     try:
         for _ in range(_RECEIVES_A_TURN):
             if not conn.recv(_RECEIVED_AT_ONCE):
-                close(worker, conn, "refused")
+                close(worker, conn, _LAST_ANSWER)
                 return
     except BlockingIOError:
         pass
     except OSError:
-        close(worker, conn, "refused")
+        close(worker, conn, _LAST_ANSWER)
         return
     now = time.monotonic()
-    if now >= conn.deadline:
-        close(worker, conn, "refused")
+    if is_overdue(conn, now):
+        close(worker, conn, _LAST_ANSWER)
         return
     conn.become(State.LINGERING)
     worker.poller.park(conn, now)
 
 
-def client_gone(worker: SyncWorker, conn: Connection, why: str) -> None:
-    """The client left before it had its answer."""
+def client_gone(worker: ThreadState, conn: Connection, why: str) -> None:
+    """Close a connection whose client left before it had its answer."""
     try:
         if worker.collector is not None and conn.record is not None and conn.record.request:
             worker.collector.record(ClientGone(conn.record.request))
@@ -245,8 +248,8 @@ def client_gone(worker: SyncWorker, conn: Connection, why: str) -> None:
         close(worker, conn, f"client gone: {why}")
 
 
-def close(worker: SyncWorker, conn: Connection, reason: str) -> None:
-    """End the connection."""
+def close(worker: ThreadState, conn: Connection, reason: str) -> None:
+    """End the connection. `reason` is for the lifecycle collector."""
     try:
         if conn.record is not None:
             completed(worker, conn, complete=False)

@@ -1,57 +1,67 @@
-"""Which threads serve: who polls, who steps in, and who is lent to a long response.
+"""Which threads serve: the leader, its deputy, the followers, and those lent to long responses.
 
-`threads` seats; a thread needs one to poll and to run requests. A long response gives its seat up
-(`lend`), and another thread, started if there is none, takes it.
+There are `threads` slots. A thread needs one to poll and to run requests. A long response gives its
+slot up (`lend`); another thread takes it, and is started if there is none.
 
-* Eager: every seated thread waits on the poller. Always right on free-threaded Python.
-* Reluctant: with the GIL, each event would wake a thread to fight for it. So one leader polls and
-  serves in a tight loop, and a deputy looks at it about once a millisecond while there is work,
-  and steps in when the leader has been inside one call for a whole tick: blocked on a database,
-  computing, or streaming. The others wait in line behind the deputy and cost nothing.
+* Eager: every thread with a slot waits on the poller. This is always right on free-threaded Python.
+* Reluctant: with the GIL, each event would wake a thread that then fights for it. So one leader
+  polls and serves in a tight loop. A deputy looks at the leader about once a millisecond while
+  there is work. It takes the poller over when the leader has been inside one call for a whole
+  tick: blocked on a database, computing, or streaming. The other threads wait behind the deputy
+  and cost nothing.
 
-Where such calls are the rule, the rota turns eager, and back when they are not.
+Where such calls are the rule, all threads wait eagerly, until the calls are short again.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
-# Seconds. The first tick after a change is short; while all goes well they grow longer.
+# Seconds. The first tick after a change is short; ticks grow while the leader gets on.
 _SHORTEST_TICK = 0.001
 _LONGEST_TICK = 0.004
-#: A call that takes longer is one that others should not wait for.
+#: Seconds. Other requests should not wait for a call that takes longer.
 LONG_CALL = _SHORTEST_TICK
 
-# Of the last 32 ticks, how many must have found the leader stuck before all threads wait eagerly;
-# and of a batch of calls timed in eager mode, how few may be long before one thread will do.
+# All threads wait eagerly once this many of the last 32 ticks have found the leader stuck. One
+# leader polls again once at most `_LONG_CALLS` of a batch of calls timed in eager mode were long.
 _ALL_TICKS = (1 << 32) - 1
 _STUCK_TICKS = 8
 _CALLS_OBSERVED = 256
 _LONG_CALLS = 16
 
-# Threads kept for the next long responses when the last have ended.
+# How many threads above `threads` are kept for the next long responses.
 _SPARE_THREADS = 4
 
 
-class Slot(Protocol):
-    """What the rota knows of a serving thread. Written by that thread, read by the deputy."""
+class Slot:
+    """One serving thread as `LeaderFollower` sees it.
 
-    events_taken: int  # counts the events it has taken
+    The thread itself writes `events_taken` and `serving`, and the deputy reads them. The rest is
+    written under the lock of `LeaderFollower`.
+    """
 
-    @property
-    def serving(self) -> object: ...  # what it is at; None while it waits for an event
+    __slots__ = ("events_taken", "lent", "lost", "seated", "serving")
 
-    seated: bool  # it holds a seat; False while it is lent, or waits for its turn
+    def __init__(self) -> None:
+        #: Counts the events that the thread has taken from the poller.
+        self.events_taken = 0
+        #: The connection or task that the thread serves; None while it waits for an event.
+        self.serving: object = None
+        #: The thread holds a slot. False while it is lent, or waits for one.
+        self.seated = False
+        #: The thread runs a long response, for which it has given its slot up.
+        self.lent = False
+        #: A long response is over, and other threads have all the slots.
+        self.lost = False
 
 
 class LeaderFollower:
-    """Shared by the threads of a process.
+    """Shared by the threads of a pool. `_lock` guards the counters, `leader` and `deputy_asleep`.
 
-    `_lock` guards the counters, `leader` and `deputy_asleep`.
-
-    `spawn` starts one more thread that will call `acquire_slot`.
+    `spawn` starts one more thread, which calls `acquire_slot`; it raises `RuntimeError` when the
+    system has no thread left.
     """
 
     def __init__(
@@ -60,18 +70,18 @@ class LeaderFollower:
         self.threads = threads
         self._max_streams = max_streams
         self._spawn = spawn
-        #: Eager for good, so that nobody need time anything.
+        #: Eager for good: no need to time calls.
         self.always_eager = not gil
         self.eager = not gil
         self.leader: Slot | None = None
-        #: The deputy sleeps: whoever begins to work wakes it.
+        #: The deputy sleeps. A thread that begins to work wakes it.
         self.deputy_asleep = False
         self.lent = 0
         self._lock = threading.Lock()
-        self._deputy_lock = threading.Lock()  # held by the deputy; the others wait for it
-        self._deputy_wakeup = (
-            threading.Lock()
-        )  # held, but for the moment in which the deputy is woken
+        # Held by the deputy; the threads behind it wait for it.
+        self._deputy_lock = threading.Lock()
+        # Held, except in the moment in which the deputy is woken.
+        self._deputy_wakeup = threading.Lock()
         self._deputy_wakeup.acquire()
         self._total = 0
         self._taken = 0
@@ -84,15 +94,15 @@ class LeaderFollower:
     # ---- Called by serving threads --------------------------------------------------------
 
     def joined(self) -> None:
-        """A thread that was not spawned by the rota is about to call `acquire_slot`."""
+        """Count a thread that was not started by `spawn`, before it calls `acquire_slot`."""
         with self._lock:
             self._total += 1
 
     def acquire_slot(self, slot: Slot, *, permanent: bool = False) -> bool:
-        """Block until the calling thread has a seat and may poll; False: it must end.
+        """Block until the calling thread has a slot and may poll. False: the thread must end.
 
-        Threads that were started for long responses end when they are too many, but for those that
-        are `permanent`.
+        Threads that were started for long responses end when there are too many of them;
+        `permanent` ones never do.
         """
         if not permanent and self._is_surplus():
             return False
@@ -106,7 +116,7 @@ class LeaderFollower:
         return False
 
     def leave(self, slot: Slot) -> None:
-        """The calling thread has ended its turn: it was deposed, or must end."""
+        """Give the slot back. The calling thread was deposed, or is about to end."""
         with self._lock:
             if self.leader is slot:
                 self.leader = None
@@ -116,14 +126,17 @@ class LeaderFollower:
         self.wake()
 
     def wake(self) -> None:
-        """Let a sleeping deputy look again."""
+        """Wake a sleeping deputy."""
         with self._lock:
             if self.deputy_asleep:
                 self.deputy_asleep = False
                 self._deputy_wakeup.release()
 
     def lend(self, slot: Slot) -> bool:
-        """The calling thread begins a long response; False: there are too many of them."""
+        """Give the calling thread's slot to another thread, for the time of a long response.
+
+        False: as many are lent as may be, or the system has no thread left.
+        """
         with self._lock:
             if self.lent >= self._max_streams or self._stopping:
                 return False
@@ -143,19 +156,23 @@ class LeaderFollower:
                 return False
         if self.deputy_asleep:
             self.wake()
+        slot.lent = True
         return True
 
     def release_slot(self, slot: Slot) -> bool:
-        """The long response is over; whether the calling thread may serve on, or ends its turn."""
+        """End the lending. Whether the calling thread has a slot again; else `slot.lost` is set."""
         with self._lock:
             self.lent -= 1
             if self._taken < self.threads and (self.eager or self.leader is slot):
                 self._taken += 1
                 slot.seated = True
+            slot.lent = False
+            slot.lost = not slot.seated
             return slot.seated
 
     def observe(self, slot: Slot, seconds: float) -> None:
-        """In eager mode with a GIL: a call took so long. Long ones rare, one leader will do."""
+        """Note in eager mode, with a GIL, how long a call took. Return to one leader if most are
+        short."""
         if seconds > LONG_CALL:
             self._long_calls += 1
         self._calls += 1
@@ -168,10 +185,10 @@ class LeaderFollower:
                 self._ticks = 0
             self._calls = self._long_calls = 0
 
-    # ---- Called by whoever stops the server -----------------------------------------------
+    # ---- Any thread -------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Let every thread end that comes to `acquire_slot`, or waits there."""
+        """End every thread that waits in `acquire_slot`, or comes to it."""
         with self._lock:
             self._stopping = True
             self.leader = None
@@ -183,11 +200,11 @@ class LeaderFollower:
         """Whether `stop` was called."""
         return self._stopping
 
-    # ---- The head of the line: the deputy -------------------------------------------------
+    # ---- The deputy: the thread that holds `_deputy_lock` -----------------------------------
 
     def _take_slot(self, slot: Slot) -> bool:
         with self._lock:
-            # `stop` may have come since the caller looked, and nobody would end that turn
+            # `stop` may have been called since the caller looked: nothing would end the polling
             if self._stopping:
                 return False
             if self._taken >= self.threads or not (self.eager or self.leader is None):
@@ -196,6 +213,7 @@ class LeaderFollower:
                 self.leader = slot
             self._taken += 1
             slot.seated = True
+            slot.lost = False
             return True
 
     def _is_surplus(self) -> bool:
@@ -206,7 +224,7 @@ class LeaderFollower:
             return True
 
     def _watch(self) -> None:
-        """Watch the leader while it gets on. May free its place, or make the rota eager."""
+        """Watch the leader while it gets on. May depose it, or switch to eager mode."""
         leader = self.leader
         if leader is None or self._taken >= self.threads:
             self._sleep(leader, -1)
@@ -227,25 +245,25 @@ class LeaderFollower:
             self._depose(leader)
 
     def _depose(self, leader: Slot) -> None:
-        """The leader is stuck: free its place at the poller, which the deputy then takes."""
+        """Depose a leader that is stuck in a call: the deputy then takes its place."""
         with self._lock:
             if self.leader is not leader or self._taken >= self.threads:
                 return
             self.leader = None
             self._tick = _SHORTEST_TICK
-            # a lent thread is meant to be away, and says nothing about the calls of the others
+            # a lent thread is away on purpose, and says nothing about how long calls take
             self._ticks = (self._ticks << 1 | leader.seated) & _ALL_TICKS
             if self._ticks.bit_count() >= _STUCK_TICKS:
                 self.eager = True
                 self._calls = self._long_calls = 0
 
     def _sleep(self, leader: Slot | None, events_taken: int) -> None:
-        """Until `wake`: there is no work to watch over, or no seat to take."""
+        """Sleep until `wake`: there is no work to watch, or no slot to take."""
         with self._lock:
             if self._stopping:
                 return
             self.deputy_asleep = True
-        # whatever happened before `deputy_asleep` was set did not wake anybody: look again
+        # what happened before `deputy_asleep` was set woke nobody: look again
         if leader is None or events_taken < 0:
             missed = self._taken < self.threads
         else:

@@ -18,8 +18,7 @@ from ..polling.distributor import QueuePoller
 from ..polling.listener import Listener
 from ..system.throttled_log import ThrottledLog
 from ..tls.wrong_port import WrongPort
-from ..watchdog import _POLL_INTERVAL, Probed
-from . import finalize
+from ..watchdog import POLL_INTERVAL, Probed
 from .leader_follower import LeaderFollower
 
 if TYPE_CHECKING:
@@ -28,27 +27,26 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from ..asgi.pool import HandoffPool
     from ..config import ServerConfig
+    from ..interfaces import HTTP2Pool, PoolThread
     from ..polling.base import Poller
-    from ..sync_worker import SyncWorker
 
 log = logging.getLogger("threadwell")
 
-# Seconds of grace for what has no end of its own, WebSockets and event streams.
+# Seconds of grace for WebSockets and event streams, which have no end of their own.
 _FAREWELL = 0.5
-# Seconds between two looks at what is left.
+# Seconds between two looks at the connections that are left.
 _GLANCE = 0.02
 # Seconds for threads whose connection was cut to notice it.
 _LAST_MOMENT = 1.0
 
 
 class ThreadPool:
-    """A poller, a rota, and the workers that use them: an `ServingPool` of threads.
+    """A `ServingPool` of threads: a poller, the leader/follower schedule, and their workers.
 
-    `lock` guards `workers` and the numbers, and is held for moments only: a signal that raises in
-    the main thread may come right after it has waited for a lock, which then nobody gives back.
-    `_starting` guards `_threads`, while one starts. `clone` makes another worker.
+    `lock` guards `workers` and the numbers. It is held for moments only: a signal that raises in
+    the main thread right after this has acquired a lock leaves it locked for good. `_starting`
+    guards `_threads` while a thread starts. `clone` makes a worker for another thread.
     """
 
     def __init__(
@@ -56,7 +54,7 @@ class ThreadPool:
         config: ServerConfig,
         poller: Poller,
         shutdown_event: threading.Event | None,
-        clone: Callable[[], SyncWorker],
+        clone: Callable[[], PoolThread],
         *,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
@@ -73,9 +71,9 @@ class ThreadPool:
         self.throttled_log = ThrottledLog()
         self.wrong_port = WrongPort(self.throttled_log)
         #: The loops of HTTP/2, where that is offered; and whether they end with this crew.
-        self.http2: HandoffPool | None = None
+        self.http2: HTTP2Pool | None = None
         self._owns_http2 = False
-        self.workers: set[SyncWorker] = set()
+        self.workers: set[PoolThread] = set()
         self._threads: set[threading.Thread] = set()
         self._spawned = 0
         self._served = 0
@@ -102,8 +100,8 @@ class ThreadPool:
 
     # ---- Threads --------------------------------------------------------------------------
 
-    def run(self, worker: SyncWorker) -> None:
-        """Serve until `stop`, with `worker` on the calling thread, and others on threads of
+    def run(self, worker: PoolThread) -> None:
+        """Serve until `stop` (blocking): `worker` on the calling thread, others on threads of
         their own."""
         try:
             if self.http2 is not None and self._owns_http2:
@@ -112,124 +110,105 @@ class ThreadPool:
                 self.spawn()
                 self.leader_follower.joined()
             self.leader_follower.joined()
-            self._live(worker, permanent=True)
+            self._run_thread(worker, permanent=True)
         finally:
             self.close(worker)
 
+    def run_loops(self, poll_interval: float, runner: asyncio.Runner | None) -> bool:  # noqa: ARG002
+        """False: threads serve."""
+        return False
+
     def spawn(self) -> None:
-        """Start a thread with a worker of its own. Raises `RuntimeError` when there can be none."""
+        """Start a thread with a worker of its own. Raises `RuntimeError` if none can be started."""
         worker = self._clone()
         try:
-            self._start(functools.partial(self._live, worker), f"threadwell-{worker.worker_id}")
+            run = functools.partial(self._run_thread, worker)
+            self._start(run, f"threadwell-{worker.worker_id}")
         except RuntimeError:
-            self._left(worker)
+            self._remove(worker)
             raise
 
-    def _live(self, worker: SyncWorker, *, permanent: bool = False) -> None:
-        """The life of a thread."""
-        queued = isinstance(self.poller, QueuePoller)
-        worker.settle_in()
-        take_turn = worker._run_from_queue if queued else worker._run_accept_loop
+    def _run_thread(self, worker: PoolThread, *, permanent: bool = False) -> None:
+        """The life of a serving thread."""
+        worker.bind_to_thread()
+        schedule, slot = self.leader_follower, worker.slot
         try:
-            while self.leader_follower.acquire_slot(worker, permanent=permanent):
-                worker.lost_seat = False
+            while schedule.acquire_slot(slot, permanent=permanent):
                 try:
-                    take_turn(_POLL_INTERVAL, None)
+                    worker.poll_and_serve(POLL_INTERVAL)
                 except Exception:
-                    # a bug of threadwell, or a kernel without means: the thread goes on
+                    # a bug of threadwell, or a kernel without resources: the thread goes on
                     log.exception("A thread met an internal error while it polled")
                 finally:
-                    self.leader_follower.leave(worker)
+                    schedule.leave(slot)
         finally:
             for note in worker.notes.values():
                 if hasattr(note, "close"):
                     close_response(note.close)
-            self._left(worker)
+            self._remove(worker)
 
-    def take_turn(
-        self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
-    ) -> None:
-        """Poll, and serve with `worker`, until the calling thread's turn ends."""
-        leader_follower, wait, handle = (
-            self.leader_follower,
-            self.poller.wait,
-            worker._handle_connection,
-        )
-        while leader_follower.leader is worker:
-            connection = wait(poll_interval)
-            worker.events_taken += 1
-            if leader_follower.deputy_asleep:
-                leader_follower.wake()
-            if connection is not None:
-                handle(connection, connection.client, runner)
-        while leader_follower.eager and worker.seated:
-            connection = wait(poll_interval)
-            started = time.monotonic()
-            if connection is not None:
-                handle(connection, connection.client, runner)
-                if not leader_follower.always_eager:
-                    leader_follower.observe(worker, time.monotonic() - started)
+    def offer_http2(self, pool: HTTP2Pool, *, owned: bool) -> None:
+        """Give the connections of HTTP/2 to `pool`, and their requests to this pool's threads.
 
-    def offer_http2(self, pool: HandoffPool, *, owned: bool) -> None:
-        """Let `pool` have the connections of HTTP/2, their requests being this crew's; it starts
-        and ends with the crew if it is `owned`. Before anybody serves."""
+        An `owned` pool starts and ends with this one. Called before `run`.
+        """
         self.http2, self._owns_http2 = pool, owned
         self.poller.expect_tasks()
         self.poller.when_full = pool.make_room
 
     def serve_waiting(self, runner: asyncio.Runner | None) -> None:
-        """Nothing to do: what is handed over has the pool's loops."""
+        """Nothing to do: the loops beside the threads run already."""
 
-    def add(self, worker: SyncWorker) -> None:
-        """`worker` is one of this crew's."""
+    def add(self, worker: PoolThread) -> None:
+        """Register `worker`, which was made for this pool."""
         worker.leader_follower = self.leader_follower
         with self.lock:
             self.workers.add(worker)
 
     def number(self) -> int:
-        """A new number for a worker."""
+        """The next number for a worker."""
         with self.lock:
             self._spawned += 1
             return self._spawned
 
     def _start(self, target: Callable[[], None], name: str) -> None:
-        """Run `target` on a new thread. Raises `RuntimeError` when there can be none."""
-        # An empty context: free-threaded builds would hand this thread's down, request and all
+        """Run `target` on a new thread. Raises `RuntimeError` if none can be started."""
+        # an empty context: free-threaded builds would pass on this thread's, with its request
         kwargs: dict[str, Any] = {}
         if sys.version_info >= (3, 14):
             kwargs["context"] = contextvars.Context()
         thread = threading.Thread(target=target, name=name, daemon=True, **kwargs)
-        # until it has started, for nobody can wait for the end of a thread before
+        # until it has started: a thread cannot be joined before
         with self._starting:
-            # a thread cannot say itself that it has ended: there is always something left to do
+            # a thread cannot report its own end: it still has something to do
             self._threads = {each for each in self._threads if each.is_alive()}
             self._threads.add(thread)
             thread.start()
 
-    def _left(self, worker: SyncWorker) -> None:
-        """`worker` serves no more."""
+    def _remove(self, worker: PoolThread) -> None:
         with self.lock:
             self.workers.discard(worker)
             self._served += worker.served
 
     def served(self) -> int:
-        """How many requests the application was given, by all workers together."""
+        """How many requests the application was given, by all threads."""
         with self.lock:
             return self._served + sum(worker.served for worker in self.workers)
 
     def parts(self) -> Sequence[Probed]:
-        """Threads are as good as each other: together they hang or not."""
+        """The threads together: any of them can take the next request."""
         return [self]
 
     def activity(self) -> frozenset[tuple[int, int]]:
-        """Something that is the same at two looks if no request was begun between them."""
+        """A value that is equal at two calls if no request was begun between them."""
         with self.lock:
             return frozenset((id(worker), worker.served) for worker in self.workers)
 
     def is_full(self) -> bool:
-        """Whether every seat is held by a thread that is inside a request."""
+        """Whether every slot is held by a thread that is inside a request."""
         with self.lock:
-            inside = sum(worker.seated and worker.serving is not None for worker in self.workers)
+            slots = [worker.slot for worker in self.workers]
+        inside = sum(bool(slot.seated and slot.serving is not None) for slot in slots)
         return inside >= self.leader_follower.threads
 
     # ---- The end --------------------------------------------------------------------------
@@ -246,7 +225,7 @@ class ThreadPool:
     def is_idle(self) -> bool:
         """Whether nothing is being read, served, streamed or written."""
         with self.lock:
-            if any(worker.serving is not None for worker in self.workers):
+            if any(worker.slot.serving is not None for worker in self.workers):
                 return False
         if self.http2 is not None and not self.http2.is_idle():
             return False
@@ -274,7 +253,7 @@ class ThreadPool:
         self.stop()
 
     def _look(self) -> None:
-        """Once a second: has somebody set `shutdown_event`? Then `shutdown`, without waiting."""
+        """Once a second: begin `shutdown`, without waiting, if `shutdown_event` is set."""
         self.looked = time.monotonic()
         if not self.shutdown_event.is_set():
             return
@@ -290,15 +269,15 @@ class ThreadPool:
             self.stop()
 
     def _close_websockets(self) -> None:
-        """Close WebSockets; those whose client has not read so far at the next call."""
+        """Close WebSockets with 1001. One whose client has not read yet waits for the next call."""
         for connection in self.poller.connections.copy():
             hijacked = connection.hijacked
             if isinstance(hijacked, HijackedWebSocket):
                 hijacked.close_with_1001()
 
     def _cut_unbounded(self) -> bool:
-        """Cut what has no end of its own; whether nothing else is left."""
-        more = self.poller.expects_some()  # first, as `Poller._is_empty` asks
+        """Cut event streams and WebSockets; whether nothing else is left."""
+        more = self.poller.expects_some()  # first, in the order of `Poller._is_empty`
         connections = self.poller.connections.copy()
         unbounded = [connection for connection in connections if connection.unbounded]
         for connection in unbounded:
@@ -306,25 +285,25 @@ class ThreadPool:
         return not more and len(unbounded) == len(connections)
 
     def share_listeners(self) -> None:
-        """Whoever else has the sockets takes what waits in their backlog."""
+        """Leave the backlog to the other processes that have the same listening sockets."""
         for listener in list(self.poller.listeners.values()):
             listener.shared = True
 
     def cut(self) -> None:
-        """End every connection now, whatever it is at."""
+        """End every connection now, in whatever state it is."""
         for connection in self.poller.connections.copy():
             connection.disconnect()
         self.poller.drained.set()
 
     def stop(self) -> None:
-        """Let the threads end when they are done with what they are at."""
+        """Let each thread end once it has finished its request."""
         self.leader_follower.stop()
         self.poller.wake()
 
-    def close(self, worker: SyncWorker) -> None:
-        """Cut, and wait for the threads; those in the application's code for a moment only.
+    def close(self, worker: PoolThread) -> None:
+        """Cut every connection, and wait a moment for threads that are in the application's code.
 
-        `worker` is the caller's: it closes what no thread has closed.
+        `worker` is the caller's: it closes the connections that no thread has closed.
         """
         if self.http2 is not None and self._owns_http2:
             self.http2.shutdown(0)
@@ -341,11 +320,11 @@ class ThreadPool:
             log.warning("%d threads were left in the application's code", stuck)
         left = self.poller.close()
         with self.lock:
-            owned = {each.serving for each in self.workers}
-        # and those whose thread was interrupted: by Ctrl-C, say, in the main thread
+            owned = {each.slot.serving for each in self.workers}
+        # and those whose thread was interrupted, by Ctrl-C in the main thread for one
         left += self.poller.connections.copy().difference(left, owned)
         for connection in left:
             if connection.state is State.ADOPTED:  # a loop closes it
                 connection.disconnect()
             elif connection.state is not State.CLOSED:
-                finalize.close(worker, connection, "cut at shutdown")
+                worker.close_connection(connection, "cut at shutdown")

@@ -1,232 +1,213 @@
-"""Long responses: a body that is still being made, a body that is pushed, a hijacked socket.
+"""Answers of HTTP/1.1 that are more than bytes for one send: streams, hijacked sockets, failures.
 
-Each lends its thread: `LeaderFollower.lend` gives the slot to another thread, which goes on
-serving. The application's iterator is called, iterated and closed on the thread that ran the
-application.
+A long response lends its thread: `LeaderFollower.lend` gives the slot to another thread, which
+goes on serving. The application's iterator is called, iterated and closed on the thread that ran
+the application.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import socket
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..connection import Connection, State
-from ..errors import ClientDisconnected, StreamLimitError
+from ..connection import Connection, ResponsePath, State
+from ..errors import ClientDisconnected, NeedsAsyncError
 from ..hijack import HijackedSocket, HijackedWebSocket
-from ..http.error_response import failed
-from ..http.response_body import (
-    blocks_of,
-    declares_length,
-    has_no_body,
-    is_event_stream,
-    with_first_block,
-)
+from ..http.error_response import log_cut, log_failure
+from ..http.response_body import is_event_stream
 from ..http1.writer import StreamWriter
-from ..lifecycle import Refused, StreamClosed, StreamOpened, note_answer
-from ..messages import FileBody, Request, Response
+from ..polling import fork_guard
 from ..request_id import named
 from . import finalize
+from .request_runner import RequestRunner, is_interrupt
 
 if TYPE_CHECKING:
-    from ..sync_worker import SyncWorker
+    from ..connection import PushedResponse
+    from ..messages import Address, Request, Response
+    from .thread_state import ThreadState
 
 log = logging.getLogger("threadwell")
 
 
-def _lend(worker: SyncWorker, conn: Connection, request: Request, state: State) -> None:
-    if conn.state is not State.SERVING:
-        raise RuntimeError("the request has begun a long response already")
-    if not worker.leader_follower.lend(worker):
-        if worker.collector is not None:
-            worker.collector.record(Refused(conn.client, "streams"))
-        raise StreamLimitError("as many are open as max_streams allows")
-    worker.lent = True
-    conn.usual = False
-    if worker.collector is not None:
-        worker.collector.record(StreamOpened(request))
-    conn.become(state)
+class HTTP1Runner(RequestRunner):
+    """One request of HTTP/1.1, on the thread that owns its connection."""
 
+    def __init__(self, worker: ThreadState, conn: Connection, request: Request) -> None:
+        super().__init__(worker, request)
+        self.conn = conn
+        self.is_unbounded = conn.unbounded
+        conn.response_path = ResponsePath.OTHER
 
-def release_slot(worker: SyncWorker, conn: Connection, request: Request) -> None:
-    """The long response is over; the thread has its seat again, or has lost it."""
-    worker.lent = False
-    conn.unbounded = False
-    worker.lost_seat = not worker.leader_follower.release_slot(worker)
-    if conn.state is State.STREAMING:
-        conn.become(State.SERVING)
-    if worker.collector is not None:
-        worker.collector.record(StreamClosed(request))
+    @property
+    def stream(self) -> PushedResponse | None:
+        return self.conn.stream_writer
 
+    @stream.setter
+    def stream(self, stream: PushedResponse | None) -> None:
+        self.conn.stream_writer = stream
 
-def stream_body(worker: SyncWorker, conn: Connection, request: Request, response: Response) -> None:
-    """Send a body that is being made, block by block. Raises `ClientDisconnected`.
+    # ---- How an answer leaves --------------------------------------------------------------
 
-    A body whose declared length the first block fills needs no thread, and lends none.
-    """
-    try:
-        if conn.stream_writer is not None:
-            _send_rest(worker, conn, conn.stream_writer, blocks_of(response))
-        elif has_no_body(request, response):
-            conn.stream_writer = _begin(worker, conn, request, response)
-            conn.stream_writer.finish_with(b"")
-        else:
-            _send_blocks(worker, conn, request, response)
-        if conn.stream_writer is not None:
-            conn.persistent = conn.stream_writer.persistent
-    except ClientDisconnected:
-        raise
-    except BaseException as error:
-        _broken(worker, conn, request, error)
-    finally:
-        if isinstance(response.body, FileBody):
-            os.close(response.body.fd)
-        writer, conn.stream_writer = conn.stream_writer, None
-        if conn.record is not None and writer is not None and writer.headers_sent:
-            conn.record.status = writer.status
-            conn.record.body_bytes = writer.sent
+    @property
+    def client(self) -> Address:
+        return self.conn.client
 
+    @property
+    def stops(self) -> bool:
+        return self.worker.poller.draining
 
-def _begin(
-    worker: SyncWorker, conn: Connection, request: Request, response: Response
-) -> StreamWriter:
-    return worker.writer.stream(conn, request.head, response, conn.persistent)
+    def mark_unbounded(self) -> None:
+        self.is_unbounded = self.conn.unbounded = True
 
-
-def _send_blocks(
-    worker: SyncWorker, conn: Connection, request: Request, response: Response
-) -> None:
-    declared = declares_length(response)
-    if not declared:
-        _lend(worker, conn, request, State.STREAMING)
-    blocks = blocks_of(response)
-    response, first = with_first_block(response, blocks)
-    if not first:
-        empty = Response(response.status, response.headers, b"")
-        conn.persistent = worker.writer.answer(conn, request.head, empty, conn.persistent)
+    def answer(self, response: Response) -> None:
+        conn = self.conn
         if conn.record is not None:
-            note_answer(conn, request.head, empty)
-        return
-    writer = _begin(worker, conn, request, response)
-    if declared:
-        if isinstance(first, bytes) and len(first) >= writer.allowed:
-            conn.stream_writer = writer
-            writer.finish_with(first)
-            return
-        _lend(worker, conn, request, State.STREAMING)
-    conn.stream_writer = writer
-    writer.write(first)
-    conn.unbounded = is_event_stream(response)
-    _send_rest(worker, conn, writer, blocks)
+            with contextlib.suppress(ValueError, TypeError):  # the writer says what is wrong
+                conn.record.note(self.request.head, response)
+        conn.persistent = self.worker.writer.answer(
+            conn, self.request.head, response, conn.persistent
+        )
 
+    def answer_without_body(self, response: Response) -> None:
+        self.finish_with(self.begin(response), b"")
 
-def _send_rest(
-    worker: SyncWorker, conn: Connection, writer: StreamWriter, blocks: Iterator[bytes]
-) -> None:
-    while writer.allowed:
-        if conn.unbounded and worker.poller.draining:
-            break  # its client comes back for the next events
-        block = next(blocks, None)
-        if block is None:
-            break
-        writer.write(block)
-    writer.finish()
+    def begin(self, response: Response) -> StreamWriter:
+        conn = self.conn
+        return self.worker.writer.stream(conn, self.request.head, response, conn.persistent)
 
+    def finish_with(self, stream: PushedResponse, block: bytes) -> None:
+        assert isinstance(stream, StreamWriter)
+        self.conn.stream_writer = stream
+        stream.finish_with(block)
 
-def _broken(
-    worker: SyncWorker,
-    conn: Connection,
-    request: Request,
-    error: BaseException,
-) -> None:
-    """The application failed while its body was made: a 500 if nothing is out, else cut it."""
-    if conn.stream_writer is not None and conn.stream_writer.headers_sent:
-        _cut(worker, conn, request, conn.stream_writer, error)
-        return
-    conn.stream_writer = None
-    answer = failed(request, error)
-    conn.persistent = worker.writer.answer(conn, request.head, answer, conn.persistent)
-    if conn.record is not None:
-        note_answer(conn, request.head, answer)
+    def cut(self, error: BaseException) -> None:
+        stream = self._end_stream()
+        log_cut(self.request, error)
+        if stream.ends_with_the_connection:
+            # nothing else tells an HTTP/1.0 client that there should have been more
+            self.conn.abort_with_reset()
+        reason = "the application failed in the middle of its answer"
+        finalize.close(self.worker, self.conn, reason)
 
+    def client_gone(self, error: ClientDisconnected) -> None:
+        if self.conn.stream_writer is not None:
+            self._end_stream()
+        finalize.client_gone(self.worker, self.conn, str(error))
 
-def _cut(
-    worker: SyncWorker,
-    conn: Connection,
-    request: Request,
-    writer: StreamWriter,
-    error: BaseException,
-) -> None:
-    log.error(
-        "The application failed in the middle of its answer to %s",
-        named(request.head),
-        exc_info=error,
-    )
-    if writer.ends_with_the_connection:
-        # nothing else tells an HTTP/1.0 client that there should have been more
-        conn.abort_with_reset()
-    finalize.close(worker, conn, "the application failed in the middle of its answer")
+    def _end_stream(self) -> StreamWriter:
+        """Let go of the stream, and note for the collector what was sent of it."""
+        conn = self.conn
+        stream, conn.stream_writer = conn.stream_writer, None
+        assert isinstance(stream, StreamWriter)
+        if conn.record is not None and stream.headers_sent:
+            conn.record.status, conn.record.body_bytes = stream.status, stream.sent
+        return stream
 
+    # ---- The whole -------------------------------------------------------------------------
 
-def open_stream(
-    worker: SyncWorker, conn: Connection, request: Request, response: Response
-) -> StreamWriter:
-    """See `Request.stream`."""
-    writer = worker.writer.stream(conn, request.head, response, conn.persistent)
-    _lend(worker, conn, request, State.STREAMING)
-    conn.stream_writer = writer
-    conn.unbounded = is_event_stream(response)
-    return writer
+    def respond(self, response: Response) -> None:
+        super().respond(response)
+        if self.conn.stream_writer is not None:
+            self.conn.persistent = self._end_stream().persistent
 
+    def push(self, response: Response) -> StreamWriter:
+        """See `Request.stream`."""
+        stream = self.begin(response)
+        self.lend()
+        self.conn.stream_writer = stream
+        if is_event_stream(response):
+            self.mark_unbounded()
+        return stream
 
-def abort(worker: SyncWorker, conn: Connection, request: Request, error: BaseException) -> bool:
-    """The application raised. Whether an answer that it had pushed was cut, so that none is due."""
-    writer = conn.stream_writer
-    if writer is None:
+    def recover_or_leave(self, error: BaseException) -> bool:
+        """`recover`; True where a loop is to answer in the place of the application."""
+        if self.worker.poller.forked:
+            fork_guard.leave(error)
+        try:
+            return self._recover_or_leave(error)
+        except BaseException:
+            self.release()  # always return the thread slot
+            raise
+
+    def _recover_or_leave(self, error: BaseException) -> bool:
+        conn = self.conn
+        if is_interrupt(error):
+            self.worker.shutdown_event.set()
+        elif conn.state is State.CLOSED:  # the error is not the application's
+            raise error
+        if conn.hijacked is not None:
+            # an error tells Werkzeug's server that the socket is used up: Flask-SocketIO raises one
+            if not isinstance(error, (ClientDisconnected, ConnectionError)):
+                log_failure(self.request, error)
+        elif isinstance(error, NeedsAsyncError):
+            return self.leave_to_loop(error)
+        else:
+            self.recover(error)
         return False
-    if not writer.headers_sent:
-        conn.stream_writer = None
-        release_slot(worker, conn, request)
-        return False
-    conn.stream_writer = None
-    if conn.record is not None:
-        conn.record.status, conn.record.body_bytes = writer.status, writer.sent
-    if isinstance(error, ClientDisconnected):
-        finalize.client_gone(worker, conn, str(error))
+
+    def leave_to_loop(self, why: NeedsAsyncError) -> bool:
+        """Whether a loop can answer. If none can, the answer is 501, or what has begun is cut."""
+        worker, conn = self.worker, self.conn
+        if conn.stream_writer is not None:
+            if conn.stream_writer.headers_sent:
+                self.cut(why)
+                return False
+            conn.stream_writer = None
+            self.release()
+        if worker.async_pool is None:
+            log.error("%s needs the asyncio side: %s", named(self.request.head), why)
+            finalize.answer_refusal(worker, conn, 501, "Not Implemented")
+            return False
         return True
-    _cut(worker, conn, request, writer, error)
-    return True
 
+    # ---- Lending ---------------------------------------------------------------------------
 
-def hijack(worker: SyncWorker, conn: Connection, request: Request) -> HijackedSocket:
-    """See `Request.hijack`."""
-    if conn.hijacked is not None:
+    def lend(self, state: State = State.STREAMING) -> None:
+        if self.conn.state is not State.SERVING:
+            raise RuntimeError("the request has begun a long response already")
+        super().lend()
+        self.conn.become(state)
+
+    def release(self) -> None:
+        conn = self.conn
+        if self.worker.slot.lent:
+            conn.unbounded = False
+            super().release()
+            if conn.state is State.STREAMING:
+                conn.become(State.SERVING)
+
+    # ---- Hijacking -------------------------------------------------------------------------
+
+    def hijack(self) -> HijackedSocket:
+        """See `Request.hijack`."""
+        conn, worker = self.conn, self.worker
+        if conn.hijacked is not None:
+            return conn.hijacked
+        self.lend(State.HIJACKED)
+        sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.plain()
+        if self.request.header("upgrade").lower() == "websocket":
+            conn.unbounded = True
+            conn.hijacked = HijackedWebSocket(sock, conn.buffer)
+            if worker.poller.draining:  # all others have been told already
+                conn.hijacked.close_with_1001()
+        else:
+            conn.hijacked = HijackedSocket(sock, conn.buffer)
+        conn.buffer = b""
+        worker.poller.release(conn)
+        sock.setblocking(True)
         return conn.hijacked
-    _lend(worker, conn, request, State.HIJACKED)
-    sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.plain()
-    if request.header("upgrade").lower() == "websocket":
-        conn.unbounded = True
-        conn.hijacked = HijackedWebSocket(sock, conn.buffer)
-        if worker.poller.draining:  # it was too late for the farewell to all
-            conn.hijacked.close_with_1001()
-    else:
-        conn.hijacked = HijackedSocket(sock, conn.buffer)
-    conn.buffer = b""
-    worker.poller.release(conn)
-    sock.setblocking(True)
-    return conn.hijacked
 
-
-def end_hijack(worker: SyncWorker, conn: Connection) -> None:
-    """The application has returned: its socket is closed, unless it took it for good."""
-    hijacked, conn.hijacked = conn.hijacked, None
-    assert hijacked is not None
-    if hijacked.release():
-        conn.abandon()
-    if conn.record is not None and hijacked.upgraded:
-        conn.record.status = 101
-        finalize.completed(worker, conn, complete=True)
-    conn.record = None  # any other answer was the application's
-    finalize.close(worker, conn, "hijacked")
+    def end_hijack(self) -> None:
+        """The application has returned: close its socket, unless it took that for good."""
+        conn = self.conn
+        hijacked, conn.hijacked = conn.hijacked, None
+        assert hijacked is not None
+        if hijacked.release():
+            conn.abandon()
+        if conn.record is not None and hijacked.upgraded:
+            conn.record.status = 101
+            finalize.completed(self.worker, conn, complete=True)
+        conn.record = None  # any other answer was the application's
+        finalize.close(self.worker, conn, "hijacked")

@@ -1,7 +1,7 @@
-"""Clients that speak HTTP to a port with TLS, or TLS to one without, and what is said of it.
+"""HTTP to a port with TLS, or TLS to a port without: what the client and the log are told.
 
-The client gets 400, which a browser cannot show for https. So the log says it too, but seldom:
-on a public address it happens all the time.
+The client gets a 400, which a browser does not show for https. So the log says it too, at most
+once a minute: on a public address it happens all the time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..connection import Connection
     from ..messages import Address
     from ..system.throttled_log import ThrottledLog
 
@@ -19,26 +18,27 @@ WITH_TLS = "This port speaks http, and the client began a TLS handshake"
 
 
 class WrongPort:
-    """Says it at most once a minute. Any thread may call."""
+    """Logs such requests, at most once a minute. Any thread may call."""
 
     def __init__(self, throttled_log: ThrottledLog) -> None:
-        self._seldom = throttled_log
+        self._log = throttled_log
 
-    def without_tls(self, conn: Connection) -> None:
-        """A plain request has come where TLS is spoken."""
-        self._say("http", "https", "use https:// there", conn)
+    def without_tls(self, peer: Address, server: Address) -> None:
+        """Log a request without TLS on a port with TLS."""
+        self._say("http", "https", "use https:// there", peer, server)
 
-    def with_tls(self, conn: Connection) -> None:
-        """A handshake has begun where there is no TLS."""
-        self._say("https", "http", "use http:// there, or give the server a certificate", conn)
+    def with_tls(self, peer: Address, server: Address) -> None:
+        """Log a TLS handshake on a port without TLS."""
+        hint = "use http:// there, or give the server a certificate"
+        self._say("https", "http", hint, peer, server)
 
-    def _say(self, asked: str, spoken: str, hint: str, conn: Connection) -> None:
-        self._seldom.say(
+    def _say(self, asked: str, spoken: str, hint: str, peer: Address, server: Address) -> None:
+        self._log.say(
             asked,
             logging.INFO,
             f"%s asked for {asked} at %s, which speaks {spoken}; {hint}",
-            conn.peer[0] or "A client",
-            _spelled(conn.server),
+            peer[0] or "A client",
+            _display(server),
         )
 
 
@@ -47,8 +47,8 @@ def began_handshake(received: bytes | bytearray) -> bool:
     return received.startswith(b"\x16\x03") or received == b"\x16"
 
 
-def _spelled(address: Address) -> str:
+def _display(address: Address) -> str:
     host, port = address
     if not port:
-        return host  # of a unix socket
+        return host  # a unix socket
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,8 +1,8 @@
-"""A process that the application forks off has a copy of each of the server's sockets.
+"""Processes that the application forks off: they must not keep the server's sockets.
 
-While it lives no client would see its connection end, and the port would stay taken; and what the
-application raises or returns there is no answer, for its parent gives one. So it loses the
-sockets, and ends when the application comes back to the server.
+Such a process has a copy of each. While it lives, no client would see its connection end, and the
+port would stay taken. What the application raises or returns there is no answer, for the parent
+gives one. So the process loses the sockets, and ends when the application returns to the server.
 """
 
 from __future__ import annotations
@@ -13,31 +13,41 @@ import os
 import socket
 import sys
 import weakref
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from ..connection import State
 from ..net.bound_socket import BoundSocket
 
 if TYPE_CHECKING:
     from ..connection import Connection
-    from ..polling.base import Poller
-    from ..polling.listener import Listener
+    from .listener import Listener
 
 log = logging.getLogger("threadwell")
 
-_pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
+
+class SocketOwner(Protocol):
+    """A `Poller`, as far as a fork is concerned."""
+
+    forked: bool
+    listeners: dict[int, Listener]
+    connections: set[Connection]
 
 
-def watch(poller: Poller) -> None:
-    """Leave the sockets of `poller` to this process, whoever forks one off."""
-    _pollers.add(poller)
+_owners: weakref.WeakSet[SocketOwner] = weakref.WeakSet()
 
 
-def _let_go() -> None:
-    for poller in list(_pollers):
+def watch(owner: SocketOwner) -> None:
+    """Keep the sockets of `owner` out of the processes that the application forks off."""
+    _owners.add(owner)
+
+
+def _lose_sockets() -> None:
+    for poller in list(_owners):
         poller.forked = True
         for listener in poller.listeners.values():
-            if listener.shared or isinstance(listener.sock, BoundSocket):  # else it is the caller's
+            if listener.shared or isinstance(
+                listener.sock, BoundSocket
+            ):  # others are the embedder's
                 _lose(listener)
         for connection in poller.connections:
             if connection.state is not State.HIJACKED:  # that one is the application's
@@ -48,14 +58,14 @@ def _let_go() -> None:
 
 
 def _lose(owner: Listener | Connection) -> None:
-    """Close the socket without a word: a file of that name, and TLS, are the parent's business."""
+    """Close the descriptor only: a unix socket's file and a TLS session are the parent's."""
     sock = owner.sock if isinstance(owner.sock, socket.socket) else owner.sock.session
     with contextlib.suppress(OSError):
         os.close(sock.detach())
 
 
 def leave(error: BaseException | None) -> NoReturn:
-    """End a process that was forked off: the application is done with it, or has raised `error`."""
+    """End a process that was forked off, after the application has returned or raised `error`."""
     code: object = 1
     try:
         if isinstance(error, SystemExit):
@@ -72,4 +82,4 @@ def leave(error: BaseException | None) -> NoReturn:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_lose_sockets)

@@ -1,0 +1,205 @@
+"""What becomes of an application's answer, or of its failure, on a thread of any HTTP version.
+
+`RequestRunner` decides: a body that is there is sent, one that is being made becomes a stream for
+which the thread is lent, a failure becomes an error response or cuts what has begun. Its subclasses
+say how an answer leaves: `streaming.HTTP1Runner`, and `http2.thread_task.HTTP2Runner`.
+
+A runner is made for one request, and used on its thread. HTTP/1.1 makes one only when an answer is
+more than bytes for one send (`exchange`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ClientDisconnected, StreamLimitError
+from ..http.error_response import failed
+from ..http.response_body import (
+    blocks_of,
+    declares_length,
+    has_no_body,
+    is_event_stream,
+    with_first_block,
+)
+from ..lifecycle import Refused, StreamClosed, StreamOpened
+from ..messages import FileBody, Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..connection import PushedResponse
+    from ..messages import Address
+    from .thread_state import ThreadState
+
+
+class RequestRunner(ABC):
+    """One request on one thread, from the application's answer on."""
+
+    def __init__(self, worker: ThreadState, request: Request) -> None:
+        self.worker = worker
+        self.request = request
+        #: The stream has no end that a server which stops could wait for.
+        self.is_unbounded = False
+
+    # ---- How an answer leaves --------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def stream(self) -> PushedResponse | None:
+        """A response under way, whose head is sent or about to be."""
+
+    @stream.setter
+    @abstractmethod
+    def stream(self, stream: PushedResponse | None) -> None: ...
+
+    @property
+    @abstractmethod
+    def client(self) -> Address:
+        """For whom the request comes."""
+
+    @property
+    @abstractmethod
+    def stops(self) -> bool:
+        """The server, or the connection, is about to end: streams without an end are ended."""
+
+    @abstractmethod
+    def answer(self, response: Response) -> None:
+        """Send `response`, whose body is bytes, a list of bytes or a file."""
+
+    @abstractmethod
+    def answer_without_body(self, response: Response) -> None:
+        """Send the head of `response`, behind which no body may follow."""
+
+    @abstractmethod
+    def begin(self, response: Response) -> PushedResponse:
+        """A stream for the body of `response`. Nothing is sent before its first block."""
+
+    @abstractmethod
+    def finish_with(self, stream: PushedResponse, block: bytes) -> None:
+        """Send the head and `block`, which fills the declared length, without waiting."""
+
+    @abstractmethod
+    def mark_unbounded(self) -> None:
+        """Set `is_unbounded`, and tell who ends such streams."""
+
+    @abstractmethod
+    def cut(self, error: BaseException) -> None:
+        """End an answer that has begun so that the client sees it is not whole."""
+
+    @abstractmethod
+    def client_gone(self, error: ClientDisconnected) -> None:
+        """The client left before it had its answer."""
+
+    # ---- Deciding --------------------------------------------------------------------------
+
+    def respond(self, response: Response) -> None:
+        """Send `response`, or what follows a stream that was pushed. Raises what the application
+        raises in its body, and `ClientDisconnected`."""
+        body = response.body
+        if self.stream is not None:
+            try:
+                self._send_rest(self.stream, blocks_of(response))
+            finally:
+                _close_file(body)
+        elif isinstance(body, (bytes, list, FileBody)):
+            self.answer(response)
+        elif has_no_body(self.request, response):
+            self.answer_without_body(response)
+        else:
+            self._send_stream(response)
+
+    def _send_stream(self, response: Response) -> None:
+        """Send a body that is being made, block by block.
+
+        A body whose declared length the first block fills needs no thread, and lends none.
+        """
+        declared = declares_length(response)
+        if not declared:
+            self.lend()
+        blocks = blocks_of(response)
+        response, first = with_first_block(response, blocks)
+        if not first:
+            self.answer(Response(response.status, response.headers, b""))
+            return
+        stream = self.begin(response)
+        if declared:
+            if isinstance(first, bytes) and len(first) >= stream.allowed:
+                self.finish_with(stream, first)
+                return
+            self.lend()
+        self.stream = stream
+        if is_event_stream(response):
+            self.mark_unbounded()
+        stream.write(first)
+        self._send_rest(stream, blocks)
+
+    def _send_rest(self, stream: PushedResponse, blocks: Iterator[bytes]) -> None:
+        while stream.allowed:
+            if self.is_unbounded and self.stops:
+                break  # an event stream: its client connects again for the next events
+            block = next(blocks, None)
+            if block is None:
+                break
+            stream.write(block)
+        stream.finish()
+
+    # ---- Lending ---------------------------------------------------------------------------
+
+    def lend(self) -> None:
+        """Give the thread's slot up for a long response. Raises `StreamLimitError`."""
+        worker = self.worker
+        if worker.slot.lent:
+            raise RuntimeError("the request has begun a long response already")
+        if not worker.leader_follower.lend(worker.slot):
+            if worker.collector is not None:
+                worker.collector.record(Refused(self.client, "streams"))
+            raise StreamLimitError("as many are open as max_streams allows")
+        if worker.collector is not None:
+            worker.collector.record(StreamOpened(self.request))
+
+    def release(self) -> None:
+        """End the lending, if the thread is lent: it has its slot again, or has lost it."""
+        worker = self.worker
+        if not worker.slot.lent:
+            return
+        worker.leader_follower.release_slot(worker.slot)
+        if worker.collector is not None:
+            worker.collector.record(StreamClosed(self.request))
+
+    # ---- Failures --------------------------------------------------------------------------
+
+    def recover(self, error: BaseException) -> None:
+        """Answer for an application that has raised `error`, as far as that is possible."""
+        stream = self.stream
+        if stream is not None and stream.headers_sent:
+            if isinstance(error, ClientDisconnected):
+                self.client_gone(error)
+            else:
+                self.cut(error)
+            return
+        self.stream = None
+        if isinstance(error, ClientDisconnected):
+            self.client_gone(error)
+        else:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer 500, or 503 where too many streams are open; nothing of an answer has left."""
+        try:
+            self.answer(failed(self.request, error))
+        except ClientDisconnected as gone:
+            self.client_gone(gone)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether `error` is Ctrl-C, which the interpreter raises in the main thread."""
+    main = threading.current_thread() is threading.main_thread()
+    return main and isinstance(error, KeyboardInterrupt)
+
+
+def _close_file(body: Any) -> None:
+    if isinstance(body, FileBody):
+        os.close(body.fd)

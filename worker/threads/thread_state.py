@@ -1,0 +1,104 @@
+"""What a serving thread works with: the attributes that all modules of `threads` share.
+
+`SyncWorker` is one. The functions of this package take a `ThreadState`, and so need not know the
+worker. An attribute stands under the heading that says how long it lives and who else uses it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..connection import RequestHost
+from ..http1.parser import RequestParser
+from ..http1.writer import Echo, ResponseWriter
+from ..lifecycle import RequestStarted, RequestWaited, event_types_of, for_thread
+from ..proxies.trust import Forwarding
+from ..request_id import request_ids
+from .leader_follower import Slot
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from ..config import ServerConfig
+    from ..interfaces import AsyncPool, ServingPool
+    from ..lifecycle import LifecycleCollector, ResponseCompleted
+    from ..messages import ASGIApp, SyncApp
+    from .leader_follower import LeaderFollower
+
+
+class ThreadState(RequestHost):
+    """The state of one serving thread. Only that thread uses what is *of the thread*."""
+
+    #: Set by `ThreadPool.add`; workers of event loops have none.
+    leader_follower: LeaderFollower
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        app: ASGIApp | SyncApp,
+        sync_app: SyncApp,
+        pool: ServingPool,
+        *,
+        worker_id: int,
+        collector: LifecycleCollector | None,
+        async_pool: AsyncPool | None,
+    ) -> None:
+        # Of the server
+        self.config = config
+        self.app = app
+        self.sync_app = sync_app
+        self.collector = collector
+        #: The asyncio side, which adopts connections; None where there is none.
+        self.async_pool = async_pool
+        #: Whether a connection may stay open at all.
+        self.persistent = config.timeouts.keep_alive > 0
+
+        # Of the pool: shared by its threads
+        self.pool = pool
+        self.poller = pool.poller
+        self.throttled_log = pool.throttled_log
+        self.wrong_port = pool.wrong_port
+
+        # Of the thread
+        self.worker_id = worker_id
+        self.slot = Slot()
+        self.parser = RequestParser(config.limits)
+        self.writer = (
+            Echo(config.timeouts, config.log.request_id_header)
+            if config.log.request_id_echo
+            else ResponseWriter(config.timeouts)
+        )
+        self.request_ids = request_ids(config)
+        #: What trusted proxies say; None where none is trusted.
+        self.forwarding: Forwarding | None = None
+        if config.proxies.trusted:
+            self.forwarding = Forwarding(config.proxies, self.throttled_log)
+        #: For what adapters want to remember: see `messages.Channel`.
+        self.notes: dict[Any, Any] = {}
+        #: How many requests this thread has given to the application.
+        self.served = 0
+        #: Something is to be done for a request before the application sees it.
+        self.is_watched = collector is not None or self.request_ids is not None
+        event_types = event_types_of(collector)
+        self.announces_requests = RequestStarted in event_types
+        self.samples_waits = RequestWaited in event_types
+        #: Tells the collector of an answer; meaningful with a collector only.
+        self.completed: Callable[[ResponseCompleted], None]
+        if collector is not None:
+            self.completed = collector.record
+
+    @property
+    def shutdown_event(self) -> threading.Event:
+        """Setting it stops `SyncWorker.run`. Any thread may set it."""
+        return self.pool.shutdown_event
+
+    @property
+    def lifespan_state(self) -> dict[str, Any]:
+        """The lifespan's state, shared with all requests that go to the asyncio side."""
+        return self.pool.lifespan_state
+
+    def bind_to_thread(self) -> None:
+        """Get what belongs to the calling thread, which uses this state from now on."""
+        if self.collector is not None:
+            self.completed = for_thread(self.collector)
