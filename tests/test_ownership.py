@@ -36,9 +36,9 @@ from threadwell.worker.polling import kernel
 from threadwell.worker.polling.base import Poller
 from threadwell.worker.polling.kernel import EpollPoller
 from threadwell.worker.polling.listener import Listener
-from threadwell.worker.threads.leader_follower import Slot
 from threadwell.worker.polling.listener import connect as connection_on
 from threadwell.worker.polling.task import ThreadTask
+from threadwell.worker.threads.leader_follower import Slot
 
 from .certificates import Authority
 from .waiting import until

@@ -1,4 +1,4 @@
-"""A connection in the hands of the application."""
+"""A connection whose socket the application has taken over."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ _GOING_AWAY = b"\x88\x02\x03\xe9"
 _CLOSE = 8
 # A 16 bit and a 64 bit length behind the first two octets of a frame (RFC 6455, 5.2).
 _LONGER_LENGTHS = {126: 2, 127: 8}
-# A handshake that is longer is none of ours.
+# A longer answer to the handshake is not followed.
 _LONGEST_HANDSHAKE = 65536
-# What writes to a socket past this object's eyes.
-_UNSEEN = frozenset(("dup", "makefile", "sendfile", "sendmsg", "sendmsg_afalg", "sendto", "share"))
+# Methods of a socket that write to it, or give it away, bypassing `HijackedWebSocket`.
+_BYPASSES = frozenset(
+    ("dup", "makefile", "sendfile", "sendmsg", "sendmsg_afalg", "sendto", "share")
+)
 
 
 class HijackedSocket:
     """The socket of a hijacked connection: blocking, without the server's deadlines.
 
-    It is a `socket.socket` in all but type: what is not here is the socket's own. Octets that the
-    client had sent behind its request come out of `recv` first. The server closes it when the
-    application returns, unless `detach` took it. Calls are as thread-safe as a socket's.
+    It behaves as a `socket.socket`: attributes that are not here are the socket's own. `recv`
+    returns the octets first that the client had sent behind its request. The server closes the
+    socket when the application returns, unless `detach` took it. Calls are as thread-safe as a
+    socket's.
     """
 
     def __init__(self, sock: socket.socket, received: bytes) -> None:
@@ -34,7 +37,8 @@ class HijackedSocket:
 
     @property
     def upgraded(self) -> bool:
-        """Whether the application has made this a WebSocket, as far as the server could see."""
+        """Whether the application has answered a WebSocket handshake with 101, as far as the server
+        could follow."""
         return False
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -54,20 +58,21 @@ class HijackedSocket:
         return self._sock.recv_into(buffer, size, flags)
 
     def detach(self) -> tuple[socket.socket, bytes]:
-        """The plain socket, now wholly the caller's, and what was received beyond the request."""
+        """The plain socket, which the caller must close, and the octets received behind the
+        request."""
         self._detached = True
         received, self._received = self._received, b""
         return self._sock, received
 
     def release(self) -> bool:
-        """For the server, when the application has returned: close the socket.
+        """Close the socket. The server calls it when the application has returned.
 
-        True: it was detached, and stays open.
+        True: the socket was detached, and stays open.
         """
         if self._detached:
             return True
         try:
-            # a reader on another thread wakes up with an end of input
+            # a thread that reads the socket wakes up with an end of input
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
@@ -81,11 +86,12 @@ class HijackedSocket:
 class HijackedWebSocket(HijackedSocket):
     """The socket of a connection that asked for a WebSocket: it can be closed with 1001.
 
-    What the application sends is followed, so that a close frame of the server's own stands
-    between two frames. It is sent at once, or by the thread that is in the middle of one. What the
-    application still sends is dropped then, as nothing may follow a close frame (RFC 6455, 5.5.1);
-    it reads on, so that it has the client's answer. An application that detaches the socket, or
-    sends in other ways than `send` and `sendall`, closes its WebSocket itself.
+    The server follows what the application sends, so that its own close frame stands between two
+    frames. The frame is sent at once, or by the thread that is in the middle of another. Whatever
+    the application sends after it is dropped: nothing may follow a close frame (RFC 6455, 5.5.1).
+    The application can still read, and so receives the client's answer. An application that
+    detaches the socket, or sends by other methods than `send` and `sendall`, closes its WebSocket
+    itself.
     """
 
     def __init__(self, sock: socket.socket, received: bytes) -> None:
@@ -93,7 +99,7 @@ class HijackedWebSocket(HijackedSocket):
         self._frames = _Frames()
         self._lock = threading.Lock()  # held while something is sent
         self._leaving = False
-        #: Nothing that the application sends goes out any more; and the client was told.
+        #: Nothing more of the application's is sent; and the client has the close frame.
         self._left = self._said = False
 
     @property
@@ -122,13 +128,13 @@ class HijackedWebSocket(HijackedSocket):
             self.close_with_1001()
 
     def close_with_1001(self) -> bool:
-        """For the server, which stops: close the WebSocket with 1001. Any thread may call it.
+        """Close the WebSocket with 1001: the server stops. Any thread may call.
 
-        Whether that is done. If not, an application in the middle of a frame will see to it, and a
-        client that has not read so far needs another call.
+        Whether the frame was sent. If not, the thread that is in the middle of a frame sends it, or
+        the client has not read, and another call is needed.
         """
         self._leaving = True
-        # else a thread sends, and looks at `_leaving` when it has let go of the lock
+        # otherwise a thread is sending, and looks at `_leaving` after it has released the lock
         if self._lock.acquire(blocking=False):
             try:
                 self._leave_between_frames()
@@ -145,32 +151,32 @@ class HijackedWebSocket(HijackedSocket):
                 self._send_at_once(_GOING_AWAY)
         except BlockingIOError:
             return
-        except (OSError, ValueError):  # the client was quicker, or its thread, which has closed it
+        except (OSError, ValueError):  # the client has left, or the application has closed it
             pass
         self._said = True
 
     def _send_at_once(self, data: bytes) -> None:
-        """Send the little that `data` is, or raise `BlockingIOError`."""
+        """Send a few octets, or raise `BlockingIOError` if the kernel has no room."""
         if hasattr(socket, "MSG_DONTWAIT") and not hasattr(self._sock, "unwrap"):
             self._sock.send(data, socket.MSG_DONTWAIT)
         elif has_room(self._sock.fileno()):
-            self._sock.send(data)  # through TLS, which knows no flags
+            self._sock.send(data)  # TLS takes no flags
         else:
             raise BlockingIOError
 
     def __getattr__(self, name: str) -> Any:
-        if name in _UNSEEN:
+        if name in _BYPASSES:
             self._frames.lose()
         return super().__getattr__(name)
 
     def detach(self) -> tuple[socket.socket, bytes]:
-        """As of any hijacked socket."""
+        """As `HijackedSocket.detach`."""
         self._frames.lose()
         return super().detach()
 
 
 class _Frames:
-    """Where in a stream of frames, behind the answer to the handshake, the application is."""
+    """Follows the frames that the application sends behind its answer to the handshake."""
 
     def __init__(self) -> None:
         self._handshake: bytes | None = b""
@@ -188,11 +194,11 @@ class _Frames:
         return self._handshake is None and not (self._header or self._payload or self._lost)
 
     def lose(self) -> None:
-        """Nothing is known from now on."""
+        """Follow no more: the application sends in a way that is not seen here."""
         self._lost = True
 
     def follow(self, data: memoryview) -> None:
-        """`data` was sent."""
+        """Take note of `data`, which was sent."""
         while data and not self._lost:
             if self._handshake is not None:
                 data = self._follow_handshake(data)

@@ -1,8 +1,8 @@
-"""What happens to connections and requests, as typed events for whoever watches.
+"""What happens to connections and requests, as typed events for a collector.
 
-A `LifecycleCollector` is called on the thread where the event happens, in the middle of serving:
-it must be quick, and is called from several threads at once. What it raises is logged. What nobody
-looks at is not made: a collector may have `event_types`, the types that it looks at.
+A `LifecycleCollector` is called on the thread where the event happens, while that thread serves: it
+must be quick, and several threads call it at once. What it raises is logged. An event that no
+collector wants is not made: a collector may list in `event_types` what it wants.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Protocol, get_args
 
 from .messages import IS_SIMPLE, Address, FileBody, Request, RequestReceived, Response
 
-# The codes of the usual answers with a body, however they are written: to read a number out of a
-# text takes several times as long.
+# The codes of common statuses that have a body, for each spelling: parsing the number takes several
+# times as long.
 _CODES_WITH_BODY: dict[int | str, int] = {
     written: int(status)
     for status in http.HTTPStatus
@@ -33,7 +33,7 @@ _monotonic = time.monotonic
 
 @dataclass(slots=True, frozen=True)
 class ConnectionOpened:
-    """A connection was accepted; `client` is its peer, whoever may speak through it."""
+    """A connection was accepted. `client` is the address at its other end, a proxy's if any."""
 
     client: Address
 
@@ -49,17 +49,17 @@ class ConnectionClosed:
 
 @dataclass(slots=True, frozen=True)
 class RequestStarted:
-    """A request is wholly there and goes to the application."""
+    """A request has arrived in full and goes to the application."""
 
     request: Request
 
 
 @dataclass(slots=True, frozen=True)
 class RequestWaited:
-    """A request has waited `seconds` for a thread, from the arrival of its last octets on.
+    """A request has waited `seconds` for a thread since its last octets arrived.
 
-    One request of `SAMPLED` is asked, for it costs a system call, and only where the `event_types`
-    of a collector have it.
+    One request in `SAMPLED` is measured, for it costs a system call, and only for a collector that
+    has this type in its `event_types`.
     """
 
     request: Request
@@ -67,18 +67,18 @@ class RequestWaited:
 
 
 class ResponseCompleted:
-    """The last byte of an answer went to the kernel, or the answer was given up (`complete`).
+    """The kernel has the last byte of an answer (`complete`), or the answer was given up.
 
-    `request` is None when what came was no request. `body_bytes` counts what the application
-    sent, without framing, and of a WebSocket the frames. `seconds` is the time since the request
-    was wholly there, or on an event loop its head. `received` counts the octets of its body.
-    `client` is for whom the request came, `peer` who was at the other end of the connection.
+    `request` is None if what arrived was not a request. `body_bytes` counts what the application
+    sent: without framing, but for a WebSocket the frames. `seconds` is the time since the request
+    had arrived in full, or its head on an event loop. `received` counts the octets of the request's
+    body. `client` is for whom the request came, `peer` the other end of the connection.
 
-    It is made when the request has come, at `started` of `time.monotonic`, and grows with its
-    answer; it does not change any more when a collector is told.
+    The server makes it when the request has arrived, at `started` of `time.monotonic`, and fills it
+    in with the answer. It does not change after a collector has been told.
     """
 
-    # Without slots, because one is made for every request: it takes a third less.
+    # Without slots: one is made for every request, and that takes a third less time.
 
     client: Address
     peer: Address
@@ -94,7 +94,7 @@ class ResponseCompleted:
         self.request_id = ""
 
     def note(self, head: RequestReceived | None, response: Response) -> None:
-        """Remember what is being sent as the answer to `head`. The server calls it."""
+        """Note what is being sent as the answer to `head`. Only the server calls it."""
         self.body_bytes = 0
         code = _CODES_WITH_BODY.get(response.status)
         if code is None:
@@ -114,7 +114,7 @@ class ResponseCompleted:
             self.body_bytes = body.count
 
     def end(self, client: Address, peer: Address, complete: bool) -> ResponseCompleted:
-        """Say how it has ended, now. The server calls it."""
+        """Note the end of the answer, which is now. Only the server calls it."""
         self.client = client
         self.peer = peer
         self.seconds = _monotonic() - self.started
@@ -124,11 +124,11 @@ class ResponseCompleted:
 
 @dataclass(slots=True, frozen=True)
 class Refused:
-    """Something was refused before an application saw it, or could go on with it.
+    """A request, a stream or a connection was refused.
 
-    `cause` is the status of the answer, such as `431`, `streams` for a long response that was one
-    too many, `tls` for a handshake that failed, `proxy` where there must be a PROXY header, or
-    `flood` for a client of HTTP/2 that has gone beyond what it may do.
+    `cause` is the status of the answer, such as `431`; `streams` for a long response beyond
+    `max_streams`; `tls` for a handshake that failed; `proxy` for a missing or wrong PROXY header;
+    `flood` for an HTTP/2 client that exceeds its limits.
     """
 
     client: Address
@@ -137,14 +137,14 @@ class Refused:
 
 @dataclass(slots=True, frozen=True)
 class StreamOpened:
-    """A long response, or a hijacked socket, took a thread for itself."""
+    """A thread was lent to a long response or a hijacked socket."""
 
     request: Request
 
 
 @dataclass(slots=True, frozen=True)
 class StreamClosed:
-    """A long response ended, whatever the way, and its thread is free."""
+    """A long response has ended, in whatever way, and its thread is free."""
 
     request: Request
 
@@ -172,31 +172,32 @@ LifecycleEvent = (
 )
 
 
-#: What a collector without `event_types` looks at: all that has happened anyway.
+#: What a collector without `event_types` gets: the events that cost nothing to measure.
 _EVENT_TYPES: frozenset[type] = frozenset(get_args(LifecycleEvent)) - {RequestWaited}
 
 
 class LifecycleCollector(Protocol):
-    """Anything with a `record` method; and with `event_types`, if it does not look at all of them.
+    """An object with a `record` method, and optionally `event_types` and `for_thread`.
 
-    They are no promise: it may be told of others, which somebody else looks at. With a method
-    `for_thread` it may have a quicker way for what comes with every request, see there.
+    `event_types` are the types of events that it wants. It may still be told of others, which
+    another collector wants. `for_thread` gives a quicker way for the event of every request: see
+    the function of that name.
     """
 
     def record(self, event: LifecycleEvent) -> None:
-        """Take note of `event`."""
+        """Take note of `event`. Several threads may call it at once."""
 
 
 def event_types_of(collector: LifecycleCollector | None) -> Collection[type]:
-    """The types of events that `collector` looks at."""
+    """The types of events that `collector` wants."""
     return () if collector is None else getattr(collector, "event_types", _EVENT_TYPES)
 
 
 def for_thread(collector: LifecycleCollector) -> Callable[[ResponseCompleted], None]:
-    """What takes the answers that the calling thread gives, in the place of `record`.
+    """What takes the answers of the calling thread in the place of `collector.record`.
 
-    The `for_thread` of a collector gives it; the thread alone will call it, so that it may keep
-    things of its own.
+    A collector's own `for_thread` returns it. Only the calling thread uses it, so it may keep state
+    without a lock.
     """
     make: Callable[[], Callable[[ResponseCompleted], None]] | None
     make = getattr(collector, "for_thread", None)
@@ -204,7 +205,7 @@ def for_thread(collector: LifecycleCollector) -> Callable[[ResponseCompleted], N
 
 
 def guarded(collector: LifecycleCollector | None) -> LifecycleCollector | None:
-    """`collector` in such a way that what it raises costs nobody anything: it is logged."""
+    """Wrap `collector` so that an exception in it is logged and goes no further."""
     if collector is None or isinstance(collector, _Guarded):
         return collector
     return _Guarded(collector)

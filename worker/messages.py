@@ -1,6 +1,7 @@
-"""What travels between the wire and an application: types, and no behaviour of their own.
+"""What passes between the wire and an application: types without behaviour.
 
-Text is `str` in Latin-1, one character a byte, as PEP 3333 has it: nothing is lost or guessed.
+Text is `str` in Latin-1, one character for each byte, as PEP 3333 has it: nothing is lost or
+guessed.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ HeaderList = Sequence[tuple[str, str]]
 
 
 class RequestReceived(NamedTuple):
-    """The head of a request, checked. Built by `http1`; nothing changes it afterwards.
+    """The head of a request, checked. The parser builds it; nothing changes it afterwards.
 
     `target` is as sent; `path` and `query` are its undecoded parts, `query` without the `?`.
-    `block` is the version and the header lines as received, CRLF between. `variables` has each
-    field once, under its CGI name (RFC 3875, 4.1.18: `HTTP_ACCEPT`, `CONTENT_TYPE`), repeated
-    values joined with `, `, those of cookies with `; `; a name with an underscore is not in it,
-    for it would pass for the one with a dash. The authority of an absolute-form target replaces
-    Host (RFC 9112, 3.2.2).
+    `block` is the version and the field lines as received, with CRLF between them. `variables` has
+    each field once, under its CGI name (RFC 3875, 4.1.18: `HTTP_ACCEPT`, `CONTENT_TYPE`). Repeated
+    values are joined with `, `, those of cookies with `; `. A name with an underscore is left out:
+    it could not be told from the one with a dash. The authority of an absolute-form target
+    replaces Host (RFC 9112, 3.2.2).
     `content_length` is None where the client declared none; with `chunked` it is always None.
-    `is_simple` says that nothing is special about it: HTTP/1.1, not HEAD, and no field steers the
-    connection, so that it has no body, asks for no upgrade, and persists.
+    `is_simple`: HTTP/1.1, not HEAD, without a body, without an upgrade, on a connection that stays
+    open.
     """
 
     method: str
@@ -61,7 +62,7 @@ IS_SIMPLE = RequestReceived._fields.index("is_simple")
 
 
 def cgi_name(name: str) -> str:
-    """The name under which CGI has the field `name`, which is a token without underscores."""
+    """The CGI variable of the field `name`, which is a token without underscores."""
     variable = name.upper().replace("-", "_")
     return variable if variable in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + variable
 
@@ -78,9 +79,9 @@ class FileBody:
     count: int
 
 
-#: `bytes`, or a list of them, is sent at once. Any other iterable is a stream: each block is on
-#: the wire before the next is asked for, and its `close()`, if it has one, is called exactly once.
-#: An asynchronous iterable is streamed by the event loop of a hybrid, and of no use without one.
+#: `bytes`, or a list of them, are sent at once. Any other iterable is a stream: each block is on
+#: the wire before the next is requested, and its `close()`, if it has one, is called exactly once.
+#: An asynchronous iterable is streamed by the event loop of a hybrid; without one it is a 501.
 Body = bytes | list[bytes] | FileBody | Iterable[bytes] | AsyncIterable[bytes]
 
 
@@ -88,13 +89,13 @@ class Response(NamedTuple):
     """The answer to a request.
 
     `status` is a number, or a number and a reason, such as `418 I'm a teapot`.
-    `headers` keep their order and repetitions. `Date`, `Server`, and whatever frames the body are
-    the server's business: they may be left out. A declared `Content-Length` is held to.
-    `close`, if given, is called exactly once when the body needs no more of the application: on
-    the thread that ran it, after an error and after the client has left too. Behind an asynchronous
-    body it is another thread.
-    `revise`, if given, is asked for the status and the headers again when the first block of a
-    stream is there, for applications that may change their mind until then (PEP 3333).
+    `headers` keep their order and repetitions. The server adds `Date`, `Server`, and the fields
+    that frame the body; they may be left out. It enforces a declared `Content-Length`.
+    `close`, if given, is called exactly once when the body needs nothing more of the application,
+    also after an error and after the client has left. It is called on the thread that ran the
+    application; for an asynchronous body on the loop's.
+    `revise`, if given, returns status and headers again once the first block of a stream has been
+    made: a WSGI application may change them until then (PEP 3333).
     """
 
     status: int | str
@@ -160,7 +161,7 @@ class Channel(Protocol):
 
 
 class Request(NamedTuple):
-    """A request that is wholly there, as a `SyncApp` gets it.
+    """A request that has arrived in full, as a `SyncApp` gets it.
 
     `body` is `bytes` when it is small, else an open binary file at its start. The file belongs to
     the request: it is gone when the response is. One thread uses a request at a time.
@@ -263,10 +264,11 @@ class Request(NamedTuple):
         self._the_channel().inform(self, status, headers)
 
     def hijack(self) -> HijackedSocket:
-        """Take the connection out of the server's hands: a blocking socket for the application.
+        """Take the connection over: the result is a blocking socket for the application.
 
-        What the application returns afterwards is ignored. Bytes that the client had sent behind
-        the request are read first. Raises `StreamLimitError` when too many streams are open.
+        The server ignores what the application returns afterwards. The socket gives bytes that the
+        client had sent behind the request first. Raises `StreamLimitError` when too many streams
+        are open.
         """
         return self._the_channel().hijack(self)
 
@@ -276,7 +278,7 @@ class Request(NamedTuple):
         return self.channel
 
 
-#: An application without an event loop. None says: this request is not mine, hand it to ASGI.
+#: An application without an event loop. None leaves the request to the ASGI application, if any.
 SyncApp = Callable[[Request], Response | None]
 
 #: An ASGI 3 application.

@@ -3,15 +3,17 @@
     park(connection, now)   gives a connection to the poller
     wait(seconds)           takes one that is ready, new or overdue, for the calling thread alone
 
-These two are where ownership passes, and the only place. A connection waits in `_parked`, by its
-descriptor, and whoever pops it owns it: an event and the sweep for deadlines cannot both have it.
-Who looks through `_parked` sees connections that may be another's a moment later, and descriptors
-that may be another connection's: what counts is what the pop gives, and that is never dropped.
-Events are one-shot, so the kernel tells one thread, once. The listeners wait in the same poller,
-level-triggered and exclusive, so that a connection wakes one thread of one process.
+Ownership of a connection passes in these two methods and nowhere else. A connection waits in
+`_parked`, by its descriptor. The thread that pops it from there owns it, so an event and the sweep
+for deadlines cannot both have it. A thread that iterates over `_parked` sees connections that may
+have another owner a moment later, and descriptors that may belong to another connection by then:
+only what the pop returns counts, and that is never dropped.
 
-`pollers.EpollPoller` and `pollers.KqueuePoller` are the kernel's ways, `distributor.QueuePoller` is
-the portable one.
+Events are one-shot: the kernel tells one thread, once. The listeners wait in the same poller,
+level-triggered and exclusive, so that a new connection wakes one thread of one process.
+
+`kernel.EpollPoller` and `kernel.KqueuePoller` use the kernel's queues; `distributor.QueuePoller` is
+portable.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..connection import Connection, State
+from ..deadlines import is_overdue
 from ..errors import ClientDisconnected
 from ..net.bound_socket import turn_away
 from ..system.readiness import has_input
@@ -57,7 +60,7 @@ class Poller(ABC):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        #: This is a copy, in a process that the application has forked off: see `forked`.
+        #: This is a copy, in a process that the application has forked off: see `fork_guard`.
         self.forked = False
         self.draining = False
         #: While draining: when idle connections are closed, in the seconds of `time.monotonic`.
@@ -66,31 +69,31 @@ class Poller(ABC):
         #: Set when nothing is listened on and the last connection is gone.
         self.drained = threading.Event()
         self.listeners: dict[int, Listener] = {}
-        #: Every open connection, whoever owns it.
+        #: Every open connection, in any state.
         self.connections: set[Connection] = set()
-        #: Those that the asyncio side has, and perhaps some that it has closed.
+        #: Those that the asyncio side has adopted, and perhaps some that it has closed since.
         self._adopted: set[Connection] = set()
-        #: Those of `connections` that make room: to be closed, if no request comes just then.
+        #: Those of `connections` that are closed to make room, unless a request arrives first.
         self._parting: set[Connection] = set()
         self._parked: dict[int, Connection] = {}
-        #: The threads whose connection is in nobody's list just now: on its way from the backlog
+        #: The threads whose connection is in no list at the moment: on its way from the backlog
         #: into `connections`, or from there to the asyncio side, or back.
         self._passing: set[int] = set()
         self._next_sweep = time.monotonic() + SWEEP
         self._overdue: deque[Connection] = deque()
         self._paused = False
-        #: The listeners are closed, and what they had accepted is in `connections`.
+        #: The listeners are closed, and the connections of their backlog are in `connections`.
         self._deaf = False
-        #: Other processes listen on the same sockets: after each connection it is their turn.
+        #: Other processes listen on the same sockets: each accepts in its turn.
         self.takes_turns = False
         self._lock = threading.Lock()
-        #: Held while room is made for a new connection, so that it costs one idle one only.
+        #: Held while room is made for a new connection, so that only one idle one is closed.
         self._evicting = threading.Lock()
-        #: Called with a connection that waits before any thread has had it.
+        #: Called with a connection that is parked before any thread has served it.
         self.opened: Callable[[Connection], None] | None = None
-        #: Called about once a second, by whichever thread comes by.
+        #: Called about once a second, on any of the polling threads.
         self.every_second: Callable[[], None] | None = None
-        #: Called when there is no room, and no idle connection here that would make some.
+        #: Called when there is no room, and no idle connection here that could be closed.
         self.when_full: Callable[[], None] | None = None
         fork_guard.watch(self)
 
@@ -98,9 +101,10 @@ class Poller(ABC):
 
     @abstractmethod
     def wait(self, seconds: float) -> Connection | AnyTask | None:
-        """The next connection that can go on, now the caller's; None when there was none.
+        """The next connection that can go on, which the caller owns now, or a task to run.
 
-        New ones are SERVING; the others are in the state they were parked in. Or an errand.
+        A new connection is SERVING; any other is in the state in which it was parked. None after
+        `seconds` without either.
         """
 
     @abstractmethod
@@ -108,13 +112,13 @@ class Poller(ABC):
         """Take `connection`, which is in a waiting state, until it can go on or its time is up.
 
         `now` is the time of `time.monotonic`. The caller must not touch the connection
-        afterwards, nor look at it: another thread may have it already. What is raised says that
-        the connection is still the caller's: `OSError` when the kernel refuses it,
+        afterwards, nor look at it: another thread may own it already. If this raises, the
+        connection is still the caller's: `OSError` when the kernel refuses it,
         `ClientDisconnected` when the poller is closed.
         """
 
     def forget(self, connection: Connection) -> None:
-        """`connection` is closed, or another's for good; its place is free."""
+        """Free the place of `connection`, which is closed or has left for good."""
         self.connections.discard(connection)
         self._parting.discard(connection)
         self._look_whether_drained()
@@ -122,9 +126,10 @@ class Poller(ABC):
             self._resume()
 
     def begin_handoff(self, connection: Connection) -> None:
-        """`connection` is ADOPTED, and may come back; until it is closed it takes up a place.
+        """`connection`, which is ADOPTED, goes to the asyncio side and may return.
 
-        The server is not drained before the calling thread has said `end_handoff`.
+        It counts against the limit until it is closed. The poller is not drained before the
+        calling thread has called `end_handoff`.
         """
         self._passing.add(threading.get_ident())
         self.release(connection)
@@ -132,17 +137,17 @@ class Poller(ABC):
         self.forget(connection)
 
     def end_handoff(self) -> None:
-        """The asyncio side knows of the connection, or never will; or it has given one back."""
+        """End what `begin_handoff` or `begin_return` has begun, whether it succeeded or not."""
         self._passing.discard(threading.get_ident())
         self._look_whether_drained()
 
     def begin_return(self) -> None:
-        """A connection may come back: `adopt_back`. The server is not drained before the calling
-        thread has said `end_handoff`."""
+        """A connection may return by `adopt_back`. The poller is not drained before the calling
+        thread has called `end_handoff`."""
         self._passing.add(threading.get_ident())
 
     def adopt_back(self, connection: Connection, now: float) -> None:
-        """`park` for a connection that was handed over."""
+        """`park` for a connection that the asyncio side had adopted."""
         self._adopted.discard(connection)
         connection.registered = False
         self.connections.add(connection)
@@ -161,16 +166,16 @@ class Poller(ABC):
         return len(self.connections) - len(self._parting) + len(self._adopted)
 
     def _look_after_adopted(self) -> None:
-        """Whoever has them tells nobody when it closes them."""
+        # the asyncio side does not report the connections that it closes
         for connection in self._adopted.copy():
             if connection.state is State.CLOSED:
                 self._adopted.discard(connection)
 
     def expect_tasks(self) -> None:  # noqa: B027 - not all must prepare for them
-        """There will be some: to be called before the first `submit`, and before anybody waits."""
+        """Prepare for `submit`. Called before any thread waits."""
 
     def submit(self, task: AnyTask) -> None:
-        """Give `task` to whichever thread waits next. Any thread may call."""
+        """Give `task` to the next thread that waits. Any thread may call."""
         raise NotImplementedError
 
     def release(self, connection: Connection) -> None:
@@ -180,28 +185,28 @@ class Poller(ABC):
             with contextlib.suppress(OSError):
                 self._unregister(connection.fd)
 
-    # ---- Called by whoever starts and stops -----------------------------------------------
+    # ---- Starting and stopping: any thread ------------------------------------------------
 
     def listen(self, listener: Listener) -> None:
-        """Accept from `listener` too."""
+        """Accept connections from `listener` too."""
         with self._lock:
             self.listeners[listener.fileno()] = listener
             if not self._paused:
                 self._register_listener(listener.fileno())
 
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
-        """Begin handshakes with `ssl_context` from now on; listeners without TLS stay so."""
+        """Use `ssl_context` for new handshakes. Listeners without TLS stay without."""
         with self._lock:
             for listener in self.listeners.values():
                 if listener.ssl_context is not None:
                     listener.ssl_context = ssl_context
 
     def drain(self, linger: float = 0.0) -> None:
-        """Stop listening, and let every idle connection become ready so that it can be closed.
+        """Stop listening, and make every idle connection ready so that it can be closed.
 
-        Not at once but in `linger` seconds: a client that does not know yet may be sending its
-        next request, which closing would lose. Connections that the kernel has accepted already
-        are served: nobody else will.
+        They are closed after `linger` seconds: a client that does not know of the end may be
+        sending its next request, which an earlier close would lose. Connections that the kernel
+        has accepted already are served: no other process will.
         """
         with self._lock:
             if self.draining:
@@ -227,10 +232,10 @@ class Poller(ABC):
             self.nudge_idle()
 
     def linger(self, now: float) -> None:
-        """While draining: keep what is idle for as long as was said, from now on.
+        """While draining: begin the `linger` seconds of `drain` anew.
 
-        For a client whose TLS handshake is done only now, it may have taken long, and whose first
-        request cannot have come before.
+        Called when a TLS handshake is complete: the client cannot have sent its first request
+        before that.
         """
         if self._linger:
             self.idle_until = now + self._linger
@@ -240,12 +245,12 @@ class Poller(ABC):
             self.drained.set()
 
     def _is_empty(self) -> bool:
-        """Whether no connection is open, or about to come."""
-        # in this order: what comes is expected until it is in `connections`
+        """Whether no connection is open, or about to be."""
+        # in this order: a new connection is expected until it is in `connections`
         return not self.expects_some() and not self.connections
 
     def expects_some(self) -> bool:
-        """Whether connections may come yet, or are on their way into `connections`."""
+        """Whether connections may still arrive, or are on their way into `connections`."""
         return not self._deaf or bool(self._passing)
 
     @abstractmethod
@@ -258,25 +263,25 @@ class Poller(ABC):
 
     @abstractmethod
     def close(self) -> list[Connection]:
-        """Free what the poller holds. No thread may wait any more; once more does no harm.
+        """Free what the poller holds. No thread may wait any more. May be called repeatedly.
 
-        The connections that were still parked are the caller's, to be closed.
+        Returns the connections that were still parked, for the caller to close.
         """
 
     def _surrender(self) -> list[Connection]:
-        """The connections that wait here, now the caller's."""
+        """The connections that wait here, which the caller owns now."""
         left: list[Connection] = []
         while (connection := self._take_overdue()) is not None:
             left.append(connection)
         while self._parked:
             try:
                 left.append(self._parked.popitem()[1])
-            except KeyError:  # somebody was quicker
+            except KeyError:  # another thread was quicker
                 break
         return left
 
     def _take_back(self, connection: Connection) -> bool:
-        """Whether `connection`, which the kernel has refused, is its parker's again."""
+        """Whether the thread that parked `connection`, which the kernel refused, owns it again."""
         taken = self._parked.pop(connection.fd, None)
         if taken is connection:
             return True
@@ -307,9 +312,9 @@ class Poller(ABC):
         return connection
 
     def _stand_back(self, fd: int) -> None:
-        """Wait for `fd` behind all others who do.
+        """Wait for `fd` behind all other processes that do.
 
-        The kernel wakes the first that waits, which would be the same each time.
+        The kernel wakes the first waiter, which would otherwise be the same each time.
         """
         with self._lock:
             if fd in self.listeners and not self._paused:
@@ -319,13 +324,13 @@ class Poller(ABC):
     def _evict_for(self, listener: Listener) -> Connection | None:
         fd = listener.fileno()
         if fd < 0 or not has_input(fd):
-            return None  # several threads are told of one connection, and another has it already
+            return None  # several threads were told of one connection, and another took it
         return self._make_room("as many connections are open as limit_connections allows")
 
     def _make_room(self, why: str) -> Connection | None:
-        """The connection that has been idle the longest, for the caller to close, or to serve.
+        """The connection that has been idle the longest, for the caller to close or to serve.
 
-        When none is idle the listeners pause: new connections stay in the backlog, unasked.
+        When none is idle the listeners pause: new connections stay in the backlog.
         """
         for fd, connection in self._parked.copy().items():
             if connection.state is not State.IDLE:
@@ -334,7 +339,7 @@ class Poller(ABC):
             if taken is None:
                 continue
             if taken.state is State.IDLE and not has_input(fd):
-                # else its next request has just come
+                # otherwise its next request has just arrived
                 taken.deadline = 0.0
                 self._parting.add(taken)
             return taken
@@ -357,7 +362,7 @@ class Poller(ABC):
             if not self._paused or self.draining:
                 return
             for fd in self.listeners:
-                with contextlib.suppress(FileExistsError):  # from a try that failed half-way
+                with contextlib.suppress(FileExistsError):  # an earlier call failed half-way
                     self._register_listener(fd)
             self._paused = False
 
@@ -365,15 +370,17 @@ class Poller(ABC):
         adopted: list[Connection] = []
         for fd, listener in self.listeners.items():
             if not self._paused:
-                with contextlib.suppress(OSError, ValueError):  # closed by another thread, which
-                    self._unregister(fd)  # ends a server that could not start
+                # another thread, which ends a server that could not start, may have closed it
+                with contextlib.suppress(OSError, ValueError):
+                    self._unregister(fd)
             adopted += self._adopt_backlog(listener)
             listener.close()
         self.listeners.clear()
         return adopted
 
     def _adopt_backlog(self, listener: Listener) -> list[Connection]:
-        """Take what the kernel has accepted: closing the listener would reset it."""
+        """Take the connections that the kernel has accepted: closing the listener would reset
+        them."""
         adopted: list[Connection] = []
         while not listener.shared:
             try:
@@ -391,16 +398,16 @@ class Poller(ABC):
     # ---- Deadlines ------------------------------------------------------------------------
 
     def _sweep(self, now: float) -> None:
-        """Collect the connections whose time is up; `wait` gives them out."""
+        """Collect the overdue connections, which `wait` then returns."""
         self._next_sweep = now + SWEEP
         parting = self.draining and now >= self.idle_until
         for fd, connection in self._parked.copy().items():
-            if connection.deadline <= now or (parting and connection.state is State.IDLE):
+            if is_overdue(connection, now) or (parting and connection.state is State.IDLE):
                 taken = self._parked.pop(fd, None)
-                if taken is not None:  # another one, perhaps: an early look does it no harm
+                if taken is not None:  # perhaps another connection: an early look does no harm
                     self._overdue.append(taken)
         if self.takes_turns:
-            # the kernel may have told a process that was killed before it could accept
+            # the kernel may have woken a process that was killed before it could accept
             for fd in list(self.listeners):
                 self._stand_back(fd)
         if self._adopted:
@@ -426,7 +433,7 @@ class Poller(ABC):
 
 
 class BlockingPoller(Poller):
-    """Where nothing waits: for those who serve sockets that block, or have loops to wait in."""
+    """A poller in which nothing waits: for sockets that block, and for event loops."""
 
     def wait(self, seconds: float) -> Connection | None:
         raise NotImplementedError
@@ -457,5 +464,5 @@ def connection_limit(asked: int) -> int:
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed < 0:  # no limit
         return 2**20
-    # the application needs some: a quarter, up to 256
+    # the application needs descriptors too: a quarter, up to 256
     return max(allowed - min(256, allowed // 4), 1)

@@ -29,8 +29,8 @@ log = logging.getLogger("threadwell")
 class QueuePoller(Poller):
     """The distributor: one thread selects and accepts; ready connections go into a queue.
 
-    Only that thread touches the selector; the others leave it what to do in `_inbox` and wake it.
-    `conn_queue` may be filled by others too, with (socket, address) pairs of their own accepting.
+    Only that thread touches the selector. The others put connections into `_inbox` and wake it.
+    The embedding program may fill `conn_queue` too, with (socket, address) pairs that it accepted.
     """
 
     def __init__(
@@ -55,22 +55,22 @@ class QueuePoller(Poller):
         self._thread.start()
 
     def wait(self, seconds: float) -> Connection | AnyTask | None:
-        """As `Poller.wait`. A pair that others put into the queue comes out as a new connection."""
+        """As `Poller.wait`. A pair of the embedding program becomes a new connection."""
         try:
             sock, what = self.conn_queue.get(timeout=seconds)
         except queue.Empty:
             return None
         try:
-            return self._come_out(sock, what)
+            return self._from_queue(sock, what)
         finally:
             # not before the connection is in `connections`: see `Poller._is_empty`
             self.conn_queue.task_done()
             self._look_whether_drained()
 
-    def _come_out(self, sock: socket.socket, what: object) -> Connection | AnyTask | None:
+    def _from_queue(self, sock: socket.socket, what: object) -> Connection | AnyTask | None:
         if isinstance(what, (Connection, ThreadTask)):
             return what
-        if what is None:  # the word of `wake`
+        if what is None:  # from `wake`
             self.conn_queue.put((sock, what))
             return None
         try:
@@ -83,7 +83,7 @@ class QueuePoller(Poller):
         return connection
 
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
-        """As `Poller.use_context`; for the pairs in the queue too."""
+        """As `Poller.use_context`, and for the pairs in the queue."""
         if self._ssl_context is not None:
             self._ssl_context = ssl_context
         super().use_context(ssl_context)
@@ -93,33 +93,33 @@ class QueuePoller(Poller):
         if self._closing:
             try:
                 self._inbox.remove(connection)
-            except ValueError:  # `close` has it
+            except ValueError:  # `close` has taken it
                 return
             raise ClientDisconnected("the server has stopped")
-        self._tell()
+        self._wake_distributor()
 
     def submit(self, task: AnyTask) -> None:
         if not self._closing:
             self.conn_queue.put((self._woken, task))
-        if self._closing:  # perhaps since `close` has looked; twice does no harm
+        if self._closing:  # perhaps after `close` has dropped the tasks; twice does no harm
             task.drop()
 
     def release(self, connection: Connection) -> None:
-        """Nothing to do: a connection that is handed out is not in the selector."""
+        """Nothing to do: a connection that a thread has is not in the selector."""
 
     def expects_some(self) -> bool:
-        """As `Poller.expects_some`; what others have put into the queue comes too."""
+        """As `Poller.expects_some`, with the pairs in the queue."""
         return bool(self.conn_queue.unfinished_tasks) or super().expects_some()
 
     def nudge_idle(self) -> None:
-        self._tell()
+        self._wake_distributor()
 
     def wake(self) -> None:
         self.conn_queue.put((self._woken, None))
 
     def close(self) -> list[Connection]:
         self._closing = True
-        self._tell()
+        self._wake_distributor()
         self._thread.join()
         self._selector.close()
         self._waker.close()
@@ -135,13 +135,13 @@ class QueuePoller(Poller):
                     yield what
                 elif isinstance(what, ThreadTask):
                     what.drop()
-                elif what is not None:  # a pair that nobody has made a connection of
+                elif what is not None:  # a pair that has not become a connection
                     sock.close()
         with contextlib.suppress(IndexError):
             while True:
                 yield self._inbox.popleft()
 
-    def _tell(self) -> None:
+    def _wake_distributor(self) -> None:
         with contextlib.suppress(OSError):  # full: it is going to wake up anyway
             self._waker.send(b"!")
 
@@ -152,7 +152,7 @@ class QueuePoller(Poller):
             try:
                 self._distribute_once()
             except Exception:
-                # a bug of threadwell: a connection may be lost, the server must not be
+                # a bug of threadwell may cost a connection, and not the server
                 log.exception("The distributor met an internal error")
 
     def _distribute_once(self) -> None:
@@ -206,7 +206,7 @@ class QueuePoller(Poller):
 
     def _register_listener(self, fd: int) -> None:
         self._selector.register(fd, selectors.EVENT_READ)
-        self._tell()
+        self._wake_distributor()
 
     def _unregister(self, fd: int) -> None:
         self._selector.unregister(fd)

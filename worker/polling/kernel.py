@@ -28,9 +28,9 @@ class KernelPoller(Poller):
         super().__init__(limit)
         self._waker, self._woken = socket.socketpair()
         self._tasks: deque[AnyTask] = deque()
-        #: A pair whose second end can be read while there are errands.
+        #: A pair of sockets whose second end is readable while there are tasks.
         self._task_wakeup: tuple[socket.socket, socket.socket] | None = None
-        self._bell_fd = -1
+        self._task_fd = -1
         self._closed = False
 
     @abstractmethod
@@ -44,7 +44,7 @@ class KernelPoller(Poller):
             listener = self.listeners.get(fd)
             if listener is not None:
                 return self._accept(listener)
-            if fd == self._bell_fd:
+            if fd == self._task_fd:
                 return self._take_task()
         return connection
 
@@ -52,24 +52,24 @@ class KernelPoller(Poller):
         self._task_wakeup = socket.socketpair()
         for end in self._task_wakeup:
             end.setblocking(False)
-        self._bell_fd = self._task_wakeup[1].fileno()
-        self._register_listener(self._bell_fd)
+        self._task_fd = self._task_wakeup[1].fileno()
+        self._register_listener(self._task_fd)
 
     def submit(self, task: AnyTask) -> None:
         self._tasks.append(task)
-        if self._closed:  # perhaps since `close` has looked
-            self._drop_errands()
+        if self._closed:  # perhaps after `close` has dropped the tasks
+            self._drop_tasks()
         else:
-            self._ring()
+            self._signal_tasks()
 
-    def _drop_errands(self) -> None:
+    def _drop_tasks(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
                 self._tasks.popleft().drop()
 
-    def _ring(self) -> None:
+    def _signal_tasks(self) -> None:
         if self._task_wakeup is not None:
-            with contextlib.suppress(OSError):  # full, and so it rings already; or all is over
+            with contextlib.suppress(OSError):  # full, and so readable already; or closed
                 self._task_wakeup[0].send(b"!")
 
     def _take_task(self) -> AnyTask | None:
@@ -81,7 +81,7 @@ class KernelPoller(Poller):
         except IndexError:  # another thread was quicker
             return None
         if self._tasks:
-            self._ring()
+            self._signal_tasks()
         return task
 
     def _nothing_ready(self) -> Connection | None:
@@ -100,7 +100,7 @@ class KernelPoller(Poller):
         self._woken.close()
         for end in self._task_wakeup or ():
             end.close()
-        self._drop_errands()
+        self._drop_tasks()
         return self._surrender()
 
 
@@ -108,7 +108,7 @@ class EpollPoller(KernelPoller):
     """Linux. See epoll(7) for EPOLLONESHOT and EPOLLEXCLUSIVE."""
 
     def __init__(self, limit: int) -> None:
-        self._epoll = select.epoll()  # first: it needs no closing should the next step fail
+        self._epoll = select.epoll()  # first: it closes itself if the next step fails
         super().__init__(limit)
         self._poll = self._epoll.poll
         self._modify = self._epoll.modify
@@ -138,7 +138,7 @@ class EpollPoller(KernelPoller):
             self._sweep(now)
         registered = connection.registered
         connection.registered = True
-        self._parked[fd] = connection  # before the kernel is told, which may be quick
+        self._parked[fd] = connection  # first: the event may come at once
         try:
             if registered:
                 self._modify(fd, events)
@@ -154,7 +154,7 @@ class EpollPoller(KernelPoller):
             self.nudge_idle()
 
     def nudge_idle(self) -> None:
-        # ready for output is what an idle connection always is
+        # an idle connection is always ready for output
         for fd, connection in self._parked.copy().items():
             if connection.state is State.IDLE:
                 with contextlib.suppress(OSError, ValueError):
@@ -236,7 +236,11 @@ def make_poller(
     conn_queue: ConnectionQueue | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> Poller:
-    """The poller `kind` says; `auto` is the best that this system has. `OSError` if it has none."""
+    """The poller that `kind` names; `auto` is the best that this system has.
+
+    With `conn_queue` it is a `QueuePoller` on that. Raises `OSError` for a poller that this system
+    does not have.
+    """
     if conn_queue is not None:
         return QueuePoller(limit, conn_queue, ssl_context)
     has_epoll, has_kqueue = hasattr(select, "epoll"), hasattr(select, "kqueue")
