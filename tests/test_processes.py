@@ -304,8 +304,7 @@ def test_a_crew_counts_its_requests_and_knows_when_it_is_full(
         return [b"well"]
 
     server = serve(app, threads=2)
-    pool = server.pool
-    assert pool is not None
+    pool = server.pools[0]
     before = pool.activity()
     assert connect(server).get().body == b"well"
     assert pool.served() == 1
@@ -341,8 +340,7 @@ def test_a_request_that_was_on_its_way_is_answered(
         assert client.get().header("connection") != "close"
     stopper = threading.Thread(target=server.stop, kwargs={"timeout": 20, "linger": 1.5})
     stopper.start()
-    pool = server.pool
-    assert pool is not None
+    pool = server.pools[0]
     until(lambda: pool.poller.draining and not pool.poller.listeners)
     answer = asking.get()
     assert (answer.body, answer.header("connection")) == (b"well", "close")

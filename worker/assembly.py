@@ -1,83 +1,122 @@
-"""Who serves, for a `SyncWorker` that is made: threads, or event loops."""
+"""Wires the pools that serve: threads, event loops, and event loops beside threads."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from .app_kind import is_asgi
 from .lifecycle import ConnectionOpened, LifecycleCollector
 from .polling.base import ConnectionQueue, connection_limit
 from .polling.kernel import make_poller
+from .request_id import check as check_request_ids
 from .threads.pool import ThreadPool
 from .tls.context import require_h2
 
 if TYPE_CHECKING:
     import ssl
     import threading
+    from collections.abc import Callable
 
-    from .asgi.pool import EventLoopPool
+    from .asgi.pool import EventLoopPool, HandoffPool
+    from .config import ServerConfig
     from .config.groups import Static
     from .connection import Connection
+    from .interfaces import AsyncPool, PoolThread
     from .messages import ASGIApp, SyncApp
-    from .sync_worker import SyncWorker
 
 log = logging.getLogger("threadwell")
 
 
 def make_loops(
-    worker: SyncWorker,
+    app: ASGIApp,
+    config: ServerConfig,
+    collector: LifecycleCollector | None,
     ssl_context: ssl.SSLContext | None,
-    shutdown_event: threading.Event | None,
-    conn_queue: ConnectionQueue | None,
+    shutdown_event: threading.Event | None = None,
+    conn_queue: ConnectionQueue | None = None,
 ) -> EventLoopPool:
-    """Event loops for the ASGI application of `worker`."""
+    """Event loops for `app`, whose static files are in front of it already."""
     from .asgi.pool import EventLoopPool
 
     return EventLoopPool(
-        cast("ASGIApp", worker.app),
-        worker.config,
-        collector=worker.collector,
+        app,
+        config,
+        collector=collector,
         shutdown_event=shutdown_event,
         ssl_context=ssl_context,
         conn_queue=conn_queue,
     )
 
 
-def make_threads(
-    worker: SyncWorker,
+def make_asgi_server(
+    app: ASGIApp,
+    config: ServerConfig,
+    collector: LifecycleCollector | None,
     ssl_context: ssl.SSLContext | None,
-    shutdown_event: threading.Event | None,
-    conn_queue: ConnectionQueue | None,
+) -> EventLoopPool:
+    """Event loops that serve `app` alone, with the static files that `config` names.
+
+    Raises `ConfigError`.
+    """
+    check_request_ids(config.log)
+    if config.static.mounts:
+        app, _ = with_files(config.static, app, None)
+    return make_loops(app, config, collector, ssl_context)
+
+
+def make_handoff_loops(
+    app: ASGIApp, config: ServerConfig, collector: LifecycleCollector | None
+) -> HandoffPool:
+    """Event loops for the ASGI application of a hybrid. Raises `ConfigError`."""
+    from .asgi.pool import HandoffPool
+
+    return HandoffPool(app, config, collector=collector)
+
+
+def make_threads(
+    config: ServerConfig,
+    collector: LifecycleCollector | None,
+    clone: Callable[[], PoolThread],
+    async_pool: AsyncPool | None,
+    ssl_context: ssl.SSLContext | None,
+    shutdown_event: threading.Event | None = None,
+    conn_queue: ConnectionQueue | None = None,
 ) -> ThreadPool:
-    """Threads for the sync application of `worker`, and loops for HTTP/2 if that is offered."""
-    config = worker.config
+    """Threads whose workers `clone` makes, and the loops of HTTP/2 if `config` offers it.
+
+    With HTTP/2 these loops are those of `async_pool` if it can take them. Raises `ConfigError`.
+    """
     limit = connection_limit(config.limits.connections)
     poller = make_poller(config.threads.poller, limit, conn_queue, ssl_context)
     poller.takes_turns = config.processes.needs_supervisor
-    if worker.collector is not None:
-        poller.opened = functools.partial(_opened, worker.collector)
-    pool = ThreadPool(config, poller, shutdown_event, worker.clone, ssl_context=ssl_context)
+    if collector is not None:
+        poller.opened = functools.partial(_opened, collector)
+    pool = ThreadPool(config, poller, shutdown_event, clone, ssl_context=ssl_context)
     if config.http2.on:
-        _offer_http2(worker, pool)
+        _offer_http2(pool, config, collector, async_pool)
     return pool
 
 
-def _offer_http2(worker: SyncWorker, pool: ThreadPool) -> None:
-    """Let clients have HTTP/2, on the loops of the ASGI application, if they are there."""
+def _offer_http2(
+    pool: ThreadPool,
+    config: ServerConfig,
+    collector: LifecycleCollector | None,
+    async_pool: AsyncPool | None,
+) -> None:
     require_h2()
     from .asgi.pool import HandoffPool
     from .http2.pool import make_pool
 
-    if isinstance(worker.async_pool, HandoffPool):
-        pool.offer_http2(worker.async_pool, owned=False)
+    if isinstance(async_pool, HandoffPool):
+        pool.offer_http2(async_pool, owned=False)
     else:
-        pool.offer_http2(make_pool(worker.config, worker.collector), owned=True)
+        pool.offer_http2(make_pool(config, collector), owned=True)
 
 
 def _opened(collector: LifecycleCollector, conn: Connection) -> None:
-    """Tell the collector of a connection that no thread has seen come."""
+    """Report a connection that the poller accepted before any thread has it."""
     try:
         collector.record(ConnectionOpened(conn.peer))
     except Exception:
@@ -85,9 +124,9 @@ def _opened(collector: LifecycleCollector, conn: Connection) -> None:
 
 
 def with_files(settings: Static, app: Any, sync_app: SyncApp | None) -> tuple[Any, SyncApp | None]:
-    """`app` and the `sync_app` beside it, if there is one, with the files in front of them.
+    """`app` and `sync_app` with static files in front of the one that sees requests first.
 
-    Raises `ConfigError`.
+    That is `sync_app` if it is given. Raises `ConfigError`.
     """
     from .static import StaticApp, StaticFiles  # which need whitenoise
 

@@ -1,8 +1,14 @@
-"""The border to the asyncio side: what a `SyncWorker` needs of it."""
+"""The protocols by which a server, its threads and its event loops know each other.
+
+Threads and event loops never import each other. A `SyncWorker` sees its pool as a `ServingPool`,
+and the event loops beside it as an `AsyncPool`; a pool sees its workers as `PoolThread`s.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .connection import Connection
@@ -15,15 +21,28 @@ if TYPE_CHECKING:
     import asyncio
     import socket
     import ssl
-    from collections.abc import Sequence
 
-    from .asgi.pool import HandoffPool
     from .polling.base import Poller
-    from .sync_worker import SyncWorker
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """What a pool has at one moment. `metrics.gauges` adds up the snapshots of a server's pools."""
+
+    #: Serving threads, those that run a request, and those lent to a long response.
+    threads: int = 0
+    busy: int = 0
+    lent: int = 0
+    #: How many threads may run requests at the same time.
+    slots: int = 0
+    #: Event loops.
+    loops: int = 0
+    #: Open connections by the name of their state, see `metrics.gauges.STATES`.
+    connections: Mapping[str, int] = field(default_factory=dict)
 
 
 class AsyncPool(Protocol):
-    """Takes over connections whose request wants an event loop."""
+    """Takes over connections whose request needs an event loop."""
 
     def adopt(
         self,
@@ -34,20 +53,97 @@ class AsyncPool(Protocol):
     ) -> None:
         """Own `connection` from now on, which is ADOPTED, and answer `request`.
 
-        The request is whole, with its body; what came behind it is in `connection.buffer`. `state`
-        is the lifespan's. `response`, given only where there is one, is what the sync application
-        has answered already: its body is asynchronous, and it is to be sent and closed.
+        The request has arrived in full, with its body; pipelined octets are in
+        `connection.buffer`. `state` is the lifespan's. `response` is given only if the sync
+        application has answered with an asynchronous body: the pool sends it and closes it.
         `connection.worker.adopt_back` takes the connection for its next request.
-        Called on a worker's thread; must not block. What it raises says that the connection, the
-        request's body and the response are still the worker's.
+
+        Called on a worker's thread; must not block. If it raises, the connection, the request's
+        body and the response still belong to the worker.
         """
 
 
-class ServingPool(Protocol):
-    """What a `SyncWorker` and a `Server` need of those who serve: threads, as here, or the event
-    loops of `asgi.pool`.
+class OriginPool(Protocol):
+    """The pool whose threads answer the requests of an HTTP/2 connection."""
 
-    Any thread may call it, but for the four that take a worker: those are the worker's thread's.
+    poller: Poller
+    lifespan_state: dict[str, Any]
+
+
+class HTTP2Pool(AsyncPool, Protocol):
+    """The event loops that own the HTTP/2 connections of a `ServingPool` of threads.
+
+    Any thread may call it. In a hybrid these are the loops of the ASGI application.
+    """
+
+    def start(self, name: str) -> None:
+        """Run every loop on a thread whose name begins with `name`. Raises `StartupError`."""
+
+    def adopt_http2(self, connection: Connection, origin_pool: OriginPool) -> None:
+        """Own `connection`, which is ADOPTED and has negotiated HTTP/2.
+
+        The threads of `origin_pool` answer its requests. Raises `RuntimeError` if the connection
+        still belongs to the caller.
+        """
+
+    def make_room(self) -> None:
+        """Close the connection that has been idle the longest, on each loop."""
+
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+
+    def snapshot(self) -> PoolSnapshot:
+        """Count the loops and their connections."""
+
+    def drain(self, timeout: float | None = None, linger: float = 0.0) -> None:
+        """Let the connections finish; see `ServingPool.drain`."""
+
+    def shutdown(self, timeout: float, linger: float = 0.0) -> None:
+        """Drain, then end the loops; see `ServingPool.shutdown`."""
+
+
+class PoolThread(Protocol):
+    """What a pool knows of a worker, which belongs to one serving thread."""
+
+    worker_id: int
+    #: How many requests this worker has given to the application.
+    served: int
+    #: The slot of `leader_follower.Slot`: events taken, and whether it is held.
+    events_taken: int
+    seated: bool
+    #: A long response has taken the slot, and another thread has it now.
+    lost_seat: bool
+    #: What adapters store for this thread, closed with it.
+    notes: dict[Any, Any]
+    #: Assigned by a pool of threads in `add`.
+    leader_follower: Any
+
+    @property
+    def serving(self) -> Any:
+        """The connection or task that the thread serves; None while it waits."""
+
+    def settle_in(self) -> None:
+        """Called once, on the thread that the worker belongs to from now on."""
+
+    def close_connection(self, conn: Connection, reason: str) -> None:
+        """Close `conn`, which no thread owns any more, and report `reason`."""
+
+    # The names of the reference page.
+
+    def _run_accept_loop(self, poll_interval: float, runner: asyncio.Runner | None) -> None: ...
+
+    def _run_from_queue(self, poll_interval: float, runner: asyncio.Runner | None) -> None: ...
+
+    def _handle_connection(
+        self, conn: Any, addr: tuple[str, int], runner: asyncio.Runner | None
+    ) -> None: ...
+
+
+class ServingPool(Protocol):
+    """The threads, or the event loops, of a server.
+
+    Any thread may call it, except for the methods that take a worker: these belong to the
+    worker's thread.
     """
 
     lifespan_state: dict[str, Any]
@@ -55,67 +151,71 @@ class ServingPool(Protocol):
     throttled_log: ThrottledLog
     wrong_port: WrongPort
     poller: Poller
-    http2: HandoffPool | None
+    #: The loops that own HTTP/2 connections; None if HTTP/2 is off, or each loop has its own.
+    http2: HTTP2Pool | None
 
-    def add(self, worker: SyncWorker) -> None:
-        """`worker` is to be used with this crew."""
+    def add(self, worker: PoolThread) -> None:
+        """Register `worker`, which was made for this pool."""
 
-    def run(self, worker: SyncWorker) -> None:
-        """Serve until the end (blocking); the calling thread serves too."""
+    def run(self, worker: PoolThread) -> None:
+        """Serve until the pool is stopped (blocking); the calling thread serves too."""
 
     def take_turn(
-        self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
+        self, worker: PoolThread, poll_interval: float, runner: asyncio.Runner | None
     ) -> None:
-        """The calling thread's part of it, until its turn ends; on the loop of `runner`, where
-        there are loops."""
+        """Serve on the calling thread until its turn ends.
+
+        `runner` has the event loop for a pool of loops; a pool of threads ignores it.
+        """
 
     def serve_waiting(self, runner: asyncio.Runner | None) -> None:
-        """Serve what was handed over and has no loop yet (blocking), on that of `runner`, if
-        given."""
+        """Serve connections that were handed over while no loop ran (blocking).
 
-    def close(self, worker: SyncWorker) -> None:
-        """End everything now, and close what is open."""
+        The loop is that of `runner`, or a new one if it is None.
+        """
+
+    def close(self, worker: PoolThread) -> None:
+        """Cut every connection, end the threads, and close the listeners."""
 
     def number(self) -> int:
-        """A new number for a worker."""
+        """The next number for a worker."""
 
     def wait_until_ready(self) -> None:
-        """Return when requests are served. Raises what kept the application from starting."""
+        """Block until requests are served. Raises what kept the application from starting."""
 
     def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
-        """Accept connections from `sock`, which listens; `plain` ones are without TLS."""
+        """Accept connections from the listening `sock`; without TLS if `plain`."""
 
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
-        """Begin handshakes with `ssl_context` from now on; what is without TLS stays so."""
+        """Use `ssl_context` for new handshakes. Listeners without TLS stay without."""
 
     def share_listeners(self) -> None:
-        """Whoever else has the sockets takes what waits in their backlog."""
+        """Leave the backlog to the other processes that have the same listening sockets."""
 
-    def drain(self) -> None:
-        """Stop listening; let everything end well."""
+    def drain(self, timeout: float | None = None, linger: float = 0.0) -> None:
+        """Stop listening, and let requests in flight finish; return at once.
+
+        Loops cut what is left after `timeout` seconds, `graceful_timeout` if None. Idle
+        connections stay open for `linger` seconds, for a request that is on its way.
+        """
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:
-        """The same, for `timeout` seconds at most, and return when it has ended. Idle connections
-        stay for `linger` seconds, for a request that is on its way."""
+        """Drain for at most `timeout` seconds, cut what is left, and return when it has ended."""
 
     def cut(self) -> None:
-        """End every connection now, whatever it is at."""
+        """End every connection now, in whatever state it is."""
 
     def stop(self) -> None:
-        """Let those who serve end when they are done with what they are at."""
+        """Let each serving thread end once it has finished what it does."""
 
     def is_idle(self) -> bool:
-        """Whether nothing is being read, served, streamed or written."""
+        """Whether no request is being read, served, streamed or written."""
 
     def served(self) -> int:
         """How many requests the application was given."""
 
     def parts(self) -> Sequence[Probed]:
-        """What of it can hang by itself."""
+        """The parts that can hang independently of each other."""
 
-
-class OriginPool(Protocol):
-    """Whose threads answer the requests of a line: a `ThreadPool`."""
-
-    poller: Poller
-    lifespan_state: dict[str, Any]
+    def snapshot(self) -> PoolSnapshot:
+        """Count threads, loops and connections. Each may change while it is counted."""

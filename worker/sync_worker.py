@@ -63,9 +63,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from .asgi.pool import HandoffPool
     from .hijack import HijackedSocket
-    from .interfaces import AsyncPool
+    from .interfaces import AsyncPool, HTTP2Pool
     from .threads.leader_follower import LeaderFollower
 
 log = logging.getLogger("threadwell")
@@ -125,13 +124,14 @@ class SyncWorker:
         if ssl_context is None:
             ssl_context = make_context(config.tls, hosts_of(config), http2=config.http2.on)
         self._pool: ServingPool
+        given = ssl_context, shutdown_event, conn_queue
         if sync_app is None and is_asgi(app):
             self.sync_app: SyncApp = decline
-            self._pool = loops = make_loops(self, ssl_context, shutdown_event, conn_queue)
+            self._pool = loops = make_loops(cast("ASGIApp", app), config, self.collector, *given)
             self.async_pool = async_pool or loops
         else:
             self.sync_app = bind_call(cast("SyncApp", app) if sync_app is None else sync_app)
-            self._pool = make_threads(self, ssl_context, shutdown_event, conn_queue)
+            self._pool = make_threads(config, self.collector, self.clone, async_pool, *given)
         self._settle()
         if sock is not None:
             self._pool.listen(sock)
@@ -197,7 +197,7 @@ class SyncWorker:
         return self._pool.lifespan_state
 
     @property
-    def http2_pool(self) -> HandoffPool | None:
+    def http2_pool(self) -> HTTP2Pool | None:
         """The loops that have the connections of HTTP/2."""
         return self._pool.http2
 
@@ -295,6 +295,10 @@ class SyncWorker:
         if self.collector is not None:
             self.completed = for_thread(self.collector)
 
+    def close_connection(self, conn: Connection, reason: str) -> None:
+        """Close `conn`, which no thread owns any more, and report `reason`."""
+        finalize.close(self, conn, reason)
+
     def clone(self) -> SyncWorker:
         """A worker for another thread, which shares this one's crew."""
         clone = object.__new__(SyncWorker)
@@ -311,6 +315,14 @@ class SyncWorker:
     def _run_from_queue(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """The same, with connections that a distributor puts into `conn_queue`."""
         self._pool.take_turn(self, poll_interval, runner)
+
+    def serve_ready(self, most: int) -> None:
+        """Serve at most `most` connections that are ready now, on this thread, without waiting."""
+        for _ in range(most):
+            connection = self.poller.wait(0)
+            if connection is None:
+                return
+            self._handle_connection(connection, connection.client, None)
 
     # ---- One connection -------------------------------------------------------------------
 

@@ -11,8 +11,10 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ..interfaces import PoolSnapshot
 from ..lifecycle import LifecycleCollector, guarded
 from ..net.bind import address_of
 from ..polling.base import BlockingPoller, connection_limit
@@ -29,10 +31,9 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..connection import Connection
-    from ..interfaces import OriginPool
+    from ..interfaces import HTTP2Pool, OriginPool, PoolThread
     from ..messages import ASGIApp, Request, Response
     from ..polling.base import ConnectionQueue, Poller
-    from ..sync_worker import SyncWorker
 
 log = logging.getLogger("threadwell")
 
@@ -67,7 +68,7 @@ class EventLoopPool:
         self.lifespan_state: dict[str, Any] = {}
         self.throttled_log = ThrottledLog()
         #: See `pool.ServingPool`: here each loop has them among its own.
-        self.http2: HandoffPool | None = None
+        self.http2: HTTP2Pool | None = None
         self.wrong_port = WrongPort(self.throttled_log)
         self.shutdown_event = shutdown_event or threading.Event()
         #: What only serves sockets that block: see `SyncWorker._recv_request_fast`.
@@ -124,24 +125,24 @@ class EventLoopPool:
             self._start_thread(worker.run, f"{name}-{number}")
         self.wait_until_ready()
 
-    def add(self, worker: SyncWorker) -> None:
+    def add(self, worker: PoolThread) -> None:
         """Nothing to do: loops have workers of their own."""
 
     def number(self) -> int:
         """Always 0: there is but one such worker."""
         return 0
 
-    def run(self, worker: SyncWorker) -> None:
+    def run(self, worker: PoolThread | None = None) -> None:
         """Serve until the end (blocking): the calling thread becomes that of the first loop."""
         self.take_turn(worker, _POLL_INTERVAL, None)
 
-    def close(self, worker: SyncWorker) -> None:  # noqa: ARG002
+    def close(self, worker: PoolThread) -> None:  # noqa: ARG002
         """End everything now, and close what is open."""
         self.shutdown(0)
 
     def take_turn(
         self,
-        worker: SyncWorker,  # noqa: ARG002
+        worker: PoolThread | None,  # noqa: ARG002
         poll_interval: float,
         runner: asyncio.Runner | None,
     ) -> None:
@@ -249,6 +250,12 @@ class EventLoopPool:
     def served(self) -> int:
         """How many requests were begun."""
         return sum(worker.served for worker in self.workers)
+
+    def snapshot(self) -> PoolSnapshot:
+        """See `ServingPool.snapshot`."""
+        workers = list(self.workers)
+        states = Counter(each.at() for worker in workers for each in worker.connections.copy())
+        return PoolSnapshot(loops=len(workers), connections=states)
 
     def share_listeners(self) -> None:
         """Whoever else has the sockets takes what waits in their backlog."""

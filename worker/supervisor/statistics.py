@@ -58,7 +58,7 @@ class Statistics:
         from ..metrics.endpoint import Endpoint, Monitor
 
         self.monitor = Monitor(sockets, Endpoint(gather, unready_reason))
-        if not self.monitor.takes_turns():
+        if not self.monitor.can_be_polled():
             self.monitor.close()
             raise ConfigError(
                 "metrics_bind: beside a supervisor this needs epoll or kqueue; leave it out"
@@ -67,12 +67,12 @@ class Statistics:
     def turn(self) -> None:
         """Answer whoever has asked. Called once a second, and when the monitor is readable."""
         if self.monitor is not None:
-            self.monitor.turn()
+            self.monitor.poll()
 
     def forget(self) -> None:
         """In a process that was forked: this is the parent's."""
         if self.monitor is not None:
-            self.monitor.abandon()
+            self.monitor.close_copy()
             self.monitor = None
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Statistics:
 
     def metrics(self, *, ready: bool, serving: int, wanted: int) -> list[Metric]:
         """All metrics of all processes."""
-        from ..metrics.prometheus import counted, counter, gauge, labels, stocked
+        from ..metrics.prometheus import counter, counter_metrics, gauge, gauge_metrics, labels
 
         assert self.shared_pages is not None
         ends = {labels(end=end): number for end, number in self._ends.items()}
@@ -130,6 +130,6 @@ class Statistics:
                 "New applications that could not be served.",
                 self._failed_reloads,
             ),
-            *counted(self.shared_pages.totals()),
-            *stocked(self.shared_pages.stocks()),
+            *counter_metrics(self.shared_pages.totals()),
+            *gauge_metrics(self.shared_pages.gauges()),
         ]

@@ -67,8 +67,6 @@ class WorkerProcess(Phased):
         self._channel = channel
         self._signals = signals
         self._linger = config.timeouts.drain_idle
-        assert server.pool is not None
-        self._pool = server.pool
         self._pulse = Watchdog(server.parts())
         self._wear = RecyclePolicy(config)
         self._asked = False  # to be replaced
@@ -103,25 +101,25 @@ class WorkerProcess(Phased):
             self._ask("it got SIGTERM", "signal")
         elif number == signal.SIGQUIT:
             self._drain()
-            self._pool.cut()
+            self._server.pools[0].cut()
         else:
             self._server.reopen_logs()
 
     def _on_command(self, message: Message) -> None:
         if "drain" in message:
             if not message["adopt"]:
-                self._pool.share_listeners()
+                self._server.share_listeners()
             self._drain()
         elif "cut" in message:
             self._drain()
-            self._pool.cut()
+            self._server.pools[0].cut()
         elif "reopen" in message:
             self._server.reopen_logs()
 
     def _look(self) -> None:
         self._channel.send({"beat": self._pulse.age()})
         self._server.write_gauges()
-        due = self._wear.reason(self._pool.served())
+        due = self._wear.reason(self._server.served())
         if due is not None:
             self._ask(*due)
 

@@ -8,18 +8,19 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..config import gil_enabled
 from ..connection import State
 from ..hijack import HijackedWebSocket
 from ..http.response_body import close_response
+from ..interfaces import PoolSnapshot
 from ..polling.distributor import QueuePoller
 from ..polling.listener import Listener
 from ..system.throttled_log import ThrottledLog
 from ..tls.wrong_port import WrongPort
 from ..watchdog import _POLL_INTERVAL, Probed
-from . import finalize
 from .leader_follower import LeaderFollower
 
 if TYPE_CHECKING:
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from ..asgi.pool import HandoffPool
     from ..config import ServerConfig
+    from ..interfaces import HTTP2Pool, PoolThread
     from ..polling.base import Poller
-    from ..sync_worker import SyncWorker
 
 log = logging.getLogger("threadwell")
 
@@ -56,7 +56,7 @@ class ThreadPool:
         config: ServerConfig,
         poller: Poller,
         shutdown_event: threading.Event | None,
-        clone: Callable[[], SyncWorker],
+        clone: Callable[[], PoolThread],
         *,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
@@ -73,9 +73,9 @@ class ThreadPool:
         self.throttled_log = ThrottledLog()
         self.wrong_port = WrongPort(self.throttled_log)
         #: The loops of HTTP/2, where that is offered; and whether they end with this crew.
-        self.http2: HandoffPool | None = None
+        self.http2: HTTP2Pool | None = None
         self._owns_http2 = False
-        self.workers: set[SyncWorker] = set()
+        self.workers: set[PoolThread] = set()
         self._threads: set[threading.Thread] = set()
         self._spawned = 0
         self._served = 0
@@ -102,7 +102,7 @@ class ThreadPool:
 
     # ---- Threads --------------------------------------------------------------------------
 
-    def run(self, worker: SyncWorker) -> None:
+    def run(self, worker: PoolThread) -> None:
         """Serve until `stop`, with `worker` on the calling thread, and others on threads of
         their own."""
         try:
@@ -125,7 +125,7 @@ class ThreadPool:
             self._left(worker)
             raise
 
-    def _live(self, worker: SyncWorker, *, permanent: bool = False) -> None:
+    def _live(self, worker: PoolThread, *, permanent: bool = False) -> None:
         """The life of a thread."""
         queued = isinstance(self.poller, QueuePoller)
         worker.settle_in()
@@ -147,7 +147,7 @@ class ThreadPool:
             self._left(worker)
 
     def take_turn(
-        self, worker: SyncWorker, poll_interval: float, runner: asyncio.Runner | None
+        self, worker: PoolThread, poll_interval: float, runner: asyncio.Runner | None
     ) -> None:
         """Poll, and serve with `worker`, until the calling thread's turn ends."""
         leader_follower, wait, handle = (
@@ -170,7 +170,7 @@ class ThreadPool:
                 if not leader_follower.always_eager:
                     leader_follower.observe(worker, time.monotonic() - started)
 
-    def offer_http2(self, pool: HandoffPool, *, owned: bool) -> None:
+    def offer_http2(self, pool: HTTP2Pool, *, owned: bool) -> None:
         """Let `pool` have the connections of HTTP/2, their requests being this crew's; it starts
         and ends with the crew if it is `owned`. Before anybody serves."""
         self.http2, self._owns_http2 = pool, owned
@@ -180,7 +180,7 @@ class ThreadPool:
     def serve_waiting(self, runner: asyncio.Runner | None) -> None:
         """Nothing to do: what is handed over has the pool's loops."""
 
-    def add(self, worker: SyncWorker) -> None:
+    def add(self, worker: PoolThread) -> None:
         """`worker` is one of this crew's."""
         worker.leader_follower = self.leader_follower
         with self.lock:
@@ -206,7 +206,7 @@ class ThreadPool:
             self._threads.add(thread)
             thread.start()
 
-    def _left(self, worker: SyncWorker) -> None:
+    def _left(self, worker: PoolThread) -> None:
         """`worker` serves no more."""
         with self.lock:
             self.workers.discard(worker)
@@ -232,13 +232,29 @@ class ThreadPool:
             inside = sum(worker.seated and worker.serving is not None for worker in self.workers)
         return inside >= self.leader_follower.threads
 
+    def snapshot(self) -> PoolSnapshot:
+        """See `ServingPool.snapshot`. Connections on loops of HTTP/2 are counted, not the loops."""
+        with self.lock:
+            workers = list(self.workers)
+        states: Counter[str] = Counter()
+        if self.http2 is not None and self._owns_http2:
+            states.update(self.http2.snapshot().connections)
+        for connection in self.poller.connections.copy():
+            state = connection.state  # another thread may change it at any time
+            if state is not State.ADOPTED:  # the loops count those
+                states[state.value] += 1
+        return PoolSnapshot(
+            threads=len(workers),
+            busy=sum(worker.serving is not None for worker in workers),
+            lent=self.leader_follower.lent,
+            slots=self.leader_follower.threads,
+            connections=states,
+        )
+
     # ---- The end --------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Stop listening; requests in flight finish, idle connections close."""
-        self._drain(self.config.timeouts.graceful)
-
-    def _drain(self, timeout: float, linger: float = 0.0) -> None:
+    def drain(self, timeout: float | None = None, linger: float = 0.0) -> None:
+        """See `ServingPool.drain`; `timeout` is for the loops of HTTP/2."""
         self.poller.drain(linger)
         if self.http2 is not None:
             self.http2.drain(timeout, linger)
@@ -259,7 +275,7 @@ class ThreadPool:
         WebSockets and event streams have half a second to end. Idle connections stay for another
         `linger` seconds: see `Poller.drain`.
         """
-        self._drain(timeout, linger)
+        self.drain(timeout, linger)
         self._close_websockets()
         drained, now = self.poller.drained, time.monotonic()
         until, farewell = now + timeout, now + min(timeout, _FAREWELL)
@@ -321,7 +337,7 @@ class ThreadPool:
         self.leader_follower.stop()
         self.poller.wake()
 
-    def close(self, worker: SyncWorker) -> None:
+    def close(self, worker: PoolThread) -> None:
         """Cut, and wait for the threads; those in the application's code for a moment only.
 
         `worker` is the caller's: it closes what no thread has closed.
@@ -348,4 +364,4 @@ class ThreadPool:
             if connection.state is State.ADOPTED:  # a loop closes it
                 connection.disconnect()
             elif connection.state is not State.CLOSED:
-                finalize.close(worker, connection, "cut at shutdown")
+                worker.close_connection(connection, "cut at shutdown")
