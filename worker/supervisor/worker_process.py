@@ -101,7 +101,7 @@ class WorkerProcess(Phased):
             self._ask("it got SIGTERM", "signal")
         elif number == signal.SIGQUIT:
             self._drain()
-            self._server.pools[0].cut()
+            self._server.cut()
         else:
             self._server.reopen_logs()
 
@@ -112,7 +112,7 @@ class WorkerProcess(Phased):
             self._drain()
         elif "cut" in message:
             self._drain()
-            self._server.pools[0].cut()
+            self._server.cut()
         elif "reopen" in message:
             self._server.reopen_logs()
 
