@@ -20,7 +20,7 @@ from ..polling.distributor import QueuePoller
 from ..polling.listener import Listener
 from ..system.throttled_log import ThrottledLog
 from ..tls.wrong_port import WrongPort
-from ..watchdog import _POLL_INTERVAL, Probed
+from ..watchdog import POLL_INTERVAL, Probed
 from .leader_follower import LeaderFollower
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class ThreadPool:
             while self.leader_follower.acquire_slot(worker, permanent=permanent):
                 worker.lost_seat = False
                 try:
-                    take_turn(_POLL_INTERVAL, None)
+                    take_turn(POLL_INTERVAL, None)
                 except Exception:
                     # a bug of threadwell, or a kernel without means: the thread goes on
                     log.exception("A thread met an internal error while it polled")
