@@ -959,7 +959,7 @@ def test_an_application_that_is_cancelled_where_it_waits(
         assert not client.answer().complete
     assert connect(server).get("/whole").body == b"whole"
     # an answer may be there before its call has ended
-    until(lambda: not server.pool.workers[0].calls)  # type: ignore[union-attr]
+    until(lambda: not server.pools[0].workers[0].calls)  # type: ignore[union-attr]
 
 
 # ---- Order, and what must not leave ----------------------------------------------------------

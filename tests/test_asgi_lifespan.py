@@ -322,7 +322,7 @@ def test_what_is_in_flight_is_finished(serve: Serve, connect: Connect, loop: str
     assert idle.closed()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port))
-    pool: Any = server.pool
+    pool: Any = server.pools[0]
     until(lambda: all(worker.draining for worker in pool.workers))
     upload.send(b"cd")
     go_on.set()
@@ -531,8 +531,8 @@ def test_a_loop_that_ends_takes_nothing_away_from_the_others(
         await send({"type": "lifespan.shutdown.complete"})
 
     server = serve(app, loops=2, graceful_timeout=5)
-    assert isinstance(server.pool, EventLoopPool)
-    _, other = server.pool.workers
+    assert isinstance(server.pools[0], EventLoopPool)
+    _, other = server.pools[0].workers
     other.call(other.drain, time.monotonic() + 10)
     assert ending.wait(10)
     clients = [connect(server) for _ in range(5)]
@@ -550,16 +550,16 @@ def test_what_a_loop_is_given_while_it_drains_is_told_of_it(serve: Serve, connec
         await answer(send, b"hello")
 
     server = serve(app, loops=2, lifespan="off", graceful_timeout=5)
-    assert isinstance(server.pool, EventLoopPool)
+    assert isinstance(server.pools[0], EventLoopPool)
     first = connect(server)
     first.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     loop = where.get(timeout=10)
-    (busy,) = (each for each in server.pool.workers if each.loop is loop)
+    (busy,) = (each for each in server.pools[0].workers if each.loop is loop)
     busy.call(busy.drain, time.monotonic() + 60)
     idle = []
     while not busy.coming:  # the other loop gives away what it has too many of
         idle.append(connect(server))
-        until(lambda: sum(each.load() for each in server.pool.workers) == len(idle) + 1)
+        until(lambda: sum(each.load() for each in server.pools[0].workers) == len(idle) + 1)
     go_on.set()
     assert first.answer().body == b"hello"
     idle[-1].sock.settimeout(5)

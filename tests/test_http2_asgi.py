@@ -244,8 +244,8 @@ def test_other_threads_look_at_lines_that_are_made_just_now(
     template = Scopes.template
 
     def look(self: Scopes, conn: Any) -> dict[str, Any]:
-        assert isinstance(server.pool, EventLoopPool)
-        for worker in server.pool.workers:
+        assert isinstance(server.pools[0], EventLoopPool)
+        for worker in server.pools[0].workers:
             seen.add([(line.at(), line.is_busy()) for line in worker.connections.copy()])
         return template(self, conn)
 
@@ -283,8 +283,8 @@ def test_a_client_that_has_left_at_the_end_of_its_handshake(
 
     monkeypatch.setattr(HTTP2Connection, "flush", flush)
     server = serve_http2(app, loops=1, loop="asyncio")  # which tells what it had forgotten
-    assert isinstance(server.pool, EventLoopPool)
-    (worker,) = server.pool.workers
+    assert isinstance(server.pools[0], EventLoopPool)
+    (worker,) = server.pools[0].workers
     context = authority.trusting()
     context.set_alpn_protocols(["h2"])
     with socket.create_connection(("127.0.0.1", server.port), 10) as raw:

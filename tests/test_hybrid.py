@@ -195,16 +195,15 @@ def test_a_sync_request_never_touches_the_loop(
     handed: list[Any] = []
     monkeypatch.setattr(HandoffPool, "adopt", lambda *arguments: handed.append(arguments))
     server = serve(both.sync, asgi_app=both.asgi)
-    assert server._pool is not None
     calls: list[Any] = []
-    for worker in server._pool.workers:
+    for worker in server.pools[1].workers:
         monkeypatch.setattr(worker.loop, "call_soon_threadsafe", calls.append, raising=False)
     client = connect(server)
     for number in range(50):
         client.send(post("/sync", b"%d" % number))
         assert client.answer().body == b"sync %d" % number
     assert handed == calls == []
-    assert not any(worker.connections for worker in server._pool.workers)
+    assert not any(worker.connections for worker in server.pools[1].workers)
     monkeypatch.undo()
 
 
@@ -315,9 +314,8 @@ def test_what_is_handed_over_while_it_stops(serve: Serve, connect: Connect) -> N
     assert begun.wait(5)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    assert server._pool is not None
     assert server._worker is not None
-    (loop,), poller = server._pool.workers, server._worker.poller
+    (loop,), poller = server.pools[1].workers, server._worker.poller
     until(lambda: loop.draining and poller._deaf)
     go_on.set()
     got = client.answer()
@@ -348,9 +346,8 @@ def test_a_server_is_not_drained_while_a_connection_is_on_its_way_to_a_loop(
 ) -> None:
     """Between a thread and the loop it is in nobody's list, and the loop has nothing to do."""
     server = serve(both.sync, asgi_app=both.asgi, graceful_timeout=5)
-    assert server._pool is not None
     assert server._worker is not None
-    poller, adopt = server._worker.poller, server._pool.adopt
+    poller, adopt = server._worker.poller, server.pools[1].adopt
     on_its_way, go_on = threading.Event(), threading.Event()
 
     def slow(*arguments: Any) -> None:
@@ -358,7 +355,7 @@ def test_a_server_is_not_drained_while_a_connection_is_on_its_way_to_a_loop(
         assert go_on.wait(10)
         adopt(*arguments)
 
-    monkeypatch.setattr(server._pool, "adopt", slow)
+    monkeypatch.setattr(server.pools[1], "adopt", slow)
     client = connect(server)
     client.send(post("/async", b"1"))
     assert on_its_way.wait(10)
@@ -454,9 +451,8 @@ def test_connections_that_had_a_stream_linger(serve: Serve, connect: Connect, hy
         client._receive()
     stopping = threading.Thread(target=server.stop, kwargs={"linger": 5.0})
     stopping.start()
-    assert server._worker is not None
-    draining, poller = server._pool or server.pool, server._worker.poller
-    until(lambda: draining.workers[0].draining and (poller.draining or not hybrid))
+    (loop,), poller = server.pools[-1].workers, server.pools[0].poller
+    until(lambda: loop.draining and (poller.draining or not hybrid))
     go_on.set()
     assert client.answer().body == b"begun"
     for each in (client, idle):

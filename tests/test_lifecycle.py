@@ -265,8 +265,7 @@ def test_what_waits_in_the_backlog_is_opened_when_the_server_stops(
     serve: Serve, connect: Connect, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(App(), lifecycle_collector=recorder, graceful_timeout=5)
-    pool = server.pool
-    assert pool is not None
+    pool = server.pools[0]
     monkeypatch.setattr(pool.poller, "_accept", lambda listener: time.sleep(0.01))
     waiting = connect(server)
     waiting.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

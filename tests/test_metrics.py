@@ -27,8 +27,8 @@ from threadwell.worker.lifecycle import (
     RequestWaited,
 )
 from threadwell.worker.metrics import counters
-from threadwell.worker.metrics.counters import BLOCK, Counter
-from threadwell.worker.metrics.prometheus import counted, render
+from threadwell.worker.metrics.counters import BLOCK, MetricsCollector
+from threadwell.worker.metrics.prometheus import counter_metrics, render
 from threadwell.worker.metrics.shared_pages import SharedPages
 
 from .asgi_tools import UPGRADE, Receive, Scope, Send, answer, no_lifespan, read_body
@@ -451,14 +451,14 @@ def test_a_request_is_counted_when_the_rest_of_it_was() -> None:
 
     block: Any = Numbered([0] * BLOCK)
     event = completed(size=10, seconds=0.004)
-    counters.Counts(block, 0, None, None).completed(event)
+    counters.ThreadCounters(block, 0, None, None).completed(event)
     assert len(order) == len(set(order)) == 4
     assert counters.REQUESTS <= order[-1] < counters.DURATIONS
 
 
 def test_a_thread_that_has_ended_leaves_its_block_to_another() -> None:
     shared_pages = SharedPages(1, 4)
-    counter = Counter(shared_pages.page(shared_pages.take()))
+    counter = MetricsCollector(shared_pages.page(shared_pages.take()))
     for _ in range(20):
         thread = threading.Thread(target=counter.record, args=(COMPLETED,))
         thread.start()
@@ -470,17 +470,17 @@ def test_a_thread_that_has_ended_leaves_its_block_to_another() -> None:
 def test_threads_come_and_go_while_somebody_looks() -> None:
     # Without a GIL threads that slice one memoryview at the same time may break it for all
     shared_pages = SharedPages(1, 8)
-    counter = Counter(shared_pages.page(shared_pages.take()))
+    counter = MetricsCollector(shared_pages.page(shared_pages.take()))
     end = time.monotonic() + 0.3
 
     def look() -> None:
         while time.monotonic() < end:
             shared_pages.totals()
-            shared_pages.stocks()
+            shared_pages.gauges()
 
     def come_and_go() -> None:
         while time.monotonic() < end:
-            counter._enlist().take(COMPLETED)
+            counter._assign_block().take(COMPLETED)
 
     threads = [threading.Thread(target=each) for each in (look, come_and_go, come_and_go)]
     for thread in threads:
@@ -494,7 +494,7 @@ def test_threads_come_and_go_while_somebody_looks() -> None:
 
 def test_threads_without_a_block_of_their_own_share_one() -> None:
     shared_pages = SharedPages(1, 3)
-    counter = Counter(shared_pages.page(shared_pages.take()))
+    counter = MetricsCollector(shared_pages.page(shared_pages.take()))
     barrier = threading.Barrier(6)
 
     def count() -> None:
@@ -521,10 +521,10 @@ def test_what_a_process_has_counted_is_kept_when_it_ends() -> None:
     shared_pages = SharedPages(2, 3)
     for _ in range(5):
         page = shared_pages.take()
-        Counter(shared_pages.page(page)).record(COMPLETED)
+        MetricsCollector(shared_pages.page(page)).record(COMPLETED)
         shared_pages.retire(page)
     assert shared_pages.totals()[counters.SENT] == 50
-    assert shared_pages.stocks() == {}
+    assert shared_pages.gauges() == {}
     assert (shared_pages.take(), shared_pages.take(), shared_pages.take()) != (-1, -1, -1)
     assert shared_pages.take() == -1
     shared_pages.retire(-1)
@@ -536,8 +536,8 @@ def test_what_a_process_has_counted_is_kept_when_it_ends() -> None:
 )
 def test_the_buckets_are_upper_bounds(seconds: float, bucket: str) -> None:
     shared_pages = SharedPages(1, 3)
-    Counter(shared_pages.page(shared_pages.take())).record(completed(999, seconds=seconds))
-    text = render(counted(shared_pages.totals()), openmetrics=False)
+    MetricsCollector(shared_pages.page(shared_pages.take())).record(completed(999, seconds=seconds))
+    text = render(counter_metrics(shared_pages.totals()), openmetrics=False)
     found = re.findall(r'_duration_seconds_bucket\{le="([^"]+)"\} 1', text)
     assert found[0] == bucket
     assert 'requests_total{method="none",status="none"} 1' in text

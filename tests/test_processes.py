@@ -23,9 +23,14 @@ from threadwell import ServerConfig, ThreadedServer
 from threadwell.worker import Server
 from threadwell.worker.asgi.event_loop import loop_count
 from threadwell.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
-from threadwell.worker.supervisor.forking import Job, Loaded, describe, failure
-from threadwell.worker.supervisor.generation import Child, Generation, Template, Worker
-from threadwell.worker.supervisor.pipe import LONGEST_TEXT, Channel, pair
+from threadwell.worker.supervisor.forking import (
+    Loaded,
+    ServerSpec,
+    describe_exit,
+    failure_message,
+)
+from threadwell.worker.supervisor.generation import Child, ForkServer, Generation, Worker
+from threadwell.worker.supervisor.pipe import LONGEST_TEXT, Pipe, pair
 from threadwell.worker.supervisor.supervisor import Supervisor
 from threadwell.worker.supervisor.worker_process import RecyclePolicy
 from threadwell.worker.system import resources
@@ -58,15 +63,15 @@ def test_only_what_the_table_allows(source: Phase, target: Phase) -> None:
 
 
 @pytest.fixture
-def channels() -> Iterator[tuple[Channel, Channel]]:
-    one, other = map(Channel, pair())
+def pipes() -> Iterator[tuple[Pipe, Pipe]]:
+    one, other = map(Pipe, pair())
     yield one, other
     one.close()
     other.close()
 
 
-def test_messages_arrive_whole_and_in_order(channels: tuple[Channel, Channel]) -> None:
-    one, other = channels
+def test_messages_arrive_whole_and_in_order(pipes: tuple[Pipe, Pipe]) -> None:
+    one, other = pipes
     assert other.receive() == []
     sent = [{"number": number, "text": "x" * number * 100} for number in range(20)]
     for message in sent:
@@ -80,15 +85,15 @@ def test_messages_arrive_whole_and_in_order(channels: tuple[Channel, Channel]) -
     other.send({"nobody": "hears"})
 
 
-def test_descriptors_go_along(channels: tuple[Channel, Channel]) -> None:
-    one, other = channels
+def test_descriptors_go_along(pipes: tuple[Pipe, Pipe]) -> None:
+    one, other = pipes
     ends = [os.pipe() for _ in range(3)]
     for number, (_, write) in enumerate(ends):
         one.send({"number": number}, write)
         os.close(write)
     assert [message["number"] for message in other.receive()] == [0, 1, 2]
     for read, _ in ends:
-        fd = other.descriptor()
+        fd = other.next_descriptor()
         assert not os.get_inheritable(fd)
         os.write(fd, b"!")
         os.close(fd)
@@ -96,8 +101,8 @@ def test_descriptors_go_along(channels: tuple[Channel, Channel]) -> None:
         os.close(read)
 
 
-def test_who_does_not_listen_stops_nobody(channels: tuple[Channel, Channel]) -> None:
-    one, other = channels
+def test_who_does_not_listen_stops_nobody(pipes: tuple[Pipe, Pipe]) -> None:
+    one, other = pipes
     text = "x" * LONGEST_TEXT
     for _ in range(100):
         one.send({"text": text})
@@ -110,100 +115,100 @@ def test_who_does_not_listen_stops_nobody(channels: tuple[Channel, Channel]) -> 
 
 
 def test_how_a_process_ended() -> None:
-    assert describe(3) == "ended with code 3"
-    assert describe(-9) == "was ended by SIGKILL"
-    assert describe(-60) == "was ended by signal 60"
+    assert describe_exit(3) == "ended with code 3"
+    assert describe_exit(-9) == "was ended by SIGKILL"
+    assert describe_exit(-60) == "was ended by signal 60"
 
 
 def test_what_is_said_of_a_failure() -> None:
     try:
         raise ValueError("x" * 2 * LONGEST_TEXT)
     except ValueError as error:
-        told = failure(error)
+        told = failure_message(error)
     assert len(told["failed"]) == len(told["trace"]) == LONGEST_TEXT
     try:
         raise SystemExit
     except SystemExit as error:
-        assert failure(error)["failed"] == "the application failed: SystemExit"
+        assert failure_message(error)["failed"] == "the application failed: SystemExit"
 
 
 def test_the_more_are_lost_the_longer_it_is_waited_for() -> None:
     generation, delays = Generation(1), []
     for _ in range(14):
-        generation.lost(child(generation), 1000)
+        generation.note_exit(child(generation), 1000)
         delays.append(max(generation.not_before - 1000, 0))
     assert delays[:5] == [0, 0, 0.25, 0.5, 1]
     assert delays == sorted(delays)
     assert delays[-1] == 30
     settled = child(generation)
     settled.ready_at = 1000
-    generation.lost(settled, 1010)
+    generation.note_exit(settled, 1010)
     assert generation.failures == 0
 
 
-def test_when_a_generation_is_hopeless() -> None:
+def test_when_a_generation_has_failed() -> None:
     generation = Generation(1)
     for _ in range(2):
-        generation.lost(child(generation), 0)
-        assert not generation.is_hopeless()
-    generation.lost(child(generation), 0)
-    assert generation.is_hopeless()
+        generation.note_exit(child(generation), 0)
+        assert not generation.has_failed()
+    generation.note_exit(child(generation), 0)
+    assert generation.has_failed()
     generation.become(Phase.SERVING)
-    assert not generation.is_hopeless()
+    assert not generation.has_failed()
 
 
 def child(generation: Generation) -> Worker:
     ours, theirs = pair()
     theirs.close()
-    channel = Channel(ours)
-    channel.close()
-    return Worker(channel, None, 1, generation)
+    pipe = Pipe(ours)
+    pipe.close()
+    return Worker(pipe, None, 1, generation)
 
 
 def test_a_process_without_an_id_is_not_killed() -> None:
     one, other = pair()
     one.close()
-    channel = Channel(other)
-    channel.close()
-    Child(channel, None).kill()
+    pipe = Pipe(other)
+    pipe.close()
+    Child(pipe, None).kill()
 
 
 @pytest.fixture
 def supervisor() -> Iterator[Supervisor]:
     """One that was not started, with a generation that is to take over."""
-    job = Job(Loaded, Server, ServerConfig(), [])
-    made = Supervisor(job, 1, print, print)
+    spec = ServerSpec(Loaded, Server, ServerConfig(), [])
+    made = Supervisor(spec, 1, print, print)
     made._next = made._children.new_generation()
     yield made
     made._children._selector.close()
     made._signals.close()
 
 
-def enlist(supervisor: Supervisor, channel: Channel) -> Worker:
+def enlist(supervisor: Supervisor, pipe: Pipe) -> Worker:
     generation = supervisor._next
     assert generation is not None
-    worker = Worker(channel, None, 1, generation)
+    worker = Worker(pipe, None, 1, generation)
     generation.workers.add(worker)
     return worker
 
 
 def test_who_was_ready_before_it_heard_of_its_end_is_drained(
-    supervisor: Supervisor, channels: tuple[Channel, Channel]
+    supervisor: Supervisor, pipes: tuple[Pipe, Pipe]
 ) -> None:
-    ours, theirs = channels
+    ours, theirs = pipes
     worker = enlist(supervisor, ours)
     worker.dismissed, worker.deadline = True, time.monotonic() + 2
     theirs.send({"ready": os.getpid()})
     supervisor._on_message(worker)
     assert worker.phase is Phase.DRAINING
     assert worker.deadline > time.monotonic() + ServerConfig().timeouts.graceful
-    assert theirs.receive() == [{"drain": True, "adopt": True}]
+    assert theirs.receive() == [{"drain": True, "take_backlog": True}]
 
 
 def test_who_has_failed_is_not_waited_for_long(
-    supervisor: Supervisor, channels: tuple[Channel, Channel]
+    supervisor: Supervisor, pipes: tuple[Pipe, Pipe]
 ) -> None:
-    ours, theirs = channels
+    ours, theirs = pipes
     worker = enlist(supervisor, ours)
     worker.deadline = time.monotonic() + 60
     theirs.send({"failed": "it has no such module", "trace": ""})
@@ -212,33 +217,33 @@ def test_who_has_failed_is_not_waited_for_long(
 
 
 def test_who_takes_requests_may_seem_not_to_for_a_second(
-    supervisor: Supervisor, channels: tuple[Channel, Channel]
+    supervisor: Supervisor, pipes: tuple[Pipe, Pipe]
 ) -> None:
     supervisor._worker_timeout = 1.0
-    worker = enlist(supervisor, channels[0])
+    worker = enlist(supervisor, pipes[0])
     worker.become(Phase.SERVING)
-    worker.beat_at = 1000.0
-    worker.watchdog = 1.1  # its threads look up once a second
-    supervisor._inspect(1001.9)
+    worker.heartbeat_at = 1000.0
+    worker.idle_for = 1.1  # its threads look up once a second
+    supervisor._check_health(1001.9)
     assert not worker.hangs
-    supervisor._inspect(1002.0)
+    supervisor._check_health(1002.0)
     assert worker.hangs
 
 
 def test_a_template_that_does_not_end_is_killed(
-    supervisor: Supervisor, channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+    supervisor: Supervisor, pipes: tuple[Pipe, Pipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("threadwell.worker.supervisor.children._PARTING", 0.01)
-    family, generation = supervisor._children, supervisor._next
+    monkeypatch.setattr("threadwell.worker.supervisor.children._FORK_SERVER_EXIT", 0.01)
+    children, generation = supervisor._children, supervisor._next
     assert generation is not None
     # as one does that has a thread of the application's
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with process:
-        generation.template = template = Template(channels[0], process.pid, generation)
-        template.become(Phase.SERVING)
-        family._selector.register(template.channel, selectors.EVENT_READ, template)
-        family.hang_up(generation)
-        family.end()
+        generation.fork_server = fork_server = ForkServer(pipes[0], process.pid, generation)
+        fork_server.become(Phase.SERVING)
+        children._selector.register(fork_server.pipe, selectors.EVENT_READ, fork_server)
+        children.detach_fork_server(generation)
+        children.kill_all()
         with pytest.raises(ChildProcessError):
             os.waitpid(process.pid, 0)
 
@@ -247,15 +252,16 @@ def test_a_template_that_does_not_end_is_killed(
 
 
 def test_wear(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert RecyclePolicy(ServerConfig()).reason(10**9) is None
+    assert RecyclePolicy(ServerConfig()).due(10**9) is None
     config = ServerConfig.from_options(max_requests=10, max_requests_jitter=5)
     random.seed(1)
     limits = {
-        next(n for n in range(100) if wear.reason(n)) for wear in map(RecyclePolicy, [config] * 100)
+        next(n for n in range(100) if policy.due(n))
+        for policy in map(RecyclePolicy, [config] * 100)
     }
     assert limits == set(range(10, 16))
     config = ServerConfig.from_options(max_rss=1)
-    why, cause = RecyclePolicy(config).reason(0) or ("", "")
+    why, cause = RecyclePolicy(config).due(0) or ("", "")
     assert ("MiB" in why, cause) == (True, "max_rss")
     assert 5 << 20 < resident_memory() < 1 << 40
 
@@ -268,15 +274,15 @@ def test_pulse() -> None:
         looked=0.0, full=False, doing=0, activity=lambda: pool.doing, is_full=lambda: pool.full
     )
     watchdog = Watchdog([pool])
-    (beat,) = watchdog._probes
-    started = beat._well_at
+    (probe,) = watchdog._probes
+    started = probe._healthy_at
 
     def look(**facts: Any) -> bool:
         """Whether this look found that requests are taken."""
         vars(pool).update(facts)
-        beat._well_at = 1.0
+        probe._healthy_at = 1.0
         watchdog.age()
-        return beat._well_at >= started
+        return probe._healthy_at >= started
 
     assert look(looked=1.0)
     assert not look(), "nobody looked after the poller"
@@ -304,8 +310,7 @@ def test_a_crew_counts_its_requests_and_knows_when_it_is_full(
         return [b"well"]
 
     server = serve(app, threads=2)
-    pool = server.pool
-    assert pool is not None
+    pool = server.pools[0]
     before = pool.activity()
     assert connect(server).get().body == b"well"
     assert pool.served() == 1
@@ -341,8 +346,7 @@ def test_a_request_that_was_on_its_way_is_answered(
         assert client.get().header("connection") != "close"
     stopper = threading.Thread(target=server.stop, kwargs={"timeout": 20, "linger": 1.5})
     stopper.start()
-    pool = server.pool
-    assert pool is not None
+    pool = server.pools[0]
     until(lambda: pool.poller.draining and not pool.poller.listeners)
     answer = asking.get()
     assert (answer.body, answer.header("connection")) == (b"well", "close")

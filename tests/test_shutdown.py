@@ -21,7 +21,7 @@ from threadwell.worker.connection import State
 from threadwell.worker.net.bind import open_socket, parse_bind
 from threadwell.worker.net.bound_socket import BoundSocket, BoundUnixSocket, turn_away
 from threadwell.worker.polling.listener import Listener
-from threadwell.worker.supervisor.forking import Job, Loaded
+from threadwell.worker.supervisor.forking import Loaded, ServerSpec
 from threadwell.worker.system.readiness import has_room
 from threadwell.worker.threads.pool import ThreadPool
 
@@ -269,7 +269,7 @@ def test_a_supervisor_turns_away_for_its_workers(app: App, tmp_path: Path, kind:
     name = sock.getsockname()
     with sock.dup() as of_a_worker, socket.socket(sock.family) as client:
         client.connect(name)
-        Job(lambda: Loaded(app), Server, ServerConfig(), [sock]).close_sockets()
+        ServerSpec(lambda: Loaded(app), Server, ServerConfig(), [sock]).close_sockets()
         assert not comes_in(sock.family, name)
         accepted, _ = of_a_worker.accept()
         with accepted:

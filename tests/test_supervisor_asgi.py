@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -85,6 +86,15 @@ def ask(server: Supervised, path: str, fields: str = "") -> socket.socket:
     client = socket.create_connection(("127.0.0.1", server.port), 20)
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
     return client
+
+
+def refused(port: int) -> bool:
+    """Whether nothing listens any more."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 20).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 # ---- Reload -------------------------------------------------------------------------------
@@ -193,16 +203,22 @@ def test_a_loop_that_hangs(start: Start, tmp_path: Path, loops: int) -> None:
     assert server.said("Replacing") == 1
 
 
+HYBRID = """
+import os
+
+def sync_app(request):
+    if request.path in ("/hang", "/stream"):
+        return None
+    from threadwell import Response
+    return Response(200, [], b"old %d" % os.getpid())
+
+sync_app.threadwell_interface = "sync"
+"""
+
+
 def test_the_loop_of_a_hybrid_that_hangs(start: Start, tmp_path: Path) -> None:
     """The threads beside it are well, and yet."""
-    (tmp_path / "pages.py").write_text(
-        "import os\n"
-        "def sync_app(request):\n"
-        "    if request.path == '/hang': return None\n"
-        "    from threadwell import Response\n"
-        "    return Response(200, [], b'old %d' % os.getpid())\n"
-        "sync_app.threadwell_interface = 'sync'\n"
-    )
+    (tmp_path / "pages.py").write_text(HYBRID)
     server = start(
         *("pages:sync_app", "--asgi", "app:app"),
         *("--workers", "1", "--preload", "--worker-timeout", "1.5"),
@@ -216,6 +232,33 @@ def test_the_loop_of_a_hybrid_that_hangs(start: Start, tmp_path: Path) -> None:
         (tmp_path / "go").touch()
         assert receive(client)[1].split()[1] == str(first).encode()
     server.await_line("with code 0")
+
+
+@both
+@pytest.mark.parametrize(
+    "signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,)], ids=["twice", "quit"]
+)
+def test_the_loop_of_a_hybrid_is_cut(
+    start: Start, tmp_path: Path, extra: tuple[str, ...], signals: tuple[int, ...]
+) -> None:
+    """A second SIGTERM, or SIGQUIT, ends a stream on the loop, and then the lifespan."""
+    (tmp_path / "pages.py").write_text(HYBRID)
+    server = start("pages:sync_app", "--asgi", "app:app", *extra)
+    workers = sorted(server.ready_workers())
+    with ask(server, "/stream") as client:
+        data = b""
+        while b"first" not in data:
+            data += client.recv(4096)
+        for number in signals:
+            server.send(number)
+            server.await_line("stopping")
+            until(lambda: refused(server.port))
+        assert server.end(0) == 0
+        with contextlib.suppress(ConnectionResetError):
+            data += b"".join(iter(lambda: client.recv(4096), b""))
+    assert not data.endswith(b"0\r\n\r\n")
+    assert said_by(server, "startup") == said_by(server, "shutdown") == workers
+    assert not server.said("SIGKILL")
 
 
 def test_a_loop_that_waits_is_well(start: Start, tmp_path: Path) -> None:

@@ -656,7 +656,7 @@ def test_promise_3_a_thousand_half_open_handshakes_and_the_requests_of_others(
     binds = ["127.0.0.1:0", "http://127.0.0.1:0"]
     certfile = str(files.both)
     server = serve(app, bind=binds, certfile=certfile, threads=1, handshake_timeout=600)
-    pool = server.pool
+    pool = server.pools[0]
     assert isinstance(pool, ThreadPool)
     for number in range(1000):
         connect(server).send(hello[: number % len(hello)])

@@ -1,4 +1,12 @@
-"""`Server`: sockets, a crew of workers on threads, and an orderly end."""
+"""`Server`: listening sockets, the pools that serve them, and an orderly end.
+
+start
+  bind              the sockets, and the context of TLS
+  _make_pools       threads, event loops, or threads with event loops beside them
+  _run              on a thread of its own: the life of the pools
+serve_forever       start, then wait for a signal
+stop                drain every pool, cut what is left, close
+"""
 
 from __future__ import annotations
 
@@ -9,9 +17,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from .app_kind import is_asgi
+from .assembly import make_asgi_server, make_handoff_loops
 from .config import ServerConfig, changed
 from .errors import ConfigError
 from .lifecycle import Collectors, LifecycleCollector
@@ -29,23 +38,23 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
-    from .asgi.pool import HandoffPool
+    from .asgi.pool import EventLoopPool
     from .interfaces import ServingPool
     from .metrics.endpoint import Monitor
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
 
-# What Windows does not have is never heard there.
+# Windows has neither; 0 is no signal's number.
 _REOPEN = getattr(signal, "SIGUSR1", 0)
 _RELOAD = getattr(signal, "SIGHUP", 0)
-_HEEDED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN, _RELOAD)))
+_HANDLED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN, _RELOAD)))
 
 log = logging.getLogger("threadwell")
 
 
 class Hybrid(NamedTuple):
-    """A `SyncApp`, and the ASGI application beside it, for who hands over one application."""
+    """A `SyncApp` and the ASGI application beside it, as one argument."""
 
     sync_app: SyncApp
     asgi_app: ASGIApp
@@ -56,21 +65,19 @@ Served = SyncApp | ASGIApp | Hybrid
 
 
 class Server:
-    """Serves one `SyncApp` from threads of this process, or an ASGI application from event loops.
+    """Serves a `SyncApp` from threads of this process, or an ASGI application from event loops.
 
-    With `asgi_app` beside a `SyncApp` the server is a hybrid: WebSockets, and the requests that the
-    `SyncApp` answers with None, go to that; everything else never meets an event loop. A `Hybrid`
-    as `app` is both.
+    With `asgi_app` beside a `SyncApp` the server is a hybrid: WebSockets, and requests that the
+    `SyncApp` answers with None, go to `asgi_app`; no other request meets an event loop. A `Hybrid`
+    as `app` has both.
 
-    `start` returns when connections are accepted; `stop` when the last request is answered, or
-    the time for that is over. As a context manager it is started and stopped. `sockets`, which
-    listen already, take the place of `config.bind`; if they are as many, in the same order, they
-    are with or without TLS as it says. `ssl_context` takes the place of `config.tls`. `start` and
-    `stop` may be called from any thread; a second `stop` waits for the first.
+    `sockets`, which listen already, replace `config.bind`. If there are as many of them as
+    addresses, in the same order, these say which speak TLS. `ssl_context` replaces `config.tls`.
 
-    `bind` and `start` raise `OSError` when an address cannot be bound, and `ConfigError`, which
-    the constructor raises too; `start` raises `StartupError` when an ASGI application says that it
-    cannot start.
+    Any thread may call `start` and `stop`; a second `stop` waits for the first. As a context
+    manager the server is started and stopped. The constructor raises `ConfigError`; `bind` and
+    `start` raise that too, and `OSError` for an address that cannot be bound; `start` raises
+    `StartupError` when the lifespan of the application fails.
     """
 
     def __init__(
@@ -96,23 +103,26 @@ class Server:
         self._plain: list[bool] = []
         self._collector = lifecycle_collector
         self._access_log: AccessLog | None = None
-        # Where it is counted what happens: given by a supervisor, which serves it, else served here
+        # Where metrics are counted: a page of the supervisor's, or else of this server's monitor.
         self._page: memoryview[int] | None = None
         self._monitor: Monitor | None = None
-        self._pulse: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
+        #: What serves, by the order in which requests meet it; empty before `start`.
+        self.pools: list[ServingPool] = []
+        # The first worker of the threads, and the event loops; a hybrid has both.
         self._worker: SyncWorker | None = None
-        self._pool: HandoffPool | None = None
+        self._loops: EventLoopPool | None = None
         self._thread: threading.Thread | None = None
         self.addresses: list[Any] = []
         self._lock = threading.Lock()  # guards `_stopping`, and the start
         self._stopping = False
         self._stop_asked = threading.Event()
         self._stopped = threading.Event()
-        #: When what is in flight is cut, by `time.monotonic`; known once it is told to stop.
+        #: When requests in flight are cut, by `time.monotonic`; known once `stop` was called.
         self.deadline = math.inf
         self._signals: Signals | None = None
 
-    # ---- Where ----------------------------------------------------------------------------
+    # ---- Addresses ------------------------------------------------------------------------
 
     def bind(self) -> None:
         """Open the sockets, so that `port` is known; clients wait until `start`."""
@@ -133,18 +143,15 @@ class Server:
         self.addresses = [sock.getsockname() for sock in self._sockets]
 
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
-        """Let `ssl_context` be what `config.tls` says: read before its files were out of reach.
-
-        Before `bind`.
-        """
+        """Before `bind`: use `ssl_context` in place of the files that `config.tls` names."""
         self._ssl_context = ssl_context
 
     def _make_context(self) -> ssl.SSLContext | None:
         return make_context(self.config.tls, hosts_of(self.config), http2=self.config.http2.on)
 
     def _without_tls(self, addresses: list[BindAddress]) -> list[bool]:
-        """Which of the sockets speak plain HTTP. Raises `ConfigError`."""
-        if len(addresses) != len(self._sockets):  # they come from somewhere else
+        """For each socket, whether it speaks plain HTTP. Raises `ConfigError`."""
+        if len(addresses) != len(self._sockets):  # the sockets are not those of `config.bind`
             return [self._ssl_context is None] * len(self._sockets)
         for text, address in zip(self.config.bind.addresses, addresses, strict=True):
             if address.scheme == "https" and self._ssl_context is None:
@@ -160,7 +167,7 @@ class Server:
 
     @property
     def urls(self) -> list[str]:
-        """Where the server is reached: an URL each for TCP sockets, `unix:/PATH` for the others."""
+        """Where the server is reached: a URL for each TCP socket, `unix:/PATH` for the others."""
         return [
             url_of("http" if plain else "https", name)
             for plain, name in zip(self._plain, self.addresses, strict=True)
@@ -168,10 +175,7 @@ class Server:
 
     @property
     def authority_file(self) -> Path | None:
-        """Where the certificate is that clients should trust, if `cert` is `adhoc` and it is kept.
-
-        It is made by `bind`.
-        """
+        """The certificate for clients to trust, if `cert` is `adhoc` and `bind` has kept it."""
         if not self.config.tls.cert:
             return None
         from .tls import adhoc
@@ -179,12 +183,11 @@ class Server:
         return adhoc.authority_file(hosts_of(self.config))
 
     def reload_certificates(self) -> bool:
-        """Read certificate, key and authorities again, for the handshakes to come.
+        """Read certificate, key and authorities again, for new handshakes.
 
-        Any thread may call it, but no signal handler: what that interrupts may hold the lock.
-        Open connections keep theirs. Returns False, and logs why, if they cannot be used: then all
-        stays as it was. There is nothing to do, and it is True, without TLS, and with an
-        `ssl_context`, which is its maker's to change.
+        Any thread may call it; a signal handler must not, it could wait for a lock that the
+        interrupted code holds. If the files cannot be used, this logs why, changes nothing, and
+        returns False. Without TLS, and with the caller's own `ssl_context`, it does nothing.
         """
         if not self.config.tls.on:
             return True
@@ -196,89 +199,178 @@ class Server:
         assert context is not None
         with self._lock:
             self._ssl_context = context
-            if self._worker is not None:
-                self._worker.use_context(context)
+            for pool in self.pools:
+                pool.use_context(context)
         log.info("The certificate was reloaded")
         return True
 
-    # ---- When -----------------------------------------------------------------------------
+    # ---- Start ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Accept connections, on threads of the server's own. Nothing after a `stop`.
+        """Accept connections, on threads of the server's own. Does nothing after a `stop`.
 
-        An ASGI application's lifespan has started up when it returns.
+        The lifespan of an ASGI application has started up when it returns.
         """
-        with self._lock:  # a `stop` meanwhile waits until there is something to stop
+        with self._lock:  # a concurrent `stop` waits until there is something to stop
             if self._stopping:
                 return
             self.bind()
             try:
-                self._hire()
+                self._make_pools()
                 self._thread = threading.Thread(target=self._run, name="threadwell-0", daemon=True)
                 self._thread.start()
-                worker, pool = self._worker, self._pool
+                pools = self.pools
             except BaseException as error:
                 # a signal may interrupt the start of a thread that runs: `stop` ends it
                 if self._thread is None or isinstance(error, Exception):
                     self._give_up()
                 raise
-        try:  # without the lock, for a `stop` may come first
-            if pool is not None:
+        try:  # without the lock, so that `stop` may be called meanwhile
+            for pool in pools:
                 pool.wait_until_ready()
-            if worker is not None:
-                worker.wait_until_ready()
         except BaseException:
             self.stop(0)
             raise
-        self._pulse = Watchdog(self.parts())
+        self._watchdog = Watchdog(self.parts())
 
-    def _give_up(self) -> None:
-        """Close what was opened for a thread that does not run."""
-        worker, self._worker, self._thread = self._worker, None, None
-        if self._pool is not None:
-            self._pool.shutdown(0)
-        if worker is not None:
-            worker.close()
-        self._close_sockets()
-        self._close_log()
+    def _make_pools(self) -> None:
+        collector = self._make_collector()
+        if self.asgi_app is None and is_asgi(self.app):
+            self._loops = make_asgi_server(self.app, self.config, collector, self._ssl_context)
+            self.pools = [self._loops]
+        else:
+            self._make_threads(collector)
+        for sock, plain in zip(self._sockets, self._plain, strict=True):
+            self.pools[0].listen(sock, plain=plain)
 
-    def _hire(self) -> None:
-        collector = self._collector_of_all()
-        app: Any = self.app
-        sync_app: Any = None
+    def _make_threads(self, collector: LifecycleCollector | None) -> None:
+        app, sync_app, handoff = self.app, None, None
         if self.asgi_app is not None:
-            from .asgi.pool import HandoffPool
-
             app, sync_app = self.asgi_app, self.app
-            self._pool = HandoffPool(self.asgi_app, self.config, collector=collector)
+            self._loops = handoff = make_handoff_loops(self.asgi_app, self.config, collector)
         self._worker = SyncWorker(
             self.config,
             app,
             None,
             ssl_context=self._ssl_context,
             lifecycle_collector=collector,
-            async_pool=self._pool,
+            async_pool=handoff,
             sync_app=sync_app,
         )
-        for sock, plain in zip(self._sockets, self._plain, strict=True):
-            self._worker.listen(sock, plain=plain)
+        self.pools = [self._worker.pool] if handoff is None else [self._worker.pool, handoff]
 
-    def _collector_of_all(self) -> LifecycleCollector | None:
+    def _make_collector(self) -> LifecycleCollector | None:
+        """One collector for the caller's, the metrics and the access log; None without any."""
         collectors: list[LifecycleCollector] = []
         if self._collector is not None:
             collectors.append(self._collector)
         if self._page is None and self.config.metrics.bind:
-            from .metrics.endpoint import watch
+            from .metrics.endpoint import start_monitor
 
-            self._monitor, self._page = watch(self)
+            self._monitor, self._page = start_monitor(
+                self.config, self.write_gauges, self.unready_reason
+            )
         if self._page is not None:
-            from .metrics.counters import Counter
+            from .metrics.counters import MetricsCollector
 
-            collectors.append(Counter(self._page))
+            collectors.append(MetricsCollector(self._page))
         if self.config.log.access_log:
             self._access_log = AccessLog.open(self.config.log)
             collectors.append(self._access_log)
         return Collectors(*collectors) if len(collectors) > 1 else next(iter(collectors), None)
+
+    def _run(self) -> None:
+        """The life of the server's thread, which serves too."""
+        worker, loops = self._worker, self._loops
+        if worker is None:
+            assert loops is not None
+            loops.run()
+            return
+        if loops is not None:
+            try:
+                loops.start()
+            except BaseException:
+                worker.close()  # `start` waits for the loops too, and raises what this was
+                return
+        worker.run()
+
+    def _start_once(self) -> None:
+        if self._thread is None and not self._stopping:
+            self.start()
+
+    def _give_up(self) -> None:
+        """Close what was opened for a thread that does not run."""
+        worker, loops = self._worker, self._loops
+        self._worker = self._loops = self._thread = None
+        self.pools = []
+        if loops is not None:
+            loops.shutdown(0)
+        if worker is not None:
+            worker.close()
+        self._close_sockets()
+        self._close_log()
+
+    # ---- The end --------------------------------------------------------------------------
+
+    def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
+        """Stop listening at once, finish the requests in flight, then end the threads.
+
+        After `timeout` seconds (`graceful_timeout` if None) what is left is cut. Idle connections
+        stay open for `linger` seconds: a request that was on its way is answered.
+        """
+        self._stop_asked.set()
+        self._wake()
+        with self._lock:
+            stopping, self._stopping = self._stopping, True
+        if stopping:
+            self._stopped.wait()
+            return
+        patience = self.config.timeouts.graceful if timeout is None else timeout
+        until = time.monotonic() + patience
+        self.deadline = min(self.deadline, until)
+        try:
+            if not self.pools or self._thread is None:
+                self._close_sockets()
+            elif self._thread.ident is None:  # `start` was interrupted before the thread ran
+                self._give_up()
+            else:
+                self._end(self._thread, patience, until, linger)
+        finally:
+            try:
+                self._close_log()
+            finally:  # else other callers of `stop` would wait for ever
+                self._stopped.set()
+                self._wake()
+
+    def _end(self, thread: threading.Thread, patience: float, until: float, linger: float) -> None:
+        """Drain all pools at the same time. The first ends first: it hands over until then."""
+        first, *others = self.pools
+        for pool in others:
+            pool.drain(patience, linger)
+        first.shutdown(patience, linger)
+        for pool in others:
+            pool.shutdown(max(until - time.monotonic(), 0))
+        if thread is not threading.current_thread():  # else the application stops its server
+            rest = self.deadline + _LAST_MOMENT - time.monotonic()
+            thread.join(min(max(rest, 0.1), _LAST_MOMENT))
+            if thread.is_alive():
+                log.warning("A thread was left in the application's code")
+
+    def cut(self) -> None:
+        """After `stop`: cut the requests in flight now. Any thread may call it."""
+        self.deadline = min(self.deadline, time.monotonic())
+        for pool in self.pools:
+            pool.cut()
+
+    def share_listeners(self) -> None:
+        """Before `stop`: leave the backlog to the other processes that have the same sockets."""
+        for pool in self.pools:
+            pool.share_listeners()
+
+    def reopen_logs(self) -> None:
+        """Open the access log anew, after its file was renamed. Any thread may call it."""
+        if self._access_log is not None:
+            self._access_log.reopen()
 
     def _close_sockets(self) -> None:
         for sock in self._sockets:
@@ -293,91 +385,37 @@ class Server:
             self._monitor.close()
             self._monitor = None
 
-    def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
-        """Stop listening at once, finish the requests in flight, then end the threads.
-
-        After `timeout` seconds (`graceful_timeout` if None) what is left is cut. Idle connections
-        stay for `linger` seconds: a request that was on its way is answered.
-        """
-        self._stop_asked.set()
-        self._nudge()
-        with self._lock:
-            headers_sent, self._stopping = self._stopping, True
-        if headers_sent:
-            self._stopped.wait()
-            return
-        patience = self.config.timeouts.graceful if timeout is None else timeout
-        until = time.monotonic() + patience
-        self.deadline = min(self.deadline, until)
-        worker, thread = self._worker, self._thread
-        if worker is None or thread is None:
-            self._close_sockets()
-            self._stopped.set()
-            self._nudge()
-            return
-        try:
-            if thread.ident is None:  # interrupted before it ran
-                self._give_up()
-                return
-            if self._pool is not None:
-                self._pool.drain(patience, linger)
-            worker.shutdown(patience, linger)
-            if self._pool is not None:
-                self._pool.shutdown(max(until - time.monotonic(), 0))
-            if thread is not threading.current_thread():  # else the application stops its server
-                rest = self.deadline + _LAST_MOMENT - time.monotonic()
-                thread.join(min(max(rest, 0.1), _LAST_MOMENT))
-                if thread.is_alive():
-                    log.warning("A thread was left in the application's code")
-        finally:
-            try:
-                self._close_log()
-            finally:  # or whoever waits would do so for ever
-                self._stopped.set()
-                self._nudge()
-
-    def cut(self) -> None:
-        """After `stop`: be no longer patient with what is in flight. From any thread."""
-        self.deadline = min(self.deadline, time.monotonic())
-        if self._worker is not None:
-            self._worker.cut()
-            if self._pool is not None:
-                self._pool.cut()
-
-    def reopen_logs(self) -> None:
-        """Write on into a new file, where the old one was renamed. May be called from any thread.
-
-        An access log that cannot be opened again goes on as it was, with a message.
-        """
-        if self._access_log is not None:
-            self._access_log.reopen()
-
-    # ---- How it is ------------------------------------------------------------------------
+    # ---- Watching -------------------------------------------------------------------------
 
     def count_into(self, page: memoryview[int]) -> None:
-        """Before `start`: count what happens on `page`, for somebody else who serves it."""
+        """Before `start`: count metrics on `page`, which another process serves."""
         self._page = page
 
     def write_gauges(self) -> None:
-        """Write down what there is, if there is a page for it. One thread at a time."""
+        """Bring the gauges of the page up to date, if there is one. One thread at a time."""
         if self._page is not None:
             from .metrics.gauges import write_gauges
 
-            write_gauges(self, self._page)
+            write_gauges(self._page, [pool.snapshot() for pool in self.pools], self.lost_lines)
 
     def unready_reason(self) -> str:
-        """Why no requests should be sent here; empty when all is well. One thread at a time."""
+        """Why no requests should be sent here; empty if they may. One thread at a time."""
         if self._stop_asked.is_set():
             return "draining"
-        if self._pulse is None:
+        if self._watchdog is None:
             return "starting"
-        age, timeout = self._pulse.age(), self.config.processes.worker_timeout
+        age, timeout = self._watchdog.age(), self.config.processes.worker_timeout
         hangs = 0 < timeout <= age - UNSEEN
         return f"no request was taken for {age:.0f} seconds" if hangs else ""
 
-    def pools(self) -> list[ServingPool]:
-        """The threads and the loops that serve; none before `start`."""
-        return [pool for pool in (self.pool, self._pool) if pool is not None]
+    def served(self) -> int:
+        """How many requests were begun. Any thread may call it."""
+        # each begins in the pool that listens, which also counts those that it hands over
+        return self.pools[0].served() if self.pools else 0
+
+    def parts(self) -> list[Probed]:
+        """The parts that can hang independently: the threads together, and each event loop."""
+        return [part for pool in self.pools for part in pool.parts()]
 
     @property
     def lost_lines(self) -> int:
@@ -386,29 +424,19 @@ class Server:
 
     @property
     def metrics_urls(self) -> list[str]:
-        """Where its metrics are served; known after `start`."""
+        """Where the metrics are served; known after `start`."""
         addresses = self._monitor.addresses if self._monitor is not None else []
         return [url_of("http", name) for name in addresses]
 
-    @property
-    def pool(self) -> ServingPool | None:
-        """Who serves; None before `start`."""
-        return self._worker.pool if self._worker is not None else None
-
-    def parts(self) -> list[Probed]:
-        """What can hang by itself, of a server that was started: the threads, and each loop."""
-        parts: list[Probed] = []
-        for pool in self.pools():
-            parts += pool.parts()
-        return parts
+    # ---- Signals --------------------------------------------------------------------------
 
     def serve_forever(self, started: Callable[[], None] | None = None) -> None:
-        """Serve until `stop` is called, or SIGINT or SIGTERM comes; a second one is not patient.
+        """Serve until `stop` is called, or SIGINT or SIGTERM comes; a second one cuts.
 
-        SIGTERM lets idle connections linger (`drain_idle`); at SIGINT somebody waits. Signals are
-        heeded in the main thread only; their handlers are put back afterwards. SIGUSR1 opens the
-        log files again, SIGHUP reads the certificates again. `started` is called when connections
-        are accepted and signals heeded; a service manager that asks for it is told then, too.
+        After SIGTERM idle connections linger for `drain_idle` seconds. SIGUSR1 opens the log files
+        anew, SIGHUP reads the certificates again. Signals are handled in the main thread only, and
+        their handlers are restored afterwards. Once connections are accepted and signals are
+        handled, `started` is called, and systemd is told.
         """
         if threading.current_thread() is not threading.main_thread():
             self._start_once()
@@ -417,7 +445,7 @@ class Server:
             self._stop_asked.wait()
             self.stop()
             return
-        with Signals(_HEEDED) as signals:
+        with Signals(_HANDLED) as signals:
             self._signals = signals
             try:
                 self._serve_until_signal(signals, started)
@@ -448,45 +476,24 @@ class Server:
                 self.cut()
         stopper.join()
 
-    def _stop_signals(self, came: list[int]) -> list[int]:
-        """Those of the signals that end the server; the others are done as they say."""
-        if _REOPEN in came:
+    def _stop_signals(self, received: list[int]) -> list[int]:
+        """The signals of `received` that end the server; the others are acted on here."""
+        if _REOPEN in received:
             self.reopen_logs()
-        if _RELOAD in came:
+        if _RELOAD in received:
             log.info("SIGHUP: the application stays; under --workers it would be loaded anew")
             self.reload_certificates()
-        return [number for number in came if number not in (_REOPEN, _RELOAD)]
+        return [number for number in received if number not in (_REOPEN, _RELOAD)]
+
+    def _wake(self) -> None:
+        """Let `serve_forever` see that the server stops."""
+        signals = self._signals
+        if signals is not None:
+            signals.wake()
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
-
-    # ---- Inside ---------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        assert self._worker is not None
-        if self._pool is not None:
-            try:
-                self._pool.start()
-            except BaseException:
-                self._worker.close()  # `start` waits for the pool too, and says why
-                return
-        self._worker.run()
-
-    def _start_once(self) -> None:
-        if self._thread is None and not self._stopping:
-            self.start()
-
-    def _nudge(self) -> None:
-        """Let `serve_forever` look what has changed."""
-        signals = self._signals
-        if signals is not None:
-            signals.wake()

@@ -1,4 +1,4 @@
-"""Whether every part of a server still takes requests."""
+"""Detects parts of a server that take no requests any more: they hang."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-# Seconds between two looks at `shutdown_event`, which cannot wake a poller.
+#: The longest wait of a serving thread, in seconds: `shutdown_event` cannot wake a poller.
 POLL_INTERVAL = 1.0
-#: Seconds for which a part that is well may seem to take no request: so seldom it looks up.
+#: For so many seconds a healthy part may seem to hang: its `looked` changes once in that time.
 UNSEEN = POLL_INTERVAL
 
 
 class Probed(Protocol):
-    """A part of a server that can hang by itself: the threads together, or an event loop."""
+    """A part of a server that can hang by itself: all threads together, or one event loop."""
 
     @property
     def looked(self) -> float:
-        """Changes about once a second, while somebody comes by to see what there is to do."""
+        """Changes about once a second, while a thread of this part polls for events."""
 
     def activity(self) -> object:
-        """Something that is the same at two looks if no request was begun between them."""
+        """A value that differs from the last one if a request was begun in between."""
 
     def is_full(self) -> bool:
-        """Whether nobody is free to begin another."""
+        """Whether no thread of this part is free to begin another request."""
 
 
 class Watchdog:
-    """Whether all `parts` take requests. One that is idle, or full of short ones, is well."""
+    """Watches `parts`. One that is idle, or busy with short requests, is healthy.
+
+    One thread at a time may call `age`.
+    """
 
     def __init__(self, parts: Iterable[Probed]) -> None:
         self._probes = [_Probe(part) for part in parts]
 
     def age(self) -> float:
-        """For how many seconds some part has taken no request, nor could have."""
-        return max((beat.age() for beat in self._probes), default=0.0)
+        """Seconds since the last time that every part took a request, or was free for one."""
+        return max((probe.age() for probe in self._probes), default=0.0)
 
 
 class _Probe:
@@ -45,13 +48,13 @@ class _Probe:
         self._part = part
         self._activity = part.activity()
         self._looked = part.looked
-        self._well_at = time.monotonic()
+        self._healthy_at = time.monotonic()
 
     def age(self) -> float:
         activity, looked = self._part.activity(), self._part.looked
-        # somebody came by, and was free to serve
+        # it has polled since, with a thread free to serve
         waiting = looked != self._looked and not self._part.is_full()
         if waiting or activity != self._activity:
             self._activity, self._looked = activity, looked
-            self._well_at = time.monotonic()
-        return time.monotonic() - self._well_at
+            self._healthy_at = time.monotonic()
+        return time.monotonic() - self._healthy_at

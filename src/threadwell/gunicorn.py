@@ -79,13 +79,12 @@ class ThreadWorker(Worker):  # type: ignore[misc]
             lifecycle_collector=exchanges,
         )
         server.start()
-        assert server.pool is not None
         watchdog = Watchdog(server.parts())
         while self.alive:
             if watchdog.age() <= 2 * _LOOK:  # else the master counts the seconds
                 self.notify()
             self._wait()
-            self.nr = server.pool.served()
+            self.nr = server.served()
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
                 self.alive = False

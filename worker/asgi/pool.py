@@ -11,8 +11,10 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ..interfaces import PoolSnapshot
 from ..lifecycle import LifecycleCollector, guarded
 from ..net.bind import address_of
 from ..polling.base import BlockingPoller, connection_limit
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..connection import Connection
-    from ..interfaces import OriginPool, PoolThread
+    from ..interfaces import HTTP2Pool, OriginPool, PoolThread
     from ..messages import ASGIApp, Request, Response
     from ..polling.base import ConnectionQueue, Poller
 
@@ -66,7 +68,7 @@ class EventLoopPool:
         self.lifespan_state: dict[str, Any] = {}
         self.throttled_log = ThrottledLog()
         #: See `pool.ServingPool`: here each loop has them among its own.
-        self.http2: HandoffPool | None = None
+        self.http2: HTTP2Pool | None = None
         self.wrong_port = WrongPort(self.throttled_log)
         self.shutdown_event = shutdown_event or threading.Event()
         #: What only serves sockets that block: see `SyncWorker._recv_request_fast`.
@@ -130,7 +132,7 @@ class EventLoopPool:
         """Always 0: there is but one such worker."""
         return 0
 
-    def run(self, worker: PoolThread) -> None:  # noqa: ARG002
+    def run(self, worker: PoolThread | None = None) -> None:  # noqa: ARG002
         """Serve until the end (blocking): the calling thread becomes that of the first loop."""
         self.run_loops(POLL_INTERVAL, None)
 
@@ -244,6 +246,12 @@ class EventLoopPool:
     def served(self) -> int:
         """How many requests were begun."""
         return sum(worker.served for worker in self.workers)
+
+    def snapshot(self) -> PoolSnapshot:
+        """See `ServingPool.snapshot`."""
+        workers = list(self.workers)
+        states = Counter(each.at() for worker in workers for each in worker.connections.copy())
+        return PoolSnapshot(loops=len(workers), connections=states)
 
     def share_listeners(self) -> None:
         """Whoever else has the sockets takes what waits in their backlog."""

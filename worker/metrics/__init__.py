@@ -1,8 +1,8 @@
-"""What operators watch: numbers, and whether the server is well. Imported if it is asked for.
+"""Metrics and health of a server, for operators. Imported only if `metrics_bind` is given.
 
-counts ----- what is counted, by each thread for itself
-  ledger     the numbers of all processes, and of those that have ended
-  stock      what there is just now: threads, connections, memory
-  text       the numbers as Prometheus reads them
-  endpoint   /metrics, /healthz and /readyz, and who serves them
+counters       counts events, each thread for itself
+shared_pages   the numbers of all processes, including those that have ended
+gauges         what a process has at one moment: threads, connections, memory
+prometheus     the numbers in the formats that Prometheus reads
+endpoint       /metrics, /healthz and /readyz, and the server for them
 """

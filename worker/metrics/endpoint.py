@@ -1,7 +1,7 @@
-"""`/metrics`, `/healthz` and `/readyz`, and who serves them: a worker like any other, on its own.
+"""`/metrics`, `/healthz` and `/readyz`, and the `SyncWorker` that serves them.
 
-One process runs it on a thread. The supervisor, which must have no threads, gives it a turn now
-and then; it never waits, and lends nothing.
+A server in one process runs it on a thread. The supervisor must not have threads: it polls, and
+serves what is ready without waiting.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ from ..net.bind import open_socket, parse_bind
 from ..polling.kernel import KernelPoller
 from ..sync_worker import SyncWorker
 from .counters import blocks_for
-from .gauges import write_gauges
-from .prometheus import OPENMETRICS, PLAIN, Metric, counted, gauge, render, stocked
+from .prometheus import (
+    OPENMETRICS,
+    PLAIN,
+    Metric,
+    counter_metrics,
+    gauge,
+    gauge_metrics,
+    render,
+)
 from .shared_pages import SharedPages
 
 if TYPE_CHECKING:
     import socket
 
-    from ..server import Server
-
-# Connections that are served in one turn before the supervisor looks after its workers.
-_CONNECTIONS_A_TURN = 16
-# Seconds for what is being answered when the server has stopped.
+# Connections that one call of `poll` serves: the supervisor has workers to look after.
+_CONNECTIONS_PER_POLL = 16
+# Seconds to finish a request when the server has stopped.
 _LAST_MOMENT = 1.0
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _UNCACHED = ("Cache-Control", "no-store")
@@ -39,8 +44,8 @@ _UNCACHED = ("Cache-Control", "no-store")
 class Endpoint:
     """A `SyncApp` for `/metrics`, `/healthz` and `/readyz`.
 
-    `gather` returns the metrics. `unready_reason` returns why no requests should come, or an empty
-    text when they may. Both are called on the thread that serves.
+    `gather` returns the metrics. `unready_reason` returns why no requests should be sent to the
+    server, or an empty text if they may. Both are called on the thread that serves this.
     """
 
     threadwell_interface = "sync"
@@ -69,7 +74,7 @@ class Endpoint:
 
 
 def check_addresses(config: ServerConfig) -> None:
-    """Raises `ConfigError` for what is no address."""
+    """Check `metrics_bind`. Raises `ConfigError` for an address that cannot be parsed or used."""
     for text in config.metrics.bind:
         try:
             address = parse_bind(text)
@@ -80,7 +85,7 @@ def check_addresses(config: ServerConfig) -> None:
 
 
 def open_metrics(config: ServerConfig) -> list[socket.socket]:
-    """The sockets of `metrics_bind`. Raises `ConfigError` for one that cannot be had."""
+    """Listen on the addresses of `metrics_bind`. Raises `ConfigError` if that fails."""
     check_addresses(config)
     settings = replace(config.bind, reuse_port=False)
     with contextlib.ExitStack() as opened:
@@ -101,10 +106,10 @@ def open_metrics(config: ServerConfig) -> list[socket.socket]:
 
 
 class Monitor:
-    """Serves an `Endpoint` on `sockets`, which it closes in the end.
+    """Serves an `Endpoint` on `sockets`, which `close` closes.
 
-    Either `start` runs it on a thread, or somebody calls `turn` once a second, and whenever
-    `fileno` is readable.
+    Either `start` runs it on a thread, or the caller polls: it calls `poll` once a second, and
+    whenever `fileno` is readable.
     """
 
     def __init__(self, sockets: Sequence[socket.socket], endpoint: Endpoint) -> None:
@@ -126,52 +131,51 @@ class Monitor:
         self._thread.start()
 
     def close(self) -> None:
-        """Serve no more. The one call that both ways have."""
+        """Stop serving, in either way."""
         if self._thread is None:
             self._worker.close()
             return
         self._worker.shutdown(_LAST_MOMENT)
         self._thread.join(_LAST_MOMENT)
 
-    # ---- In turns -------------------------------------------------------------------------
+    # ---- Polled ---------------------------------------------------------------------------
 
-    def takes_turns(self) -> bool:
-        """Whether it can do without a thread, on this system."""
+    def can_be_polled(self) -> bool:
+        """Whether this system can serve without a thread."""
         return isinstance(self._worker.poller, KernelPoller)
 
     def fileno(self) -> int:
-        """Readable when there is something to do."""
+        """A descriptor that is readable when `poll` has something to do."""
         assert isinstance(self._worker.poller, KernelPoller)
         return self._worker.poller.fileno()
 
-    def turn(self) -> None:
-        """Do what there is to do, without waiting."""
-        for _ in range(_CONNECTIONS_A_TURN):
-            connection = self._worker.poller.wait(0)
-            if connection is None:
-                return
-            self._worker._handle_connection(connection, connection.client, None)
+    def poll(self) -> None:
+        """Serve the connections that are ready, without waiting."""
+        self._worker.serve_ready(_CONNECTIONS_PER_POLL)
 
-    def abandon(self) -> None:
-        """Let go of what a fork has copied, in the new process. Its sockets are gone already."""
+    def close_copy(self) -> None:
+        """In a forked process: close its copy of the poller. Its sockets are closed already."""
         self._worker.poller.close()
 
 
-def watch(server: Server) -> tuple[Monitor, memoryview[int]]:
-    """Who serves the numbers of `server`, and started; and the page that it shall count on.
+def start_monitor(
+    config: ServerConfig, write_gauges: Callable[[], None], unready_reason: Callable[[], str]
+) -> tuple[Monitor, memoryview[int]]:
+    """Start a monitor on a thread; return it, and the page for its server to count on.
 
-    Raises `ConfigError` for an address that cannot be had.
+    `write_gauges` brings the gauges of that page up to date; for `unready_reason` see `Endpoint`.
+    Both are called on the thread of the monitor. Raises `ConfigError` for an address that cannot
+    be bound.
     """
-    shared_pages = SharedPages(1, blocks_for(server.config))
+    shared_pages = SharedPages(1, blocks_for(config))
     page = shared_pages.page(shared_pages.take())
 
     def gather() -> list[Metric]:
-        write_gauges(server, page)
-        ready = gauge(
-            "threadwell_ready", "Whether /readyz says so.", int(not server.unready_reason())
-        )
-        return [ready, *counted(shared_pages.totals()), *stocked(shared_pages.stocks())]
+        write_gauges()
+        ready = gauge("threadwell_ready", "Whether /readyz says so.", int(not unready_reason()))
+        counters, gauges = shared_pages.totals(), shared_pages.gauges()
+        return [ready, *counter_metrics(counters), *gauge_metrics(gauges)]
 
-    monitor = Monitor(open_metrics(server.config), Endpoint(gather, server.unready_reason))
+    monitor = Monitor(open_metrics(config), Endpoint(gather, unready_reason))
     monitor.start()
     return monitor, page

@@ -1,4 +1,4 @@
-"""Numbers as Prometheus reads them: its text format, version 0.0.4, and OpenMetrics 1.0."""
+"""Metrics in the formats that Prometheus reads: its text format 0.0.4, and OpenMetrics 1.0."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 class Metric(NamedTuple):
-    """A metric. `samples` are names' ends, labels as they are written, and values."""
+    """A metric. Each of `samples` is a suffix of the name, rendered labels, and a value."""
 
     name: str
     kind: str
@@ -36,10 +36,10 @@ class Metric(NamedTuple):
 
 
 def render(metrics: Iterable[Metric], *, openmetrics: bool) -> str:
-    """The page that Prometheus gets."""
+    """The body of an answer to Prometheus."""
     lines = []
     for name, kind, text, samples in metrics:
-        # of a counter OpenMetrics names the family without what its samples end with
+        # OpenMetrics 1.0: the name of a counter's family lacks the suffix `_total` of its samples
         title = name + "_total" if kind == "counter" and not openmetrics else name
         lines.append(f"# HELP {title} {text}")
         lines.append(f"# TYPE {title} {kind}")
@@ -54,18 +54,18 @@ def _number(value: float) -> str:
 
 
 def labels(**pairs: str) -> str:
-    """Labels as they are written; their values are the server's own, and need no escaping."""
+    """Render labels. Their values are the server's own, and need no escaping."""
     return "{" + ",".join(f'{name}="{value}"' for name, value in pairs.items()) + "}"
 
 
 def counter(name: str, text: str, samples: dict[str, int] | int) -> Metric:
-    """A counter: its one value, or values by their labels."""
+    """A counter: its one value, or values by rendered labels."""
     values = samples if isinstance(samples, dict) else {"": samples}
     return Metric(name, "counter", text, [("_total", at, value) for at, value in values.items()])
 
 
 def gauge(name: str, text: str, samples: dict[str, float] | float) -> Metric:
-    """The same, of something that there is."""
+    """A gauge: its one value, or values by rendered labels."""
     values = samples if isinstance(samples, dict) else {"": samples}
     return Metric(name, "gauge", text, [("", at, value) for at, value in values.items()])
 
@@ -73,16 +73,16 @@ def gauge(name: str, text: str, samples: dict[str, float] | float) -> Metric:
 def _histogram(name: str, text: str, totals: list[int], first: int) -> Metric:
     samples: list[tuple[str, str, float]] = []
     count = 0
-    for place, bound in enumerate((*map(str, BUCKETS), "+Inf")):
-        count += totals[first + place]
+    for index, bound in enumerate((*map(str, BUCKETS), "+Inf")):
+        count += totals[first + index]
         samples.append(("_bucket", labels(le=bound), count))
     samples.append(("_count", "", count))
     samples.append(("_sum", "", totals[first + len(BUCKETS) + 1] / 1e9))
     return Metric(name, "histogram", text, samples)
 
 
-def counted(totals: list[int]) -> list[Metric]:
-    """What has happened, of the numbers of `counts`."""
+def counter_metrics(totals: list[int]) -> list[Metric]:
+    """The metrics of `SharedPages.totals`."""
     requests = {
         labels(method=method, status=status): totals[REQUESTS + row * len(CLASSES) + column]
         for row, method in enumerate(METHODS)
@@ -127,11 +127,11 @@ def counted(totals: list[int]) -> list[Metric]:
 _ANY = labels(method="GET", status="2xx")
 
 
-def stocked(stocks: dict[int, list[int]]) -> list[Metric]:
-    """What there is, of the numbers of `stock` of each process."""
+def gauge_metrics(pages: dict[int, list[int]]) -> list[Metric]:
+    """The metrics of `SharedPages.gauges`."""
 
-    def total(place: int) -> int:
-        return sum(numbers[place] for numbers in stocks.values())
+    def total(offset: int) -> int:
+        return sum(numbers[offset] for numbers in pages.values())
 
     threads = {
         labels(state="total"): total(gauges.THREADS),
@@ -142,7 +142,7 @@ def stocked(stocks: dict[int, list[int]]) -> list[Metric]:
         labels(state=state): total(gauges.CONNECTIONS + at)
         for at, state in enumerate(gauges.STATES)
     }
-    memory = {labels(worker=str(slot)): each[gauges.MEMORY] for slot, each in stocks.items()}
+    memory = {labels(worker=str(slot)): each[gauges.MEMORY] for slot, each in pages.items()}
     return [
         gauge(
             "threadwell_threads",
@@ -150,7 +150,7 @@ def stocked(stocks: dict[int, list[int]]) -> list[Metric]:
             {**threads},
         ),
         gauge(
-            "threadwell_thread_seats", "Threads that may be inside requests.", total(gauges.SEATS)
+            "threadwell_thread_seats", "Threads that may be inside requests.", total(gauges.SLOTS)
         ),
         gauge("threadwell_event_loops", "Event loops.", total(gauges.LOOPS)),
         gauge("threadwell_connections", "Open connections, by state.", {**connections}),

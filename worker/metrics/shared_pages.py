@@ -1,4 +1,4 @@
-"""The numbers of all processes, those that have ended included: what is counted never goes down."""
+"""The pages of all processes of a server. Counters of ended processes stay in the totals."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _OCTETS = 8
 
 
 class SharedPages:
-    """`pages` pages of `blocks` blocks each, in memory that is shared with what is forked later.
+    """`pages` pages of `blocks` blocks each, in memory that processes forked later share.
 
-    Used by one thread of the process that made it; the others get their `page` of it.
+    One thread, of the process that made it, calls it. Each other process has only its `page`.
     """
 
     def __init__(self, pages: int, blocks: int) -> None:
         self._size = blocks * BLOCK
-        # no page of it is really there before somebody counts on it
+        # the kernel backs a page with memory only once it is written to
         self._memory = mmap.mmap(-1, pages * self._size * _OCTETS)
         self._numbers = memoryview(self._memory).cast("Q")
-        self._seen = memoryview(self._memory).cast("Q")
+        self._read_only = memoryview(self._memory).cast("Q")
         self._free = deque(range(pages))
         self._used: set[int] = set()
         self._retired = [0] * BLOCK
 
     def take(self) -> int:
-        """The number of a page that nobody uses; -1 if there is none."""
+        """The number of a free page, in use from now on; -1 if there is none."""
         if not self._free:
             return -1
         number = self._free.popleft()
@@ -35,30 +35,30 @@ class SharedPages:
         return number
 
     def page(self, number: int) -> memoryview[int]:
-        """A page, for a `Counter`."""
+        """The page `number`, for a `MetricsCollector`."""
         return self._numbers[number * self._size : (number + 1) * self._size]
 
-    def _look(self, number: int) -> memoryview[int]:
-        """The same, for this object: a slice of another memoryview, as `Counter` says why."""
-        return self._seen[number * self._size : (number + 1) * self._size]
+    def _reading(self, number: int) -> memoryview[int]:
+        # of another memoryview than `page`: see `MetricsCollector` on concurrent slices
+        return self._read_only[number * self._size : (number + 1) * self._size]
 
     def retire(self, number: int) -> None:
-        """The process of a page has ended: what it has counted is kept."""
+        """Free the page of a process that has ended, and keep what it has counted."""
         if number < 0:
             return
-        self._retired = _sum([self._retired, _totals(self._look(number))])
+        self._retired = _sum([self._retired, _totals(self._reading(number))])
         self._used.discard(number)
         start = number * self._size * _OCTETS
         self._memory[start : start + self._size * _OCTETS] = bytes(self._size * _OCTETS)
         self._free.append(number)
 
     def totals(self) -> list[int]:
-        """What was counted, by the offsets of `counts`."""
-        return _sum([self._retired, *(_totals(self._look(number)) for number in self._used)])
+        """The counters of all processes, at the offsets of `counters`."""
+        return _sum([self._retired, *(_totals(self._reading(number)) for number in self._used)])
 
-    def stocks(self) -> dict[int, list[int]]:
-        """What there is in each process, by the offsets of `stock`, under its page."""
-        pages = {number: self._look(number) for number in sorted(self._used)}
+    def gauges(self) -> dict[int, list[int]]:
+        """The gauges of each running process, at the offsets of `gauges`, by its page."""
+        pages = {number: self._reading(number) for number in sorted(self._used)}
         return {number: page[:BLOCK].tolist() for number, page in pages.items()}
 
 

@@ -1,8 +1,8 @@
-"""Several processes that serve the same sockets, and one that looks after them. POSIX.
+"""Several processes that serve the same sockets, and one that supervises them. POSIX only.
 
-supervisor ---- keeps the sockets, and imports no application
-  template      with preload: has imported it, and serves nothing
-    worker      a `Server` on threads
+supervisor ---- owns the listening sockets, and imports no application
+  fork server   with preload: has imported the application, and forks the workers
+    worker      a `Server`
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import ConfigError
 from ..net.bind import hosts_of
 from ..server import Served, Server
 from ..tls.context import make_context
-from .forking import Build, Job, Loaded
+from .forking import Build, Loaded, ServerSpec
 from .phase import TRANSITIONS, IllegalPhase, Phase, Phased
 from .supervisor import StartFailed, Supervisor
 from .user import Identity, find_identity
@@ -51,51 +51,50 @@ def run_supervised(
 ) -> None:
     """Serve on `sockets` with as many processes as `config` says, until SIGTERM or SIGINT.
 
-    `load` imports the application. It is called in a new process, for a reload in another new
-    one: what the calling process has imported already stays as it is. `build` makes a `Server`
-    that is not started of the application and the sockets; by default one with `config`.
-    `started` is called when all workers are ready, with the `name` and the `kind` that `load`
-    gave and whether the `gil` is on; `stopping` when the end begins.
+    `load` imports the application. It is called in a new process, at a reload in another new one:
+    modules that the calling process has imported are not imported again. `build` makes a `Server`
+    of the application and the sockets, and does not start it; the default is one with `config`.
+    `started` is called when all workers are ready, with the `name` and `kind` that `load` has
+    returned and whether the `gil` is on. `stopping` is called when the end begins.
 
-    On the sockets `monitored`, which listen, it serves metrics; those of the configuration's
-    `metrics_bind` are opened otherwise.
+    Metrics are served on `monitored`, which listen, or else on the `metrics_bind` of `config`.
 
-    Call it in the main thread, and before others are started. The sockets are closed in the end.
-    Raises `StartFailed` when the application cannot be loaded or served, `ConfigError` on a system
-    that cannot fork, and `RuntimeError` beside other threads.
+    Call it in the main thread, before other threads are started. It closes the sockets. Raises
+    `StartFailed` if the application cannot be loaded or served, `ConfigError` on a system that
+    cannot fork, and `RuntimeError` if there are other threads.
     """
-    build = build or partial(_plain_server, config)
-    job = Job(load, build, config, list(sockets))
+    build = build or partial(_default_build, config)
+    spec = ServerSpec(load, build, config, list(sockets))
     try:
         _check()
         if identity := find_identity(config.processes):
-            identity.require_means()
-            identity.give(sockets)
-            job = replace(job, **_as_somebody(identity, config, load, build))
+            identity.require_permission()
+            identity.own(sockets)
+            spec = replace(spec, **_as_user(identity, config, load, build))
         count = config.worker_count()
         if config.metrics.bind and not monitored:
             from ..metrics.endpoint import open_metrics
 
             monitored = open_metrics(config)
-        watchers = (started or _say_nothing, stopping or _say_nothing)
-        Supervisor(job, count, *watchers, monitored=monitored).run()
+        callbacks = (started or _ignore, stopping or _ignore)
+        Supervisor(spec, count, *callbacks, monitored=monitored).run()
     finally:
-        job.close_sockets()
+        spec.close_sockets()
         for sock in monitored:
             sock.close()
 
 
-def _as_somebody(
+def _as_user(
     identity: Identity, config: ServerConfig, load: Callable[[], Loaded], build: Build
 ) -> dict[str, Any]:
-    """`load` and `build` for processes that become another user before anything is imported.
+    """`load` and `build` for processes that become another user before they import anything.
 
-    What only root may read, a key, is read before that: in each new process, or a reload would
-    have the old one.
+    A private key that only root may read is read before that, in each new process: so a reload
+    reads it again.
     """
     context: ssl.SSLContext | None = None
 
-    def load_as_somebody() -> Loaded:
+    def load_as_user() -> Loaded:
         nonlocal context
         context = make_context(config.tls, hosts_of(config))
         identity.assume()
@@ -107,7 +106,7 @@ def _as_somebody(
             server.use_context(context)
         return server
 
-    return {"load": load_as_somebody, "build": build_with_context}
+    return {"load": load_as_user, "build": build_with_context}
 
 
 def _check() -> None:
@@ -117,9 +116,9 @@ def _check() -> None:
         raise RuntimeError("the supervisor forks, which other threads would not survive")
 
 
-def _plain_server(config: ServerConfig, app: Served, sockets: Sequence[socket.socket]) -> Server:
+def _default_build(config: ServerConfig, app: Served, sockets: Sequence[socket.socket]) -> Server:
     return Server(app, config, sockets=sockets)
 
 
-def _say_nothing(*_facts: object) -> None:
-    """For a caller that does not want to know."""
+def _ignore(*_facts: object) -> None:
+    pass

@@ -1,6 +1,6 @@
-"""The processes of a supervisor: how they are born, listened to, and found dead.
+"""The processes of a supervisor: starts them, receives their messages, and reaps them.
 
-What should become of them is the supervisor's to say; nothing is decided here.
+What is to become of a process is decided in `supervisor` alone.
 """
 
 from __future__ import annotations
@@ -15,120 +15,124 @@ from functools import partial
 
 from ..system.signals import Signals
 from . import fork_server, worker_process
-from .forking import Job, fork
-from .generation import Child, Generation, Template, Worker
+from .forking import ServerSpec, fork
+from .generation import Child, ForkServer, Generation, Worker
 from .phase import Phase
-from .pipe import Channel, Message, pair
+from .pipe import Message, Pipe, pair
 from .statistics import Statistics
 
-# Seconds between the end of a child's line and its being reaped.
-_BURIAL = 1.0
-# Seconds for a process that is late to say where it is.
-_LAST_WORDS = 1.0
-# Seconds for a template to end.
-_PARTING = 2.0
+# Seconds between the end of a process's pipe and its being reaped.
+_REAP_TIMEOUT = 1.0
+# Seconds beyond `start_timeout` for a process to print where it hangs.
+_TRACEBACK_TIME = 1.0
+# Seconds for a fork server to exit.
+_FORK_SERVER_EXIT = 2.0
 
 
 class Children:
-    """Generations, their children, and the lines to them. Belongs to the supervisor's thread.
+    """Generations, their processes, and the pipes to them. The supervisor's thread calls it.
 
-    `signals`, which are open, end a `wait` too, and so does who asks for the `statistics`.
+    A `wait` also ends at one of `signals`, which are open, and at a request for `statistics`.
     """
 
-    def __init__(self, job: Job, signals: Signals, statistics: Statistics) -> None:
+    def __init__(self, spec: ServerSpec, signals: Signals, statistics: Statistics) -> None:
         self.generations: list[Generation] = []
-        self._job = job
+        self._spec = spec
         self._signals = signals
-        self._books = statistics
-        self._preload = job.config.processes.preload
-        self._patience = job.config.processes.start_timeout
-        self._selector = selectors.PollSelector()  # which leaves nothing behind in a child
+        self._statistics = statistics
+        self._preload = spec.config.processes.preload
+        self._start_timeout = spec.config.processes.start_timeout
+        self._selector = selectors.PollSelector()  # unlike epoll it has no descriptor to inherit
         self._selector.register(signals, selectors.EVENT_READ, None)
         if statistics.monitor is not None:
             self._selector.register(statistics.monitor, selectors.EVENT_READ, None)
-        self._workers_made = 0
-        self._generations_made = 0
-        #: Templates that were hung up on and not reaped yet, and when they are killed.
-        self._strays: dict[int, float] = {}
+        self._worker_number = 0
+        self._generation_number = 0
+        #: Fork servers that were told to exit and are not reaped yet, and when they are killed.
+        self._detached: dict[int, float] = {}
 
     def children(self) -> list[Child]:
-        """All of them, of all generations."""
+        """The workers and fork servers of all generations."""
         children: list[Child] = []
         for generation in self.generations:
             children += generation.workers
-            if generation.template is not None:
-                children.append(generation.template)
+            if generation.fork_server is not None:
+                children.append(generation.fork_server)
         return children
 
-    def end(self) -> None:
-        """Kill whoever is left, and wait for those that can be waited for."""
+    def kill_all(self) -> None:
+        """Kill the processes that are left, and reap those that are children of this one."""
         self._selector.close()
         for child in self.children():
-            child.channel.close()
+            child.pipe.close()
             child.kill()
             if self._is_own(child) and child.pid is not None:
                 os.waitpid(child.pid, 0)
-        while self._strays:
-            self._signals.wait(max(min(self._strays.values()) - time.monotonic(), 0))
-            self._reap_strays(time.monotonic())
+        while self._detached:
+            self._signals.wait(max(min(self._detached.values()) - time.monotonic(), 0))
+            self._reap_detached(time.monotonic())
 
-    # ---- Births ---------------------------------------------------------------------------
+    # ---- Starts ---------------------------------------------------------------------------
 
     def new_generation(self) -> Generation:
-        """A generation without anybody in it."""
-        self._generations_made += 1
-        generation = Generation(self._generations_made)
+        """A generation without processes."""
+        self._generation_number += 1
+        generation = Generation(self._generation_number)
         self.generations.append(generation)
         return generation
 
     def start_worker(self, generation: Generation) -> None:
-        """One worker more, forked by the template if there is one. Raises `OSError`."""
-        self._workers_made += 1
-        number = self._workers_made
+        """Start a worker; the fork server forks it if there is one. Raises `OSError`."""
+        self._worker_number += 1
+        number = self._worker_number
         ours, theirs = pair()
-        page = self._books.hired()
+        page = self._statistics.worker_started()
         with theirs:
-            if generation.template is not None:
-                generation.template.channel.send({"fork": number, "page": page}, theirs.fileno())
+            if generation.fork_server is not None:
+                generation.fork_server.pipe.send({"fork": number, "page": page}, theirs.fileno())
                 pid = None
             else:
                 try:
                     pid = self._fork(ours, theirs, partial(worker_process.run, page=page))
                 except OSError:
-                    self._books.fork_failed(page)
+                    self._statistics.fork_failed(page)
                     raise
-        worker = Worker(Channel(ours), pid, number, generation, page)
+        worker = Worker(Pipe(ours), pid, number, generation, page)
         worker.deadline = self._start_deadline()
-        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        self._selector.register(worker.pipe, selectors.EVENT_READ, worker)
         generation.workers.add(worker)
 
-    def fork_template(self, generation: Generation) -> Template:
-        """Give `generation` a template. Raises `OSError`."""
+    def start_fork_server(self, generation: Generation) -> ForkServer:
+        """Start the fork server of `generation`. Raises `OSError`."""
         ours, theirs = pair()
         with theirs:
             pid = self._fork(ours, theirs, fork_server.run)
-        generation.template = made = Template(Channel(ours), pid, generation)
+        generation.fork_server = made = ForkServer(Pipe(ours), pid, generation)
         made.deadline = self._start_deadline()
-        self._selector.register(made.channel, selectors.EVENT_READ, made)
+        self._selector.register(made.pipe, selectors.EVENT_READ, made)
         return made
 
-    def has_begun(self, child: Child) -> None:
-        """The time of `child` counts from now: on a busy machine its first turn may come late."""
+    def restart_deadline(self, child: Child) -> None:
+        """Count the start of `child` from now, where its code runs: a busy machine may be late."""
         if child.phase is Phase.STARTING and not child.dismissed:
             child.deadline = self._start_deadline()
 
     def _start_deadline(self) -> float:
-        """Until when a process that is born now must be ready; 0 without an end."""
-        return time.monotonic() + self._patience + _LAST_WORDS if self._patience else 0.0
+        """When a process that starts now must be ready; 0 without a limit."""
+        seconds = self._start_timeout
+        return time.monotonic() + seconds + _TRACEBACK_TIME if seconds else 0.0
 
     def _fork(
-        self, ours: socket.socket, theirs: socket.socket, run: Callable[[Job, socket.socket], int]
+        self,
+        ours: socket.socket,
+        theirs: socket.socket,
+        run: Callable[[ServerSpec, socket.socket], int],
     ) -> int:
         def main() -> int:
             ours.close()
             self._signals.close()
-            self._books.forget()
-            return run(self._job, theirs)
+            self._statistics.close_copy()
+            return run(self._spec, theirs)
 
         try:
             return fork(main)
@@ -136,43 +140,43 @@ class Children:
             ours.close()
             raise
 
-    # ---- Words ----------------------------------------------------------------------------
+    # ---- Messages -------------------------------------------------------------------------
 
     def wait(self, seconds: float) -> list[Child]:
-        """Wait for a signal or a word; the children that have said something, or ended."""
+        """Wait for a signal or a message; return the children that have sent one, or ended."""
         ready = self._selector.select(seconds)
         return [key.data for key, _ in ready if key.data is not None]
 
-    def listen(self, child: Child) -> list[Message]:
-        """What `child` has said. Notes when it will say no more."""
-        if child.channel.ended:
+    def receive(self, child: Child) -> list[Message]:
+        """The messages of `child`. Notes when its end of the pipe was closed."""
+        if child.pipe.ended:
             return []
-        messages = child.channel.receive()
-        if child.channel.ended:
-            self._selector.unregister(child.channel)
-            child.silent_since = time.monotonic()
+        messages = child.pipe.receive()
+        if child.pipe.ended:
+            self._selector.unregister(child.pipe)
+            child.closed_at = time.monotonic()
         return messages
 
     def close(self, child: Child) -> None:
-        """Nobody listens to `child` any more."""
-        if not child.channel.ended:
-            self._selector.unregister(child.channel)
-        child.channel.close()
+        """Close the pipe to `child`."""
+        if not child.pipe.ended:
+            self._selector.unregister(child.pipe)
+        child.pipe.close()
 
-    def hang_up(self, generation: Generation) -> None:
-        """Let the template end; its workers live on, and are watched by their lines."""
-        parent, generation.template = generation.template, None
-        if parent is not None:
-            self.close(parent)
-            if parent.phase is Phase.STARTING:  # else it sees that it is alone
-                parent.kill(signal.SIGTERM)
-            assert parent.pid is not None
-            self._strays[parent.pid] = time.monotonic() + _PARTING
+    def detach_fork_server(self, generation: Generation) -> None:
+        """Let the fork server exit. Its workers live on, and show their exit by their pipes."""
+        detached, generation.fork_server = generation.fork_server, None
+        if detached is not None:
+            self.close(detached)
+            if detached.phase is Phase.STARTING:  # else it sees that the pipe was closed
+                detached.kill(signal.SIGTERM)
+            assert detached.pid is not None
+            self._detached[detached.pid] = time.monotonic() + _FORK_SERVER_EXIT
 
-    # ---- Deaths ---------------------------------------------------------------------------
+    # ---- Exits ----------------------------------------------------------------------------
 
-    def dead(self, now: float) -> Iterator[Child]:
-        """The children that have ended, each to be listened to once more, and closed."""
+    def exited(self, now: float) -> Iterator[Child]:
+        """The children that have exited. The caller receives their messages and closes them."""
         for child in self.children():
             if child.status is None and self._is_own(child):
                 assert child.pid is not None
@@ -181,34 +185,36 @@ class Children:
                     child.status = os.waitstatus_to_exitcode(status)
             if child.status is not None:
                 yield child
-            elif child.silent_since and now - child.silent_since >= self._respite(child):
+            elif child.closed_at and now - child.closed_at >= self._reap_timeout(child):
                 if self._is_own(child):
-                    child.kill()  # it lives, but cannot be spoken to; the next turn reaps it
+                    child.kill()  # it runs without a pipe; it is reaped by a later call
                 else:
                     yield child
-        self._reap_strays(now)
+        self._reap_detached(now)
         if os.getpid() == 1:
-            self._reap_strangers()
+            self._reap_orphans()
 
-    def _reap_strays(self, now: float) -> None:
-        for pid, deadline in self._strays.copy().items():
+    def _reap_detached(self, now: float) -> None:
+        for pid, deadline in self._detached.copy().items():
             if now >= deadline:  # it waits for a thread that the application has started
                 os.kill(pid, signal.SIGKILL)
-                self._strays[pid] = now + _PARTING
+                self._detached[pid] = now + _FORK_SERVER_EXIT
             if os.waitpid(pid, os.WNOHANG)[0]:
-                del self._strays[pid]
+                del self._detached[pid]
 
-    def _respite(self, child: Child) -> float:
-        """For how long somebody may yet say how a child has ended, whose line is cut."""
-        orphan = isinstance(child, Worker) and child.generation.template is None
-        return _BURIAL if self._is_own(child) or not orphan else 0.0
+    def _reap_timeout(self, child: Child) -> float:
+        """How long after the end of its pipe the exit status of `child` may still come."""
+        # the fork server reports the status of its workers; without one nothing does
+        orphan = isinstance(child, Worker) and child.generation.fork_server is None
+        return _REAP_TIMEOUT if self._is_own(child) or not orphan else 0.0
 
     def _is_own(self, child: Child) -> bool:
-        return isinstance(child, Template) or not self._preload
+        """Whether `child` is a child of this process, and not of the fork server."""
+        return isinstance(child, ForkServer) or not self._preload
 
-    def _reap_strangers(self) -> None:
-        """The first process of a container is given the orphans of all the others."""
-        own = {child.pid for child in self.children()} | self._strays.keys()
+    def _reap_orphans(self) -> None:
+        """Reap processes of others: the first process of a container inherits all orphans."""
+        own = {child.pid for child in self.children()} | self._detached.keys()
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -1,7 +1,7 @@
-"""The template: a process that has imported the application and serves nothing.
+"""The fork server, with --preload: a process that has imported the application and serves nothing.
 
-The workers of a generation are forked from it, so that they share the memory of what it has
-imported. The supervisor itself never imports the application; a reload makes a new template.
+The workers of a generation are forked from it, so that they share the memory of that import. The
+supervisor itself never imports the application; each reload starts a new fork server.
 """
 
 from __future__ import annotations
@@ -16,71 +16,76 @@ import threading
 from ..system.readiness import wait_for_input
 from ..system.signals import Signals
 from . import worker_process
-from .forking import Job, Loaded, failure, fork, in_time
-from .pipe import Channel
+from .forking import Loaded, ServerSpec, failure_message, fork, start_timeout
+from .pipe import Pipe
 
 log = logging.getLogger("threadwell")
 
 
-def run(job: Job, sock: socket.socket) -> int:
-    """Import the application, then fork a worker for each that is asked for; the exit code."""
-    channel = Channel(sock)
+def run(spec: ServerSpec, sock: socket.socket) -> int:
+    """Import the application, then fork a worker at each request; return the exit code.
+
+    `sock` is the end of a pipe to the supervisor.
+    """
+    pipe = Pipe(sock)
     try:
-        with in_time(job.config, channel):
-            loaded = job.load()
+        with start_timeout(spec.config, pipe):
+            loaded = spec.load()
     except BaseException as error:
-        channel.send(failure(error))
+        pipe.send(failure_message(error))
         return 1
     if threading.active_count() > 1:
         log.warning(
             "The application has started threads while it was imported; they do not exist in the"
             " workers. Start them with the first request, or leave out --preload"
         )
-    # what is there now is never garbage; looking at it would copy the memory that is shared
+    # a collection in a worker would write to the objects of the import, and so copy shared memory
     gc.collect()
     gc.freeze()
-    channel.send({"loaded": True})
-    # SIGTERM may be for the whole group; it ends with the supervisor's end of the line
+    pipe.send({"loaded": True})
+    # SIGTERM may be for the whole process group; the end of the pipe is what ends this process
     with Signals((signal.SIGCHLD, signal.SIGTERM)) as signals:
-        _Nursery(job, channel, loaded, signals).run()
+        ForkServerProcess(spec, pipe, loaded, signals).run()
     return 0
 
 
-class _Nursery:
-    def __init__(self, job: Job, channel: Channel, loaded: Loaded, signals: Signals) -> None:
-        self._job = job
-        self._channel = channel
+class ForkServerProcess:
+    """Forks the workers that the supervisor asks for, and reports their exits."""
+
+    def __init__(self, spec: ServerSpec, pipe: Pipe, loaded: Loaded, signals: Signals) -> None:
+        self._spec = spec
+        self._pipe = pipe
         self._loaded = loaded
         self._signals = signals
         self._children: set[int] = set()
 
     def run(self) -> None:
-        """Until the supervisor hangs up."""
-        channel, signals = self._channel, self._signals
-        while not channel.ended:
-            wait_for_input((channel.fileno(), signals.fileno()), None)
-            for message in channel.receive():
+        """Return when the supervisor closes the pipe."""
+        pipe, signals = self._pipe, self._signals
+        while not pipe.ended:
+            wait_for_input((pipe.fileno(), signals.fileno()), None)
+            for message in pipe.receive():
                 if "fork" in message:
                     self._fork(message["fork"], message["page"])
                 else:
-                    self._job.close_sockets()
+                    self._spec.close_sockets()
             signals.take()
             self._reap()
 
     def _fork(self, number: int, page: int) -> None:
-        sock = socket.socket(fileno=self._channel.descriptor())
+        sock = socket.socket(fileno=self._pipe.next_descriptor())
         with sock:
             try:
                 pid = fork(lambda: self._become_worker(sock, page))
             except OSError as error:
-                self._channel.send({"fork_failed": number, "why": str(error)})
+                self._pipe.send({"fork_failed": number, "why": str(error)})
                 return
         self._children.add(pid)
-        self._channel.send({"forked": number, "pid": pid})
+        self._pipe.send({"forked": number, "pid": pid})
 
     def _become_worker(self, sock: socket.socket, page: int) -> int:
         self._signals.close()
-        return worker_process.run(self._job, sock, self._loaded, page=page)
+        return worker_process.run(self._spec, sock, self._loaded, page=page)
 
     def _reap(self) -> None:
         for pid in self._children.copy():
@@ -88,4 +93,4 @@ class _Nursery:
             if found:
                 self._children.discard(pid)
                 code = os.waitstatus_to_exitcode(status)
-                self._channel.send({"exited": pid, "status": code})
+                self._pipe.send({"exited": pid, "status": code})

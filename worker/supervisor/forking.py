@@ -1,4 +1,4 @@
-"""How a process of the server begins and ends: forked in silence, left in good order."""
+"""How a process of the server is forked, starts within its time, and exits."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..config import ServerConfig
 from ..errors import ConfigError
 from ..net.bound_socket import turn_away
 from ..server import Served, Server
 from ..system.readiness import in_error
-from .pipe import LONGEST_TEXT, Channel, Message
+from .pipe import LONGEST_TEXT, Message, Pipe
 
 if TYPE_CHECKING:
     from ..metrics.shared_pages import SharedPages
 
 log = logging.getLogger("threadwell")
 
-# The exit code of a process whose code has a bug of threadwell: EX_SOFTWARE of sysexits.h.
+# The exit code after an internal error of threadwell: EX_SOFTWARE of sysexits.h.
 _INTERNAL_ERROR = 70
-# Not `sys.stderr`, which the application may have replaced by something without a descriptor.
+# Not `sys.stderr`: the application may have replaced it by an object without a descriptor.
 _STDERR = 2
 
-#: Signals that a terminal or an operator may send to all processes; only the supervisor acts.
-_DEAF_TO = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH")
+# Signals that a terminal or an operator may send to all processes; only the supervisor acts on
+# them.
+_SUPERVISOR_ONLY = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An application, and what the start message says of it."""
+    """An application, and its name and kind for the start message."""
 
     app: Served
     name: str = ""
@@ -50,86 +51,87 @@ Build = Callable[[Served, Sequence[socket.socket]], Server]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all processes of a server know. `load` imports the application, `build` serves it."""
+class ServerSpec:
+    """What every process knows of the server. `load` imports the application, `build` serves it."""
 
     load: Callable[[], Loaded]
     build: Build
     config: ServerConfig
     sockets: list[socket.socket]
-    opener: int = field(default_factory=os.getpid)
-    #: Where the workers count, if anybody wants to know.
+    #: The process that has bound the sockets.
+    owner: int = field(default_factory=os.getpid)
+    #: The pages that workers count on; None without metrics.
     shared_pages: SharedPages | None = None
 
     def take_sockets(self) -> list[socket.socket]:
-        """The listening sockets for this process alone, and plain ones.
+        """The listening sockets, as plain ones that this process owns.
 
-        Closing the one that was bound would remove the file of a unix socket.
+        Closing a `BoundUnixSocket` would remove the file, which other processes still listen on.
         """
         return [socket.socket(fileno=sock.detach()) for sock in self.sockets]
 
     def close_sockets(self) -> None:
-        """Listen no more; in the process that opened it, the file of a unix socket goes too."""
-        own = os.getpid() == self.opener
-        if own:
+        """Stop listening. The process that has bound a unix socket also removes its file."""
+        is_owner = os.getpid() == self.owner
+        if is_owner:
             turn_away(self.sockets)
-        for sock in self.sockets if own else self.take_sockets():
+        for sock in self.sockets if is_owner else self.take_sockets():
             sock.close()
         self.sockets.clear()
 
 
 def fork(main: Callable[[], int]) -> int:
-    """The id of a new process that runs `main` and ends with the code it returns.
+    """Fork a process that runs `main` and exits with the code that it returns; return its id.
 
-    Call it where no other thread runs. Raises `OSError` when the system has no means for one.
+    Call it while no other thread runs. Raises `OSError` if the system cannot fork.
     """
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
-    # a signal in between would meet the parent's handlers in the child
+    # until its handlers are reset, a signal in the child would run those of the parent
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     pid = -1
     try:
         pid = os.fork()
         if pid == 0:
-            _settle()
+            _reset_handlers()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid == 0:
-            _live(main)
+            _run_child(main)
     return pid
 
 
-def _settle() -> None:
-    """Forget what the parent does with signals and at its end."""
+def _reset_handlers() -> None:
+    """Drop the signal handlers and `atexit` functions of the parent."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    for name in _DEAF_TO:
-        # not ignored: a program that the application starts would inherit that
-        signal.signal(getattr(signal, name), _hear_nothing)
+    for name in _SUPERVISOR_ONLY:
+        # not SIG_IGN: `exec` would pass that on to programs that the application starts
+        signal.signal(getattr(signal, name), _do_nothing)
     atexit._clear()
 
 
-def _hear_nothing(_number: int, _frame: object) -> None:
-    """For a signal that is the supervisor's."""
+def _do_nothing(*_arguments: object) -> None:
+    pass
 
 
-def _live(main: Callable[[], int]) -> NoReturn:
+def _run_child(main: Callable[[], int]) -> NoReturn:
     code = _INTERNAL_ERROR
     try:
         code = main()
     except BaseException:
         log.exception("A process met an internal error")
     finally:
-        leave(code)
+        exit_process(code)
 
 
-def leave(code: int) -> NoReturn:
-    """End this process as the interpreter would, without the parent's frames below."""
+def exit_process(code: int) -> NoReturn:
+    """Exit as the interpreter would, but without unwinding the parent's frames of the stack."""
     try:
-        # as multiprocessing does: what is not a daemon is waited for
-        getattr(threading, "_shutdown", _nothing)()
+        # as multiprocessing does: wait for threads that are not daemons
+        getattr(threading, "_shutdown", _do_nothing)()
         atexit._run_exitfuncs()
         logging.shutdown()
         sys.stdout.flush()
@@ -140,23 +142,19 @@ def leave(code: int) -> NoReturn:
         os._exit(code)
 
 
-def _nothing() -> None:
-    """Where there is nothing to wait for."""
-
-
 @contextlib.contextmanager
-def in_time(config: ServerConfig, channel: Channel) -> Iterator[None]:
-    """For what a process does until it is ready: if that takes too long, say where it is.
+def start_timeout(config: ServerConfig, pipe: Pipe) -> Iterator[None]:
+    """Around the start of a process: after `start_timeout` seconds it prints where it hangs.
 
-    The supervisor, which is told by `channel` that the time counts, kills it then. The interpreter
-    says it on a thread of its own, so that not even code that keeps the GIL can hinder it.
+    The supervisor counts from the message that is sent here, and kills the process soon after.
+    faulthandler prints from a thread of its own, so this works even if code keeps the GIL.
     """
     seconds = config.processes.start_timeout
     if seconds:
         faulthandler.dump_traceback_later(seconds, file=_STDERR)
-        channel.send({"begun": True})
+        pipe.send({"starting": True})
     try:
-        with _not_orphaned(channel):
+        with _exit_with_supervisor(pipe):
             yield
     finally:
         if seconds:
@@ -164,35 +162,35 @@ def in_time(config: ServerConfig, channel: Channel) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _not_orphaned(channel: Channel) -> Iterator[None]:
-    """For a process that does not listen yet: end when the supervisor does.
+def _exit_with_supervisor(pipe: Pipe) -> Iterator[None]:
+    """Around the start of a process: exit if the supervisor does, whose pipe is not read yet.
 
-    It would keep the port until the application is imported, and nobody would end an import that
-    hangs. A signal tells, for a thread must not be there when the application is imported.
+    Otherwise an orphan would keep the port until the import is over, or for ever if that hangs. A
+    signal reports the exit: a thread that watches would run beside the import, and in each fork.
     """
 
-    import fcntl  # which Windows has not
+    import fcntl  # which Windows does not have
 
-    def look(*_signal: object) -> None:
-        if in_error([channel.fileno()]):
+    def check(*_signal: object) -> None:
+        if in_error([pipe.fileno()]):
             os._exit(1)
 
-    before = signal.signal(signal.SIGIO, look)
-    fd = channel.fileno()
+    before = signal.signal(signal.SIGIO, check)
+    fd = pipe.fileno()
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
     try:
-        look()
+        check()
         yield
     finally:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
-        if signal.getsignal(signal.SIGIO) is look:
+        if signal.getsignal(signal.SIGIO) is check:
             signal.signal(signal.SIGIO, before)
 
 
-def failure(error: BaseException) -> Message:
-    """What a process says of an application that it could not load, or not serve."""
+def failure_message(error: BaseException) -> Message:
+    """The message of a process that could not load, or not serve, the application."""
     text = str(error)
     trace = getattr(error, "trace", None)
     if trace is None:
@@ -203,15 +201,15 @@ def failure(error: BaseException) -> Message:
     return {"failed": text[-LONGEST_TEXT:], "trace": trace[-LONGEST_TEXT:]}
 
 
-def describe(status: int) -> str:
-    """How a process ended, of its `os.waitstatus_to_exitcode`."""
+def ready_message(loaded: Loaded, *, gil: bool) -> Message:
+    """The message of a worker that serves `loaded`, with the facts for the start message."""
+    return {"ready": os.getpid(), "name": loaded.name, "kind": loaded.kind, "gil": gil}
+
+
+def describe_exit(status: int) -> str:
+    """How a process has ended; `status` is as `os.waitstatus_to_exitcode` returns it."""
     if status >= 0:
         return f"ended with code {status}"
     with contextlib.suppress(ValueError):
         return f"was ended by {signal.Signals(-status).name}"
     return f"was ended by signal {-status}"
-
-
-def facts(loaded: Loaded, gil: bool) -> dict[str, Any]:
-    """What the start message needs to know of the application."""
-    return {"ready": os.getpid(), "name": loaded.name, "kind": loaded.kind, "gil": gil}

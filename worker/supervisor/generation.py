@@ -1,88 +1,87 @@
-"""What the supervisor knows of its processes: workers, templates, and generations of them."""
+"""What the supervisor knows of its processes: workers, fork servers, and generations of them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import time
 
 from .phase import Phase, Phased
-from .pipe import Channel
+from .pipe import Pipe
 
-# Seconds that a worker must have served for the next one to be started at once: less would be
-# too little for a start to pay.
-_SETTLED = 1.0
-# How many others in a row are replaced at once; then it is waited for so many seconds, and with
-# each for twice as long.
-_FREE = 2
+# A worker that exits later than so many seconds after it became ready is replaced at once. One
+# that exits earlier counts as a failed start.
+_STABLE_AFTER = 1.0
+# How many failed starts in a row are followed by another start at once. From then on the delay, in
+# seconds, doubles with each.
+_IMMEDIATE_RESTARTS = 2
 _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 30.0
-# How many workers of a generation may end before one is ready.
+# How many starts of a new generation may fail before any worker is ready.
 _ATTEMPTS = 3
 
 
 class Child(Phased):
-    """A process at the other end of a channel. `pid` is None until whoever forks it says."""
+    """A process at the other end of a pipe. `pid` is None until its fork server reports it."""
 
-    def __init__(self, channel: Channel, pid: int | None) -> None:
+    def __init__(self, pipe: Pipe, pid: int | None) -> None:
         super().__init__()
-        self.channel = channel
+        self.pipe = pipe
         self.pid = pid
-        #: When it is killed, in the seconds of `time.monotonic`; 0 never.
+        #: When it is killed, by `time.monotonic`; 0 for never.
         self.deadline = 0.0
-        #: When its channel ended; it is given a moment to be reaped.
-        self.silent_since = 0.0
-        #: What became of it, as `os.waitstatus_to_exitcode` says; None when nobody knows.
+        #: When its end of the pipe was closed; 0 while it is open.
+        self.closed_at = 0.0
+        #: How it has exited, as `os.waitstatus_to_exitcode` says; None if that is not known.
         self.status: int | None = None
-        #: What it said of an application that could not be loaded.
+        #: The error and the traceback that it has sent, if the application could not be loaded.
         self.failed = ""
         self.trace = ""
-        #: Its end was asked for.
+        #: It was told to end before it was ready.
         self.dismissed = False
 
-    def in_time(self) -> None:
-        """It was ready before its deadline; one that it has for another reason stays."""
+    def clear_start_deadline(self) -> None:
+        """It has become ready in time. A deadline for another reason stays."""
         if not self.dismissed:
             self.deadline = 0.0
 
     def kill(self, number: int | None = None) -> None:
-        """Send a signal, SIGKILL by default. It was not reaped yet, so the id is its own."""
+        """Send a signal, SIGKILL by default. Only before it is reaped, while its id is its own."""
         if self.pid is not None:
-            # no default value: Windows, where the module is imported too, has no such name
+            # no default value: Windows, where the module is imported too, has no SIGKILL
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL if number is None else number)
 
 
 class Worker(Child):
-    """A worker as the supervisor sees it."""
+    """A worker process, as the supervisor sees it."""
 
     def __init__(
         self,
-        channel: Channel,
+        pipe: Pipe,
         pid: int | None,
         number: int,
         generation: Generation,
         page: int = -1,
     ) -> None:
-        super().__init__(channel, pid)
+        super().__init__(pipe, pid)
         self.number = number
-        #: Where it counts, see `statistics`.
+        #: The page that it counts on, see `statistics`; negative without metrics.
         self.page = page
         self.generation = generation
         self.ready_at = 0.0
-        self.beat_at = 0.0
-        #: For how long it had taken no request when it last said so.
-        self.watchdog = 0.0
-        #: Why it is to be replaced; empty when it is not.
-        self.outgoing = ""
+        #: When the last heartbeat came, and for how long no request had been taken then.
+        self.heartbeat_at = 0.0
+        self.idle_for = 0.0
+        #: Why it is to be replaced; empty if it is not.
+        self.replace_reason = ""
         self.hangs = False
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.pid})"
 
-    def end(self, before: Phase) -> str:
-        """How it has ended, in a word of `statistics.ENDS`, if it was in the phase `before`."""
+    def ended_as(self, before: Phase) -> str:
+        """How it has ended, one of `statistics.ENDS`; `before` was its last phase."""
         if self.dismissed:
             return "dismissed"
         if self.failed:
@@ -91,16 +90,16 @@ class Worker(Child):
             return "signal"
         return "drained" if before is Phase.DRAINING else "exit"
 
-    def is_staff(self) -> bool:
-        """Whether it serves, or will, and is not about to be replaced."""
-        return self.phase in (Phase.STARTING, Phase.SERVING) and not self.outgoing
+    def is_staying(self) -> bool:
+        """Whether it serves or starts, and is not to be replaced."""
+        return self.phase in (Phase.STARTING, Phase.SERVING) and not self.replace_reason
 
 
-class Template(Child):
-    """The process that workers are forked from. STARTING until the application is imported."""
+class ForkServer(Child):
+    """The process that forks the workers. STARTING until it has imported the application."""
 
-    def __init__(self, channel: Channel, pid: int, generation: Generation) -> None:
-        super().__init__(channel, pid)
+    def __init__(self, pipe: Pipe, pid: int, generation: Generation) -> None:
+        super().__init__(pipe, pid)
         self.generation = generation
 
     def __str__(self) -> str:
@@ -108,15 +107,15 @@ class Template(Child):
 
 
 class Generation(Phased):
-    """The workers that have imported the application at about the same time."""
+    """Workers that serve the same import of the application: those between two reloads."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
         self.workers: set[Worker] = set()
-        self.template: Template | None = None
+        self.fork_server: ForkServer | None = None
         self.failures = 0
-        #: No worker is started before this time.
+        #: No worker is started before this time of `time.monotonic`.
         self.not_before = 0.0
         self._last_trace = ""
 
@@ -124,27 +123,23 @@ class Generation(Phased):
         """How many of its workers are in `phase`."""
         return sum(worker.phase is phase for worker in self.workers)
 
-    def lost(self, child: Child, now: float) -> None:
-        """A process has ended that nobody told to: the next is waited for the longer."""
+    def note_exit(self, child: Child, now: float) -> None:
+        """A process exited unexpectedly: delay the next start, if it follows failed starts."""
         ready_at = child.ready_at if isinstance(child, Worker) else 0.0
-        if ready_at and now - ready_at >= _SETTLED:
+        if ready_at and now - ready_at >= _STABLE_AFTER:
             self.failures = 0
             return
         self.failures += 1
-        if self.failures > _FREE:
-            doubled = min(self.failures - _FREE - 1, 16)
+        if self.failures > _IMMEDIATE_RESTARTS:
+            doubled = min(self.failures - _IMMEDIATE_RESTARTS - 1, 16)
             self.not_before = now + min(_FIRST_DELAY * 2**doubled, _LONGEST_DELAY)
 
-    def is_hopeless(self) -> bool:
-        """Whether no worker has ever been ready, and enough have been tried."""
+    def has_failed(self) -> bool:
+        """Whether all attempts to start it have failed before any worker was ready."""
         return self.phase is Phase.STARTING and self.failures >= _ATTEMPTS
 
-    def wait(self) -> float:
-        """The seconds until a worker may be started."""
-        return max(self.not_before - time.monotonic(), 0.0)
-
     def new_trace(self, trace: str) -> str:
-        """`trace`, if it is not the one that was shown last."""
+        """`trace`, or an empty text if the one before was the same."""
         if trace == self._last_trace:
             return ""
         self._last_trace = trace

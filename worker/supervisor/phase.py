@@ -1,7 +1,6 @@
-"""The state machine of everything that serves: a worker, a generation of them, the supervisor.
+"""The state machine of a worker, of a generation of workers, and of the supervisor.
 
-Rule: whether something may be given connections, and what it may become, is decided by this
-table alone. docs/architecture.md draws it.
+This table alone decides what may follow each phase. docs/architecture.md draws it.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """Where it stands between being started and being gone."""
+    """How far something is between its start and its end."""
 
     STARTING = "starting"  # the application is being imported
-    SERVING = "serving"  # it said that it takes requests
-    DRAINING = "draining"  # it takes no new connections, and answers what it has
+    SERVING = "serving"  # it has reported that it accepts connections
+    DRAINING = "draining"  # it accepts no new connections, and finishes its requests
     STOPPED = "stopped"
 
 
@@ -28,17 +27,17 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 
 
 class IllegalPhase(RuntimeError):
-    """Something was moved to a phase that cannot follow its own: a bug of threadwell."""
+    """A move to a phase that may not follow the current one: a bug of threadwell."""
 
 
 class Phased:
-    """Has a phase. Belongs to the one thread of its process that changes it."""
+    """Has a phase, which one thread of its process changes."""
 
     def __init__(self) -> None:
         self.phase = Phase.STARTING
 
     def become(self, phase: Phase) -> None:
-        """Move to `phase`. Raises `IllegalPhase` where the table has no such step."""
+        """Move to `phase`. Raises `IllegalPhase` if the table does not allow it."""
         if phase not in TRANSITIONS[self.phase]:
             raise IllegalPhase(f"{self.phase.value} -> {phase.value}")
         self.phase = phase

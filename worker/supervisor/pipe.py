@@ -1,7 +1,7 @@
-"""The line between two processes of a server: small messages over a pair of sockets.
+"""Messages between two processes of a server, over a pair of connected unix sockets.
 
-A message is a dict, a line of JSON on the way. Descriptors can go along. When a process ends, by
-whatever way, the kernel closes its end, and the other sees it.
+A message is a dict, sent as one line of JSON. File descriptors can be sent along. When a process
+ends for whatever reason, the kernel closes its end, and the other process sees the end of input.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Message = dict[str, Any]
 _RECEIVED_AT_ONCE = 65536
 # Descriptors that may come with one message.
 _MOST_DESCRIPTORS = 4
-# What is said of an application that failed; its end is what matters.
+#: The longest error or traceback in a message. Of a longer one the end is kept: it says more.
 LONGEST_TEXT = 16384
 
-# A process that is forked off, by threadwell or by the application, must not keep a line open that
-# is not its own: its end would tell nobody any more.
-_open: weakref.WeakSet[Channel] = weakref.WeakSet()
+# Closed in every forked process, whether threadwell or the application forks: as long as a copy of
+# an end is open, the other process does not see that this one has ended.
+_open_pipes: weakref.WeakSet[Pipe] = weakref.WeakSet()
 
 
-class Channel:
+class Pipe:
     """One end. Belongs to one thread, and to the process that made it."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -34,17 +34,17 @@ class Channel:
         sock.setblocking(False)
         self._buffer = b""
         self._descriptors: deque[int] = deque()
-        #: The other end is gone, and all that it said was received.
+        #: The other end is closed, and all that it sent was received.
         self.ended = False
-        _open.add(self)
+        _open_pipes.add(self)
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
     def send(self, message: Message, descriptor: int | None = None) -> None:
-        """Say `message`. One that the other end has no room for, or cannot hear, is dropped.
+        """Send `message`, or drop it if the other end is closed or its buffer is full.
 
-        Small ones go whole or not at all: see unix(7).
+        Does not wait. A small message is sent completely or not at all, see unix(7).
         """
         line = json.dumps(message).encode() + b"\n"
         try:
@@ -53,10 +53,10 @@ class Channel:
             else:
                 socket.send_fds(self._sock, [line], [descriptor])
         except OSError:
-            pass  # whoever reads there is stuck or gone, which is noticed otherwise
+            pass  # the other process hangs or has ended: heartbeats and the end of input show that
 
     def receive(self) -> list[Message]:
-        """The messages that have come. Does not wait; sets `ended` after the last one."""
+        """The messages that have arrived. Does not wait; sets `ended` after the last one."""
         while not self.ended:
             try:
                 data, descriptors, _, _ = socket.recv_fds(
@@ -64,7 +64,7 @@ class Channel:
                 )
             except BlockingIOError:
                 break
-            except OSError:  # reset: the other end was closed with words of ours unread
+            except OSError:  # reset: the other end was closed with unread messages of this one
                 data, descriptors = b"", []
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, False)
@@ -74,24 +74,24 @@ class Channel:
         *lines, self._buffer = self._buffer.split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def descriptor(self) -> int:
-        """The next descriptor that came along."""
+    def next_descriptor(self) -> int:
+        """The next descriptor that came with a message; the caller closes it."""
         return self._descriptors.popleft()
 
     def close(self) -> None:
         """Close this end."""
-        _open.discard(self)
+        _open_pipes.discard(self)
         self._sock.close()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets, which `exec` closes."""
+    """The sockets of two connected pipes; `exec` closes them."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def _close_in_child() -> None:
-    for channel in list(_open):
-        channel.close()
+    for pipe in list(_open_pipes):
+        pipe.close()
 
 
 if hasattr(os, "register_at_fork"):

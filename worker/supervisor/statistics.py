@@ -1,4 +1,4 @@
-"""What a supervisor writes down of its workers: how many began and ended, and what they counted."""
+"""The supervisor's own metrics: how many workers were started, have ended and were replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..metrics.prometheus import Metric
     from ..metrics.shared_pages import SharedPages
 
-# Pages beyond those of two generations, for workers that TTIN adds and for those that drain.
+# Pages beyond those of two generations: for workers that SIGTTIN adds, and for those that drain.
 _SPARE_PAGES = 64
 
 #: How workers end, and why they are replaced.
@@ -25,9 +25,9 @@ CAUSES = ("max_requests", "max_rss", "worker_timeout", "signal")
 
 
 class Statistics:
-    """Used by the supervisor's thread.
+    """Called by the supervisor's thread only.
 
-    `shared_pages` is also for processes that are forked later; None without metrics.
+    `shared_pages`, which is None without metrics, is shared with processes that are forked later.
     """
 
     def __init__(self, config: ServerConfig, count: int) -> None:
@@ -37,7 +37,7 @@ class Statistics:
             from ..metrics.shared_pages import SharedPages
 
             self.shared_pages = SharedPages(2 * count + _SPARE_PAGES, blocks_for(config))
-        #: Who serves all this.
+        #: The endpoint for all this; None without metrics.
         self.monitor: Monitor | None = None
         self._starts = 0
         self._reloads = 0
@@ -51,47 +51,47 @@ class Statistics:
         gather: Callable[[], list[Metric]],
         unready_reason: Callable[[], str],
     ) -> None:
-        """Serve what `gather` and `unready_reason` say on `sockets`: see `Endpoint`.
+        """Serve an `Endpoint` of `gather` and `unready_reason` on `sockets`.
 
         Raises `ConfigError` on a system where that takes a thread.
         """
         from ..metrics.endpoint import Endpoint, Monitor
 
         self.monitor = Monitor(sockets, Endpoint(gather, unready_reason))
-        if not self.monitor.takes_turns():
+        if not self.monitor.can_be_polled():
             self.monitor.close()
             raise ConfigError(
                 "metrics_bind: beside a supervisor this needs epoll or kqueue; leave it out"
             )
 
-    def turn(self) -> None:
-        """Answer whoever has asked. Called once a second, and when the monitor is readable."""
+    def poll(self) -> None:
+        """Serve the endpoint. Called once a second, and when the monitor is readable."""
         if self.monitor is not None:
-            self.monitor.turn()
+            self.monitor.poll()
 
-    def forget(self) -> None:
-        """In a process that was forked: this is the parent's."""
+    def close_copy(self) -> None:
+        """In a forked process: close its copy of the endpoint, which the supervisor serves."""
         if self.monitor is not None:
-            self.monitor.abandon()
+            self.monitor.close_copy()
             self.monitor = None
 
     def close(self) -> None:
-        """Answer nobody any more."""
+        """Close the endpoint."""
         if self.monitor is not None:
             self.monitor.close()
 
-    def hired(self) -> int:
-        """A worker is started; the number of its page, or -1 if there is none."""
+    def worker_started(self) -> int:
+        """Count a start; return the number of the worker's page, or -1 if there is none."""
         self._starts += 1
         return self.shared_pages.take() if self.shared_pages is not None else -1
 
     def fork_failed(self, page: int) -> None:
-        """It could not be started after all."""
+        """Take back the start that `worker_started` has counted."""
         self._starts -= 1
         self._retire(page)
 
-    def buried(self, page: int, end: str) -> None:
-        """It has ended, in one of the ways of `ENDS`."""
+    def worker_ended(self, page: int, end: str) -> None:
+        """Count an end, one of `ENDS`."""
         self._ends[end] += 1
         self._retire(page)
 
@@ -99,12 +99,12 @@ class Statistics:
         if self.shared_pages is not None and page >= 0:
             self.shared_pages.retire(page)
 
-    def replaced(self, cause: str) -> None:
-        """A worker is to be replaced, for one of `CAUSES`."""
+    def worker_replaced(self, cause: str) -> None:
+        """Count a replacement that begins, for one of `CAUSES`."""
         self._replaced[cause] += 1
 
     def reloaded(self, *, well: bool) -> None:
-        """A new application serves, or could not."""
+        """Count a reload: the new application serves, or could not."""
         if well:
             self._reloads += 1
         else:
@@ -112,7 +112,7 @@ class Statistics:
 
     def metrics(self, *, ready: bool, serving: int, wanted: int) -> list[Metric]:
         """All metrics of all processes."""
-        from ..metrics.prometheus import counted, counter, gauge, labels, stocked
+        from ..metrics.prometheus import counter, counter_metrics, gauge, gauge_metrics, labels
 
         assert self.shared_pages is not None
         ends = {labels(end=end): number for end, number in self._ends.items()}
@@ -130,6 +130,6 @@ class Statistics:
                 "New applications that could not be served.",
                 self._failed_reloads,
             ),
-            *counted(self.shared_pages.totals()),
-            *stocked(self.shared_pages.stocks()),
+            *counter_metrics(self.shared_pages.totals()),
+            *gauge_metrics(self.shared_pages.gauges()),
         ]

@@ -1,17 +1,16 @@
-"""The supervisor: keeps the workers going, and hands over from one to the next.
+"""The supervisor: keeps the workers running, and replaces one generation by the next.
 
     run
-      _turn                       waits for a signal, a word of a child, an end, or a time
-        _obey                     TERM INT QUIT HUP USR1 TTIN TTOU
-        _hear                     ready, beat, replace, failed; forked, exited of a template
-        _bury                     a child has ended: reaped, reported, or its line is cut
-        _inspect                  the hung are replaced, the late are killed
-        _reconcile                what there should be, and is not: hire, promote, retire
+      _run_once                   waits for a signal, a message, an exit, or a deadline
+        _on_message               ready, heartbeat, replace, failed; of a fork server forked, exited
+        _on_signal                TERM INT QUIT HUP USR1 TTIN TTOU
+        _reap                     handles the processes that have exited
+        _check_health             replaces workers that hang, kills what is past its deadline
+        _reconcile                starts what is missing, promotes, drains what is too many
 
-One thread, which never imports the application: a fork copies no locked lock, and a reload gets
-new code. Nothing is remembered of what is under way. Each turn compares the workers there are
-with the workers there should be; so a crash in the middle of a reload in the middle of a
-recycling is nothing special.
+It has one thread and never imports the application: a fork copies no locked lock, and a reload
+gets new code. It does not remember what it is in the middle of. Each round compares the workers
+that exist with the workers that should, so a crash during a reload needs no code of its own.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from ..system.signals import Signals
 from ..system.systemd import Notifier
 from ..watchdog import UNSEEN
 from .children import Children
-from .forking import Job, describe
-from .generation import Child, Generation, Template, Worker
+from .forking import ServerSpec, describe_exit
+from .generation import Child, ForkServer, Generation, Worker
 from .phase import Phase, Phased
 from .pipe import Message
 from .statistics import Statistics
@@ -41,21 +40,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-_HEEDED = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU", "SIGCHLD")
-# Seconds between two looks at everything.
-_LOOK = 1.0
-# Seconds after which a turn must have been interrupted.
-_OVERSLEPT = 5.0
-# Seconds for a child to end that was told to do so at once.
+_HANDLED = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU", "SIGCHLD")
+# The longest time between two rounds, in seconds.
+_INTERVAL = 1.0
+# A round that takes so many seconds shows that this process was suspended.
+_SUSPENDED = 5.0
+# Seconds for a process to exit that was told to exit at once.
 _LAST_MOMENT = 2.0
-# Seconds beyond its own deadline that a draining worker has, and for one that has failed to end.
-_MERCY = 5.0
+# Seconds for a draining worker beyond its `graceful_timeout`, and for one that failed to start.
+_EXIT_TIME = 5.0
 
 
 class StartFailed(Exception):
     """No worker has become ready. `trace` is the application's traceback, if that is why.
 
-    `loaded` says whether the application could be imported at all.
+    `loaded` says whether the application could be imported.
     """
 
     def __init__(self, message: str, trace: str = "", *, loaded: bool = False) -> None:
@@ -65,63 +64,63 @@ class StartFailed(Exception):
 
 
 class Supervisor(Phased):
-    """Keeps `count` workers serving. `run` blocks; call it in the main thread, without others.
+    """Keeps `count` workers serving. Call `run` in the main thread, while there is no other thread.
 
-    `started` is called with the facts of the first ready worker once all are, `stopping` when the
-    end begins. The sockets are closed in the end.
+    `started` is called with the message of the first ready worker once all are ready, `stopping`
+    when the end begins. `run` closes the sockets.
     """
 
     def __init__(
         self,
-        job: Job,
+        spec: ServerSpec,
         count: int,
         started: Callable[[Message], None],
         stopping: Callable[[], None],
         monitored: Sequence[socket.socket] = (),
     ) -> None:
         super().__init__()
-        self._books = Statistics(job.config, count)
+        self._statistics = Statistics(spec.config, count)
         if monitored:
-            self._books.open(monitored, self._gather, self._unready_reason)
-        self._job = job = replace(job, shared_pages=self._books.shared_pages)
-        self._preload = job.config.processes.preload
-        self._worker_timeout = job.config.processes.worker_timeout
-        self._start_timeout = job.config.processes.start_timeout
-        self._patience = job.config.timeouts.graceful
-        self._want = count
+            self._statistics.open(monitored, self._gather, self._unready_reason)
+        self._spec = spec = replace(spec, shared_pages=self._statistics.shared_pages)
+        self._preload = spec.config.processes.preload
+        self._worker_timeout = spec.config.processes.worker_timeout
+        self._start_timeout = spec.config.processes.start_timeout
+        self._graceful = spec.config.timeouts.graceful
+        self._wanted = count
         self._started = started
         self._stopping = stopping
         self._notifier = Notifier()
-        self._signals = Signals(getattr(signal, name) for name in _HEEDED)
-        self._facts: Message = {}
-        self._children = Children(job, self._signals, self._books)
-        #: The one that serves, and the one that is to take over; None without.
+        self._signals = Signals(getattr(signal, name) for name in _HANDLED)
+        self._ready_message: Message = {}
+        self._children = Children(spec, self._signals, self._statistics)
+        #: The generation that serves, and the one that starts to take its place.
         self._current: Generation | None = None
         self._next: Generation | None = None
         self._failure: StartFailed | None = None
 
     def run(self) -> None:
-        """Until it is told to stop. Raises `StartFailed` when no worker has become ready."""
+        """Serve until a signal ends it. Raises `StartFailed` if no worker has become ready."""
         with self._signals:
             try:
                 self._next = self._children.new_generation()
                 self._reconcile(time.monotonic())
                 while self.phase is not Phase.STOPPED:
-                    self._turn()
+                    self._run_once()
             finally:
-                self._children.end()
-                self._books.close()
+                self._children.kill_all()
+                self._statistics.close()
         if self._failure is not None:
             raise self._failure
 
-    # ---- Who watches ----------------------------------------------------------------------
+    # ---- Metrics --------------------------------------------------------------------------
 
     def _gather(self) -> list[Metric]:
         ready = not self._unready_reason()
-        return self._books.metrics(ready=ready, serving=self._serving(), wanted=self._want)
+        return self._statistics.metrics(ready=ready, serving=self._serving(), wanted=self._wanted)
 
     def _unready_reason(self) -> str:
-        """Why no requests should come; empty if they may."""
+        """Why no requests should be sent here; empty if they may."""
         if self.phase is not Phase.SERVING:
             return str(self.phase.value)
         return "" if self._serving() else "no worker serves"
@@ -130,31 +129,31 @@ class Supervisor(Phased):
         workers = self._current.workers if self._current is not None else ()
         return sum(each.phase is Phase.SERVING and not each.hangs for each in workers)
 
-    # ---- A turn ---------------------------------------------------------------------------
+    # ---- A round --------------------------------------------------------------------------
 
-    def _turn(self) -> None:
-        asleep = time.monotonic()
+    def _run_once(self) -> None:
+        began = time.monotonic()
         for child in self._children.wait(self._timeout()):
             self._on_message(child)
         for number in self._signals.take():
             self._on_signal(number)
-        self._books.turn()
+        self._statistics.poll()
         now = time.monotonic()
-        self._bury_the_dead(now)
-        if now - asleep > _OVERSLEPT:
-            # this process was stopped, and perhaps the others too: they need time to say a word
+        self._reap(now)
+        if now - began > _SUSPENDED:
+            # the workers may have been suspended too: give them time for a heartbeat
             for child in self._children.children():
                 if child.phase is Phase.STARTING and child.deadline:
-                    child.deadline += now - asleep
+                    child.deadline += now - began
                 if isinstance(child, Worker):
-                    child.beat_at = now
-        self._inspect(now)
+                    child.heartbeat_at = now
+        self._check_health(now)
         self._reconcile(now)
 
     def _timeout(self) -> float:
-        """How long nothing is to be done, if nothing happens."""
+        """Seconds until the next deadline."""
         now = time.monotonic()
-        times = [now + _LOOK]
+        times = [now + _INTERVAL]
         times += [child.deadline for child in self._children.children() if child.deadline]
         times += [each.not_before for each in self._children.generations if each.not_before > now]
         if self._notifier.interval:
@@ -177,17 +176,17 @@ class Supervisor(Phased):
         elif number == signal.SIGUSR1:
             for child in self._children.children():
                 if isinstance(child, Worker):
-                    child.channel.send({"reopen": True})
+                    child.pipe.send({"reopen": True})
         elif number == signal.SIGTTIN:
-            self._want += 1
+            self._wanted += 1
         elif number == signal.SIGTTOU:
-            self._want = max(self._want - 1, 1)
+            self._wanted = max(self._wanted - 1, 1)
 
     def _reload(self) -> None:
         if self.phase is Phase.DRAINING:
             return
-        if self._next is not None:  # what it imports may be older than this wish
-            self._abandon(self._next)
+        if self._next is not None:  # it may have imported files from before this signal
+            self._end_generation(self._next)
         log.info("Reloading the application")
         self._notifier.reloading()
         self._next = self._children.new_generation()
@@ -196,153 +195,154 @@ class Supervisor(Phased):
         if self.phase is Phase.DRAINING:
             return
         self._stopping()
-        self._end()
+        self._begin_end()
 
-    def _end(self) -> None:
+    def _begin_end(self) -> None:
         self.become(Phase.DRAINING)
         self._notifier.stopping()
-        # the last of the workers that closes them takes what the kernel still has
-        self._job.close_sockets()
+        # the last worker to close its copies accepts what is left in their backlogs
+        self._spec.close_sockets()
         for generation in self._children.generations:
-            if generation.template is not None:
-                generation.template.channel.send({"close": True})
-            self._abandon(generation)
+            if generation.fork_server is not None:
+                generation.fork_server.pipe.send({"close": True})
+            self._end_generation(generation)
 
     def _cut(self) -> None:
         deadline = time.monotonic() + _LAST_MOMENT
         for child in self._children.children():
-            child.channel.send({"cut": True})
+            child.pipe.send({"cut": True})
             child.deadline = deadline
 
-    # ---- What children say ------------------------------------------------------------------
+    # ---- Messages -------------------------------------------------------------------------
 
     def _on_message(self, child: Child) -> None:
-        for message in self._children.listen(child):
+        for message in self._children.receive(child):
             if "failed" in message:
                 child.failed, child.trace = message["failed"], message["trace"]
-                child.deadline = time.monotonic() + _MERCY  # a thread of the application's may stay
-            elif "begun" in message:
-                self._children.has_begun(child)
+                # threads of the application may keep it from exiting
+                child.deadline = time.monotonic() + _EXIT_TIME
+            elif "starting" in message:
+                self._children.restart_deadline(child)
             elif isinstance(child, Worker):
-                self._hear_worker(child, message)
-            elif isinstance(child, Template):
-                self._hear_template(child, message)
+                self._on_worker_message(child, message)
+            elif isinstance(child, ForkServer):
+                self._on_fork_server_message(child, message)
 
-    def _hear_worker(self, worker: Worker, message: Message) -> None:
+    def _on_worker_message(self, worker: Worker, message: Message) -> None:
         now = time.monotonic()
         if "ready" in message:
-            worker.ready_at = worker.beat_at = now
-            worker.pid = message["ready"]  # the template's word of it may come later
+            worker.ready_at = worker.heartbeat_at = now
+            worker.pid = message["ready"]  # the fork server's message may come later
             worker.become(Phase.SERVING)
-            worker.in_time()
+            worker.clear_start_deadline()
             log.debug("%s is ready", worker)
-            if worker.dismissed:  # too late for that: it has accepted connections
+            if worker.dismissed:  # too late: it has accepted connections
                 worker.dismissed = False
                 self._drain(worker)
             else:
-                self._facts = self._facts or message
-        elif "beat" in message:
-            worker.beat_at, worker.watchdog = now, message["beat"]
+                self._ready_message = self._ready_message or message
+        elif "heartbeat" in message:
+            worker.heartbeat_at, worker.idle_for = now, message["heartbeat"]
         elif "replace" in message:
             self._replace(worker, message["replace"], message["cause"])
 
-    def _hear_template(self, parent: Template, message: Message) -> None:
+    def _on_fork_server_message(self, fork_server: ForkServer, message: Message) -> None:
         if "loaded" in message:
-            parent.become(Phase.SERVING)
-            parent.in_time()
+            fork_server.become(Phase.SERVING)
+            fork_server.clear_start_deadline()
         elif "exited" in message:
-            for worker in parent.generation.workers:
+            for worker in fork_server.generation.workers:
                 if worker.pid == message["exited"]:
                     worker.status = message["status"]
         else:
             number = message.get("forked", message.get("fork_failed"))
-            for worker in parent.generation.workers:
+            for worker in fork_server.generation.workers:
                 if worker.number == number and "pid" in message:
                     worker.pid = message["pid"]
                 elif worker.number == number:
                     log.error("No worker could be started: %s", message["why"])
 
-    # ---- The dead -------------------------------------------------------------------------
+    # ---- Exits ----------------------------------------------------------------------------
 
-    def _bury_the_dead(self, now: float) -> None:
-        for child in self._children.dead(now):
-            self._on_message(child)  # its last words
-            self._bury(child, now)
+    def _reap(self, now: float) -> None:
+        for child in self._children.exited(now):
+            self._on_message(child)  # what it sent before it exited
+            self._on_exit(child, now)
 
-    def _bury(self, child: Child, now: float) -> None:
+    def _on_exit(self, child: Child, now: float) -> None:
         self._children.close(child)
         before = child.phase
         child.become(Phase.STOPPED)
-        if isinstance(child, Worker):
-            self._books.buried(child.page, child.end(before))
-        if isinstance(child, Template):
-            self._bury_template(child, now)
+        if isinstance(child, ForkServer):
+            self._on_fork_server_exit(child, now)
         elif isinstance(child, Worker):
+            self._statistics.worker_ended(child.page, child.ended_as(before))
             generation = child.generation
             generation.workers.discard(child)
-            end = describe(child.status) if child.status is not None else "is gone"
+            end = describe_exit(child.status) if child.status is not None else "is gone"
             if child.dismissed or before is Phase.DRAINING:
                 log.debug("%s %s", child, end)
             else:
-                self._lost(generation, child, end, now)
+                self._on_unexpected_exit(generation, child, end, now)
 
-    def _bury_template(self, child: Template, now: float) -> None:
+    def _on_fork_server_exit(self, child: ForkServer, now: float) -> None:
         generation = child.generation
-        if generation.template is not child:
-            return  # it was hung up on
-        generation.template = None
-        end = describe(child.status) if child.status is not None else "is gone"
+        if generation.fork_server is not child:
+            return  # it was detached
+        generation.fork_server = None
+        end = describe_exit(child.status) if child.status is not None else "is gone"
         for worker in generation.workers:
-            if worker.pid is None:  # it was asked for, and never born
+            if worker.pid is None:  # the request for it was sent, and it was not forked
                 worker.dismissed = True
-        self._lost(generation, child, end, now)
+        self._on_unexpected_exit(generation, child, end, now)
 
-    def _lost(self, generation: Generation, child: Child, end: str, now: float) -> None:
-        """A process has ended that was to live."""
-        generation.lost(child, now)
+    def _on_unexpected_exit(
+        self, generation: Generation, child: Child, end: str, now: float
+    ) -> None:
+        generation.note_exit(child, now)
         reason = child.failed or f"{child} {end} before it was ready"
-        if generation.phase is Phase.STARTING and (child.failed or generation.is_hopeless()):
+        if generation.phase is Phase.STARTING and (child.failed or generation.has_failed()):
             self._give_up(generation, reason, child)
             return
         sys.stderr.write(generation.new_trace(child.trace))
         log.error("%s %s%s", child, end, f": {child.failed}" if child.failed else "")
 
     def _give_up(self, generation: Generation, reason: str, child: Child) -> None:
-        """No worker of `generation` will ever be ready."""
-        self._abandon(generation)
+        """No worker of `generation` will become ready: keep the current one, or end."""
+        self._end_generation(generation)
         if generation is not self._next:
             return
         self._next = None
         if self._current is None:
             self._failure = StartFailed(reason, child.trace, loaded=not child.failed)
-            self._end()
+            self._begin_end()
             return
         sys.stderr.write(child.trace)
         log.error("The new application is not served, the old one goes on: %s", reason)
-        self._books.reloaded(well=False)
-        self._say_ready()
+        self._statistics.reloaded(well=False)
+        self._notify_ready()
 
-    # ---- The living -----------------------------------------------------------------------
+    # ---- Health ---------------------------------------------------------------------------
 
-    def _inspect(self, now: float) -> None:
-        """Find the workers that hang, and end the children whose time is up."""
-        self._notifier.alive()  # the manager watches this process, which watches the others
+    def _check_health(self, now: float) -> None:
+        """Replace the workers that hang, and kill the processes that are past their deadline."""
+        self._notifier.alive()  # systemd watches this process, which watches the others
         for child in self._children.children():
             if child.deadline and now >= child.deadline:
                 self._kill(child, now)
             if isinstance(child, Worker) and child.phase is Phase.SERVING:
-                stuck = max(now - child.beat_at, child.watchdog)
+                idle_for = max(now - child.heartbeat_at, child.idle_for)
                 if (
                     self._worker_timeout
-                    and stuck >= self._worker_timeout + UNSEEN
-                    and not child.outgoing
+                    and idle_for >= self._worker_timeout + UNSEEN
+                    and not child.replace_reason
                 ):
                     child.hangs = True
-                    why = f"it has taken no request for {stuck:.0f} seconds"
+                    why = f"it has taken no request for {idle_for:.0f} seconds"
                     self._replace(child, why, "worker_timeout")
 
     def _kill(self, child: Child, now: float) -> None:
-        """The time of `child` is up."""
+        """Kill a process that is past its deadline."""
         if child.phase is Phase.STARTING and not child.dismissed:
             child.failed = child.failed or (
                 f"{child} was not ready within {self._start_timeout:g} seconds;"
@@ -352,18 +352,19 @@ class Supervisor(Phased):
         child.kill()
 
     def _replace(self, worker: Worker, reason: str, cause: str) -> None:
-        if worker.phase is Phase.SERVING and not worker.outgoing:
-            self._books.replaced(cause)
-            worker.outgoing = reason
+        """Have another worker started; `worker` serves until that one is ready."""
+        if worker.phase is Phase.SERVING and not worker.replace_reason:
+            self._statistics.worker_replaced(cause)
+            worker.replace_reason = reason
             log.info("Replacing %s: %s", worker, reason)
 
     def _drain(self, worker: Worker) -> None:
-        """Let a worker that serves finish what it has."""
+        """Let a worker that serves finish its requests, and exit."""
         if worker.phase is Phase.SERVING:
             worker.become(Phase.DRAINING)
-            # the threads of one that hangs would leave clients waiting that others can serve
-            worker.channel.send({"drain": True, "adopt": not worker.hangs})
-            worker.deadline = time.monotonic() + self._patience + _MERCY
+            # a worker that hangs must leave its backlog to others, which can serve it
+            worker.pipe.send({"drain": True, "take_backlog": not worker.hangs})
+            worker.deadline = time.monotonic() + self._graceful + _EXIT_TIME
 
     def _dismiss(self, worker: Worker) -> None:
         """End a worker that does not serve yet."""
@@ -371,69 +372,68 @@ class Supervisor(Phased):
         worker.kill(signal.SIGTERM)
         worker.deadline = time.monotonic() + _LAST_MOMENT
 
-    # ---- What there should be -----------------------------------------------------------------
+    # ---- Reconciliation -------------------------------------------------------------------
 
     def _reconcile(self, now: float) -> None:
         if self.phase is Phase.STARTING or self.phase is Phase.SERVING:
             for generation in (self._next, self._current):
                 if generation is not None:
-                    self._staff(generation, now)
-            if self._next is not None and self._next.count(Phase.SERVING) >= self._want:
+                    self._start_missing(generation, now)
+            if self._next is not None and self._next.count(Phase.SERVING) >= self._wanted:
                 self._promote(self._next)
             elif self._next is None and self._current is not None:
-                self._retire(self._current)
+                self._drain_surplus(self._current)
         generations = self._children.generations
         for generation in generations.copy():
             if generation not in (self._next, self._current) and not generation.workers:
-                self._children.hang_up(generation)
-                if generation.template is None:
-                    generations.remove(generation)
+                self._children.detach_fork_server(generation)
+                generations.remove(generation)
         if self.phase is Phase.DRAINING and not any(each.workers for each in generations):
             self.become(Phase.STOPPED)
 
-    def _staff(self, generation: Generation, now: float) -> None:
-        """Start the workers that are missing."""
-        missing = self._want - sum(worker.is_staff() for worker in generation.workers)
+    def _start_missing(self, generation: Generation, now: float) -> None:
+        missing = self._wanted - sum(worker.is_staying() for worker in generation.workers)
         if missing <= 0 or now < generation.not_before:
             return
         try:
             if self._preload:
-                parent = generation.template or self._children.fork_template(generation)
-                if parent.phase is not Phase.SERVING:
+                fork_server = generation.fork_server
+                fork_server = fork_server or self._children.start_fork_server(generation)
+                if fork_server.phase is not Phase.SERVING:
                     return
             for _ in range(missing):
                 self._children.start_worker(generation)
         except OSError as error:
             log.error("No process could be started: %s", error)
-            generation.not_before = now + _LOOK
+            generation.not_before = now + _INTERVAL
 
     def _promote(self, generation: Generation) -> None:
-        """All workers of a new generation are ready: it takes over."""
+        """All workers of `generation` are ready: it takes the place of the current one."""
         old, self._current, self._next = self._current, generation, None
         generation.become(Phase.SERVING)
         generation.failures = 0
         if old is None:
             self.become(Phase.SERVING)
-            self._started(self._facts)
+            self._started(self._ready_message)
         else:
             log.info("The new application is served")
-            self._books.reloaded(well=True)
+            self._statistics.reloaded(well=True)
             old.become(Phase.DRAINING)
-            self._abandon(old)
-        self._say_ready()
+            self._end_generation(old)
+        self._notify_ready()
 
-    def _say_ready(self) -> None:
-        self._notifier.ready(f"{self._want} workers serve")
+    def _notify_ready(self) -> None:
+        self._notifier.ready(f"{self._wanted} workers serve")
 
-    def _retire(self, generation: Generation) -> None:
-        """Drain the workers that are too many: those that were replaced, then the oldest."""
+    def _drain_surplus(self, generation: Generation) -> None:
+        """Drain the workers that are too many: first those to be replaced, then the oldest."""
         serving = [each for each in generation.workers if each.phase is Phase.SERVING]
-        serving.sort(key=lambda each: (not each.outgoing, each.number))
-        for worker in serving[: max(len(serving) - self._want, 0)]:
+        serving.sort(key=lambda each: (not each.replace_reason, each.number))
+        for worker in serving[: max(len(serving) - self._wanted, 0)]:
             self._drain(worker)
 
-    def _abandon(self, generation: Generation) -> None:
-        """Let a generation end: what serves drains, what starts is stopped."""
+    def _end_generation(self, generation: Generation) -> None:
+        """Drain the workers that serve, and end those that start."""
         for worker in generation.workers:
             if worker.phase is Phase.STARTING:
                 self._dismiss(worker)

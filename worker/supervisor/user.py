@@ -1,4 +1,4 @@
-"""As whom the processes run that serve: a user and a group of the system. POSIX."""
+"""The user and group that worker processes run as. POSIX only."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..config.groups import Processes
 from ..errors import ConfigError
 from ..net.bound_socket import BoundUnixSocket
 
-# The number with which system calls say "leave it": nobody has it.
-_NOBODY_S = 2**32 - 1
+# -1 as an unsigned number: to setreuid(2) and chown(2) it means "do not change", and is no id.
+_NO_ID = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user and a group. `name` and `home` are empty for a number that is no known user."""
+    """A user and a group. `name` and `home` are empty if the system has no such user."""
 
     uid: int
     gid: int
@@ -26,12 +26,13 @@ class Identity:
     home: str = ""
 
     def assume(self) -> None:
-        """Become this user for good. Before there are threads: they would keep what they have.
+        """Become this user, irrevocably. Raises `ConfigError`.
 
-        The groups first, since afterwards it is not allowed any more. Raises `ConfigError`.
+        Call it before threads are started: on Linux they may keep the old ids, see setuid(2).
         """
-        if not self._is_ours():
+        if not self._is_current():
             try:
+                # the groups first: an ordinary user may not change them
                 if self.name:
                     os.initgroups(self.name, self.gid)
                 else:
@@ -41,30 +42,30 @@ class Identity:
             except OSError as error:
                 raise ConfigError(f"user: the system refuses: {error.strerror}") from None
             if self.uid:
-                self._make_sure()
+                self._check_irrevocable()
         if self.home:
             os.environ.update(HOME=self.home, USER=self.name, LOGNAME=self.name)
 
-    def _make_sure(self) -> None:
+    def _check_irrevocable(self) -> None:
         with contextlib.suppress(OSError):
             os.setuid(0)
             raise ConfigError("user: the system lets it become root again; do not serve like that")
 
-    def _is_ours(self) -> bool:
+    def _is_current(self) -> bool:
         same = (os.getuid(), os.geteuid()) == (self.uid, self.uid)
         return same and (os.getgid(), os.getegid()) == (self.gid, self.gid)
 
-    def require_means(self) -> None:
-        """Raises `ConfigError` where this process cannot become this user."""
-        if os.geteuid() != 0 and not self._is_ours():
+    def require_permission(self) -> None:
+        """Raises `ConfigError` if this process may not become this user."""
+        if os.geteuid() != 0 and not self._is_current():
             raise ConfigError(
                 "user: only root may become another user or group; start as root, or leave it out"
             )
 
-    def give(self, sockets: Sequence[socket.socket]) -> None:
-        """Make this the owner of the unix sockets that were bound here. Raises `ConfigError`."""
+    def own(self, sockets: Sequence[socket.socket]) -> None:
+        """Make this user the owner of the unix sockets bound here. Raises `ConfigError`."""
         for sock in sockets:
-            if isinstance(sock, BoundUnixSocket) and not self._is_ours():
+            if isinstance(sock, BoundUnixSocket) and not self._is_current():
                 path = sock.getsockname()
                 try:
                     os.chown(path, self.uid, self.gid)
@@ -75,11 +76,11 @@ class Identity:
 
 
 def find_identity(settings: Processes) -> Identity | None:
-    """The user and the group that `settings` name; None without. Raises `ConfigError`."""
+    """The user and group that `settings` name; None if they name none. Raises `ConfigError`."""
     if not settings.user and not settings.group:
         return None
     try:
-        import grp  # noqa: F401 - where there is one there is the other
+        import grp  # noqa: F401 - both exist on POSIX, neither on Windows
         import pwd
     except ImportError:
         option = "user" if settings.user else "group"
@@ -90,7 +91,7 @@ def find_identity(settings: Processes) -> Identity | None:
     number = _number(settings.user)
     try:
         entry = pwd.getpwnam(settings.user) if number < 0 else pwd.getpwuid(number)
-    except (KeyError, ValueError):  # ValueError for a NUL, which no name has
+    except (KeyError, ValueError):  # ValueError for a NUL in the name
         if number < 0:
             raise ConfigError(
                 f"user: there is no user {settings.user}; see getent passwd"
@@ -114,6 +115,6 @@ def _group(text: str) -> int:
 
 
 def _number(text: str) -> int:
-    """The number that `text` is, if a user or a group can have it; else -1."""
+    """`text` as a user or group id; -1 if it is none."""
     number = int(text) if text.isdecimal() and len(text) <= 10 else -1
-    return number if number < _NOBODY_S else -1
+    return number if number < _NO_ID else -1

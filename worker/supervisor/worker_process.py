@@ -1,6 +1,6 @@
-"""The life of a worker process: it imports, serves, says how it is, and drains when it is told.
+"""A worker process: it imports the application, serves it, reports, and drains when it is told.
 
-Its main thread listens to the supervisor and to signals; threads of `Server` serve.
+Its main thread listens to the supervisor and to signals; the threads of a `Server` serve.
 """
 
 from __future__ import annotations
@@ -19,117 +19,116 @@ from ..system.readiness import wait_for_input
 from ..system.resources import resident_memory
 from ..system.signals import Signals
 from ..watchdog import Watchdog
-from .forking import Job, Loaded, facts, failure, in_time
+from .forking import Loaded, ServerSpec, failure_message, ready_message, start_timeout
 from .phase import Phase, Phased
-from .pipe import Channel, Message
+from .pipe import Message, Pipe
 
 log = logging.getLogger("threadwell")
 
-# Seconds between two looks at how it goes.
-_LOOK = 1.0
+# Seconds between two heartbeats.
+_HEARTBEAT = 1.0
 
 
-def run(job: Job, sock: socket.socket, loaded: Loaded | None = None, *, page: int = -1) -> int:
-    """Serve until the supervisor, or its absence, says otherwise; the exit code.
+def run(
+    spec: ServerSpec, sock: socket.socket, loaded: Loaded | None = None, *, page: int = -1
+) -> int:
+    """Serve until the supervisor says otherwise, or is gone; return the exit code.
 
-    `page` is the number of its page in the job's ledger; negative for none.
+    `sock` is the end of a pipe to the supervisor. `loaded` is the application if the fork server
+    has imported it. `page` is the number of this worker's page of metrics; negative for none.
     """
-    channel = Channel(sock)
-    sockets = job.take_sockets()
+    pipe = Pipe(sock)
+    sockets = spec.take_sockets()
     with contextlib.ExitStack() as stack:
         try:
-            with in_time(job.config, channel):
+            with start_timeout(spec.config, pipe):
                 if loaded is None:
-                    loaded = job.load()
-                server = job.build(loaded.app, sockets)
-                if job.shared_pages is not None and page >= 0:
-                    server.count_into(job.shared_pages.page(page))
-                # before it accepts anything: until then SIGTERM may end it at once
-                heeded = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
-                signals = stack.enter_context(Signals(heeded))
+                    loaded = spec.load()
+                server = spec.build(loaded.app, sockets)
+                if spec.shared_pages is not None and page >= 0:
+                    server.count_into(spec.shared_pages.page(page))
+                # handled before the server accepts anything: until then SIGTERM just ends it
+                handled = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
+                signals = stack.enter_context(Signals(handled))
                 server.start()
         except BaseException as error:
-            channel.send(failure(error))
+            pipe.send(failure_message(error))
             for listener in sockets:
                 listener.close()
             return 1
-        return WorkerProcess(job.config, server, channel, signals).run(loaded)
+        return WorkerProcess(spec.config, server, pipe, signals).run(loaded)
 
 
 class WorkerProcess(Phased):
-    """What the main thread of a worker does while others serve."""
+    """The main thread of a worker, beside the threads that serve. Knows its `Server` only."""
 
-    def __init__(
-        self, config: ServerConfig, server: Server, channel: Channel, signals: Signals
-    ) -> None:
+    def __init__(self, config: ServerConfig, server: Server, pipe: Pipe, signals: Signals) -> None:
         super().__init__()
         self._server = server
-        self._channel = channel
+        self._pipe = pipe
         self._signals = signals
         self._linger = config.timeouts.drain_idle
-        assert server.pool is not None
-        self._pool = server.pool
-        self._pulse = Watchdog(server.parts())
-        self._wear = RecyclePolicy(config)
-        self._asked = False  # to be replaced
+        self._watchdog = Watchdog(server.parts())
+        self._recycle_policy = RecyclePolicy(config)
+        self._replacement_asked = False
         self._stopper: threading.Thread | None = None
 
     def run(self, loaded: Loaded) -> int:
-        """Until it is drained; the exit code."""
+        """Serve until it is drained; return the exit code."""
         self.become(Phase.SERVING)
-        self._channel.send(facts(loaded, gil_enabled()))
-        next_look = time.monotonic() + _LOOK
+        self._pipe.send(ready_message(loaded, gil=gil_enabled()))
+        next_heartbeat = time.monotonic() + _HEARTBEAT
         while self.phase is not Phase.STOPPED:
-            wait = max(next_look - time.monotonic(), 0)
-            watched = [self._signals.fileno()]
-            if not self._channel.ended:
-                watched.append(self._channel.fileno())
-            wait_for_input(watched, wait)
+            wait = max(next_heartbeat - time.monotonic(), 0)
+            waited_for = [self._signals.fileno()]
+            if not self._pipe.ended:
+                waited_for.append(self._pipe.fileno())
+            wait_for_input(waited_for, wait)
             for number in self._signals.take():
                 self._on_signal(number)
-            for message in self._channel.receive():
+            for message in self._pipe.receive():
                 self._on_command(message)
-            if self._channel.ended:
-                self._drain()  # the supervisor is gone; nobody would restart this worker
-            if time.monotonic() >= next_look:
-                next_look += _LOOK
-                self._look()
+            if self._pipe.ended:
+                self._drain()  # without a supervisor nothing would restart or end this worker
+            if time.monotonic() >= next_heartbeat:
+                next_heartbeat += _HEARTBEAT
+                self._report()
             if self._stopper is not None and not self._stopper.is_alive():
                 self.become(Phase.STOPPED)
         return 0
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGTERM:
-            self._ask("it got SIGTERM", "signal")
+            self._ask_for_replacement("it got SIGTERM", "signal")
         elif number == signal.SIGQUIT:
             self._drain()
-            self._pool.cut()
+            self._server.cut()
         else:
             self._server.reopen_logs()
 
     def _on_command(self, message: Message) -> None:
         if "drain" in message:
-            if not message["adopt"]:
-                self._pool.share_listeners()
+            if not message["take_backlog"]:
+                self._server.share_listeners()
             self._drain()
         elif "cut" in message:
             self._drain()
-            self._pool.cut()
+            self._server.cut()
         elif "reopen" in message:
             self._server.reopen_logs()
 
-    def _look(self) -> None:
-        self._channel.send({"beat": self._pulse.age()})
+    def _report(self) -> None:
+        self._pipe.send({"heartbeat": self._watchdog.age()})
         self._server.write_gauges()
-        due = self._wear.reason(self._pool.served())
+        due = self._recycle_policy.due(self._server.served())
         if due is not None:
-            self._ask(*due)
+            self._ask_for_replacement(*due)
 
-    def _ask(self, reason: str, cause: str) -> None:
-        """Let the supervisor replace this worker: it serves on until its successor does."""
-        if not self._asked and self.phase is Phase.SERVING:
-            self._asked = True
-            self._channel.send({"replace": reason, "cause": cause})
+    def _ask_for_replacement(self, reason: str, cause: str) -> None:
+        """Ask the supervisor for a successor, once; this worker serves until it is drained."""
+        if not self._replacement_asked and self.phase is Phase.SERVING:
+            self._replacement_asked = True
+            self._pipe.send({"replace": reason, "cause": cause})
 
     def _drain(self) -> None:
         if self.phase is not Phase.SERVING:
@@ -146,7 +145,7 @@ class WorkerProcess(Phased):
 
 
 class RecyclePolicy:
-    """Whether a worker is to be replaced because of its age or its size."""
+    """Whether a worker is due to be replaced: by requests served, or by its memory."""
 
     def __init__(self, config: ServerConfig) -> None:
         processes = config.processes
@@ -155,8 +154,8 @@ class RecyclePolicy:
             self._most_requests += random.randint(0, processes.max_requests_jitter)
         self._most_memory = processes.max_rss
 
-    def reason(self, served: int) -> tuple[str, str] | None:
-        """Why, in words and as a cause for `statistics`; None if it is not."""
+    def due(self, served: int) -> tuple[str, str] | None:
+        """The reason in words, and one of `statistics.CAUSES`; None if it is not due."""
         if self._most_requests and served >= self._most_requests:
             return f"it has served {served} requests", "max_requests"
         if self._most_memory and (size := resident_memory()) > self._most_memory:

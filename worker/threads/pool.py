@@ -8,12 +8,14 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..config import gil_enabled
 from ..connection import State
 from ..hijack import HijackedWebSocket
 from ..http.response_body import close_response
+from ..interfaces import PoolSnapshot
 from ..polling.distributor import QueuePoller
 from ..polling.listener import Listener
 from ..system.throttled_log import ThrottledLog
@@ -211,13 +213,29 @@ class ThreadPool:
         inside = sum(bool(slot.seated and slot.serving is not None) for slot in slots)
         return inside >= self.leader_follower.threads
 
+    def snapshot(self) -> PoolSnapshot:
+        """See `ServingPool.snapshot`. Connections on loops of HTTP/2 are counted, not the loops."""
+        with self.lock:
+            workers = list(self.workers)
+        states: Counter[str] = Counter()
+        if self.http2 is not None and self._owns_http2:
+            states.update(self.http2.snapshot().connections)
+        for connection in self.poller.connections.copy():
+            state = connection.state  # another thread may change it at any time
+            if state is not State.ADOPTED:  # the loops count those
+                states[state.value] += 1
+        return PoolSnapshot(
+            threads=len(workers),
+            busy=sum(worker.slot.serving is not None for worker in workers),
+            lent=self.leader_follower.lent,
+            slots=self.leader_follower.threads,
+            connections=states,
+        )
+
     # ---- The end --------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Stop listening; requests in flight finish, idle connections close."""
-        self._drain(self.config.timeouts.graceful)
-
-    def _drain(self, timeout: float, linger: float = 0.0) -> None:
+    def drain(self, timeout: float | None = None, linger: float = 0.0) -> None:
+        """See `ServingPool.drain`; `timeout` is for the loops of HTTP/2."""
         self.poller.drain(linger)
         if self.http2 is not None:
             self.http2.drain(timeout, linger)
@@ -238,7 +256,7 @@ class ThreadPool:
         WebSockets and event streams have half a second to end. Idle connections stay for another
         `linger` seconds: see `Poller.drain`.
         """
-        self._drain(timeout, linger)
+        self.drain(timeout, linger)
         self._close_websockets()
         drained, now = self.poller.drained, time.monotonic()
         until, farewell = now + timeout, now + min(timeout, _FAREWELL)
