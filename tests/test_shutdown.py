@@ -319,7 +319,7 @@ def test_who_stops_waits_for_threads_that_are_about_to_end(
 ) -> None:
     """They serve no more, and have told so, but still run."""
     over = threading.Event()
-    live, close = ThreadPool._live, ThreadPool.close
+    live, close = ThreadPool._run_thread, ThreadPool.close
 
     def slow(pool: ThreadPool, worker: SyncWorker, **options: Any) -> None:
         live(pool, worker, **options)
@@ -331,7 +331,7 @@ def test_who_stops_waits_for_threads_that_are_about_to_end(
         assert over.wait(10)
         close(pool, worker)
 
-    monkeypatch.setattr(ThreadPool, "_live", slow)
+    monkeypatch.setattr(ThreadPool, "_run_thread", slow)
     monkeypatch.setattr(ThreadPool, "close", late)
     with ThreadedServer(app, bind="127.0.0.1:0", threads=2):
         pass
