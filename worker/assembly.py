@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import ssl
     import threading
 
+    from .asgi.interfaces import ALPNTable
     from .asgi.pool import EventLoopPool
+    from .config import ServerConfig
     from .config.groups import Static
     from .connection import Connection
     from .messages import ASGIApp, SyncApp
@@ -42,7 +44,18 @@ def make_loops(
         shutdown_event=shutdown_event,
         ssl_context=ssl_context,
         conn_queue=conn_queue,
+        protocols=alpn_table(worker.config),
     )
+
+
+def alpn_table(config: ServerConfig) -> ALPNTable:
+    """The protocols that loops serve beside HTTP/1.1. Raises `ConfigError` where h2 is missing."""
+    if not config.http2.on:
+        return {}
+    require_h2()
+    from .http2.connection import connection_factory
+
+    return {"h2": connection_factory}
 
 
 def make_threads(
@@ -66,14 +79,15 @@ def make_threads(
 
 def _offer_http2(worker: SyncWorker, pool: ThreadPool) -> None:
     """Let clients have HTTP/2, on the loops of the ASGI application, if they are there."""
-    require_h2()
+    protocols = alpn_table(worker.config)
     from .asgi.pool import HandoffPool
     from .http2.pool import make_pool
 
     if isinstance(worker.async_pool, HandoffPool):
+        worker.async_pool.add_protocols(protocols)
         pool.offer_http2(worker.async_pool, owned=False)
     else:
-        pool.offer_http2(make_pool(worker.config, worker.collector), owned=True)
+        pool.offer_http2(make_pool(worker.config, worker.collector, protocols), owned=True)
 
 
 def _opened(collector: LifecycleCollector, conn: Connection) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     import socket
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .asgi.pool import HandoffPool
     from .polling.base import Poller
@@ -114,8 +114,19 @@ class ServingPool(Protocol):
         """What of it can hang by itself."""
 
 
+class ReturnsConnections(Protocol):
+    """What a loop needs of the SyncWorker that a connection came from."""
+
+    def adopt_back(self, conn: Connection, let_go: Callable[[], object]) -> bool:
+        """Serve the next request of `conn`, which was handed over before. Any thread may call.
+
+        `let_go` is called first, and must leave `conn` IDLE or YIELDED. False, and nothing happens,
+        if the threads serve no more.
+        """
+
+
 class OriginPool(Protocol):
-    """Whose threads answer the requests of a line: a `ThreadPool`."""
+    """The threads that answer the requests of an HTTP/2 connection: a `ThreadPool`."""
 
     poller: Poller
     lifespan_state: dict[str, Any]

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
-from .connection import Connection
 from .messages import IS_SIMPLE, Address, FileBody, Request, RequestReceived, Response
 
 # The codes of the usual answers with a body, however they are written: to read a number out of a
@@ -243,7 +242,13 @@ class Collectors:
         return record
 
 
-def note_answer(conn: Connection, head: RequestReceived | None, response: Response) -> None:
+class HasRecord(Protocol):
+    """A connection, or a stream of HTTP/2, with the record of the answer that is under way."""
+
+    record: ResponseCompleted | None
+
+
+def note_answer(conn: HasRecord, head: RequestReceived | None, response: Response) -> None:
     """Remember for the collector what is being sent as the answer to `head`."""
     record = conn.record
     assert record is not None

@@ -1,55 +1,64 @@
-"""For whom the request of a stream comes: the connection carries those of others, too."""
+"""The client identity of a stream: a proxy sends the requests of many clients on a connection."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ProtocolError
 
 if TYPE_CHECKING:
-    from ..asgi.loop_worker import LoopWorker
+    import socket
+
+    from ..asgi.interfaces import LoopContext
     from ..connection import Connection
-    from ..messages import Origin, RequestReceived
+    from ..hijack import HijackedSocket
+    from ..messages import Address, HeaderList, Origin, Request, RequestReceived, Response
+    from ..messages import ResponseStream as Stream
+    from ..tls.session import TLSSocket
 
 
 class StreamOrigin:
-    """To `proxies.Forwarding` and `request_id.RequestIds` it is a connection.
+    """Has the attributes of a Connection that say who the client is; `Forwarding` and `RequestIds`
+    change them.
 
-    Made on the loop; not changed once the application has it.
+    As a `messages.Channel` it is that of requests that only a collector sees. Made on the loop; not
+    changed once the application has it.
     """
 
     __slots__ = (
-        "client", "client_port", "direct", "encrypted", "peer", "prefix", "request_id", "scheme",
-        "server", "sock",
+        "_conn", "client", "client_port", "direct", "encrypted", "notes", "peer", "prefix",
+        "request_id", "scheme", "server", "sock",
     )  # fmt: skip
 
     def __init__(self, conn: Connection) -> None:
-        self.sock = conn.sock
-        self.peer = conn.peer
-        self.client = conn.client
+        self._conn = conn
+        self.sock: socket.socket | TLSSocket = conn.sock
+        self.peer: Address = conn.peer
+        self.client: Address = conn.client
         self.client_port = conn.client_port
-        self.server = conn.server
+        self.server: Address = conn.server
         self.scheme = conn.scheme
         self.encrypted = conn.encrypted
         self.prefix = conn.prefix
         self.direct: Origin | None = conn.direct
         self.request_id = ""
+        self.notes: dict[Any, Any] = {}
 
     def represent(self, origin: Origin) -> None:
-        """Come from `origin`."""
+        """Take the identity of `origin`."""
         self.client, self.client_port, self.server, self.scheme, self.prefix, _ = origin
 
     def represent_itself(self) -> None:
-        """Come from where the connection comes from."""
+        """Take the identity of the connection itself."""
         if self.direct is not None:
             self.represent(self.direct)
 
-    def introduce(self, worker: LoopWorker, head: RequestReceived) -> RequestReceived:
-        """`head` for the application, with what trusted proxies and request ids make of it.
+    def prepare(self, worker: LoopContext, head: RequestReceived) -> RequestReceived:
+        """Apply what trusted proxies say of a request, and give it its id; the head to use.
 
         Raises `ProtocolError`.
         """
-        me = cast("Connection", self)
+        me: Any = self  # these two take a Connection, of which they use what is here
         if worker.forwarding is not None:
             try:
                 head = worker.forwarding.amend(me, head)
@@ -59,3 +68,22 @@ class StreamOrigin:
         if worker.request_ids is not None:
             head = worker.request_ids.give(me, head)
         return head
+
+    # ---- `messages.Channel` ---------------------------------------------------------------
+
+    @property
+    def headers_sent(self) -> bool:
+        return False
+
+    @property
+    def tls(self) -> dict[str, str]:
+        return self._conn.tls
+
+    def stream(self, request: Request, response: Response) -> Stream:  # noqa: ARG002
+        raise RuntimeError("the request is over")
+
+    def inform(self, request: Request, status: int, headers: HeaderList) -> None:  # noqa: ARG002
+        raise RuntimeError("the request is over")
+
+    def hijack(self, request: Request) -> HijackedSocket:  # noqa: ARG002
+        raise RuntimeError("the request is over")

@@ -32,8 +32,9 @@ from ..lifecycle import Refused, StreamClosed, StreamOpened
 from ..messages import FileBody, HeaderList, Request, RequestReceived, Response
 from ..polling.task import ThreadTask
 from ..request_id import enter, named
+from .interfaces import Rendered
 from .request_head import with_length
-from .writer import HTTP2Writer, Rendered
+from .writer import HTTP2Writer
 
 if TYPE_CHECKING:
     from ..hijack import HijackedSocket

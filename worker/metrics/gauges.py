@@ -80,4 +80,4 @@ def _count_loops(pool: EventLoopPool, values: list[int]) -> None:
 def _count_connections(pool: EventLoopPool, values: list[int]) -> None:
     for worker in pool.workers:
         for connection in worker.connections.copy():
-            values[_PLACES.get(connection.at(), _OTHER)] += 1
+            values[_PLACES.get(connection.state_name(), _OTHER)] += 1
