@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from threadwell import ThreadedServer
 from threadwell.worker.asgi.cycle import Cycle
 from threadwell.worker.asgi.http1_reader import HTTP1Reader
 from threadwell.worker.asgi.opening import OpeningConnection
@@ -23,6 +26,9 @@ from threadwell.worker.asgi.states import (
 )
 from threadwell.worker.asgi.websocket import Session
 from threadwell.worker.connection import IllegalTransition
+
+from .asgi_tools import Receive, Scope, Send, no_lifespan, read_body
+from .wire_client import Client
 
 MACHINES: list[tuple[type[Enum], Any, Enum, set[Enum]]] = [
     # states, table, the first state but for OpeningState, which has two; the last ones
@@ -106,7 +112,7 @@ def test_the_owner_of_a_state_follows_its_table(
                 assert getattr(owner, attribute) is before
 
 
-class Watched:
+class CheckedState:
     """A descriptor in place of the slot of a state, which checks each step by the table."""
 
     def __init__(self, owner: type, name: str, table: Any, steps: set[tuple[str, str]]) -> None:
@@ -125,3 +131,50 @@ class Watched:
             checked(self._table, before, after)
             self._steps.add((before.name, after.name))
         self._slot.__set__(instance, after)
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    await no_lifespan(scope)
+    body = await read_body(receive)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] == "/stream":
+        await send({"type": "http.response.body", "body": b"first ", "more_body": True})
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_the_steps_that_are_assigned_directly_are_in_the_tables(
+    serve: Callable[..., ThreadedServer],
+    connect: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Requests alone, behind one another, with a body that comes in one piece or in two."""
+    steps: set[tuple[str, str]] = set()
+    for owner, name, table in (
+        (HTTP1Reader, "state", READ_TRANSITIONS),
+        (Cycle, "_state", RESPONSE_TRANSITIONS),
+    ):
+        monkeypatch.setattr(owner, name, CheckedState(owner, name, table, steps))
+    client = connect(serve(echo))
+    get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    post = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+    client.send(get)
+    assert client.answer().body == b""
+    client.send(get + post % b"/" + b"body")
+    assert client.answer().body == b""
+    assert client.answer().body == b"body"
+    client.send(post % b"/stream" + b"bo")
+    client.send(b"dy")
+    assert client.answer().body == b"first body"
+    client.send(b"no request\r\n\r\n")
+    assert client.answer().status == 400
+    assert steps == {
+        ("READY", "BUSY"),
+        ("BUSY", "READY"),
+        ("BUSY", "BODY"),
+        ("BODY", "BUSY"),
+        ("READY", "LINGER"),
+        ("NEW", "STARTED"),
+        ("STARTED", "DONE"),
+        ("STARTED", "STREAMING"),
+        ("STREAMING", "DONE"),
+    }
