@@ -557,7 +557,7 @@ def test_what_a_loop_is_given_while_it_drains_is_told_of_it(serve: Serve, connec
     (busy,) = (each for each in server.pools[0].workers if each.loop is loop)
     busy.call(busy.drain, time.monotonic() + 60)
     idle = []
-    while not busy.coming:  # the other loop gives away what it has too many of
+    while not busy.offered:  # the other loop gives away what it has too many of
         idle.append(connect(server))
         until(lambda: sum(each.load() for each in server.pools[0].workers) == len(idle) + 1)
     go_on.set()

@@ -361,7 +361,7 @@ def test_a_look_at_the_time_between_a_thread_and_its_loop(
     begin = ThreadStream._begin_on_loop
 
     def late(self: ThreadStream) -> None:
-        self._task.h2_stream.connection.look(time.monotonic())
+        self._task.h2_stream.connection.check_deadline(time.monotonic())
         begin(self)
 
     monkeypatch.setattr(ThreadStream, "_begin_on_loop", late)

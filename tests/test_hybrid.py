@@ -378,14 +378,14 @@ def test_a_server_is_not_drained_while_a_connection_is_on_its_way_back(
     assert server._worker is not None
     poller = server._worker.poller
     on_its_way, go_on = threading.Event(), threading.Event()
-    give_back = HTTP1Connection.give_back
+    begin_return = HTTP1Connection.begin_return
 
     def slow(self: HTTP1Connection) -> None:
         on_its_way.set()
         assert go_on.wait(10)
-        give_back(self)
+        begin_return(self)
 
-    monkeypatch.setattr(HTTP1Connection, "give_back", slow)
+    monkeypatch.setattr(HTTP1Connection, "begin_return", slow)
     client = connect(server)
     client.send(post("/async", b"1"))
     assert client.answer().body == b"async 1"

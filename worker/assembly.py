@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from .asgi.interfaces import ALPNTable
     from .asgi.pool import EventLoopPool, HandoffPool
     from .config import ServerConfig
     from .config.groups import Static
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
     from .messages import ASGIApp, SyncApp
 
 log = logging.getLogger("threadwell")
+
+
+def alpn_table(config: ServerConfig) -> ALPNTable:
+    """The protocols that loops serve beside HTTP/1.1. Raises `ConfigError` where h2 is missing."""
+    if not config.http2.on:
+        return {}
+    require_h2()
+    from .http2.connection import connection_factory
+
+    return {"h2": connection_factory}
 
 
 def make_loops(
@@ -47,6 +58,7 @@ def make_loops(
         shutdown_event=shutdown_event,
         ssl_context=ssl_context,
         conn_queue=conn_queue,
+        protocols=alpn_table(config),
     )
 
 
@@ -105,14 +117,15 @@ def _offer_http2(
     collector: LifecycleCollector | None,
     async_pool: AsyncPool | None,
 ) -> None:
-    require_h2()
+    protocols = alpn_table(config)
     from .asgi.pool import HandoffPool
     from .http2.pool import make_pool
 
     if isinstance(async_pool, HandoffPool):
+        async_pool.add_protocols(protocols)
         pool.offer_http2(async_pool, owned=False)
     else:
-        pool.offer_http2(make_pool(config, collector), owned=True)
+        pool.offer_http2(make_pool(config, collector, protocols), owned=True)
 
 
 def _opened(collector: LifecycleCollector, conn: Connection) -> None:

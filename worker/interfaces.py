@@ -7,7 +7,7 @@ and the event loops beside it as an `AsyncPool`; a pool sees its workers as `Poo
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -123,6 +123,17 @@ class PoolThread(Protocol):
 
     def close_connection(self, conn: Connection, reason: str) -> None:
         """Close `conn`, which no thread owns any more, and report `reason`."""
+
+
+class ReturnsConnections(Protocol):
+    """What a loop needs of the SyncWorker that a connection came from."""
+
+    def adopt_back(self, conn: Connection, let_go: Callable[[], object]) -> bool:
+        """Serve the next request of `conn`, which a loop had adopted. Any thread may call.
+
+        `let_go` is called first, and must leave `conn` IDLE or YIELDED. False, and nothing happens,
+        if the threads serve no more.
+        """
 
 
 class ServingPool(Protocol):

@@ -1,5 +1,5 @@
 """The asyncio side: ASGI applications on event loops.
 
-Nothing outside of this package imports asyncio, and this package is imported only when an ASGI
-application is served. See docs/architecture.md for who does what.
+No module outside of this package and of `http2` imports asyncio. Both packages are imported only
+when an ASGI application or HTTP/2 is served. docs/architecture.md describes the modules.
 """

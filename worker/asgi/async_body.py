@@ -1,4 +1,4 @@
-"""An asynchronous body of a `SyncApp`, sent by a loop."""
+"""A response of a `SyncApp` with an asynchronous body, which is sent on a loop."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ if TYPE_CHECKING:
 
 
 class Streamed:
-    """An `ASGIApp` that gives the answer that a `SyncApp` has returned, its body an asynchronous
-    iterable. It is iterated until it ends, or the client leaves, and closed either way."""
+    """An `ASGIApp` that sends a response whose body is an asynchronous iterable.
+
+    The body is iterated until it ends or the client leaves, and closed in both cases.
+    """
 
     def __init__(self, request: Request, response: Response) -> None:
         self._request = request
         self._response = response
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
-        """See the ASGI specification; `scope` is not looked at."""
+        """See the ASGI specification. `scope` is not used."""
         sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
@@ -40,7 +42,7 @@ class Streamed:
         status = self._response.code
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if self._request.method == "HEAD" or status in (204, 304):
-            # what the head says depends on there being a stream, and nothing of it is wanted
+            # the head is that of a stream, although no block of it is sent
             await send({"type": "http.response.body", "body": b"", "more_body": True})
         else:
             await self._send_body(send)
@@ -57,7 +59,7 @@ class Streamed:
                 await blocks.aclose()
 
     async def _close(self) -> None:
-        """Call what the application wants called, which may take its time, on a thread."""
+        """Call the application's `close` on a thread, for it may block."""
         close = self._response.close or getattr(self._response.body, "close", None)
         loop = asyncio.get_running_loop()
         try:
@@ -69,6 +71,6 @@ class Streamed:
 
 
 async def _left(receive: Any) -> None:
-    """Return when the client has left, or has to be treated so."""
+    """Return when the client has left, or the server stops."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,7 +1,7 @@
-"""A connection on an event loop: when it may be read, what is still to be written, how it ends.
+"""A connection on an event loop: what every protocol of it has in common.
 
-The loop only says when a descriptor is ready. Receiving and sending are the connection's own, as
-on the threads: that is how a TLS session can come from a thread, and a connection go back to one.
+The loop only reports that a descriptor is ready. The connection receives and sends by itself, as it
+does on the threads: so a TLS session can come from a thread, and a connection can return to one.
 Everything here belongs to the loop's thread.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, cast
 
 from ..connection import State
-from ..errors import ClientDisconnected, PlainRequest
+from ..errors import ClientDisconnected
 from ..lifecycle import ClientGone, ConnectionClosed, Refused
-from ..proxies import proxy_header
 from .writer import send_or_keep
 
 if TYPE_CHECKING:
@@ -23,17 +23,20 @@ if TYPE_CHECKING:
 
     from ..connection import Connection
     from ..tls.session import TLSSocket
-    from .loop_worker import LoopWorker
+    from .interfaces import LoopContext
 
 log = logging.getLogger("threadwell")
 
 RECEIVED_AT_ONCE = 65536
-# What is read of a lingering connection in one turn.
+# How often a lingering connection is read before other connections get a turn.
 _RECEIVES_A_TURN = 16
 
 
-class LoopConnection:
-    """The loop's side of one connection, which is ADOPTED. A subclass says what its octets mean."""
+class LoopConnection(ABC):
+    """The loop's side of one connection, whose state is ADOPTED.
+
+    A subclass speaks a protocol: HTTP/1.1, HTTP/2, or what precedes them.
+    """
 
     __slots__ = (
         "_waiters",
@@ -43,24 +46,55 @@ class LoopConnection:
         "deadline",
         "reading",
         "worker",
-        "writer",
     )
 
-    def __init__(self, worker: LoopWorker, conn: Connection) -> None:
+    def __init__(self, worker: LoopContext, conn: Connection) -> None:
         self.worker = worker
-        self.writer = worker.writer
         self.conn = conn
         self.closed = False
-        #: When it has waited long enough, in the seconds of `time.monotonic`.
+        #: When the wait for the client ends, in the seconds of `time.monotonic`.
         self.deadline = 0.0
+        #: The loop watches the descriptor for input.
         self.reading = False
+        #: The loop watches the descriptor for room to write.
         self._writing = False
-        #: Whoever waits until everything is written.
+        #: Calls of the application that wait until everything is written.
         self._waiters: list[asyncio.Future[None]] = []
 
-    def at(self) -> str:
-        """The name of the state it is in, for who counts; any thread may ask."""
-        return "writing" if self.conn.send_buffer is not None else "other"
+    # ---- What a protocol defines ------------------------------------------------------------
+
+    @abstractmethod
+    def start(self) -> None:
+        """Wait for what the client sends first."""
+
+    @abstractmethod
+    def on_readable(self) -> None:
+        """Receive. The loop calls it when there is input, the end of input included."""
+
+    @abstractmethod
+    def on_flushed(self) -> None:
+        """Go on: everything that had to wait is written."""
+
+    @abstractmethod
+    def check_deadline(self, now: float) -> None:
+        """End what has taken too long. Called about once a second."""
+
+    @abstractmethod
+    def is_busy(self) -> bool:
+        """Whether a request is under way. Any thread may call."""
+
+    @abstractmethod
+    def idle_since(self) -> float | None:
+        """When the connection became idle; None while it is not."""
+
+    @abstractmethod
+    def state_name(self) -> str:
+        """The name of the connection's state, for metrics. Any thread may call."""
+
+    @abstractmethod
+    def drain(self, idle_until: float) -> None:
+        """The server stops. An idle connection may stay until `idle_until`, in the seconds of
+        `time.monotonic`."""
 
     # ---- In -------------------------------------------------------------------------------
 
@@ -74,90 +108,14 @@ class LoopConnection:
             self.reading = False
             self.worker.loop.remove_reader(self.conn.fd)
 
-    def on_readable(self) -> None:
-        """The loop calls it when something can be received, an end of input included."""
-        raise NotImplementedError
-
-    def hears(self) -> bool:
-        """Whether `on_readable` is what is called."""
+    def watches_input(self) -> bool:
+        """Whether the loop calls `on_readable` when there is input."""
         return self.reading
 
-    def received_nothing(self) -> None:
-        """TLS had nothing yet; it may have to write first."""
+    def on_nothing_received(self) -> None:
+        """TLS had no data yet. It may have to write before it can read."""
         if self.conn.encrypted and cast("TLSSocket", self.conn.sock).wants_write:
             self.wait_for_room()
-
-    def read_proxy_header(self) -> None:
-        """Begin, or go on with, the PROXY header; `begin` takes over behind it."""
-        loop, worker = self.worker.loop, self.worker
-        assert worker.forwarding is not None
-        try:
-            proxy_header.advance(self.conn, worker.forwarding)
-        except BlockingIOError:
-            self.reading = True
-            loop.add_reader(self.conn.fd, self.read_proxy_header)
-        except proxy_header.ProxyHeaderRejected as error:
-            proxy_header.complain(self.conn, worker.pool.throttled_log, error)
-            self.refused("proxy")
-            self.close(str(error))
-        except OSError as error:
-            self.close(f"lost: {error}")
-        else:
-            self.pause_reading()
-            self.begin()
-
-    def begin(self) -> None:
-        """Wait for what comes behind a PROXY header, or first."""
-        raise NotImplementedError
-
-    def shake_hands(self) -> None:
-        """Begin, or go on with, a TLS handshake; `on_readable` takes over behind it."""
-        loop, fd = self.worker.loop, self.conn.fd
-        sock = cast("TLSSocket", self.conn.sock)
-        try:
-            done = sock.handshake()
-        except PlainRequest:
-            loop.remove_reader(fd)
-            self.reading = False
-            self.answer_plainly()
-            return
-        except OSError as error:
-            log.debug("The TLS handshake of %s failed: %s", self.conn.client[0], error)
-            self.refused("tls")
-            self._stop_writing()
-            self.handshake_failed()
-            return
-        if sock.wants_write:
-            self._writing = True
-            loop.add_writer(fd, self.shake_hands)
-        else:
-            self._stop_writing()
-        if not done:
-            self.reading = True
-            loop.add_reader(fd, self.shake_hands)
-            return
-        if sock.protocol == "h2" and self.worker.config.http2.on:
-            self.pause_reading()  # the other line waits for itself, if it waits at all
-            self.change_to_http2()
-            return
-        self.reading = False
-        self.deadline = time.monotonic() + self.worker.config.timeouts.head
-        self.resume_reading()
-        self.on_readable()  # the first request may have come with the end of the handshake
-
-    def change_to_http2(self) -> None:
-        """What the client has chosen in the handshake."""
-        self.closed = True
-        self.worker.take_http2(self.conn)
-        self.worker.connections.discard(self)
-
-    def answer_plainly(self) -> None:
-        """A request without TLS, on a port with it: the answer is without, too."""
-        raise NotImplementedError
-
-    def handshake_failed(self) -> None:
-        """Close, but not before the client can have read the alert that says why."""
-        raise NotImplementedError
 
     # ---- Out ------------------------------------------------------------------------------
 
@@ -180,27 +138,28 @@ class LoopConnection:
             raise ClientDisconnected("the client left before it had read everything")
 
     def wait_for_room(self) -> None:
-        """Let `on_writable` be called when the kernel takes more."""
+        """Call `on_writable` when the kernel takes more."""
         if not self._writing:
             self._writing = True
             self.worker.loop.add_writer(self.conn.fd, self.on_writable)
 
-    def _stop_writing(self) -> None:
+    def stop_writing(self) -> None:
+        """No longer wait for room to write."""
         if self._writing:
             self._writing = False
             self.worker.loop.remove_writer(self.conn.fd)
 
     def on_writable(self) -> None:
-        """The loop calls it when there is room for what is waiting."""
+        """Send on. The loop calls it when there is room for what is waiting."""
         try:
-            self._write_on()
+            self._send_waiting()
         except Exception as error:
-            self.broken(error)
+            self.fail(error)
 
-    def _write_on(self) -> None:
+    def _send_waiting(self) -> None:
         send_buffer = self.conn.send_buffer
         if send_buffer is None:  # TLS wanted to write in order to read
-            self._stop_writing()
+            self.stop_writing()
             self.on_readable()
             return
         try:
@@ -210,14 +169,11 @@ class LoopConnection:
             self.lost(str(error))
             return
         self.conn.send_buffer = None
-        self._stop_writing()
-        self._wake()
-        self.flushed()
+        self.stop_writing()
+        self._wake_waiters()
+        self.on_flushed()
 
-    def flushed(self) -> None:
-        """Everything is written that had to wait."""
-
-    def _wake(self) -> None:
+    def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -225,24 +181,8 @@ class LoopConnection:
 
     # ---- The end --------------------------------------------------------------------------
 
-    def look(self, now: float) -> None:
-        """Once a second: is its time up?"""
-        raise NotImplementedError
-
-    def is_busy(self) -> bool:
-        """Whether a request is under way. Any thread may ask."""
-        raise NotImplementedError
-
-    def idle_since(self) -> float | None:
-        """Since when nothing is under way that has been read; None: something is."""
-        raise NotImplementedError
-
-    def drain(self, idle_until: float) -> None:
-        """The server stops; what is idle may stay so long, in the seconds of `time.monotonic`."""
-        raise NotImplementedError
-
     def lost(self, why: str) -> None:
-        """The client left before it had its answer."""
+        """End the connection: the client left before it had its response."""
         if self.closed:
             return
         record, collector = self.conn.record, self.worker.collector
@@ -251,45 +191,46 @@ class LoopConnection:
         self.close(f"client gone: {why}")
 
     def close(self, reason: str) -> None:
-        """End the connection."""
+        """End the connection; `reason` is for the collector."""
         if self.closed:
             return
-        self.completed(complete=False)
+        self.complete_record(complete=False)
         self._release()
         self.conn.close()
-        self._wake()
+        self._wake_waiters()
         collector = self.worker.collector
         if collector is not None:
             collector.record(ConnectionClosed(self.conn.peer, reason, self.conn.requests))
 
-    def broken(self, error: Exception) -> None:
-        """A bug of threadwell: this connection pays, the loop goes on."""
+    def fail(self, error: Exception) -> None:
+        """End the connection after a bug of threadwell. The loop goes on."""
         log.error("A connection was dropped for an internal error", exc_info=error)
         self.close("internal error")
 
     def _release(self) -> None:
-        """Let the loop forget the descriptor."""
+        """Remove the descriptor from the loop."""
         self.pause_reading()
-        self._stop_writing()
+        self.stop_writing()
         self.closed = True
-        self.worker.gone(self)
+        self.worker.forget(self)
 
-    def completed(self, *, complete: bool) -> None:
-        """Tell the collector that the answer under way is out, or given up."""
+    def complete_record(self, *, complete: bool) -> None:
+        """Report the response under way to the collector, as sent or as given up."""
         record, self.conn.record = self.conn.record, None
         if record is not None and self.worker.collector is not None:
             conn = self.conn
             self.worker.collector.record(record.end(conn.client, conn.peer, complete))
 
-    def refused(self, cause: str) -> None:
-        """Tell the collector of a refusal; see `lifecycle.Refused`."""
+    def record_refusal(self, cause: str) -> None:
+        """Report a refusal to the collector; see `lifecycle.Refused`."""
         if self.worker.collector is not None:
             self.worker.collector.record(Refused(self.conn.client, cause))
 
-    def say_this_was_all(self) -> bool:
-        """Send an end of output, so that the connection may linger (RFC 9112, 9.6).
+    def begin_lingering(self) -> bool:
+        """Close the sending side, and go on receiving (RFC 9112, 9.6).
 
-        Without it the closing would reset what the client has not read. False: it was closed.
+        A close at once would reset the connection, and the client could lose what it has not read.
+        False: the connection is closed, because no lingering is configured or possible.
         """
         self.conn.buffer = b""
         linger = self.worker.config.timeouts.linger
@@ -305,19 +246,31 @@ class LoopConnection:
         self.resume_reading()
         return True
 
-    def throw_away(self) -> None:
-        """Read on without looking, until the client has closed too."""
+    def discard_input(self) -> None:
+        """Receive and discard, until the client has closed too."""
         try:
             for _ in range(_RECEIVES_A_TURN):
                 if not self.conn.recv(RECEIVED_AT_ONCE):
                     self.close("answered the last request")
                     return
         except BlockingIOError:
-            self.received_nothing()
+            self.on_nothing_received()
         except OSError:
             self.close("answered the last request")
 
-    def give_back(self) -> None:
-        """Let go of the connection, which is another's from now on."""
+    def begin_return(self) -> None:
+        """Let go of the connection, which returns to the threads. Nothing may touch it after."""
         self._release()
         self.conn.become(State.YIELDED if self.conn.buffer else State.IDLE)
+
+
+def has_hung_up(fd: int) -> bool:
+    """Whether the client of a connection that is not read has closed it. Only Linux tells."""
+    import select
+
+    events = getattr(select, "POLLRDHUP", 0)
+    if not events:
+        return False
+    poll = select.poll()
+    poll.register(fd, events)
+    return bool(poll.poll(0))

@@ -1,49 +1,36 @@
-"""One request and its answer, as an ASGI application has them: `receive` and `send`."""
+"""One request and its response, as an ASGI application sees them: `receive` and `send`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
 from ..messages import FileBody, Response
 from ..request_id import named
 from .request_stream import MOST_DISCARDED, BodyStream
+from .states import RESPONSE_TRANSITIONS, ResponseState, checked
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
     from ..messages import ASGIApp, RequestReceived
-    from .http1 import HTTP1Connection
-    from .writer import LoopStream
+    from .interfaces import CycleTransport, Message, ResponseStream
 
 log = logging.getLogger("threadwell")
 
-Message = Any
-
-# How much of a body that a thread has put into a file is given at once.
+# How much of a body that a thread has put into a file is received at once.
 _FILE_BLOCK = 65536
-# How many blocks may leave one after the other before other connections get a turn.
+# How many blocks are sent without a break before other connections get a turn.
 _SENDS_A_TURN = 32
-# How often an application that was told that nobody reads may send on.
-_MOST_SENDS_TO_NOBODY = 100
+# How many blocks an application may send after it was told that the client has left.
+_MOST_DISCARDED_BLOCKS = 100
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 # The constructor of a named tuple, without the Python function around it.
 _new = tuple.__new__
-
-
-class ResponseState(IntEnum):
-    """How far the answer is."""
-
-    NEW = 0
-    STARTED = 1  # status and headers are known, and not sent
-    STREAMING = 2  # the head is sent, and a part of the body
-    TRAILERS = 3  # the body is sent
-    DONE = 4
 
 
 _NEW, _STARTED, _STREAMING, _DONE = (
@@ -57,88 +44,82 @@ _NEW, _STARTED, _STREAMING, _DONE = (
 class Cycle:
     """A request under way. Belongs to its loop.
 
-    The connection may be at its next request already while the application still runs: an answer
-    is complete when its last message was sent, and not when the application returns.
+    A response is complete when its last message was sent, and not when the application returns: the
+    connection may serve its next request while the application still runs.
     """
 
     __slots__ = (
-        "_body_given",
-        "_drained",
-        "_flushing",
-        "_headers",
-        "_receivers",
-        "_sends",
-        "_state",
-        "_status",
-        "_stream",
-        "_told",
-        "_trailers",
-        "answered",
-        "disconnected",
-        "expects",
-        "head",
-        "incoming",
-        "transport",
-        "persistent",
-        "task",
-    )
+        "_body_given", "_drained", "_flushing", "_headers", "_receivers", "_sends", "_state",
+        "_status", "_stream", "_trailers", "_was_told", "answered", "disconnected", "expects",
+        "head", "incoming", "persistent", "task", "transport",
+    )  # fmt: skip
 
-    def __init__(self, transport: HTTP1Connection, head: RequestReceived) -> None:
+    def __init__(self, transport: CycleTransport[Cycle], head: RequestReceived) -> None:
         self.transport = transport
         self.head = head
         self.persistent = True
-        #: The body: on its way, or whole in memory or a file; None without one.
+        #: The request's body: on its way, or complete in memory or in a file; None without one.
         self.incoming: BodyStream | bytes | BinaryIO | None = None
-        #: The client waits for 100 before it sends its body.
+        #: The client waits for 100 (Continue) before it sends the body.
         self.expects = False
-        #: Nothing more of the answer is to come.
+        #: The response is complete, or the server has answered instead of the application.
         self.answered = False
         self.disconnected = False
         self.task: asyncio.Task[None] | None = None
+        #: Changed by `_become`; and directly, to save the look-up that every request would pay for,
+        #: where `_start` and `_answer` know the state before.
         self._state: ResponseState = _NEW
         self._status = 0
         self._headers: list[Any] = []
-        self._stream: LoopStream | None = None
+        self._stream: ResponseStream | None = None
+        #: `receive` has returned the end of the body.
         self._body_given = False
         self._receivers: list[asyncio.Future[None]] | None = None
-        self._told = False
+        #: `receive` has told the application that the client has left.
+        self._was_told = False
+        #: The application was asked to end, because the server stops.
         self._drained = False
-        #: What will follow the body; None where nothing may.
+        #: The trailers; None where the application did not announce any.
         self._trailers: list[Any] | None = None
         self._sends = 0
-        #: `_flush` is to be called.
+        #: `_flush` is scheduled.
         self._flushing = False
 
     @property
     def headers_sent(self) -> bool:
-        """Whether something of the answer is sent."""
+        """Whether something of the response is sent."""
         return self._state > _STARTED
+
+    def _become(self, state: ResponseState) -> None:
+        """Move to `state`. Raises `IllegalTransition` where the table has no such step."""
+        self._state = checked(RESPONSE_TRANSITIONS, self._state, state)
 
     # ---- The application's call -----------------------------------------------------------
 
     async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
-        """Call the application, once. Nothing that it raises escapes."""
+        """Call the application, once. An exception of the application does not leave `run`."""
         try:
             await app(scope, self.receive, self.send)
             if self._state is not _DONE:
-                self._unfinished()
+                self._handle_missing_end()
         except BaseException as error:
-            # SystemExit too costs a request, and not the loop
-            self._failed(error)
+            # SystemExit, too, ends a request and not the loop
+            self._handle_exception(error)
         finally:
             if self._receivers:
-                self.wake()
+                self.wake_receivers()
             if self.task is not None:
                 self.transport.worker.call_over(self)
             if self.incoming is not None and not isinstance(self.incoming, (BodyStream, bytes)):
                 self.incoming.close()
 
-    def _unfinished(self) -> None:
+    def _handle_missing_end(self) -> None:
+        """The application has returned before its response was complete."""
         transport = self.transport
         if transport.closed or self.answered:
             return
         if self._drained and self._state is _STREAMING and self._is_event_stream():
-            # it was asked to end, and such a stream has no other end
+            # the application was asked to end, and an event stream has no other end
             self._finish()
         elif self.disconnected and self.headers_sent:
             transport.lost("closed by the client")
@@ -146,7 +127,7 @@ class Cycle:
             log.error("The application left %s without an answer", named(self.head))
             self._fail()
 
-    def _failed(self, error: BaseException) -> None:
+    def _handle_exception(self, error: BaseException) -> None:
         transport = self.transport
         if isinstance(error, asyncio.CancelledError) and transport.worker.cancelling:
             pass
@@ -158,29 +139,29 @@ class Cycle:
             self._fail()
 
     def _fail(self) -> None:
-        """Answer for the application, or make it visible that its answer is not whole."""
+        """Answer 500, or let the client see that the response is not complete."""
         if self.headers_sent:
-            self._flush()  # what came before the failure
+            self._flush()  # the blocks from before the failure
             self.transport.conn.abort_with_reset()
             self.transport.close("the application failed")
             return
         self.answer_for_the_server(500, b"Internal Server Error\n")
 
     def answer_for_the_server(self, status: int, body: bytes) -> None:
-        """Give an answer that is not the application's."""
+        """Send a response that is not the application's."""
         self._status = status
         self._headers = [_TEXT]
         self._answer(body)
 
-    def returned(self) -> None:
-        """The application has ended that was to give the answer by `send` alone."""
+    def application_returned(self) -> None:
+        """The application has returned, whose call is another object's: a WebSocket's."""
         if self._state is not _DONE:
-            self._unfinished()
+            self._handle_missing_end()
 
     # ---- receive --------------------------------------------------------------------------
 
     async def receive(self) -> Message:
-        """See the ASGI specification; may be called by several tasks at once."""
+        """See the ASGI specification. Several tasks may call it at once."""
         if not self._body_given and not self.answered:
             incoming = self.incoming
             if incoming is None:
@@ -190,17 +171,17 @@ class Cycle:
             if message is not None:
                 return message
         while not self.disconnected and not self.answered:
-            await self._changed()
-        self._told = True
+            await self._wait_for_change()
+        self._was_told = True
         return {"type": "http.disconnect"}
 
     async def _receive_body(self, incoming: BodyStream | bytes | BinaryIO) -> Message | None:
-        """The next part of the body; None when none will come any more."""
+        """The next part of the body; None when no other part will come."""
         if isinstance(incoming, bytes):
             self._body_given = True
             return {"type": "http.request", "body": incoming, "more_body": False}
         if not isinstance(incoming, BodyStream):
-            await asyncio.sleep(0)  # a whole file at one go would keep the loop from the others
+            await asyncio.sleep(0)  # other connections get a turn between two blocks
             data = incoming.read(_FILE_BLOCK)
             self._body_given = len(data) < _FILE_BLOCK
             return {"type": "http.request", "body": data, "more_body": not self._body_given}
@@ -213,17 +194,17 @@ class Cycle:
                 return {"type": "http.request", "body": data, "more_body": not incoming.done}
             if self.disconnected:
                 break
-            self._continue()
-            await self._changed()
+            self._send_continue()
+            await self._wait_for_change()
         return None
 
-    def _continue(self) -> None:
-        """Send 100 to a client that waits for it (RFC 9110, 10.1.1)."""
+    def _send_continue(self) -> None:
+        """Send 100 (Continue) to a client that waits for it (RFC 9110, 10.1.1)."""
         if self.expects and not self.headers_sent:
             self.expects = False
-            self._inform(100, ())
+            self._send_interim(100, ())
 
-    async def _changed(self) -> None:
+    async def _wait_for_change(self) -> None:
         receiver: asyncio.Future[None] = self.transport.worker.loop.create_future()
         if self._receivers is None:
             self._receivers = []
@@ -234,27 +215,27 @@ class Cycle:
             if self._receivers and receiver in self._receivers:
                 self._receivers.remove(receiver)
 
-    def wake(self) -> None:
-        """Let whoever waits in `receive` look again."""
+    def wake_receivers(self) -> None:
+        """Have the tasks that wait in `receive` check again."""
         receivers, self._receivers = self._receivers, None
         for receiver in receivers or ():
             if not receiver.done():
                 receiver.set_result(None)
-                self._told = self._told or self.disconnected
+                self._was_told = self._was_told or self.disconnected
 
     def disconnect(self, *, gone: bool = False) -> None:  # noqa: ARG002
-        """The client has closed, or nothing more can be sent to it."""
+        """The client has left: the application learns it by `receive`."""
         self.disconnected = True
         self._sends = 0
-        self.wake()
+        self.wake_receivers()
 
     def drain(self) -> None:
-        """The server stops: what has no end of its own is asked to end."""
+        """The server stops: ask an event stream, which would never end, to end."""
         if self._state is _STREAMING and self._is_event_stream():
             self.ask_to_end()
 
     def ask_to_end(self) -> None:
-        """Tell the application that the client left, because it has to soon."""
+        """Tell the application that the client left, because the server stops soon."""
         self._drained = True
         self.disconnect()
 
@@ -267,9 +248,12 @@ class Cycle:
     # ---- send -----------------------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
-        """See the ASGI specification. Raises `RuntimeError` for messages in a wrong order,
-        `InvalidResponseError` for what must not go on the wire, `ClientDisconnected` for a stream
-        that nobody reads, where the application does not learn it from `receive`."""
+        """See the ASGI specification.
+
+        Raises `RuntimeError` for messages in a wrong order, `InvalidResponseError` for what must
+        not go on the wire, and `ClientDisconnected` for a stream whose client has left, if the
+        application does not learn it from `receive`.
+        """
         kind = message["type"]
         state = self._state
         if kind == "http.response.body" and (state is _STARTED or state is _STREAMING):
@@ -291,7 +275,7 @@ class Cycle:
         elif kind == "http.response.trailers" and state is ResponseState.TRAILERS:
             self._send_trailers(message)
         elif kind == "http.response.early_hint" and state is _NEW:
-            self._inform(103, [("Link", _text(link)) for link in message["links"]])
+            self._send_interim(103, [("Link", _text(link)) for link in message["links"]])
         else:
             raise RuntimeError(f"{kind!r} cannot be sent when the answer is {state.name.lower()}")
 
@@ -302,24 +286,25 @@ class Cycle:
         self._status = int(status)
         self._headers = list(message.get("headers", ()))
         if message.get("trailers"):
-            # they need chunks, which a length would rule out
+            # trailers need the chunked coding, which a Content-Length rules out
             self._trailers = []
             self._headers = [
                 pair for pair in self._headers if bytes(pair[0]).lower() != b"content-length"
             ]
-        self._state = _STARTED
+        self._state = _STARTED  # from NEW: `send` has checked it
 
     def _persists(self) -> bool:
         if not self.persistent or self.transport.worker.draining:
             return False
         incoming = self.incoming
         if isinstance(incoming, BodyStream) and not incoming.done:
-            # more than would be read for nothing: the answer says that it is the last
+            # a longer body is not worth reading: the response says that it is the last
             return not self.expects and incoming.missing <= MOST_DISCARDED
         return True
 
     def _answer(self, body: bytes | FileBody) -> None:
-        """Send an answer that is whole. Raises `InvalidResponseError`."""
+        """Send a complete response. Raises `InvalidResponseError`."""
+        # Direct steps to DONE: from NEW for the server, from STARTED for the application.
         transport = self.transport
         if transport.closed or self.answered:
             if isinstance(body, FileBody):
@@ -342,7 +327,7 @@ class Cycle:
         self._state = _DONE
         self.answered = True
         if self._receivers:
-            self.wake()
+            self.wake_receivers()
         if conn.record is not None:
             conn.record.note(self.head, response)
         transport.answered(self)
@@ -350,14 +335,14 @@ class Cycle:
     async def _send_block(self, body: bytes, more: bool) -> None:
         transport = self.transport
         if transport.closed or self.answered:
-            await self._send_to_nobody(more)
+            await self._discard_block(more)
             return
         try:
             stream = self._stream or self._open()
             bodiless = self.head.method == "HEAD" or self._status in (204, 304)
             if not more and not bodiless and self._trailers is None:
                 stream.finish_with_last(body)
-                self._state = _DONE
+                self._become(_DONE)
                 self._complete(stream)
                 return
             if body:
@@ -366,14 +351,14 @@ class Cycle:
                 stream.open()
         except ClientDisconnected as error:
             transport.lost(str(error))
-            await self._send_to_nobody(more)
+            await self._discard_block(more)
             return
         if bodiless:
-            self._complete(stream)  # from here on the connection may be another's
-            await self._send_to_nobody(more)
+            self._complete(stream)  # the connection may have another owner after this
+            await self._discard_block(more)
             return
         if not more:
-            self._state = ResponseState.TRAILERS
+            self._become(ResponseState.TRAILERS)
         if transport.conn.send_buffer is not None:
             await self._wait_for_client(more)
         self._sends += 1
@@ -381,7 +366,7 @@ class Cycle:
             await asyncio.sleep(0)
 
     def _push(self, body: bytes) -> bool:
-        """The short way of `_send_block`; False where that must be gone."""
+        """The fast way of `_send_block`; False where `_send_block` must be called."""
         stream, transport = self._stream, self.transport
         if stream is None or transport.closed or (self._sends + 1) % _SENDS_A_TURN == 0:
             return False
@@ -398,7 +383,7 @@ class Cycle:
         return True
 
     def _flush(self) -> None:
-        """Send what the stream has held, since the application does something else now."""
+        """Send what the stream holds: the application has sent all that it had at once."""
         self._flushing = False
         stream, transport = self._stream, self.transport
         if stream is None or not stream.holds or transport.closed:
@@ -415,14 +400,14 @@ class Cycle:
         try:
             await self.transport.drained()
         except ClientDisconnected:
-            await self._send_to_nobody(more)
+            await self._discard_block(more)
 
-    def _open(self) -> LoopStream:
+    def _open(self) -> ResponseStream:
         transport = self.transport
         self.persistent = self._persists()
         response = Response(self._status, self._headers)
         self._stream = transport.writer.stream(transport.conn, self.head, response, self.persistent)
-        self._state = _STREAMING
+        self._become(_STREAMING)
         if transport.conn.record is not None:
             transport.conn.record.status = self._status
         if transport.worker.draining and self._is_event_stream():
@@ -430,7 +415,7 @@ class Cycle:
         return self._stream
 
     def _finish(self) -> None:
-        """End a stream, with its trailers if there are to be any."""
+        """End a stream, with its trailers if it has any."""
         stream = self._stream
         assert stream is not None
         try:
@@ -439,17 +424,17 @@ class Cycle:
             else:
                 stream.finish_with_trailers(self._trailers)
         except ClientDisconnected as error:
-            self._state = _DONE
+            self._become(_DONE)
             self.transport.lost(str(error))
             return
-        self._state = _DONE
+        self._become(_DONE)
         self._complete(stream)
 
-    def _complete(self, stream: LoopStream) -> None:
+    def _complete(self, stream: ResponseStream) -> None:
         self.answered = True
         self._sends = 0
         if self._receivers:
-            self.wake()
+            self.wake_receivers()
         self.persistent = stream.persistent
         if self.transport.conn.record is not None:
             self.transport.conn.record.body_bytes = stream.sent
@@ -461,24 +446,28 @@ class Cycle:
         if message.get("more_trailers", False):
             return
         if self.transport.closed or self.answered or self._stream is None:
-            self._state = _DONE
+            self._become(_DONE)
         else:
             self._finish()
 
-    async def _send_to_nobody(self, more: bool) -> None:
-        """The client has left, or wants no body. Whoever listens is told by `receive`, and whoever
-        does not, here: at once, and behind HEAD, 204 and 304 when there is no end to it."""
+    async def _discard_block(self, more: bool) -> None:
+        """Take a block that is not sent: the client has left, or the response has no body.
+
+        An application that calls `receive` learns there that the client has left. Any other gets
+        `ClientDisconnected`: at once, or, behind the head of a response to HEAD, a 204 or a 304,
+        after many blocks.
+        """
         if not more:
-            self._state = _DONE if self._trailers is None else ResponseState.TRAILERS
+            self._become(_DONE if self._trailers is None else ResponseState.TRAILERS)
             return
-        self._state = _STREAMING
+        self._become(_STREAMING)
         self._sends += 1
-        patient = self.answered or self._told or self._receivers
-        if self._sends > _MOST_SENDS_TO_NOBODY or not patient:
+        is_accepted = self.answered or self._was_told or self._receivers
+        if self._sends > _MOST_DISCARDED_BLOCKS or not is_accepted:
             raise ClientDisconnected("nobody reads the rest of the answer")
         await asyncio.sleep(0)
 
-    def _inform(self, status: int, headers: list[tuple[str, str]] | tuple[()]) -> None:
+    def _send_interim(self, status: int, headers: list[tuple[str, str]] | tuple[()]) -> None:
         transport = self.transport
         if (
             self.head.version != "1.0"

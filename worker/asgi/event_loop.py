@@ -1,4 +1,4 @@
-"""Which event loop, asyncio's own or uvloop's, and how things are run on it."""
+"""The choice of an event loop, asyncio's or uvloop's, and how coroutines are run on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..config import gil_enabled
 from ..errors import ConfigError
@@ -17,29 +17,16 @@ from ..system.resources import available_cores
 
 if TYPE_CHECKING:
     from ..config import ServerConfig
-    from ..messages import ASGIApp
 
 log = logging.getLogger("threadwell")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-class Call(Protocol):
-    """An application's call that waits for something."""
-
-    task: asyncio.Task[None] | None
-
-    async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
-        """Call the application, once. Nothing that it raises escapes."""
-
-    def ask_to_end(self) -> None:
-        """The server's time is almost over."""
-
-
 def loop_factory(name: str) -> LoopFactory:
-    """What makes the loops that the option `loop` says; `auto` takes uvloop if it is installed.
+    """The factory for the value `name` of the option `loop`; `auto` is uvloop if it is installed.
 
-    Raises `ConfigError` where uvloop is asked for and missing.
+    Raises `ConfigError` if uvloop is required and not installed.
     """
     if name != "asyncio":
         try:
@@ -51,25 +38,25 @@ def loop_factory(name: str) -> LoopFactory:
                 ) from None
         else:
             return uvloop.new_event_loop  # type: ignore[no-any-return,unused-ignore]
-    # not the default of Windows, which cannot wait for sockets that are somebody else's
+    # not the default of Windows: a proactor cannot wait for sockets that it does not read itself
     return asyncio.SelectorEventLoop
 
 
 def loop_count(config: ServerConfig) -> int:
-    """How many loops serve: as told, else one, and one a core where there is no GIL."""
+    """How many loops serve: the option, else one, or one per core where there is no GIL."""
     if config.asgi.loops:
         return config.asgi.loops
     return 1 if gil_enabled() else available_cores()
 
 
 def misses_resets(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether a reset is told of once, with what came before it, and never again: libuv stops
-    watching a descriptor with an error, and what is read first may be no more than that."""
+    """Whether `loop` may not report the reset of a connection: libuv stops watching a descriptor
+    with an error after one report, and the read that follows may return data from before it."""
     return type(loop).__module__.startswith("uvloop")
 
 
 async def unless_set(event: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> None:
-    """Wait for `coroutine`, but no longer than until `event` is set. Raises what it raises."""
+    """Wait for `coroutine`; cancel it once `event` is set. Raises what `coroutine` raises."""
     loop = asyncio.get_running_loop()
     wanted, given_up = loop.create_task(coroutine), loop.create_task(event.wait())
     await asyncio.wait({wanted, given_up}, return_when=asyncio.FIRST_COMPLETED)
@@ -85,7 +72,7 @@ async def unless_set(event: asyncio.Event, coroutine: Coroutine[Any, Any, None])
 def run_to_its_end(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, None]) -> None:
     """As `runner.run`, but `SystemExit` in a task or callback of the application does not end it.
 
-    asyncio lets that one and `KeyboardInterrupt` through to whoever runs the loop.
+    asyncio raises `SystemExit` and `KeyboardInterrupt` of a task in the caller of the loop.
     """
     task: asyncio.Task[Any] | None = None
 
@@ -107,7 +94,7 @@ def run_to_its_end(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, None])
 
 
 def _is_signal(error: BaseException) -> bool:
-    """Whether it is Ctrl-C, which Python raises on the main thread alone."""
+    """Whether `error` is Ctrl-C, which Python raises on the main thread alone."""
     main = threading.main_thread()
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is main
 
@@ -140,7 +127,7 @@ def _start_function() -> Callable[..., asyncio.Task[None]]:
     return _eager() if sys.version_info >= (3, 12) else _scheduled
 
 
-#: Starts a task: at once where Python can, so that a call that waits for nothing is never
-#: scheduled at all. Its context is its own and new, where none is given: what starts it may be the
-#: end of another one.
+#: Starts a task, in a new context where none is given: the caller may run in the context of another
+#: request. From Python 3.12 on the task starts at once, so that a call that waits for nothing is
+#: never scheduled.
 start_task = _start_function()

@@ -1,177 +1,251 @@
-"""HTTP/1.1 on an event loop: the same parser, body rules and writer as on the threads."""
+"""HTTP/1.1 on an event loop: the same parser, body rules and writer as on the threads.
+
+HTTP1Connection.on_readable       receives; a repeated request needs no parser
+  advance                         HTTP1Reader.next_head, then a request each
+    _begin_request                a Cycle, whose application is called on this loop
+      _prepare                    a body to come, or a WebSocket
+  _receive_body                   HTTP1Reader.feed; the Cycle's application is woken
+answered                          the next request, the way back to the threads, or the end
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from ..errors import ClientDisconnected, ProtocolError
+from ..connection import State
+from ..deadlines import EXPIRIES, idle_reason
+from ..errors import ProtocolError
+from ..http.error_response import TEXT
 from ..http.request_meta import _classify_request
-from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
 from ..messages import IS_SIMPLE, Request, RequestReceived, Response
 from ..system.readiness import has_input
-from ..tls.wrong_port import WITHOUT_TLS
+from .connection import RECEIVED_AT_ONCE, has_hung_up
 from .cycle import Cycle
-from .http1_reader import ReadState, RequestLine, gone
+from .http1_reader import HTTP1Reader
+from .last_response import RefusingConnection
 from .request_stream import BodyStream
+from .scope import ConnectionScopes
+from .states import READ_STATE_NAMES, ReadState
 
 if TYPE_CHECKING:
     from ..connection import Connection
-    from ..sync_worker import SyncWorker
-    from ..tls.session import TLSSocket
-    from .loop_worker import LoopWorker
-    from .scope import Headers, Scope
-    from .websocket import Session
+    from ..interfaces import ReturnsConnections
+    from .interfaces import LoopContext, OctetSession
 
 log = logging.getLogger("threadwell")
 
-_TEXT = ("Content-Type", "text/plain; charset=utf-8")
-
-_NAMES = {
-    ReadState.BUSY: "serving",
-    ReadState.BODY: "body",
-    ReadState.SESSION: "websocket",
-    ReadState.LINGER: "lingering",
-    ReadState.SHAKING: "handshake",
-    ReadState.PROXY_HEADER: "proxy_header",
-}
+# How many pipelined requests are begun before other connections get a turn.
+_REQUESTS_A_TURN = 16
+# How much may wait: behind a request that is being answered, and of a body that is not read.
+_MOST_BUFFERED = 65536
 
 _READY, _BUSY, _BODY = ReadState.READY, ReadState.BUSY, ReadState.BODY
+_SESSION, _LINGER = ReadState.SESSION, ReadState.LINGER
 
 
-class HTTP1Connection(RequestLine):
-    """A connection that speaks HTTP, and perhaps changes to a WebSocket.
+class HTTP1Connection(RefusingConnection):
+    """A connection that speaks HTTP/1.1, and can change to a WebSocket or to HTTP/2.
 
-    `origin_pool` is the worker that a connection came from and goes back to, in hybrid mode.
+    `origin_pool` is the worker of the threads that the connection came from and returns to, in a
+    hybrid; else None.
     """
 
-    __slots__ = ("_headers", "_headers_of", "origin_pool", "template")
+    __slots__ = (
+        "_advancing", "cycle", "origin_pool", "reader", "scopes", "session", "writer",
+    )  # fmt: skip
 
     def __init__(
-        self, worker: LoopWorker, conn: Connection, origin_pool: SyncWorker | None = None
+        self, worker: LoopContext, conn: Connection, origin_pool: ReturnsConnections | None = None
     ) -> None:
         super().__init__(worker, conn)
         self.origin_pool = origin_pool
-        self.template: Scope = worker.scopes.template(conn)
-        # the headers of the last head, in case it comes again
-        self._headers_of: RequestReceived | None = None
-        self._headers: Headers = []
+        self.writer = worker.writer
+        self.reader = HTTP1Reader(conn, worker.parser, worker.wrong_port)
+        #: The request that is being answered.
+        self.cycle: Cycle | None = None
+        #: The WebSocket that the octets belong to.
+        self.session: OctetSession | None = None
+        self.scopes = ConnectionScopes(worker.scopes, conn)
+        # `advance` is running: what it calls must not call it again
+        self._advancing = False
 
     def start(self) -> None:
-        """Wait for what comes first on a new connection."""
-        proxies = self.worker.config.proxies
-        if proxies.protocol:
-            self.read_state = ReadState.PROXY_HEADER
-            self.deadline = time.monotonic() + proxies.timeout
-            self.read_proxy_header()
-        else:
-            self.begin()
-
-    def begin(self) -> None:
-        """Wait for a TLS handshake, or the first request."""
-        timeouts = self.worker.config.timeouts
+        """Wait for the first request, which may have come with the end of a TLS handshake."""
+        self.deadline = time.monotonic() + self.worker.config.timeouts.head
+        self.resume_reading()
         if self.conn.encrypted:
-            self.read_state = ReadState.SHAKING
-            self.deadline = time.monotonic() + timeouts.handshake
-            self.shake_hands()
-        else:
-            self.read_state = _READY
-            self.deadline = time.monotonic() + timeouts.head
-            self.resume_reading()
+            self.on_readable()
 
-    def at(self) -> str:
+    # ---- What other threads may ask -----------------------------------------------------------
+
+    def state_name(self) -> str:
         if self.conn.send_buffer is not None:
             return "writing"
-        read_state = self.read_state  # which may be another one the next time
-        if read_state is _READY:
+        state = self.reader.state  # read once: the loop may change it meanwhile
+        if state is _READY:
             return "head" if self.conn.buffer or self.conn.head_buffer else "idle"
-        return _NAMES[read_state]
-
-    def hears(self) -> bool:
-        return self.reading and self.read_state not in (ReadState.SHAKING, ReadState.PROXY_HEADER)
-
-    def _introduce(self) -> None:
-        self.template = self.worker.scopes.template(self.conn)
+        return READ_STATE_NAMES[state]
 
     def is_busy(self) -> bool:
-        return self.read_state in (_BUSY, _BODY, ReadState.SESSION)
+        return self.reader.state in (_BUSY, _BODY, _SESSION)
 
     def idle_since(self) -> float | None:
-        if self.read_state is not _READY or self.conn.buffer or self.conn.head_buffer:
+        if self.reader.state is not _READY or self.conn.buffer or self.conn.head_buffer:
             return None
         timeouts = self.worker.config.timeouts
         return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)
 
-    def answer_plainly(self) -> None:
-        sock = cast("TLSSocket", self.conn.sock).without_tls()
-        self.conn.sock, self.conn.recv, self.conn.send = sock, sock.recv, sock.send
-        conn = self.conn
-        conn.origin, conn.encrypted = conn.origin._replace(scheme="http"), False
-        self.worker.pool.wrong_port.without_tls(conn.peer, conn.server)
-        self.refuse(400, WITHOUT_TLS)
+    # ---- In -------------------------------------------------------------------------------
 
-    def handshake_failed(self) -> None:
-        self.pause_reading()
-        if has_input(self.conn.fd):
-            self._linger()
+    def on_readable(self) -> None:
+        conn = self.conn
+        state = self.reader.state
+        if state is _LINGER:
+            self.discard_input()
+            return
+        try:
+            data = conn.recv(RECEIVED_AT_ONCE)
+        except BlockingIOError:
+            self.on_nothing_received()
+            return
+        except OSError as error:
+            self.lost(error.strerror or str(error))
+            return
+        try:
+            if state is not _READY:
+                self._receive_later(data)
+            elif (
+                data == conn.repeated
+                and conn.repeated_head is not None
+                and not conn.buffer
+                and conn.head_buffer is None
+            ):
+                # a client that polls sends the same octets each time
+                self._advancing = True
+                self._begin_request(conn.repeated_head)
+                self._advancing = False
+                if conn.buffer and not self.closed:
+                    self.advance()
+            elif data:
+                conn.buffer = conn.buffer + data if conn.buffer else data
+                self.advance()
+            else:
+                self.reader.eof = True
+                self.pause_reading()
+                self.advance()
+        except Exception as error:
+            self.fail(error)
+
+    def _receive_later(self, data: bytes) -> None:
+        """Take `data`, which is not the beginning of the next request."""
+        state = self.reader.state
+        if state is _SESSION:
+            assert self.session is not None
+            self.session.received(data)
+        elif not data:
+            self._end_of_input()
+        elif state is _BODY:
+            self._receive_body(data)
         else:
-            self.close("TLS handshake failed")
+            self.conn.buffer += data
+            if len(self.conn.buffer) > _MOST_BUFFERED:
+                self.pause_reading()
+
+    def _end_of_input(self) -> None:
+        """The client sends nothing more. It may still read the response that is under way."""
+        reader = self.reader
+        reader.eof = True
+        self.pause_reading()
+        cycle = self.cycle
+        if reader.state is _SESSION:
+            assert self.session is not None
+            self.session.received(b"")
+            return
+        if cycle is None:
+            return
+        if reader.state is _BODY:
+            if not cycle.answered or self.conn.send_buffer is None:
+                # the application must not take a part of a body for all of it
+                self.lost("closed by the client within a body")
+                return
+            reader.become(_BUSY)
+            cycle.persistent = False
+        cycle.disconnect()
+
+    def advance(self) -> None:
+        """Begin the requests in the buffer, as far as they are complete."""
+        if self._advancing:
+            return
+        self._advancing = True
+        reader = self.reader
+        try:
+            for _ in range(_REQUESTS_A_TURN):
+                if reader.state is not _READY or not self.conn.buffer or self.closed:
+                    break
+                try:
+                    head = reader.next_head()
+                except ProtocolError as error:
+                    self.refuse(error.status, error.message)
+                    break
+                if head is None:
+                    self._wait_for_head()
+                    break
+                self._begin_request(head)
+                if reader.eof:
+                    self._end_of_input()
+            else:
+                self.advance_soon()
+                return
+        finally:
+            self._advancing = False
+        if reader.eof and reader.state is _READY:
+            self.close("closed by the client")
+
+    def advance_soon(self) -> None:
+        """Call `advance` after other connections had their turn."""
+        self.worker.loop.call_soon(self._advance_later)
+
+    def _advance_later(self) -> None:
+        try:
+            self.advance()
+        except Exception as error:
+            self.fail(error)
+
+    def _wait_for_head(self) -> None:
+        """A head has begun to come: it has one deadline, however many pieces it comes in."""
+        if not self.conn.head_deadline:
+            self.deadline = time.monotonic() + self.worker.config.timeouts.head
+            self.conn.head_deadline = self.deadline
 
     # ---- A request ------------------------------------------------------------------------
 
-    def _begin(self, head: RequestReceived) -> None:
+    def _begin_request(self, head: RequestReceived) -> None:
         conn, worker = self.conn, self.worker
         conn.requests += 1
         worker.served += 1
-        self.read_state = _BUSY
+        self.reader.state = _BUSY  # from READY; see `HTTP1Reader.state`
         if worker.request_ids is not None:
             trusted = conn.direct is not None and conn.direct.trusted
             conn.request_id, head = worker.request_ids.give(head, trusted=trusted)
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = worker.persistent
-        if not head[IS_SIMPLE] and not self._steer(cycle, head):
+        if not head[IS_SIMPLE] and not self._prepare(cycle, head):
             return
         if worker.collector is not None:
-            self._started(head)
-        self._call(cycle)
+            self.record_start(head)
+        worker.begin(cycle, self.scopes.http(head), request_id=conn.request_id)
 
-    def _call(self, cycle: Cycle) -> None:
-        worker = self.worker
-        head = cycle.head
-        scope = worker.scopes.http(self.template, head, self.headers(head))
-        worker.begin(cycle, scope, request_id=self.conn.request_id)
-
-    def headers(self, head: RequestReceived) -> Headers:
-        """The header lines for a scope, which may change them."""
-        if head is not self._headers_of:
-            self._headers_of = head
-            self._headers = self.worker.scopes.headers(head.block)
-        return self._headers.copy()
-
-    def _started(self, head: RequestReceived) -> None:
-        worker, conn = self.worker, self.conn
-        assert worker.collector is not None
-        request = Request(head, b"", conn)
-        conn.record = record = ResponseCompleted(request, time.monotonic())
-        if conn.request_id:
-            record.request_id = conn.request_id
-        if worker.announcing:
-            worker.collector.record(RequestStarted(request))
-        if worker.sampling and worker.served % SAMPLED == 1:
-            waited = conn.waited()
-            if waited is not None:
-                worker.collector.record(RequestWaited(request, waited))
-
-    def _steer(self, cycle: Cycle, head: RequestReceived) -> bool:
-        """What is special about a request. Whether it goes to the application as HTTP."""
+    def _prepare(self, cycle: Cycle, head: RequestReceived) -> bool:
+        """Act on the fields that frame or steer a request; whether it is to be called as HTTP."""
         meta = _classify_request(head)
         cycle.persistent = cycle.persistent and not meta.close
         if meta.websocket:
             self.cycle = None
             if self.worker.collector is not None:
-                self._started(head)
+                self.record_start(head)
             self._upgrade(head)
             return False
         if head.content_length or head.chunked:
@@ -183,94 +257,148 @@ class HTTP1Connection(RequestLine):
             cycle.expects = "100-continue" in head.field("expect").lower() and (
                 head.version == "1.1"
             )
-            self._expect_body()
+            if data := self.reader.expect_body():
+                self._receive_body(data)
         return not self.closed and self.cycle is cycle
 
-    # ---- After an answer ------------------------------------------------------------------
+    def adopt(self, request: Request) -> None:
+        """Begin with a request that a thread has read, its body included."""
+        head, body = request.head, request.body
+        if _classify_request(head).websocket:
+            self.reader.become(_BUSY)
+            self.resume_reading()
+            if not isinstance(body, bytes):
+                body.close()
+            self._upgrade(head)
+            return
+        cycle = self.adopt_cycle(request)
+        cycle.incoming = body or None
+        self.worker.begin(cycle, self.scopes.http(head), request_id=self.conn.request_id)
+
+    def adopt_cycle(self, request: Request) -> Cycle:
+        """Begin with a request that a thread has read; the caller starts the call."""
+        self.reader.become(_BUSY)
+        self.resume_reading()
+        self.cycle = cycle = Cycle(self, request.head)
+        cycle.persistent = self.worker.persistent and not _classify_request(request.head).close
+        return cycle
+
+    # ---- Its body -------------------------------------------------------------------------
+
+    def _receive_body(self, data: bytes) -> None:
+        cycle = self.cycle
+        assert cycle is not None
+        if cycle.answered and not cycle.persistent:
+            return  # an error in what follows must not cut the last response short
+        incoming = cycle.incoming
+        assert isinstance(incoming, BodyStream)
+        try:
+            self.reader.feed(incoming, data)
+        except ProtocolError as error:
+            self._refuse_body(error)
+            return
+        if cycle.answered:
+            self._discard(cycle, incoming)
+            return
+        if not incoming.done and incoming.buffered > _MOST_BUFFERED and self.reading:
+            self.pause_reading()
+            incoming.pause()
+        cycle.wake_receivers()
+
+    def body_wanted(self) -> None:
+        """The application has taken what there was of a body."""
+        if self.reader.state is _BODY and not self.reading:
+            assert self.cycle is not None
+            assert isinstance(self.cycle.incoming, BodyStream)
+            self.cycle.incoming.resume()
+            self.resume_reading()
+
+    def _discard(self, cycle: Cycle, incoming: BodyStream) -> None:
+        """Drop what comes of a request that has its response."""
+        self.reader.discard(incoming)
+        if self.conn.send_buffer is not None:
+            return  # the client may read the response only once it has sent its request
+        if incoming.done:
+            self._next_request(cycle)
+        elif self.reader.has_discarded_enough():
+            self.linger()
+
+    def _refuse_body(self, error: ProtocolError) -> None:
+        """The body breaks its framing or a limit: the application gets no more of it."""
+        cycle = self.cycle
+        assert cycle is not None
+        if cycle.headers_sent:
+            self.conn.abort_with_reset()
+            self.lost(error.message)
+        else:
+            cycle.answered = True  # the application's own answer would end the lingering
+            cycle.disconnect()
+            self.refuse(error.status, error.message)
+
+    # ---- After a response -----------------------------------------------------------------
 
     def answered(self, cycle: Cycle) -> None:
-        """The answer of `cycle` was given to the kernel, or what is left of it waits."""
+        """The response of `cycle` was given to the kernel, or the rest of it waits."""
         if self.conn.send_buffer is not None:
             self.wait_for_room()
             self.body_wanted()
             return
         conn = self.conn
         if conn.record is not None:
-            self.completed(complete=True)
+            self.complete_record(complete=True)
         incoming = cycle.incoming
         if isinstance(incoming, BodyStream) and not incoming.done:
             if not cycle.persistent or incoming.missing == math.inf or cycle.expects:
-                self._linger()
+                self.linger()
             else:
                 self.body_wanted()
                 self._discard(cycle, incoming)
             return
-        self._next(cycle)
+        self._next_request(cycle)
 
-    def flushed(self) -> None:
+    def on_flushed(self) -> None:
         if self.session is not None:
             self.session.flushed()
         elif self.cycle is not None and self.cycle.answered:
             self.answered(self.cycle)
 
-    def _next(self, cycle: Cycle) -> None:
-        conn, worker = self.conn, self.worker
+    def _next_request(self, cycle: Cycle) -> None:
+        conn, worker, reader = self.conn, self.worker, self.reader
         self.cycle = None
         now = time.monotonic()
-        ended = self.eof and not conn.buffer
+        ended = reader.eof and not conn.buffer
         if not cycle.persistent or ended or (worker.draining and now >= worker.idle_until):
-            self._part("answered the last request")
+            self._close_or_linger("answered the last request")
             return
         if self.origin_pool is not None:
-            # the threads have the next request, if they still take one
-            if not self.origin_pool.adopt_back(conn, self.give_back):
-                self._part("the server stops")
+            # the threads read the next request, unless they have stopped
+            if not self.origin_pool.adopt_back(conn, self.begin_return):
+                self._close_or_linger("the server stops")
             return
-        self.read_state = _READY
+        reader.state = _READY  # from BUSY; see `HTTP1Reader.state`
         self.deadline = now + worker.config.timeouts.keep_alive
         if worker.draining:
             self.deadline = min(self.deadline, worker.idle_until)
-        if not self.reading and not self.eof:
+        if not self.reading and not reader.eof:
             self.resume_reading()
         if conn.buffer and not self._advancing:
             self.advance_soon()
 
-    def _part(self, reason: str) -> None:
-        """Close, but not while the client sends: that would reset what it has not read."""
-        if self.conn.buffer or (not self.eof and has_input(self.conn.fd)):
-            self._linger()
+    def _close_or_linger(self, reason: str) -> None:
+        """Close, or linger while the client sends: a close would reset what it has not read."""
+        if self.conn.buffer or (not self.reader.eof and has_input(self.conn.fd)):
+            self.linger()
         else:
             self.close(reason)
 
-    def _linger(self) -> None:
+    def linger(self) -> None:
         self.cycle = None
-        self.read_state = ReadState.LINGER
-        if self.say_this_was_all():
-            self.throw_away()
+        self.reader.become(_LINGER)
+        super().linger()
 
     def refuse(self, status: int, message: str) -> None:
         self.cycle = None
-        conn = self.conn
-        conn.reset_origin()
-        self.refused(str(status))
-        if conn.record is None and self.worker.collector is not None:
-            conn.record = ResponseCompleted(None, time.monotonic())
-        self._last_answer(Response(status, [_TEXT], message.encode("latin-1", "replace") + b"\n"))
-
-    def _last_answer(self, response: Response) -> None:
-        conn = self.conn
-        try:
-            self.worker.writer.answer(conn, None, response, False)
-        except ClientDisconnected as error:
-            self.lost(str(error))
-            return
-        if conn.record is not None:
-            conn.record.status = response.code
-            conn.record.body_bytes = len(response.body)  # type: ignore[arg-type]
-        # to a client that reads nothing, what the kernel took of it must do
-        conn.send_buffer = None
-        self.completed(complete=True)
-        self._linger()
+        super().refuse(status, message)
 
     # ---- WebSockets -----------------------------------------------------------------------
 
@@ -283,51 +411,51 @@ class HTTP1Connection(RequestLine):
             return
         Session.open(self, head)
 
-    def hold(self, session: Session) -> None:
-        """From now on the octets are those of `session`."""
+    def begin_session(self, session: OctetSession) -> None:
+        """Pass all octets to `session` from now on."""
         self.cycle = None
         self.session = session
-        self.read_state = ReadState.SESSION
+        self.reader.become(_SESSION)
 
-    def release(self, session: Session) -> None:
-        """`session` is over, and all of it is written."""
+    def end_session(self, session: OctetSession) -> None:
+        """`session` is over, and everything of it is written."""
         assert self.session is session
         self.session = None
-        self.completed(complete=True)
-        self._linger()
+        self.complete_record(complete=True)
+        self.linger()
 
-    def deny(self, head: RequestReceived) -> Cycle:
-        """Answer a request for a WebSocket with HTTP after all."""
+    def begin_denial(self, head: RequestReceived) -> Cycle:
+        """Answer a request for a WebSocket with HTTP instead."""
         self.session = None
-        self.read_state = _BUSY
+        self.reader.become(_BUSY)
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = False
         return cycle
 
     def upgrade_required(self, version: str) -> None:
-        """Say which version of WebSockets is spoken here (RFC 6455, 4.4)."""
-        headers = [("Sec-WebSocket-Version", version), _TEXT]
-        self._last_answer(Response(426, headers, b"This version of WebSockets is not spoken\n"))
+        """Answer with the version of WebSockets that is supported (RFC 6455, 4.4)."""
+        headers = [("Sec-WebSocket-Version", version), TEXT]
+        self.send_last(Response(426, headers, b"This version of WebSockets is not spoken\n"))
 
     # ---- Time -----------------------------------------------------------------------------
 
-    def look(self, now: float) -> None:
-        conn = self.conn
+    def check_deadline(self, now: float) -> None:
+        conn, state = self.conn, self.reader.state
         if conn.send_buffer is not None:
             if now >= conn.send_buffer.deadline:
                 conn.abort_with_reset()
-                self.lost("the client did not read its response in time")
-        elif self.read_state is ReadState.SESSION:
+                self.lost(EXPIRIES[State.WRITING].reason)
+        elif state is _SESSION:
             assert self.session is not None
-            self.session.look(now)
-        elif self.read_state is _BODY:
-            self._look_at_body(now)
-        elif self.read_state is _BUSY:
-            self._look_for_the_end()
+            self.session.check_deadline(now)
+        elif state is _BODY:
+            self._check_body_deadline(now)
+        elif state is _BUSY:
+            self._check_hang_up()
         elif now >= self.deadline:
             self._overdue()
 
-    def _look_at_body(self, now: float) -> None:
+    def _check_body_deadline(self, now: float) -> None:
         cycle = self.cycle
         assert cycle is not None
         assert isinstance(cycle.incoming, BodyStream)
@@ -336,48 +464,46 @@ class HTTP1Connection(RequestLine):
         if cycle.answered:
             self.close("the rest of the request did not arrive in time")
         else:
-            self._broken_body(ProtocolError(408, "The request did not arrive in time"))
+            expiry = EXPIRIES[State.BODY]
+            self._refuse_body(ProtocolError(expiry.status, expiry.reason))
 
-    def _look_for_the_end(self) -> None:
-        """Tell the application of a client that has left, where it is not read from. What that has
-        sent before is still read, and answered, in its turn."""
+    def _check_hang_up(self) -> None:
+        """Tell the application if the client has left. While the connection is not read, no end of
+        input would show it. Requests that were sent before are still read and answered."""
         cycle = self.cycle
-        if cycle is None or cycle.disconnected or self.reading or self.eof:
+        if cycle is None or cycle.disconnected or self.reading or self.reader.eof:
             return
-        if gone(self.conn.fd):
+        if has_hung_up(self.conn.fd):
             cycle.disconnect()
 
     def _overdue(self) -> None:
-        if self.read_state is ReadState.PROXY_HEADER:
-            self.refused("proxy")
-            self.close("no PROXY header came in time")
-        elif self.read_state is ReadState.SHAKING:
-            self.refused("tls")
-            self.close("TLS handshake timeout")
-        elif self.read_state is ReadState.LINGER:
-            self.close("answered the last request")
+        state = self.reader.state
+        if state is _LINGER:
+            self.close(EXPIRIES[State.LINGERING].reason)
         elif self.conn.head_deadline:
-            self.refuse(408, "The request did not arrive in time")
+            expiry = EXPIRIES[State.HEAD]
+            self.refuse(expiry.status, expiry.reason)
         else:
-            self.close("keep-alive timeout" if self.conn.requests else "no request came")
+            self.close(idle_reason(self.conn))
+
+    # ---- The end --------------------------------------------------------------------------
 
     def drain(self, idle_until: float) -> None:
-        """The server stops: what is idle closes, what is answered ends with its answer."""
         if self.session is not None:
             self.session.drain()
         elif self.cycle is not None:
             self.cycle.drain()
-        elif self.read_state is _READY and not self.conn.buffer and not has_input(self.conn.fd):
-            if idle_until:  # a new connection has a request on its way more than any other
+        elif self.reader.state is _READY and not self.conn.buffer and not has_input(self.conn.fd):
+            if idle_until:  # the first request of a new connection is probably on its way
                 self.deadline = min(self.deadline, idle_until)
             else:
                 self.close("the server stops")
 
-    def completed(self, *, complete: bool) -> None:
+    def complete_record(self, *, complete: bool) -> None:
         record, cycle = self.conn.record, self.cycle
         if record is not None and cycle is not None and isinstance(cycle.incoming, BodyStream):
             record.received = cycle.incoming.size
-        super().completed(complete=complete)
+        super().complete_record(complete=complete)
 
     def close(self, reason: str) -> None:
         if self.closed:
@@ -388,47 +514,3 @@ class HTTP1Connection(RequestLine):
             cycle.disconnect(gone=True)
         if self.session is not None:
             self.session.lost()
-
-
-class ForwardedLine(HTTP1Connection):
-    """A connection whose requests may come through proxies that are trusted."""
-
-    __slots__ = ()
-
-    def begin(self) -> None:
-        self._introduce()  # a PROXY header may have come
-        super().begin()
-
-    def _begin(self, head: RequestReceived) -> None:
-        assert self.worker.forwarding is not None
-        try:
-            head = self.worker.forwarding.amend(self.conn, head)
-        except ProtocolError as error:
-            self.refuse(error.status, error.message)
-            return
-        self._introduce()
-        super()._begin(head)
-
-
-def adopted(connection: HTTP1Connection, request: Request) -> None:
-    """Begin with a request that a thread has read, its body too."""
-    head, body = request.head, request.body
-    if _classify_request(head).websocket:
-        connection.read_state = _BUSY
-        connection.resume_reading()
-        if not isinstance(body, bytes):
-            body.close()
-        connection._upgrade(head)
-        return
-    cycle = answering(connection, request)
-    cycle.incoming = body or None
-    connection._call(cycle)
-
-
-def answering(connection: HTTP1Connection, request: Request) -> Cycle:
-    """The cycle of a request that a thread has read, without its body."""
-    connection.read_state = _BUSY
-    connection.resume_reading()
-    connection.cycle = cycle = Cycle(connection, request.head)
-    cycle.persistent = connection.worker.persistent and not _classify_request(request.head).close
-    return cycle

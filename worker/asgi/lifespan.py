@@ -1,4 +1,4 @@
-"""The lifespan of an ASGI application: told before the first request, and after the last."""
+"""The lifespan of an ASGI application: its startup and its shutdown."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ log = logging.getLogger("threadwell")
 
 
 class Lifespan:
-    """One application's lifespan on one loop. `state` is what the application fills.
+    """One application's lifespan on one loop. The application fills `state`.
 
-    With `required` an application that does not support it is refused; else it is served without.
+    An application that does not support the protocol is refused if the lifespan is `required`, and
+    else served without it.
     """
 
     def __init__(self, app: ASGIApp, state: dict[str, Any], *, required: bool = False) -> None:
@@ -33,19 +34,19 @@ class Lifespan:
         self._supported = False
 
     async def startup(self) -> None:
-        """Return when the application is ready. Raises `StartupError` when it will never be."""
+        """Return when the application is ready. Raises `StartupError` if its startup failed."""
         loop = asyncio.get_running_loop()
         self._started = loop.create_future()
         self._stopped = loop.create_future()
         self._to_app.put_nowait({"type": "lifespan.startup"})
         self._task = loop.create_task(self._run())
         await asyncio.wait([self._started, self._task], return_when=asyncio.FIRST_COMPLETED)
-        if not self._started.done():  # the application returned without a word
+        if not self._started.done():  # the application returned without an answer
             self._unsupported(None)
         await self._started
 
     async def shutdown(self, timeout: float) -> None:
-        """Tell the application to end, and wait for that, `timeout` seconds at most."""
+        """Tell the application to shut down, and wait for it, `timeout` seconds at most."""
         task = self._task
         if task is None or self._stopped is None:
             return
@@ -59,7 +60,7 @@ class Lifespan:
             await task
         for future in (self._started, self._stopped):
             if future is not None and future.done() and not future.cancelled():
-                future.exception()  # asyncio complains of what nobody has looked at
+                future.exception()  # asyncio logs an exception that was never retrieved
 
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": LIFESPAN_SPEC.copy(), "state": self._state}
@@ -93,7 +94,7 @@ class Lifespan:
             raise RuntimeError(f"{kind!r} cannot be sent now")
 
     def _unsupported(self, error: BaseException | None) -> None:
-        """The application has no lifespan: it raised, or returned, instead of an answer."""
+        """The application does not support it: it raised, or returned, before an answer."""
         assert self._started is not None
         if self._required:
             failure = StartupError("the application does not support lifespan")

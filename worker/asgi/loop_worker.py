@@ -26,56 +26,63 @@ from ..net.bound_socket import turn_away
 from ..proxies.trust import Forwarding
 from ..request_id import request_ids, within
 from ..system.readiness import has_input, in_error
+from .acceptor import Acceptor
 from .async_body import Streamed
-from .event_loop import Call, loop_factory, misses_resets, run_to_its_end, start_task, unless_set
-from .http1 import ForwardedLine, HTTP1Connection, adopted, answering
+from .event_loop import loop_factory, misses_resets, run_to_its_end, start_task, unless_set
+from .forwarded import ForwardedConnection
+from .http1 import HTTP1Connection
 from .lifespan import Lifespan
+from .opening import OpeningConnection
 from .scope import Scopes
 from .writer import EchoingLoopWriter, LoopWriter
 
 if TYPE_CHECKING:
-    from ..http2.pool import Tools
-    from ..interfaces import OriginPool
+    from ..interfaces import OriginPool, ReturnsConnections
     from ..messages import ASGIApp, Request, Response
     from ..polling.listener import Listener
-    from ..sync_worker import SyncWorker
-    from .connection import LoopConnection
-    from .pool import EventLoopPool
+    from .interfaces import (
+        ALPNTable,
+        Call,
+        ConnectionFactory,
+        ConnectionOnLoop,
+        LoopPoolView,
+    )
 
 log = logging.getLogger("threadwell")
 
-# Seconds between two looks at the deadlines: how much later than its deadline a wait may end.
+# Seconds between two checks of all deadlines: how much later than its deadline a wait may end.
 _SWEEP = 1.0
-# How many connections are accepted before what they want is looked at.
-_ACCEPTS_A_TURN = 16
-# Seconds at the end of the grace: for streams that were asked to end, for calls that were
-# cancelled, and for a lifespan that got no time because they took it all.
-_LAST_WORDS = 2.0
-_CANCELLED = 1.0
-_LAST_LIFESPAN = 2.0
+# Seconds at the end of the graceful timeout: for streams that were asked to end, and for calls that
+# were cancelled; and the least for the application's lifespan, if both took all the time.
+_TIME_TO_END = 2.0
+_TIME_TO_CANCEL = 1.0
+_LEAST_SHUTDOWN = 2.0
 
 
 class LoopWorker:
-    """Serves an ASGI application on a loop of its own. Used on the loop's thread.
+    """Serves an ASGI application on a loop of its own. Belongs to the loop's thread.
 
-    `run` and `call` are the exceptions: the first makes the thread the loop's, the second may be
-    used from any thread.
+    The exceptions are `run`, which makes the calling thread the loop's, and what says that any
+    thread may call it.
     """
 
     def __init__(
         self,
-        pool: EventLoopPool,
+        pool: LoopPoolView[LoopWorker],
         app: ASGIApp,
         config: ServerConfig,
         collector: LifecycleCollector | None,
+        protocols: ALPNTable,
     ) -> None:
         self.pool = pool
+        self.throttled_log = pool.throttled_log
+        self.wrong_port = pool.wrong_port
         self.app = app
         self.config = config
         self.collector = collector
         self.announcing = RequestStarted in event_types_of(collector)
         self.sampling = RequestWaited in event_types_of(collector)
-        #: Requests that were begun, and looks at the deadlines that were taken.
+        #: How many requests were begun, and how often all deadlines were checked.
         self.served = 0
         self.sweeps = 0
         self.persistent = config.timeouts.keep_alive > 0
@@ -87,52 +94,56 @@ class LoopWorker:
             else LoopWriter(config.timeouts)
         )
         self.scopes = Scopes(config.asgi.root_path)
-        #: What trusted proxies say; None where none is trusted.
+        #: Reads the headers of trusted proxies; None where no proxy is trusted.
         self.forwarding: Forwarding | None = None
-        self._connection_class = HTTP1Connection
+        self._http1: type[HTTP1Connection] = HTTP1Connection
         if config.proxies.trusted:
             self.forwarding = Forwarding(config.proxies, pool.throttled_log)
-            self._connection_class = ForwardedLine
-        self._http2: Tools | None = None
-        #: The lifespan's; every scope gets a copy.
+            self._http1 = ForwardedConnection
+        #: The state of the lifespan. Every scope gets a copy.
         self.state: dict[str, Any] = {}
-        self.connections: set[LoopConnection] = set()
+        self.connections: set[ConnectionOnLoop] = set()
         #: Connections that another loop has accepted for this one.
-        self.coming: set[Connection] = set()
-        #: What `SyncWorker.set_lifespan_state` was given, for the connections that it hands over.
-        self.given: dict[str, Any] = {}
-        #: Applications' calls that wait for something.
+        self.offered: set[Connection] = set()
+        #: The state of `SyncWorker.set_lifespan_state`, for requests that the threads hand over.
+        self.shared_state: dict[str, Any] = {}
+        #: Calls of the application that wait for something.
         self.calls: set[Call] = set()
         self.draining = False
         #: While draining: when idle connections are closed, in the seconds of `time.monotonic`.
         self.idle_until = 0.0
-        #: Nothing is left, and nothing more is taken.
-        self._ending = False
-        #: There is nothing to wait for but what is open.
-        self._passing = False
+        #: Nothing is left to serve, and no connection is accepted from another loop any more.
+        self._is_ending = False
+        #: The loop ends with its last connection; see `serve_waiting`.
+        self._ends_when_empty = False
         #: The calls that are left are being cancelled.
         self.cancelling = False
         self.loop: asyncio.AbstractEventLoop
-        #: What kept the application from starting.
+        #: The error that kept the application from starting.
         self.failure: BaseException | None = None
-        #: The application is ready, or never will be.
+        #: The application is ready, or has failed to start.
         self.ready = threading.Event()
         #: The loop has ended.
         self.ended = threading.Event()
-        self._listeners: dict[int, Listener] = {}
-        self._listening = False
+        self._acceptor = Acceptor(self)
         self._empty: asyncio.Event
         self._deadline = 0.0
         self._timers: list[asyncio.TimerHandle] = []
-        # what callbacks of other threads run in: nothing of their requests
+        # the context of callbacks from other threads, which must see nothing of their requests
         self._context = contextvars.Context()
+        self._protocols: dict[str, ConnectionFactory] = {}
+        self.add_protocols(protocols)
+
+    def add_protocols(self, protocols: ALPNTable) -> None:
+        """Serve these protocols too. Called before a connection can have agreed on one."""
+        self._protocols.update({name: make(self) for name, make in protocols.items()})
 
     # ---- The loop's life ------------------------------------------------------------------
 
     def run(self, runner: asyncio.Runner | None = None) -> None:
-        """Serve until the end (blocking): the calling thread becomes the loop's.
+        """Serve until the end (blocking). The calling thread becomes the loop's.
 
-        Without a `runner` the loop is made here, and closed.
+        Without a `runner` the loop is created here, and closed at the end.
         """
         made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
         try:
@@ -144,14 +155,14 @@ class LoopWorker:
         finally:
             self.ready.set()
             self.ended.set()
-            self.pool.arrived(self)
-            self.pool.over()
+            self.pool.loop_is_ready(self)
+            self.pool.loop_has_ended()
 
     async def main(self) -> None:
-        """The application's whole life on this loop."""
+        """Start the application, serve, and shut the application down."""
         self._empty = asyncio.Event()
         self.loop = asyncio.get_running_loop()
-        if self.pool.stopping:  # before this loop could be told
+        if self.pool.stopping:  # it called `drain` before the loop could run it
             self._empty.set()
         required = self.config.asgi.lifespan == "on"
         lifespan = Lifespan(self.app, self.state, required=required)
@@ -162,32 +173,33 @@ class LoopWorker:
             self.failure = error
             await lifespan.shutdown(0)
             return
-        if self._empty.is_set():  # told to stop meanwhile
-            await lifespan.shutdown(_LAST_LIFESPAN)
+        if self._empty.is_set():  # the pool has stopped meanwhile
+            await lifespan.shutdown(_LEAST_SHUTDOWN)
             return
         sweep = self.loop.call_later(_SWEEP, self._sweep)
         self._timers.append(sweep)
         self.ready.set()
-        self.pool.arrived(self)
-        if self.pool.stopping:  # before this loop could be told
+        self.pool.loop_is_ready(self)
+        if self.pool.stopping:  # it called `drain` before the loop could run it
             self.drain(time.monotonic())
         try:
             await self._empty.wait()
         finally:
             for timer in self._timers:
                 timer.cancel()
-            self._close_listeners()
+            self._acceptor.close()
             left = self._deadline - time.monotonic()
-            await lifespan.shutdown(max(left, _LAST_LIFESPAN))
+            await lifespan.shutdown(max(left, _LEAST_SHUTDOWN))
 
     def serve_waiting(
         self,
         adopted: list[tuple[Connection, Request, dict[str, Any]]],
         runner: asyncio.Runner | None,
     ) -> None:
-        """Serve what was adopted, and end with it (blocking); without a lifespan, nor listening.
+        """Serve the requests in `adopted`, without a lifespan, until their connections are closed
+        (blocking). The calling thread becomes the loop's.
 
-        Without a `runner` the loop is made here, and closed.
+        Without a `runner` the loop is created here, and closed at the end.
         """
         made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
         try:
@@ -195,7 +207,7 @@ class LoopWorker:
                 run_to_its_end(made, self._serve_waiting(adopted))
         finally:
             self.ended.set()
-            self.pool.over()
+            self.pool.loop_has_ended()
 
     async def _serve_waiting(
         self, adopted: list[tuple[Connection, Request, dict[str, Any]]]
@@ -205,8 +217,8 @@ class LoopWorker:
         self._timers.append(self.loop.call_later(_SWEEP, self._sweep))
         for connection, request, state in adopted:
             self.adopt(connection, request, state, None)
-        self._passing = True
-        self._look_whether_empty()
+        self._ends_when_empty = True
+        self._check_empty()
         try:
             await self._empty.wait()
         finally:
@@ -214,7 +226,7 @@ class LoopWorker:
                 timer.cancel()
 
     def call(self, function: Any, *arguments: Any) -> bool:
-        """Run `function` on the loop, soon. Any thread may; False when the loop has ended."""
+        """Run `function` on the loop, soon; False when the loop has ended. Any thread may call."""
         try:
             self.loop.call_soon_threadsafe(function, *arguments, context=self._context)
         except (AttributeError, RuntimeError):
@@ -224,136 +236,104 @@ class LoopWorker:
     # ---- Connections ----------------------------------------------------------------------
 
     def listen(self, listener: Listener) -> None:
-        """Accept from `listener`, which other loops may accept from too."""
+        """Accept from `listener`. Other loops may accept from it at the same time."""
         if self.draining:
-            self.pool.let_go(listener)
-            return
-        self._listeners[listener.fileno()] = listener
-        self.loop.add_reader(listener.fileno(), self._accept, listener)
-        self._listening = True
+            self.pool.release_listener(listener)
+        else:
+            self._acceptor.listen(listener)
 
-    def _accept(self, listener: Listener) -> None:
-        for _ in range(_ACCEPTS_A_TURN if self.pool.is_alone else 1):
-            if self.pool.has_no_room() and (
-                not has_input(listener.fileno()) or not self._make_room()
-            ):
-                return
-            try:
-                conn = listener.accept()
-            except OSError as error:
-                if not self._make_room():
-                    self._pause(str(error))
-                return
-            if conn is None:
-                return
-            taker = self.pool.least_busy(self)
-            if taker is self or not taker.offer(conn):
-                self.take(conn)
+    def place(self, conn: Connection) -> None:
+        """Serve a connection that was just accepted, on this loop or on one with clearly fewer."""
+        worker = self.pool.least_busy(self)
+        if worker is self or not worker.offer(conn):
+            self.serve(conn)
 
     def offer(self, conn: Connection) -> bool:
-        """Have this loop serve a connection that was accepted just now; False when it ends. Any
-        thread may call."""
-        self.coming.add(conn)
-        if not self._ending and self.call(self.take, conn):
+        """Have this loop serve `conn`, which was just accepted; False when the loop ends.
+
+        Any thread may call.
+        """
+        self.offered.add(conn)
+        if not self._is_ending and self.call(self.serve, conn):
             return True
-        self.coming.discard(conn)
-        self.call(self._look_whether_empty)
+        self.offered.discard(conn)
+        self.call(self._check_empty)
         return False
 
-    def take(self, conn: Connection) -> None:
+    def serve(self, conn: Connection) -> None:
         """Serve a connection that was accepted just now."""
-        self.coming.discard(conn)
+        self.offered.discard(conn)
         conn.become(State.ADOPTED)
         if self.collector is not None:
             self.collector.record(ConnectionOpened(conn.peer))
-        connection = self._new_connection(conn)
-        connection.start()
+        connection: ConnectionOnLoop
+        if conn.encrypted or self.config.proxies.protocol:
+            connection = OpeningConnection(self, conn)
+        else:
+            connection = self._http1(self, conn)
+        self._start(connection)
         if self.draining and not connection.closed:
             connection.drain(self.idle_until)
 
-    def _new_connection(
-        self, conn: Connection, origin_pool: SyncWorker | None = None
-    ) -> HTTP1Connection:
-        connection = self._connection_class(self, conn, origin_pool)
-        self.connections.add(connection)  # now, for other threads look at what is in there
-        return connection
+    def _start(self, connection: ConnectionOnLoop) -> None:
+        # complete from now on: other threads call methods of the connections in the set
+        self.connections.add(connection)
+        connection.start()
+
+    def begin_protocol(self, connection: ConnectionOnLoop, protocol: str | None) -> None:
+        """Serve the client of `connection`, which is done with its opening. The TLS handshake has
+        agreed on `protocol` (ALPN, RFC 7301); HTTP/1.1 is spoken where it is unknown or None."""
+        factory = self._protocols.get(protocol or "")
+        if factory is None:
+            self._start(self._http1(self, connection.conn))
+        else:
+            self._start(factory(connection.conn, None))
+        self.forget(connection)
 
     def adopt(
         self,
         conn: Connection,
         request: Request,
         state: dict[str, Any],
-        origin_pool: SyncWorker | None,
+        origin_pool: ReturnsConnections | None,
     ) -> None:
         """Serve a connection of the threads, from `request` on."""
-        self.given = state
-        adopted(self._new_connection(conn, origin_pool), request)
+        self.shared_state = state
+        connection = self._http1(self, conn, origin_pool)
+        self.connections.add(connection)
+        connection.adopt(request)
 
     def stream(
         self,
         conn: Connection,
         request: Request,
         response: Response,
-        origin_pool: SyncWorker | None,
+        origin_pool: ReturnsConnections | None,
         context: contextvars.Context,
     ) -> None:
-        """Send the asynchronous body of `response`, which a thread's application has returned."""
-        connection = self._new_connection(conn, origin_pool)
-        self.begin(answering(connection, request), {}, Streamed(request, response), context)
-
-    def take_http2(self, conn: Connection, origin_pool: OriginPool | None = None) -> None:
-        """Serve a connection that has agreed on HTTP/2.
-
-        `origin_pool` has the threads for its requests; None where the application is on this loop.
-        """
-        from ..http2.connection import HTTP2Connection
-
-        connection = HTTP2Connection(self, conn, origin_pool)
+        """Send `response`, which the sync application has returned with an asynchronous body."""
+        connection = self._http1(self, conn, origin_pool)
         self.connections.add(connection)
-        connection.start()
-        if self.draining:  # what it has sent in the meantime is answered
-            connection.drain(time.monotonic() + _SWEEP)
+        cycle = connection.adopt_cycle(request)
+        self.begin(cycle, {}, Streamed(request, response), context)
 
-    def http2(self) -> Tools:
-        """What lines of HTTP/2 share."""
-        if self._http2 is None:
-            from ..http2.pool import Tools
-
-            self._http2 = Tools.make(self.config)
-        return self._http2
-
-    def _make_room(self) -> bool:
-        """Close the connection that has been idle the longest; False when none is idle."""
-        if self.close_idlest():
-            return True
-        self._pause("as many connections are open as limit_connections allows")
-        return False
+    def adopt_protocol(self, conn: Connection, protocol: str, origin_pool: OriginPool) -> None:
+        """Serve a connection of the threads, whose TLS handshake has agreed on `protocol`. The
+        threads of `origin_pool` run the application."""
+        self._start(self._protocols[protocol](conn, origin_pool))
 
     def close_idlest(self) -> bool:
-        """The same, and nothing else."""
+        """Close the connection that has been idle the longest; False when none is idle."""
         idle = [
             (since, connection)
             for connection in self.connections
             if (since := connection.idle_since()) is not None
         ]
         for _, connection in sorted(idle, key=itemgetter(0)):
-            if not has_input(connection.conn.fd):  # else its next request has just come
+            if not has_input(connection.conn.fd):  # else its next request has just arrived
                 connection.close("closed for a new connection")
                 return True
         return False
-
-    def _pause(self, why: str) -> None:
-        if self._listening:
-            log.warning("No new connections are accepted for now: %s", why)
-            self._listening = False
-            for fd in self._listeners:
-                self.loop.remove_reader(fd)
-
-    def _resume(self) -> None:
-        if not self._listening and not self.draining and not self.pool.has_no_room():
-            self._listening = True
-            for fd, listener in self._listeners.items():
-                self.loop.add_reader(fd, self._accept, listener)
 
     def begin(
         self,
@@ -364,10 +344,10 @@ class LoopWorker:
         *,
         request_id: str = "",
     ) -> None:
-        """Start an application's call, the worker's if not another's is given. `scope` gets the
-        state: a shallow copy, as the specification wants it."""
-        given = self.given or self.pool.lifespan_state
-        scope["state"] = {**given, **self.state} if given else self.state.copy()
+        """Start a call of `app`, or of the worker's application. `scope` gets a shallow copy of the
+        state, as the ASGI specification says."""
+        shared = self.shared_state or self.pool.lifespan_state
+        scope["state"] = {**shared, **self.state} if shared else self.state.copy()
         running = call.run(app or self.app, scope)
         if request_id:
             running = within(request_id, running)
@@ -377,32 +357,32 @@ class LoopWorker:
             self.calls.add(call)
 
     def is_busy(self) -> bool:
-        """Whether a request is under way. Any thread may ask."""
+        """Whether a request is under way. Any thread may call."""
         if self.calls:
             return True
         return any(connection.is_busy() for connection in list(self.connections))
 
-    def gone(self, connection: LoopConnection) -> None:
-        """`connection` is closed, or another's."""
+    def forget(self, connection: ConnectionOnLoop) -> None:
+        """`connection` is closed, or has another owner."""
         self.connections.discard(connection)
-        self._look_whether_empty()
+        self._check_empty()
 
     def load(self) -> int:
-        """How many connections there are. Any thread may ask."""
-        return len(self.connections) + len(self.coming)
+        """How many connections the loop has. Any thread may call."""
+        return len(self.connections) + len(self.offered)
 
     def call_over(self, call: Call) -> None:
-        """An application's call has ended."""
+        """A call of the application has ended."""
         self.calls.discard(call)
-        self._look_whether_empty()
+        self._check_empty()
 
-    def _look_whether_empty(self) -> None:
-        if not (self.draining or self._passing) or self.pool.held:
+    def _check_empty(self) -> None:
+        if not (self.draining or self._ends_when_empty) or self.pool.expects_handoffs:
             return
-        # before the look: whoever offers a connection sees this, or is seen
-        self._ending = True
-        if self.connections or self.coming or self.calls:
-            self._ending = False
+        # before the check: another loop that offers a connection either sees this, or is seen
+        self._is_ending = True
+        if self.connections or self.offered or self.calls:
+            self._is_ending = False
         else:
             self._empty.set()
 
@@ -413,26 +393,25 @@ class LoopWorker:
         reset = in_error(each.conn.fd for each in connections) if misses_resets(self.loop) else ()
         for connection in connections:
             try:
-                if reset and connection.conn.fd in reset and connection.hears():
+                if reset and connection.conn.fd in reset and connection.watches_input():
                     connection.on_readable()
                 if not connection.closed:
-                    connection.look(now)
+                    connection.check_deadline(now)
             except Exception as error:
-                connection.broken(error)
-        if self._listeners and not self._listening:
-            self._resume()
-        self.pool.every_second()
+                connection.fail(error)
+        self._acceptor.resume()
+        self.pool.check_shutdown_event()
         self._timers[0] = self.loop.call_later(_SWEEP, self._sweep)
 
-    # ---- Whether it hangs; any thread may ask: see `pool.Watched` ---------------------------
+    # ---- `watchdog.Probed`: any thread may call ---------------------------------------------
 
     @property
     def looked(self) -> float:
-        """Looks at the deadlines that were taken: none while the application holds the loop."""
+        """How often the deadlines were checked: never while the application blocks the loop."""
         return self.sweeps
 
     def activity(self) -> object:
-        """Changes with each request."""
+        """A number that changes with each request."""
         return self.served
 
     def is_full(self) -> bool:
@@ -442,51 +421,31 @@ class LoopWorker:
     # ---- The end --------------------------------------------------------------------------
 
     def drain(self, deadline: float, linger: float = 0.0) -> None:
-        """Stop accepting; end everything well by `deadline`, and then anyhow.
+        """Stop accepting; let what is under way end by `deadline`, and then cut what is left.
 
-        WebSockets and event streams, which have no end of their own, are asked to end now, other
-        streams shortly before the time is up. Idle connections stay for `linger` seconds.
+        WebSockets and event streams, which may never end, are asked to end now, and other streams
+        shortly before the deadline. Idle connections stay for `linger` seconds.
         """
         if self.draining:
-            self._look_whether_empty()
+            self._check_empty()
             return
         self.draining = True
         self._deadline = deadline
         self.idle_until = time.monotonic() + linger if linger else 0.0
-        turn_away(listener.sock for listener in self._listeners.values())
-        for listener in self._listeners.values():
-            if not listener.shared:
-                self._take_backlog(listener)
-        self._close_listeners()
+        turn_away(listener.sock for listener in self._acceptor.listeners)
+        self._acceptor.take_backlogs()
+        self._acceptor.close()
         for connection in list(self.connections):
             connection.drain(self.idle_until)
-        self._look_whether_empty()
+        self._check_empty()
         left = max(deadline - time.monotonic(), 0)
-        words, cancelled = min(_LAST_WORDS, left / 4), min(_CANCELLED, left / 8)
+        ending, cancelling = min(_TIME_TO_END, left / 4), min(_TIME_TO_CANCEL, left / 8)
         later = self.loop.call_later
         self._timers += [
-            later(left - words, self._ask_to_end),
-            later(left - cancelled, self._cancel),
+            later(left - ending, self._ask_to_end),
+            later(left - cancelling, self._cancel),
             later(left, self.cut),
         ]
-
-    def _take_backlog(self, listener: Listener) -> None:
-        """Take what the kernel has accepted: closing the listener would reset it."""
-        while True:
-            try:
-                conn = listener.accept()
-            except OSError:
-                return
-            if conn is None:
-                return
-            self.take(conn)
-
-    def _close_listeners(self) -> None:
-        for fd, listener in self._listeners.items():
-            if self._listening:
-                self.loop.remove_reader(fd)
-            self.pool.let_go(listener)
-        self._listeners.clear()
 
     def _ask_to_end(self) -> None:
         for call in list(self.calls):
@@ -507,6 +466,6 @@ class LoopWorker:
         for connection in list(self.connections):
             connection.conn.abort_with_reset()
             connection.close("cut at shutdown")
-        # what does not let itself be cancelled is not waited for
-        self.loop.call_later(min(_CANCELLED, 0.2), self._empty.set)
-        self._look_whether_empty()
+        # a call that suppresses its cancellation is not waited for
+        self.loop.call_later(min(_TIME_TO_CANCEL, 0.2), self._empty.set)
+        self._check_empty()

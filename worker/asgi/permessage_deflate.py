@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692) for wsproto: negotiated to the letter, and bounded."""
+"""permessage-deflate (RFC 7692) for wsproto: negotiated strictly, and with a limit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NO_MORE = b"\x00\x00\xff\xff"
 
 
 class BoundedDeflate(PerMessageDeflate):
-    """Inflates `limit` octets a message at most; more is answered with 1009.
+    """Inflates at most `limit` octets a message. A larger message is closed with 1009.
 
-    wsproto's own inflates whatever comes, and forgets that a message is compressed when a control
-    frame stands between its fragments.
+    The class of wsproto has no limit, and forgets that a message is compressed when a control frame
+    comes between its fragments.
     """
 
     def __init__(self, limit: int) -> None:
@@ -38,7 +38,7 @@ class BoundedDeflate(PerMessageDeflate):
     ) -> CloseReason | RsvBits:
         self._control = opcode.iscontrol()
         if self._control or opcode is Opcode.CONTINUATION:
-            return RsvBits(False, False, False)  # only the first frame of a message says it
+            return RsvBits(False, False, False)  # only the first frame of a message has the bit
         self._compressed = rsv.rsv1
         self._inflated = 0
         return RsvBits(True, False, False)
@@ -65,10 +65,10 @@ class BoundedDeflate(PerMessageDeflate):
 
     def _inflate(self, data: bytes) -> bytes | CloseReason:
         if self._decompressor is None or self._decompressor.eof:
-            # a client may end a block for good (RFC 7692, 7.2.3.4)
+            # a client may end a message with a final block (RFC 7692, 7.2.3.4)
             if data == _NO_MORE and self._decompressor is not None:
                 return b""
-            self._decompressor = zlib.decompressobj(-15)  # a smaller window is in it
+            self._decompressor = zlib.decompressobj(-15)  # which decodes smaller windows too
         allowed = self._limit - self._inflated
         try:
             inflated = self._decompressor.decompress(data, allowed + 1)
@@ -81,7 +81,8 @@ class BoundedDeflate(PerMessageDeflate):
 
 
 def negotiate(offers: str, limit: int) -> tuple[BoundedDeflate, str] | None:
-    """The first of `offers`, a Sec-WebSocket-Extensions, that can be taken, and what to answer."""
+    """The extension for the first acceptable offer in `offers`, the Sec-WebSocket-Extensions of a
+    request, and the value for that field of the response; None if no offer is acceptable."""
     for offer in offers.split(","):
         name, *parameters = (part.strip() for part in offer.split(";"))
         if name.lower() == _NAME:
@@ -94,7 +95,7 @@ def negotiate(offers: str, limit: int) -> tuple[BoundedDeflate, str] | None:
 
 
 def _accept(parameters: list[str]) -> list[str] | None:
-    """What is answered to an offer's parameters; None declines it (RFC 7692, 7.1)."""
+    """The parameters that answer those of an offer; None declines the offer (RFC 7692, 7.1)."""
     accepted: list[str] = []
     seen: set[str] = set()
     for parameter in parameters:
@@ -108,12 +109,12 @@ def _accept(parameters: list[str]) -> list[str] | None:
                 return None
             accepted.append(name)
         elif name == "server_max_window_bits":
-            # 8 is what zlib cannot write
+            # zlib cannot compress with a window of 8 bits
             if value not in ("9", "10", "11", "12", "13", "14", "15"):
                 return None
             accepted.append(f"{name}={value}")
         elif name == "client_max_window_bits":
-            # a hint that any window will do, or the most that the client will use
+            # the client accepts any window, or limits its own: neither needs an answer
             if equals and value not in ("8", "9", "10", "11", "12", "13", "14", "15"):
                 return None
         else:

@@ -21,6 +21,7 @@ from ..polling.base import BlockingPoller, connection_limit
 from ..polling.listener import Listener, connect
 from ..system.throttled_log import ThrottledLog
 from ..tls.wrong_port import WrongPort
+from ..watchdog import POLL_INTERVAL
 from .event_loop import loop_count, loop_factory
 from .loop_worker import LoopWorker
 
@@ -34,19 +35,21 @@ if TYPE_CHECKING:
     from ..interfaces import HTTP2Pool, OriginPool, PoolThread
     from ..messages import ASGIApp, Request, Response
     from ..polling.base import ConnectionQueue, Poller
+    from .interfaces import ALPNTable
 
 log = logging.getLogger("threadwell")
 
-# Seconds for loops whose connections were cut to end.
-_LAST_MOMENT = 3.0
-POLL_INTERVAL = 1.0
+# Seconds for loops to end whose connections were cut.
+_TIME_TO_CLOSE = 3.0
 
 
 class EventLoopPool:
-    """Loops that share listeners: an `ServingPool`. All of it may be called from any thread.
+    """Loops that share listeners: a `ServingPool`. Any thread may call.
 
     Every loop runs the application's lifespan, and has its own state. No connection is accepted
-    before all of them are ready. Raises `ConfigError` where the loop asked for cannot be had.
+    before all loops are ready. `protocols` are spoken beside HTTP/1.1.
+
+    Raises `ConfigError` if the loop that is configured is not installed.
     """
 
     def __init__(
@@ -59,59 +62,71 @@ class EventLoopPool:
         ssl_context: ssl.SSLContext | None = None,
         conn_queue: ConnectionQueue | None = None,
         loops: int = 0,
+        protocols: ALPNTable | None = None,
     ) -> None:
-        loop_factory(config.asgi.loop)  # now, and not first on a thread
+        loop_factory(config.asgi.loop)  # an error is raised here, and not on a thread
         self.config = config
         self._app = app
         self._collector = collector = guarded(collector)
-        #: What requests see beside what the lifespan says.
+        #: The state of `SyncWorker.set_lifespan_state`; see `ServingPool`.
         self.lifespan_state: dict[str, Any] = {}
         self.throttled_log = ThrottledLog()
-        #: See `pool.ServingPool`: here each loop has them among its own.
+        #: See `ServingPool`. Here each loop serves HTTP/2 by itself.
         self.http2: HTTP2Pool | None = None
         self.wrong_port = WrongPort(self.throttled_log)
         self.shutdown_event = shutdown_event or threading.Event()
-        #: What only serves sockets that block: see `SyncWorker._recv_request_fast`.
+        #: Serves blocking sockets only; see `SyncWorker._recv_request_fast`.
         self.poller: Poller = BlockingPoller(connection_limit(config.limits.connections))
         self._ssl_context = ssl_context
         self._conn_queue = conn_queue
+        self._protocols: ALPNTable = protocols or {}
         count = loops or loop_count(config)
-        self.workers = [LoopWorker(self, app, config, collector) for _ in range(count)]
+        self.workers = [self._make_worker() for _ in range(count)]
         self.is_alone = count == 1
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()  # guards what follows
-        #: Connections may still be handed over, so that nothing ends before `shutdown`.
-        self.held = False
-        #: How many loops accept from each listener, or will: by its id.
-        self._holders: dict[int, int] = {}
+        self._lock = threading.Lock()  # guards the attributes that follow
+        #: Connections may still be handed over: no loop ends before `shutdown`.
+        self.expects_handoffs = False
+        #: How many loops accept from each listener, or will; by the listener's id.
+        self._loops_of_listener: dict[int, int] = {}
         self._waiting: list[tuple[Connection, Request, dict[str, Any]]] = []
-        self._arrived: set[LoopWorker] = set()
+        self._ready_loops: set[LoopWorker] = set()
         self._serving = False
-        #: No more is accepted.
+        #: No more connections are accepted.
         self.stopping = False
         #: All loops are ready, or one has failed.
         self.ready = threading.Event()
-        self._ends = threading.Condition()  # guards what follows; notified as it changes
-        #: Until when `shutdown` waits for the loops, by `time.monotonic`.
-        self._patient_until = math.inf
+        #: Guards `_joins_until`; notified when that changes and when a loop ends.
+        self._ends = threading.Condition()
+        #: Until when `shutdown` waits for the loops, in the seconds of `time.monotonic`.
+        self._joins_until = math.inf
+
+    def _make_worker(self) -> LoopWorker:
+        return LoopWorker(self, self._app, self.config, self._collector, self._protocols)
+
+    def add_protocols(self, protocols: ALPNTable) -> None:
+        """Serve these protocols too. Called before a connection can have agreed on one."""
+        self._protocols = {**self._protocols, **protocols}
+        for worker in self.workers:
+            worker.add_protocols(protocols)
 
     # ---- Start ----------------------------------------------------------------------------
 
     def listen(self, sock: socket.socket, *, plain: bool = False) -> None:
-        """Accept connections from `sock`, which listens, once the application is ready; `plain`
-        ones are without TLS."""
+        """Accept connections from `sock`, a listening socket, once the application is ready.
+        `plain`: without TLS."""
         listener = Listener(sock, self.config, None if plain else self._ssl_context)
         with self._lock:
             self._listeners.append(listener)
-            self._holders[id(listener)] = len(self.workers)
+            self._loops_of_listener[id(listener)] = len(self.workers)
             serving = self._serving
         if serving:
             for worker in self.workers:
                 worker.call(worker.listen, listener)
 
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
-        """Begin handshakes with `ssl_context` from now on; listeners without TLS stay so."""
+        """Use `ssl_context` for new connections. Listeners without TLS stay without it."""
         with self._lock:
             if self._ssl_context is not None:
                 self._ssl_context = ssl_context
@@ -126,10 +141,10 @@ class EventLoopPool:
         self.wait_until_ready()
 
     def add(self, worker: PoolThread) -> None:
-        """Nothing to do: loops have workers of their own."""
+        """Nothing to do: the loops have their own workers."""
 
     def number(self) -> int:
-        """Always 0: there is but one such worker."""
+        """Always 0: the pool has one SyncWorker."""
         return 0
 
     def run(self, worker: PoolThread | None = None) -> None:  # noqa: ARG002
@@ -149,15 +164,15 @@ class EventLoopPool:
         for number, each in enumerate(others, 1):
             self._start_thread(each.run, f"threadwell-{number}")
         if self._conn_queue is not None:
-            take = functools.partial(self._take_from, self._conn_queue, poll_interval)
-            self._start_thread(take, "threadwell-distributor")
+            distribute = functools.partial(self._distribute, self._conn_queue, poll_interval)
+            self._start_thread(distribute, "threadwell-distributor")
         first.run(runner)
         for each in others:
             each.ended.wait()
         return True
 
     def _start_thread(self, target: Callable[[], None], name: str) -> None:
-        # An empty context: free-threaded builds would hand this thread's down
+        # an empty context: on free-threaded builds a thread inherits that of its starter
         kwargs: dict[str, Any] = {}
         if sys.version_info >= (3, 14):
             kwargs["context"] = contextvars.Context()
@@ -172,7 +187,7 @@ class EventLoopPool:
         state: dict[str, Any],
         response: Response | None = None,  # noqa: ARG002 - beside no sync application there is none
     ) -> None:
-        """See `AsyncPool.adopt`. Where no loop runs yet, `serve_waiting` will be called."""
+        """See `AsyncPool.adopt`. If no loop runs yet, the caller goes on to `serve_waiting`."""
         worker = self.least_busy(self.workers[0])
         if worker.call(worker.adopt, connection, request, state, None):
             return
@@ -182,27 +197,27 @@ class EventLoopPool:
             self._waiting.append((connection, request, state))
 
     def serve_waiting(self, runner: asyncio.Runner | None) -> None:
-        """Serve what was adopted while no loop ran, on that of `runner` or one made here, until
-        it is closed (blocking). The application's lifespan is somebody else's affair."""
+        """Serve the connections that were adopted while no loop ran, until they are closed
+        (blocking): on the loop of `runner`, or on one that is created here. No lifespan is run."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        worker = LoopWorker(self, self._app, self.config, self._collector)
+        worker = self._make_worker()
         self.workers.append(worker)
         try:
             worker.serve_waiting(waiting, runner)
         finally:
             self.workers.remove(worker)
 
-    def arrived(self, worker: LoopWorker) -> None:
-        """`worker` is ready, or has failed or ended."""
+    def loop_is_ready(self, worker: LoopWorker) -> None:
+        """`worker` serves, or has failed or ended. Open the listeners with the last loop."""
         with self._lock:
-            self._arrived.add(worker)
+            self._ready_loops.add(worker)
             if self.ready.is_set():
                 return
             failed = self._failure() is not None
-            if len(self._arrived) < len(self.workers) and not failed:
+            if len(self._ready_loops) < len(self.workers) and not failed:
                 return
             self._serving = not failed and not self.stopping
             listeners = list(self._listeners) if self._serving else []
@@ -214,13 +229,13 @@ class EventLoopPool:
             self._stop(0)
 
     def wait_until_ready(self) -> None:
-        """Return when all loops serve. Raises what kept the application from starting."""
+        """Return when all loops serve. Raises the error that kept the application from starting."""
         self.ready.wait()
         failure = self._failure()
         if failure is not None:
             self._stop(0)
             for thread in self._threads:
-                thread.join(_LAST_MOMENT)
+                thread.join(_TIME_TO_CLOSE)
             raise failure
 
     def _failure(self) -> BaseException | None:
@@ -229,18 +244,18 @@ class EventLoopPool:
     # ---- Among the loops ------------------------------------------------------------------
 
     def has_no_room(self) -> bool:
-        """Whether as many connections are open as may be."""
+        """Whether as many connections are open as the limit allows."""
         return sum(worker.load() for worker in self.workers) >= self.poller.limit
 
     def least_busy(self, candidate: LoopWorker) -> LoopWorker:
-        """Who takes a new connection: `candidate`, unless another has clearly fewer."""
+        """The loop for a new connection: `candidate`, unless another has clearly fewer."""
         if self.is_alone:
             return candidate
         least = min(self.workers, key=LoopWorker.load)
         return candidate if candidate.load() <= least.load() + 1 else least
 
     def parts(self) -> list[LoopWorker]:
-        """Each loop can hang by itself."""
+        """The parts that can hang by themselves: each loop."""
         return self.workers
 
     def served(self) -> int:
@@ -250,11 +265,13 @@ class EventLoopPool:
     def snapshot(self) -> PoolSnapshot:
         """See `ServingPool.snapshot`."""
         workers = list(self.workers)
-        states = Counter(each.at() for worker in workers for each in worker.connections.copy())
+        states = Counter(
+            each.state_name() for worker in workers for each in worker.connections.copy()
+        )
         return PoolSnapshot(loops=len(workers), connections=states)
 
     def share_listeners(self) -> None:
-        """Whoever else has the sockets takes what waits in their backlog."""
+        """Another process has the sockets, and serves what waits in their backlog."""
         for listener in self._listeners:
             listener.shared = True
 
@@ -262,44 +279,48 @@ class EventLoopPool:
         """Whether no request is under way."""
         return not any(worker.is_busy() for worker in self.workers)
 
-    def _take_from(self, conn_queue: ConnectionQueue, poll_interval: float) -> None:
+    def _distribute(self, conn_queue: ConnectionQueue, poll_interval: float) -> None:
         self.ready.wait()
         while not self.workers[0].ended.is_set() and not self.stopping:
             try:
-                sock, what = conn_queue.get(timeout=poll_interval)
+                sock, address = conn_queue.get(timeout=poll_interval)
             except queue.Empty:
                 continue
             try:
                 server = address_of(sock.getsockname())
-                conn = connect(sock, address_of(what), server, self._ssl_context)
+                conn = connect(sock, address_of(address), server, self._ssl_context)
             except OSError:  # reset meanwhile
                 sock.close()
                 continue
             if not self.least_busy(self.workers[0]).offer(conn):
                 conn.close()
 
-    def every_second(self) -> None:
-        """On a loop: has somebody set the event?"""
+    def check_shutdown_event(self) -> None:
+        """Begin to stop if the shutdown event is set. Each loop calls it about once a second."""
         if self.shutdown_event.is_set() and not self.stopping:
             self._stop(self.config.timeouts.graceful)
 
-    def let_go(self, listener: Listener) -> None:
-        """On a loop, once: it waits for `listener` no more. The last closes it, since whatever has
-        its descriptor next would be taken for it by a loop that still waits."""
+    def release_listener(self, listener: Listener) -> None:
+        """A loop no longer waits for `listener`. Each loop calls it once.
+
+        The last call closes the listener. Before, a loop could take another socket for it, one that
+        has got the same descriptor.
+        """
         with self._lock:
-            left = self._holders[id(listener)] = self._holders[id(listener)] - 1
+            left = self._loops_of_listener[id(listener)] = self._loops_of_listener[id(listener)] - 1
         if not left:
             listener.close()
 
     # ---- Stop -----------------------------------------------------------------------------
 
     def drain(self, timeout: float | None = None, linger: float = 0.0) -> None:
-        """Stop listening; let everything end well, and cut what is left after `timeout` seconds
-        (`graceful_timeout` if None). Idle connections stay for `linger` seconds."""
+        """Stop listening; let what is under way end, and cut what is left after `timeout` seconds
+        (`graceful_timeout` if None). Idle connections stay for `linger` seconds. Returns at once.
+        """
         self._stop(self.config.timeouts.graceful if timeout is None else timeout, linger)
 
     def stop(self) -> None:
-        """End now, but in order."""
+        """End at once: as `drain` with a timeout of 0."""
         self._stop(0)
 
     def _stop(self, timeout: float, linger: float = 0.0) -> None:
@@ -310,42 +331,42 @@ class EventLoopPool:
             worker.call(worker.drain, deadline, linger)
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:
-        """Drain, for `timeout` seconds at most; return when the loops have ended.
+        """Drain for `timeout` seconds at most; return when the loops have ended.
 
-        Idle connections stay for `linger` seconds, for a request that is on its way.
+        Idle connections stay for `linger` seconds: a request may be on its way.
         """
-        self.held = False
+        self.expects_handoffs = False
         self._stop(timeout, linger)
-        self._hurry(timeout + _LAST_MOMENT)
+        self._limit_wait(timeout + _TIME_TO_CLOSE)
         self._wait_for_loops()
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(max(self._patient_until - time.monotonic(), 0.1))
+                thread.join(max(self._joins_until - time.monotonic(), 0.1))
         for listener in self._listeners:
             listener.close()
 
     def cut(self) -> None:
-        """End every connection now, whatever it is at."""
+        """End every connection and every call now."""
         for worker in self.workers:
             worker.call(worker.cut)
-        self._hurry(_LAST_MOMENT)
+        self._limit_wait(_TIME_TO_CLOSE)
 
-    def over(self) -> None:
+    def loop_has_ended(self) -> None:
         """A loop has ended."""
         with self._ends:
             self._ends.notify_all()
 
-    def _hurry(self, seconds: float) -> None:
-        """Let `shutdown` wait so many seconds more, at most."""
+    def _limit_wait(self, seconds: float) -> None:
+        """Have `shutdown` wait for the loops for `seconds` more at most."""
         with self._ends:
-            self._patient_until = min(self._patient_until, time.monotonic() + seconds)
+            self._joins_until = min(self._joins_until, time.monotonic() + seconds)
             self._ends.notify_all()
 
     def _wait_for_loops(self) -> None:
-        headers_sent = [worker for worker in self.workers if hasattr(worker, "loop")]
+        started = [worker for worker in self.workers if hasattr(worker, "loop")]
         with self._ends:
-            while left := [worker for worker in headers_sent if not worker.ended.is_set()]:
-                rest = self._patient_until - time.monotonic()
+            while left := [worker for worker in started if not worker.ended.is_set()]:
+                rest = self._joins_until - time.monotonic()
                 if rest <= 0:
                     log.warning("%d loops were left in the application's code", len(left))
                     return
@@ -353,17 +374,17 @@ class EventLoopPool:
 
 
 class HandoffPool(EventLoopPool):
-    """An `AsyncPool`: takes over what the threads cannot answer, and gives connections back.
+    """An `AsyncPool`: serves the requests that the threads hand over, and returns the connections.
 
-    `start` runs its loops, and the application's lifespan on them; `shutdown` ends both.
+    `start` runs its loops and the application's lifespan on them; `shutdown` ends both.
     """
 
     def __init__(self, app: ASGIApp, config: ServerConfig, **keywords: Any) -> None:
-        # One loop carries what threads do not; and what WebSockets share, as the channel layer in
-        # memory of Channels does, is seldom made for several.
+        # One loop by default. The threads do most of the work, and the state that WebSockets share
+        # is seldom made for several loops; see the in-memory channel layer of Django Channels.
         keywords.setdefault("loops", config.asgi.loops or 1)
         super().__init__(app, config, **keywords)
-        self.held = True
+        self.expects_handoffs = True
 
     def adopt(
         self,
@@ -376,21 +397,23 @@ class HandoffPool(EventLoopPool):
         worker = self.least_busy(self.workers[0])
         origin_pool = connection.worker
         if response is None:
-            taken = worker.call(worker.adopt, connection, request, state, origin_pool)
-        else:  # what has been set for the request, such as a language, is set for its stream
+            adopted = worker.call(worker.adopt, connection, request, state, origin_pool)
+        else:  # the stream sees the context variables of its request, such as the language
             context = contextvars.copy_context()
-            taken = worker.call(worker.stream, connection, request, response, origin_pool, context)
-        if not taken:
+            adopted = worker.call(
+                worker.stream, connection, request, response, origin_pool, context
+            )
+        if not adopted:
             raise RuntimeError("the event loop has ended")
 
     def adopt_http2(self, connection: Connection, origin_pool: OriginPool) -> None:
-        """Serve `connection`, which is ADOPTED and has agreed on HTTP/2.
+        """Serve `connection`, which is ADOPTED, and whose TLS handshake has agreed on HTTP/2.
 
-        `origin_pool` has the threads for its requests. Any thread may call. Raises `RuntimeError`
-        when the connection is still the caller's.
+        The threads of `origin_pool` run the application. Any thread may call. Raises
+        `RuntimeError` if the loop has ended: the connection is still the caller's.
         """
         worker = self.least_busy(self.workers[0])
-        if not worker.call(worker.take_http2, connection, origin_pool):
+        if not worker.call(worker.adopt_protocol, connection, "h2", origin_pool):
             raise RuntimeError("the event loop has ended")
 
     def make_room(self) -> None:

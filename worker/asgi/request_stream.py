@@ -1,4 +1,4 @@
-"""A request body on its way to an application that reads it while it comes."""
+"""A request body that the application reads while it arrives."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..messages import RequestReceived
 
-#: How much of a body that the application left is read for the sake of the connection.
+#: How much of a body that the application did not read is discarded to keep the connection.
 MOST_DISCARDED = 65536
 
 
 class BodyStream:
-    """Takes the octets behind a head, and gives them out as they come. Belongs to one loop.
+    """Takes the octets behind a head, and gives them out as they arrive. Belongs to one loop.
 
-    The deadline is that of `BodyReceiver`; time in which the application was what was waited for
-    does not count.
+    The deadline is that of `BodyReceiver`, without the time in which the body was paused.
     """
 
     __slots__ = (
@@ -49,30 +48,31 @@ class BodyStream:
         self._rate = config.timeouts.min_rate
         self._paused_at = 0.0
         self.size = 0
-        #: Octets that the application has not taken yet.
+        #: How many octets the application has not taken yet.
         self.buffered = 0
         self.done = False
-        #: Once the body is whole: the octets behind it.
+        #: Once the body is complete: the octets behind it.
         self.rest = b""
 
     @property
     def deadline(self) -> float:
-        """Absolute, in the seconds of `time.monotonic`; infinite while nobody reads."""
+        """When the body must be complete, in the seconds of `time.monotonic`; infinite while it is
+        paused."""
         return math.inf if self._paused_at else self._deadline + self.size / self._rate
 
     @property
     def missing(self) -> float:
-        """How many octets are still to come; infinite where that is not known."""
+        """How many octets are still to come; infinite where that is unknown."""
         if self.done:
             return 0
         return math.inf if self._chunked is not None else self._missing
 
     def pause(self) -> None:
-        """The application has more than enough: from now on it is the one that takes its time."""
+        """Stop the clock: nothing is received until the application has taken what is here."""
         self._paused_at = time.monotonic()
 
     def resume(self) -> None:
-        """The client is waited for again."""
+        """Start the clock again: more is received from the client."""
         self._deadline += time.monotonic() - self._paused_at
         self._paused_at = 0.0
 
@@ -99,7 +99,7 @@ class BodyStream:
         self.buffered += len(block)
 
     def take(self) -> bytes:
-        """What came since the last time."""
+        """The octets that came since the last call."""
         blocks, self._blocks = self._blocks, []
         self.buffered = 0
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)

@@ -1,4 +1,4 @@
-"""What an ASGI application is told of a connection: its scope."""
+"""The scope of an ASGI connection: what the application is told of a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Scope = dict[str, Any]
 Headers = list[tuple[bytes, bytes]]
 
-#: The versions of the specification that are kept to.
+#: The supported versions of the specification.
 HTTP_SPEC = {"version": "3.0", "spec_version": "2.3"}
 WEBSOCKET_SPEC = {"version": "3.0", "spec_version": "2.4"}
 LIFESPAN_SPEC = {"version": "3.0", "spec_version": "2.0"}
@@ -24,7 +24,7 @@ _HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
     "http.response.trailers": {},
 }
 
-# Lines that are secret, or that hardly ever come twice, are not worth remembering.
+# Header lines that are not cached: they are secret, or seldom come twice.
 _NEVER_CACHED = frozenset(
     (
         b"authorization cookie proxy-authorization x-csrftoken x-csrf-token x-api-key"
@@ -37,7 +37,7 @@ _MOST_CACHED_LINES = 1024
 
 
 class Scopes:
-    """Makes scopes. Belongs to one loop, for its cache of header lines."""
+    """Makes scopes. Belongs to one loop, because of its cache of header lines."""
 
     def __init__(self, root_path: str) -> None:
         root = root_path.strip("/")
@@ -45,7 +45,7 @@ class Scopes:
         self._lines: dict[bytes, tuple[bytes, bytes]] = {}
 
     def template(self, conn: RequestSource) -> Scope:
-        """What is the same in all HTTP requests of `conn`, unless they come from elsewhere."""
+        """What the scopes of all HTTP requests from `conn` have in common."""
         client, _, (host, port), scheme, prefix, _ = conn.origin
         extensions = _HTTP_EXTENSIONS
         if conn.encrypted:
@@ -58,7 +58,7 @@ class Scopes:
             "asgi": HTTP_SPEC,
             "http_version": "1.1",
             "server": (host, port or None),
-            # of a unix socket's client there is nothing to say
+            # the client of a unix socket has no address
             "client": client if client[0] else None,
             "scheme": scheme,
             "root_path": prefix or self._root_path,
@@ -66,7 +66,7 @@ class Scopes:
         }
 
     def http(self, template: Scope, head: RequestReceived, headers: Headers) -> Scope:
-        """The scope of a request, but for its state. `headers` becomes the application's."""
+        """The scope of an HTTP request, without its state. The scope contains `headers` itself."""
         scope = template.copy()
         path = head.path
         scope["asgi"] = HTTP_SPEC.copy()
@@ -83,7 +83,7 @@ class Scopes:
         return scope
 
     def websocket(self, template: Scope, head: RequestReceived, headers: Headers) -> Scope:
-        """The same for a WebSocket."""
+        """The scope of a request for a WebSocket, without its state."""
         scope = self.http(template, head, headers)
         del scope["method"]
         scope["type"] = "websocket"
@@ -95,7 +95,7 @@ class Scopes:
         return scope
 
     def headers(self, block: bytes) -> Headers:
-        """The header lines of `block` (see `RequestReceived`): lower-case names and values."""
+        """The names, in lower case, and values in `block`; see `RequestReceived.block`."""
         lines = block.split(b"\r\n")
         del lines[0]
         known = self._lines.get
@@ -111,12 +111,42 @@ class Scopes:
         return pair
 
 
+class ConnectionScopes:
+    """Makes the scopes of the requests of one connection. Belongs to its loop."""
+
+    __slots__ = ("_conn", "_headers", "_headers_of", "_scopes", "_template")
+
+    def __init__(self, scopes: Scopes, conn: RequestSource) -> None:
+        self._scopes = scopes
+        self._conn = conn
+        self._template = scopes.template(conn)
+        # the header list of the last head: a client that polls sends the same head each time
+        self._headers_of: RequestReceived | None = None
+        self._headers: Headers = []
+
+    def refresh(self) -> None:
+        """Take note of a change of the connection: a trusted proxy named another client."""
+        self._template = self._scopes.template(self._conn)
+
+    def http(self, head: RequestReceived) -> Scope:
+        """The scope of an HTTP request, without its state."""
+        if head is not self._headers_of:
+            self._headers_of = head
+            self._headers = self._scopes.headers(head.block)
+        # a copy, for the application may change it
+        return self._scopes.http(self._template, head, self._headers.copy())
+
+    def websocket(self, head: RequestReceived) -> Scope:
+        """The scope of a request for a WebSocket, without its state."""
+        return self._scopes.websocket(self._template, head, self._scopes.headers(head.block))
+
+
 def _among(template: Scope, *names: str) -> Scope:
-    """Those extensions of the connection that are named."""
+    """The extensions of `template` that have one of `names`."""
     extensions = template["extensions"]
     return {name: extensions[name] for name in names if name in extensions}
 
 
 def decode_path(path: str) -> str:
-    """`path` with its percent-encoding undone, as UTF-8; what is not UTF-8 is replaced."""
+    """`path`, percent-decoded as UTF-8. Invalid UTF-8 becomes U+FFFD."""
     return unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "replace")

@@ -1,7 +1,7 @@
 """Static files in front of an ASGI application.
 
-Opening a file and reading it may wait for the disk, and so may sendfile: on a loop everybody would
-wait with it. So threads of the loop's executor open and read, a block at a time.
+Opening a file and reading it may wait for the disk, and so may sendfile. On a loop all connections
+would wait. So threads of the loop's executor open the file and read it, a block at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..static.files import StaticFiles
 
 _BLOCK = 256 * 1024
-# What decides about an answer; everything else of a request is not looked at.
+# The request fields that the response depends on.
 _FIELDS = {
     name.encode(): cgi_name(name)
     for name in (
@@ -70,7 +70,7 @@ class ASGIStaticApp:
     def _begin(
         self, method: str, path: str, fields: dict[str, str]
     ) -> tuple[Response, bytes] | None:
-        """The answer, and the first block of its body. On a thread."""
+        """The response and the first block of its body; None if there is no file. On a thread."""
         response = self._files.respond(method, path, fields)
         if response is None:
             return None
@@ -82,7 +82,7 @@ class ASGIStaticApp:
 
 
 async def _in_thread(function: Callable[[], tuple[Response, bytes] | None]) -> Any:
-    """What `function` returns, on a thread; whoever is cancelled leaves no file open."""
+    """Run `function` on a thread; its result. A file of a cancelled call is closed."""
     future = asyncio.get_running_loop().run_in_executor(None, function)
     try:
         return await asyncio.shield(future)
@@ -110,7 +110,7 @@ async def _send(response: Response, block: bytes, send: Any) -> None:
         await send({"type": "http.response.body", "body": block, "more_body": True})
         block = await _next_block(body)
         if not block:
-            # shorter than it was: what is missing cannot be said, so the line is cut
+            # the file has become shorter; only a reset tells the client so
             raise ClientDisconnected("the file ended early")
     await send({"type": "http.response.body", "body": block})
 
@@ -120,7 +120,7 @@ async def _next_block(body: FileBody) -> bytes:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        # the thread still reads: closed under it, the descriptor might be another's already
+        # the thread still reads: a closed descriptor could be reused by another file meanwhile
         fd, body.fd = body.fd, -1
         future.add_done_callback(lambda _: os.close(fd))
         raise

@@ -1,4 +1,4 @@
-"""What an ASGI application is told of a TLS session: the extension `tls`."""
+"""The ASGI extension `tls`: what an application is told of a TLS session."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0
 def tls_extension(sock: TLSSocket) -> dict[str, Any] | None:
     """See the ASGI TLS extension, version 0.2; None while the handshake is under way.
 
-    Python does not say which certificate the server has shown, nor, before 3.13, the client's
-    chain beyond its own. A certificate that is not trusted has not come through the handshake.
+    Python does not report the server's certificate, nor, before 3.13, the client's chain beyond its
+    own certificate. The handshake fails for a certificate that is not trusted.
     """
     session = sock.session
     version = session.version()
     if sock.extension is None and version:
-        sock.extension = _look_at(session, version)
+        sock.extension = _describe(session, version)
     return sock.extension
 
 
-def _look_at(session: ssl.SSLSocket, version: str) -> dict[str, Any]:
+def _describe(session: ssl.SSLSocket, version: str) -> dict[str, Any]:
     certificate: Any = session.getpeercert() if session.context.verify_mode else None
     cipher = session.cipher()
     return {
@@ -48,7 +48,7 @@ def _chain(session: ssl.SSLSocket) -> list[str]:
 
 
 def _suite(context: ssl.SSLContext, name: str) -> int | None:
-    """The number of a cipher suite: in OpenSSL's own it is the lower half."""
+    """The number of a cipher suite: the lower half of OpenSSL's id."""
     for each in context.get_ciphers():
         if each["name"] == name:
             return int(each["id"]) & 0xFFFF

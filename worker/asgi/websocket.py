@@ -1,4 +1,4 @@
-"""A WebSocket (RFC 6455) and its ASGI messages. wsproto knows the frames."""
+"""A WebSocket (RFC 6455) and its ASGI messages. wsproto reads and writes the frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import hashlib
 import logging
 import time
 from collections import deque
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from wsproto import events
@@ -19,89 +18,83 @@ from wsproto.frame_protocol import CloseReason
 
 from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
 from ..request_id import named
-from .cycle import Cycle
 from .permessage_deflate import negotiate
+from .states import SESSION_TRANSITIONS, SessionState, checked
 from .writer import as_text
 
 if TYPE_CHECKING:
     from ..messages import ASGIApp, RequestReceived
-    from .http1 import HTTP1Connection
+    from .interfaces import DenialResponse, Message, WebSocketTransport
 
 log = logging.getLogger("threadwell")
-
-Message = Any
 
 # RFC 6455, 1.3
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = "13"
-# What a client may send before it is accepted.
-_MOST_HELD = 65536
-# Octets of messages that wait for the application, whatever their number.
+# How much a client may send before it is accepted.
+_MOST_EARLY = 65536
+# How many octets of messages may wait for the application, whatever their number.
 _MOST_QUEUED = 1024 * 1024
-# How many frames are looked at, or messages sent, before other connections get a turn.
+# How many frames are handled, or messages sent, before other connections get a turn.
 _FRAMES_A_TURN = 32
 # Seconds for a client to answer a close.
 _CLOSE_TIMEOUT = 2.0
 
 
-class SessionState(Enum):
-    """How far a WebSocket is."""
-
-    CONNECTING = "not accepted yet"
-    OPEN = "open"
-    DENYING = "being denied"
-    CLOSING = "closed by the application"  # a close was sent, and the client's is waited for
-    CLOSED = "closed"
-
-
 class Session:
     """One WebSocket under way. Belongs to its loop."""
 
-    def __init__(self, transport: HTTP1Connection, head: RequestReceived) -> None:
+    def __init__(self, transport: WebSocketTransport, head: RequestReceived) -> None:
         config = transport.worker.config.asgi
         self.transport = transport
         self.head = head
         self.task: asyncio.Task[None] | None = None
         self._config = config
-        self._state = SessionState.CONNECTING
+        self._state = SessionState.CONNECTING  # changed by `_become` only
         self._frames: Frames | None = None
-        self._denial: Cycle | None = None
+        self._denial: DenialResponse | None = None
         self._queue: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
         self._queued = 0
         self._receivers: deque[asyncio.Future[None]] = deque()
         self._disconnect: Message | None = None
         self._closed_by_application = False
-        # what has come of a message in fragments, as octets: as a list, they would take many times
-        # the room
+        # the fragments of a message as octets: a list of them would take many times the memory
         self._parts = bytearray()
-        # others have their turn, and then more frames are looked at
-        self._yielded = False
+        # more frames are handled after other connections had their turn
+        self._is_pump_scheduled = False
         self._sends = 0
-        # the answer to the last ping, if it could not be sent yet
+        # the payload of the last ping, if its pong could not be sent yet
         self._pong: bytes | None = None
         self._ending = False
         self._next_ping = self._pong_by = self._close_by = 0.0
 
     @classmethod
-    def open(cls, transport: HTTP1Connection, head: RequestReceived) -> None:
-        """Begin with a request for a WebSocket, or refuse what is none (RFC 6455, 4.2.1)."""
+    def open(cls, transport: WebSocketTransport, head: RequestReceived) -> None:
+        """Begin a WebSocket, or refuse a handshake that is not valid (RFC 6455, 4.2.1)."""
         if transport.worker.draining:
             transport.refuse(503, "The server stops")
         elif head.field("sec-websocket-version") != _VERSION:
             transport.upgrade_required(_VERSION)
-        elif not _is_key(head.field("sec-websocket-key")) or head.content_length or head.chunked:
+        elif (
+            not _is_handshake_key(head.field("sec-websocket-key"))
+            or head.content_length
+            or head.chunked
+        ):
             transport.refuse(400, "This is not a WebSocket handshake")
         else:
             session = cls(transport, head)
-            transport.hold(session)
-            worker = transport.worker
-            scope = worker.scopes.websocket(transport.template, head, transport.headers(head))
-            worker.begin(session, scope, request_id=transport.conn.request_id)
+            transport.begin_session(session)
+            scope = transport.scopes.websocket(head)
+            transport.worker.begin(session, scope, request_id=transport.conn.request_id)
+
+    def _become(self, state: SessionState) -> None:
+        """Move to `state`. Raises `IllegalTransition` where the table has no such step."""
+        self._state = checked(SESSION_TRANSITIONS, self._state, state)
 
     # ---- The application's call -----------------------------------------------------------
 
     async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
-        """Call the application, once. Nothing that it raises escapes."""
+        """Call the application, once. An exception of the application does not leave `run`."""
         error: BaseException | None = None
         try:
             await app(scope, self.receive, self.send)
@@ -123,7 +116,7 @@ class Session:
             )
         if self._state is SessionState.DENYING:
             assert self._denial is not None
-            self._denial.returned()
+            self._denial.application_returned()
         elif self._state is SessionState.CONNECTING:
             if error is None and not self.transport.closed:
                 log.error(
@@ -150,15 +143,15 @@ class Session:
         message, size = self._queue.popleft()
         self._queued -= size
         if not self.transport.reading and self._state is SessionState.OPEN and not self._is_full():
-            self._yield()
+            self._pump_later()
         return message
 
-    def _put(self, message: Message, size: int) -> None:
+    def _enqueue(self, message: Message, size: int) -> None:
         self._queue.append((message, size))
         self._queued += size
-        self._wake()
+        self._wake_receivers()
 
-    def _wake(self) -> None:
+    def _wake_receivers(self) -> None:
         for receiver in self._receivers:
             if not receiver.done():
                 receiver.set_result(None)
@@ -188,8 +181,8 @@ class Session:
             try:
                 await denial.send({**message, "type": "http.response.start"})
             except BaseException:
-                self._state = SessionState.CONNECTING
-                self.transport.hold(self)
+                self._become(SessionState.CONNECTING)
+                self.transport.begin_session(self)
                 raise
         elif kind == "websocket.http.response.body" and state is SessionState.DENYING:
             assert self._denial is not None
@@ -263,7 +256,7 @@ class Session:
             raise InvalidResponseError("the subprotocol is not told by a header")
         data = transport.worker.writer.switching(fields, headers)
         self._frames = Frames(ConnectionType.SERVER, extensions)  # type: ignore[arg-type]
-        self._state = SessionState.OPEN
+        self._become(SessionState.OPEN)
         if transport.conn.record is not None:
             transport.conn.record.status = 101
         self._next_ping = time.monotonic() + self._config.ws_ping
@@ -278,9 +271,9 @@ class Session:
         elif not transport.reading:
             transport.resume_reading()
 
-    def _begin_denial(self) -> Cycle:
-        self._state = SessionState.DENYING
-        self._denial = self.transport.deny(self.head)
+    def _begin_denial(self) -> DenialResponse:
+        self._become(SessionState.DENYING)
+        self._denial = self.transport.begin_denial(self.head)
         return self._denial
 
     def _deny(self, status: int, body: bytes) -> None:
@@ -291,12 +284,12 @@ class Session:
     # ---- In -------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        """Octets of the client; none is its end of input."""
+        """Take octets from the client; none is the end of input."""
         if not data:
             self.transport.close("closed by the client")
         elif self._state is SessionState.CONNECTING:
             self.transport.conn.buffer += data
-            if len(self.transport.conn.buffer) > _MOST_HELD:
+            if len(self.transport.conn.buffer) > _MOST_EARLY:
                 self.transport.pause_reading()
         else:
             self._feed(data)
@@ -308,13 +301,13 @@ class Session:
             self._pump()
 
     def _pump(self) -> None:
-        """Take events out of the frames, while the application keeps up."""
-        if self._yielded:
+        """Handle the frames that have come, while the application keeps up."""
+        if self._is_pump_scheduled:
             return
         assert self._frames is not None
         try:
             for count, event in enumerate(self._frames.events(), 1):
-                self._event(event)
+                self._handle_event(event)
                 if self._state is SessionState.CLOSED:
                     return
                 if self._state is SessionState.OPEN and self._is_full():
@@ -322,30 +315,30 @@ class Session:
                     return
                 if count == _FRAMES_A_TURN:
                     self.transport.pause_reading()
-                    self._yield()
+                    self._pump_later()
                     return
         except ClientDisconnected:
             return
         if not self.transport.reading:
             self.transport.resume_reading()
 
-    def _yield(self) -> None:
-        """Go on when others have had their turn."""
-        if not self._yielded:
-            self._yielded = True
-            self.transport.worker.loop.call_soon(self._next_turn)
+    def _pump_later(self) -> None:
+        """Call `_pump` after other connections had their turn."""
+        if not self._is_pump_scheduled:
+            self._is_pump_scheduled = True
+            self.transport.worker.loop.call_soon(self._pump_again)
 
-    def _next_turn(self) -> None:
-        self._yielded = False
+    def _pump_again(self) -> None:
+        self._is_pump_scheduled = False
         if self._state is SessionState.CLOSING or (
             self._state is SessionState.OPEN and not self._is_full()
         ):
             self._pump()
 
-    def _event(self, event: events.Event) -> None:
+    def _handle_event(self, event: events.Event) -> None:
         if isinstance(event, (events.TextMessage, events.BytesMessage)):
             if self._state is SessionState.OPEN:
-                self._part(event)
+                self._add_fragment(event)
         elif isinstance(event, events.Ping):
             if self.transport.conn.send_buffer is not None:
                 # RFC 6455, 5.5.3: only the last one needs an answer
@@ -357,12 +350,12 @@ class Session:
         elif isinstance(event, events.CloseConnection):
             assert self._frames is not None
             if self._frames.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
-                # not the client's: wsproto's own word for frames that are wrong
+                # not a close frame of the client: wsproto reports invalid frames like this
                 self._fail(int(event.code), event.reason or "")
             else:
                 self._closed_by_client(event)
 
-    def _part(self, event: events.TextMessage | events.BytesMessage) -> None:
+    def _add_fragment(self, event: events.TextMessage | events.BytesMessage) -> None:
         data: Any = event.data
         kind, octets = ("text", data.encode()) if isinstance(data, str) else ("bytes", data)
         size = len(self._parts) + len(octets)
@@ -376,19 +369,20 @@ class Session:
             parts, self._parts = self._parts, bytearray()
             parts += octets
             data = parts.decode() if kind == "text" else bytes(parts)
-        self._put({"type": "websocket.receive", kind: data}, size)
+        self._enqueue({"type": "websocket.receive", kind: data}, size)
 
     # ---- The end --------------------------------------------------------------------------
 
     def _closed_by_client(self, event: events.CloseConnection) -> None:
-        before, self._state = self._state, SessionState.CLOSED
+        before = self._state
+        self._become(SessionState.CLOSED)
         if before is SessionState.OPEN:
             self._end_of_messages(int(event.code), event.reason or "")
             try:
                 self._write(event.response())
             except ClientDisconnected:
                 return
-        self._end()
+        self._end_session()
 
     def _close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Raises `InvalidResponseError`."""
@@ -399,7 +393,7 @@ class Session:
             frame = self._frames.send(events.CloseConnection(code=code, reason=reason))
         except (AttributeError, TypeError, ValueError) as error:
             raise InvalidResponseError(f"close with {code!r} and {reason!r}: {error}") from error
-        self._state = SessionState.CLOSING
+        self._become(SessionState.CLOSING)
         self._end_of_messages(code, reason)
         self._close_by = time.monotonic() + _CLOSE_TIMEOUT
         self.transport.deadline = self._close_by
@@ -411,38 +405,39 @@ class Session:
             self._pump()
 
     def _fail(self, code: int, why: str) -> None:
-        """End a WebSocket whose client broke the protocol, or a limit."""
+        """End a WebSocket whose client broke the protocol or a limit."""
         log.info("A WebSocket was closed with %d: %s", code, why)
         was_open = self._state is SessionState.OPEN
-        self._state = SessionState.CLOSED
+        self._become(SessionState.CLOSED)
         self._end_of_messages(code, "")
         if was_open:
             try:
                 self._write(events.CloseConnection(code=code, reason=None))
             except ClientDisconnected:
                 return
-        self._end()
+        self._end_session()
 
     def _end_of_messages(self, code: int, reason: str) -> None:
-        """Nothing more will come: the application learns it behind what came already."""
+        """Tell the application that no more messages come, after those that have come."""
         if self._disconnect is None:
             self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
             self._parts = bytearray()
-            self._wake()
+            self._wake_receivers()
 
-    def _end(self) -> None:
-        """Close the connection, once everything is written; the server goes first (7.1.1)."""
+    def _end_session(self) -> None:
+        """Close the connection once everything is written. RFC 6455, 7.1.1: the server closes
+        first."""
         if self.transport.closed:
             return
         if self.transport.conn.send_buffer is not None:
             self._ending = True
             return
-        self.transport.release(self)
+        self.transport.end_session(self)
 
     def flushed(self) -> None:
         """What had to wait is written."""
         if self._ending:
-            self._end()
+            self._end_session()
         elif self._pong is not None and self._state is SessionState.OPEN:
             payload, self._pong = self._pong, None
             try:
@@ -451,9 +446,9 @@ class Session:
                 pass
 
     def lost(self) -> None:
-        """The connection is gone."""
-        if self._state is not SessionState.DENYING:
-            self._state = SessionState.CLOSED
+        """The connection is closed."""
+        if self._state not in (SessionState.DENYING, SessionState.CLOSED):
+            self._become(SessionState.CLOSED)
         self._end_of_messages(int(CloseReason.ABNORMAL_CLOSURE), "")
 
     def drain(self) -> None:
@@ -462,19 +457,19 @@ class Session:
             self._close(int(CloseReason.SERVICE_RESTART), "the server stops")
         elif self._state is SessionState.CONNECTING:
             self._deny(503, b"The server stops\n")
-            self._state = SessionState.CLOSED
+            self._become(SessionState.CLOSED)
 
     def ask_to_end(self) -> None:
-        """The time that the server gave is almost over; `drain` has said so."""
+        """Nothing to do: `drain` has closed the WebSocket, and the application was told."""
 
     # ---- Time -----------------------------------------------------------------------------
 
-    def look(self, now: float) -> None:
-        """Once a second: is a ping due, or has the client taken too long?"""
+    def check_deadline(self, now: float) -> None:
+        """Send a ping that is due; end what has taken too long. Called about once a second."""
         if self._state is SessionState.CLOSING:
             if now >= self._close_by:
-                self._state = SessionState.CLOSED
-                self._end()
+                self._become(SessionState.CLOSED)
+                self._end_session()
         elif self._state is SessionState.OPEN and self._config.ws_ping and self.transport.reading:
             if self._pong_by:
                 if now >= self._pong_by:
@@ -487,11 +482,11 @@ class Session:
                 except ClientDisconnected:
                     pass
         elif self._state is SessionState.OPEN:
-            self._pong_by = 0.0  # the answer may be in what is not read
+            self._pong_by = 0.0  # the pong may be in what is not read
 
 
-def _is_key(key: str) -> bool:
-    """RFC 6455, 4.2.1: sixteen octets in base64."""
+def _is_handshake_key(key: str) -> bool:
+    """Whether `key` is sixteen octets in base64 (RFC 6455, 4.2.1)."""
     try:
         return len(base64.b64decode(key, validate=True)) == 16
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""The one writer, for ASGI messages: header names and values are bytes, and nothing blocks."""
+"""The response writer for ASGI messages: headers are pairs of bytes, and nothing blocks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 _monotonic = time.monotonic
 
-# A block that comes sooner after one that was sent, in seconds, waits for those behind it.
+# A block that follows another within so many seconds waits for the blocks after it.
 _BURST = 0.001
-# What waits so, in octets; a larger block would rather be sent than copied.
+# How many octets may wait like that; and how large a block may be to wait: a larger one is sent
+# without a copy.
 _MOST_HELD = 65536
 _LARGE = 16384
 _CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-# Fields that frame or route a message, or authenticate, must not follow it (RFC 9110, 6.5.1).
+# Fields that frame or route a message, or authenticate, cannot be trailers (RFC 9110, 6.5.1).
 NO_TRAILERS = frozenset(
     (
         "content-length transfer-encoding host connection trailer te upgrade content-encoding"
@@ -36,32 +37,35 @@ NO_TRAILERS = frozenset(
 
 
 def as_text(pair: Any) -> tuple[str, str]:
-    """A header of an ASGI message as the writer wants it. Raises `InvalidResponseError`."""
+    """A header of an ASGI message as the pair of strings that `ResponseWriter` takes.
+
+    Raises `InvalidResponseError`.
+    """
     try:
         name, value = pair
     except (TypeError, ValueError):
         raise InvalidResponseError(f"the header {pair!r} is not a pair") from None
     if isinstance(name, str) and isinstance(value, str):
-        return name, value  # an answer of the server's own
+        return name, value  # a response of the server itself
     if not isinstance(name, bytes) or not isinstance(value, bytes):
         raise InvalidResponseError(f"the header {name!r}: {value!r} is not a pair of bytes")
     return name.decode("latin-1"), value.decode("latin-1")
 
 
 class _LineCache(LineCache):
-    """The same, from pairs of bytes."""
+    """A `LineCache` for headers that are pairs of bytes."""
 
     def __missing__(self, pair: Any) -> bytes:
         text = as_text(pair)
         line = super().__missing__(text)
-        kept = self.pop(text, None)  # there only if it is worth keeping
+        kept = self.pop(text, None)  # None where `LineCache` does not cache the line
         if kept is not None:
             self[pair] = line
         return line
 
 
 class LoopWriter(ResponseWriter):
-    """`ResponseWriter` on an event loop. Belongs to one loop."""
+    """A `ResponseWriter` for event loops. Belongs to one loop."""
 
     def __init__(self, timeouts: Timeouts) -> None:
         super().__init__(timeouts)
@@ -74,7 +78,8 @@ class LoopWriter(ResponseWriter):
         response: Response,
         persistent: bool,
     ) -> LoopStream:
-        """As there; what the kernel does not take is left in `connection.send_buffer`."""
+        """As `ResponseWriter.stream`. What the kernel does not take is left in
+        `connection.send_buffer`."""
         framed = self._framed(head, response, persistent)
         return LoopStream(connection, response.code, *framed, self._timeouts)
 
@@ -82,7 +87,7 @@ class LoopWriter(ResponseWriter):
         self, head: RequestReceived, response: Response, persistent: bool
     ) -> tuple[bytes, float, bool, bool]:
         if persistent and head.is_simple:
-            # the short way: what is not usual is left to `_render`
+            # the fast way, for the usual headers; `_render` takes any
             try:
                 status_line = self._status_lines[response.status]
                 known: Any = self._lines
@@ -98,7 +103,7 @@ class LoopWriter(ResponseWriter):
     def switching(
         self, fields: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]]
     ) -> bytes:
-        """The head of a 101 to a WebSocket. Raises `InvalidResponseError`."""
+        """The head of a 101 response for a WebSocket. Raises `InvalidResponseError`."""
         date = self.date_header()
         lines = [b"HTTP/1.1 101 Switching Protocols\r\n", date, self._server_line]
         lines.append(b"Upgrade: websocket\r\nConnection: Upgrade\r\n")
@@ -122,25 +127,24 @@ class LoopWriter(ResponseWriter):
 
 
 class EchoingLoopWriter(Echo, LoopWriter):  # type: ignore[misc]
-    """`LoopWriter` that says the request's id."""
+    """A `LoopWriter` that adds the request's id to the headers."""
 
 
 class LoopStream(StreamWriter):
     """A response whose body is still being made, on an event loop.
 
-    `write` and `finish` do not wait. Their caller looks at `connection.send_buffer`, which has what
-    the kernel did not take.
+    `write` and `finish` do not wait: what the kernel did not take is in `connection.send_buffer`,
+    and the caller checks it.
 
-    A system call costs more than all else about a small block. So those that an application sends
-    at one go leave together; one that comes by itself leaves at once, whether or not the loop has
-    its turn soon.
+    A system call costs more than all else about a small block. So blocks that an application sends
+    without a break are sent together. A single block is sent at once.
     """
 
     __slots__ = ("_held", "_held_size", "_sent_at")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        # chunks that wait for others, and when the last have left
+        # chunks that wait for others, their size, and when the last ones were sent
         self._held: list[bytes] = []
         self._held_size = 0
         self._sent_at = 0.0
@@ -151,15 +155,15 @@ class LoopStream(StreamWriter):
         return bool(self._held)
 
     def open(self) -> None:
-        """Let the head go without a block. Raises `ClientDisconnected`."""
+        """Send the head without a block. Raises `ClientDisconnected`."""
         if self._head:
             self._send(b"")
 
     def push(self, block: bytes) -> bool:
-        """The short way of `write`, for a small block of chunks behind which nothing waits.
+        """The fast way of `write`, for a small block of a chunked body while nothing waits.
 
-        False: nothing was done. The block may be held: let `flush` be called in the next turn of
-        the loop. Raises `ClientDisconnected`.
+        False: nothing was done. The block may be held: the caller has `flush` called in the next
+        iteration of the loop. Raises `ClientDisconnected`.
         """
         if not self._chunked or self._head or self._connection.send_buffer is not None:
             return False
@@ -190,7 +194,7 @@ class LoopStream(StreamWriter):
             self.finish()
 
     def finish_with_trailers(self, headers: Iterable[Any]) -> None:
-        """End the body, and send `headers` behind it where the framing has a place for them.
+        """End the body, and send trailers if the body is chunked.
 
         Raises `InvalidResponseError` and `ClientDisconnected`.
         """
@@ -216,7 +220,7 @@ class LoopStream(StreamWriter):
 
 
 def send_or_keep(conn: Connection, data: bytes, timeouts: Timeouts) -> None:
-    """Send `data` behind what is waiting; what the kernel does not take is in `conn.send_buffer`.
+    """Send `data`, behind what is waiting. What the kernel does not take is in `conn.send_buffer`.
 
     Raises `ClientDisconnected`.
     """

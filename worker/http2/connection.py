@@ -1,39 +1,44 @@
-"""An HTTP/2 connection on an event loop. With `sending` and `framing` all that knows h2.
+"""An HTTP/2 connection on an event loop. Beside `sender` and `h2_adapter` nothing uses h2.
 
-    HTTP2Line.on_readable     FrameMeter.admit, h2, then an event each
-      _opened                 HeadReader.read; a Stream, its body to come or not
-        hand_over             a SyncApp: an errand for the threads
-        Stream.call           an ASGI application: a Cycle on this loop
-    SendingLine.flush         what waits in the outboxes, as windows and kernel have room
+    HTTP2Connection.on_readable     FloodGuard.admit, h2, then a handler for each event
+      _request_received             HeadReader.read; a Stream, its body to come or not
+        submit                      a SyncApp: an HTTP2ThreadTask for the threads
+        Stream.call                 an ASGI application: a Cycle on this loop
+    HTTP2Sender.flush               the send queues, as far as windows and kernel have room
 
-An event or a frame that is not allowed ends the stream where it can, and else the connection.
+A frame that is not allowed ends its stream if that is possible, and else the connection.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h2.events
 import h2.exceptions
 from hyperframe.frame import GoAwayFrame
 
 from ..asgi.connection import RECEIVED_AT_ONCE
+from ..connection import State
+from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ClientDisconnected, ProtocolError
 from ..lifecycle import ClientGone, Refused
 from .fair_queue import FairQueue
 from .flood_guard import TooMuchError
 from .h2_adapter import WINDOW
-from .request_head import MalformedError, check_trailers
-from .sender import SendingLine
+from .request_head import HeadReader, MalformedError, check_trailers
+from .sender import HTTP2Sender
 from .stream import INTERNAL_ERROR, NO_ERROR, Stream
 from .thread_task import HTTP2ThreadTask
+from .writer import HTTP2Writer
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from ..asgi.loop_worker import LoopWorker
+    from ..asgi.interfaces import ConnectionFactory, LoopContext
+    from ..asgi.scope import Scope
+    from ..config import ServerConfig
     from ..connection import Connection, RequestSource
     from ..interfaces import OriginPool
 
@@ -42,65 +47,90 @@ log = logging.getLogger("threadwell")
 # RFC 9113, 7.
 _PROTOCOL_ERROR, _REFUSED = 0x1, 0x7
 _LAST_STREAM = 2**31 - 1
-_FAREWELL = b"farewell"
+_GOAWAY_PING = b"farewell"
 
-# Seconds for the client to say that it knows of the farewell.
-_PATIENCE = 1.0
+# Seconds for the client to acknowledge the ping that follows the first GOAWAY.
+_GOAWAY_WAIT = 1.0
 
 
-class HTTP2Connection(SendingLine):
-    """A connection that has agreed on h2 in its handshake. Belongs to its loop.
+class Codecs(NamedTuple):
+    """What the connections of one loop share, for the sake of its caches."""
 
-    `origin_pool` has the threads that run a sync application; None where there is none.
+    writer: HTTP2Writer
+    head_reader: HeadReader
+
+    @classmethod
+    def make(cls, config: ServerConfig) -> Codecs:
+        return cls(HTTP2Writer(config.timeouts), HeadReader(config.limits))
+
+
+def connection_factory(worker: LoopContext) -> ConnectionFactory:
+    """The factory for the HTTP/2 connections of one loop; see `asgi.interfaces.ALPNTable`."""
+    codecs = Codecs.make(worker.config)
+
+    def make(conn: Connection, origin_pool: OriginPool | None) -> HTTP2Connection:
+        return HTTP2Connection(worker, codecs, conn, origin_pool)
+
+    return make
+
+
+class HTTP2Connection(HTTP2Sender):
+    """A connection whose TLS handshake has agreed on h2. Belongs to the loop's thread.
+
+    The threads of `origin_pool` run a sync application; None where the application is on the loop.
     """
 
     __slots__ = (
-        "_frame_deadline", "_frames_seen", "_leave_at", "_leaving", "_lingering", "_most",
-        "_reader", "_unread", "origin_pool", "template", "fair_queue",
+        "_final_goaway_at", "_frame_deadline", "_frames_seen", "_head_reader", "_leaving",
+        "_lingering", "_max_streams", "_unread", "fair_queue", "origin_pool", "template", "writer",
     )  # fmt: skip
 
     def __init__(
-        self, worker: LoopWorker, conn: Connection, origin_pool: OriginPool | None = None
+        self,
+        worker: LoopContext,
+        codecs: Codecs,
+        conn: Connection,
+        origin_pool: OriginPool | None = None,
     ) -> None:
         super().__init__(worker, conn)
-        tools = worker.http2()
-        self.writer: Any = tools.writer
-        self._reader = tools.reader
+        self.writer = codecs.writer
+        self._head_reader = codecs.head_reader
         self.origin_pool = origin_pool
         self.fair_queue = None if origin_pool is None else FairQueue(origin_pool.poller)
-        #: What the scopes of all streams begin with, unless proxies say something else of each.
+        #: The common part of the scopes of all streams, unless proxies name a client for each.
         self.template = self.template_of(conn)
-        self._most = worker.config.http2.streams
+        self._max_streams = worker.config.http2.streams
         self._frames_seen = -1
         self._frame_deadline = 0.0
         self._unread = 0
-        #: The client was told to open no more streams; and when it must have heard.
+        #: The server stops: see `drain`.
         self._leaving = False
-        self._leave_at = 0.0
+        self._final_goaway_at = 0.0
         self._lingering = False
 
     def start(self) -> None:
-        """Say what is allowed here, and wait for the first request. The handshake is done."""
+        """Send the settings, and wait for the first request. The TLS handshake is done."""
         self.deadline = time.monotonic() + self.worker.config.timeouts.head
         if self.conn.encrypted:
-            _ = (
-                self.conn.tls
-            )  # now, for the threads must not ask the session while the loop uses it
+            # looked up now: a thread must not ask the session while the loop uses it
+            _ = self.conn.tls
         self.flush()
         if not self.closed:
             self.resume_reading()
             self.on_readable()  # the first request may have come with the end of the handshake
+        if self.worker.draining:  # streams that the client has opened meanwhile are served
+            self.drain(time.monotonic() + _GOAWAY_WAIT)
 
     # ---- In -------------------------------------------------------------------------------
 
     def on_readable(self) -> None:
         if self._lingering:
-            self.throw_away()
+            self.discard_input()
             return
         try:
             data = self.conn.recv(RECEIVED_AT_ONCE)
         except BlockingIOError:
-            self.received_nothing()
+            self.on_nothing_received()
             return
         except OSError as error:
             self.lost(error.strerror or str(error))
@@ -112,46 +142,46 @@ class HTTP2Connection(SendingLine):
                 self.close("closed by the client")
             return
         now = time.monotonic()
-        self.gather(now)
+        self.begin_batch(now)
         try:
-            self._take_in(data, now)
+            self._handle_frames(data, now)
         except TooMuchError as error:
-            self.refused("flood")
-            self._cut_off(error.code, str(error))
+            self.record_refusal("flood")
+            self._terminate(error.code, str(error))
             return
         except h2.exceptions.ProtocolError as error:
-            # h2 has written its GOAWAY
-            self._cut_off(None, f"broke HTTP/2: {error}")
+            # h2 has prepared the GOAWAY frame
+            self._terminate(None, f"broke HTTP/2: {error}")
             return
         except Exception:
-            # a bug of threadwell, or of h2: this connection pays
+            # a bug of threadwell or of h2 ends this connection, and not the loop
             log.exception("A connection was dropped for an internal error")
-            self._cut_off(INTERNAL_ERROR, "internal error")
+            self._terminate(INTERNAL_ERROR, "internal error")
             return
         finally:
-            self.gathered()
+            self.end_batch()
         self.flush()
 
-    def _take_in(self, data: bytes, now: float) -> None:
+    def _handle_frames(self, data: bytes, now: float) -> None:
         for event in self._h2.receive_data(self._flood_guard.admit(data, now)):
             handle = _HANDLERS.get(type(event))
             if handle is not None:
                 handle(self, event)
-        self._watch_frame(now)
+        self._check_frame(now)
 
-    def _watch_frame(self, now: float) -> None:
-        """A frame that is not whole has the time of a head."""
-        meter = self._flood_guard
-        if not meter.unfinished:
+    def _check_frame(self, now: float) -> None:
+        """Give a frame that is not complete the time that a head has."""
+        guard = self._flood_guard
+        if not guard.unfinished:
             self._frame_deadline = 0.0
-        elif not self._frame_deadline or meter.seen != self._frames_seen:
+        elif not self._frame_deadline or guard.seen != self._frames_seen:
             self._frame_deadline = now + self.worker.config.timeouts.head
-        self._frames_seen = meter.seen
+        self._frames_seen = guard.seen
 
-    def _opened(self, event: h2.events.RequestReceived) -> None:
+    def _request_received(self, event: h2.events.RequestReceived) -> None:
         number = event.stream_id
-        if len(self.streams) >= self._most or (self._leaving and not self._leave_at):
-            # it was not looked at, so that it may be sent again elsewhere (RFC 9113, 8.7)
+        if len(self.streams) >= self._max_streams or (self._leaving and not self._final_goaway_at):
+            # not processed at all: the client may retry it (RFC 9113, 8.7)
             self.reset(number, _REFUSED)
             self._flood_guard.reset(time.monotonic())
             return
@@ -162,8 +192,8 @@ class HTTP2Connection(SendingLine):
         self.conn.unbounded = False
         self.conn.requests += 1
         try:
-            stream.head = self._reader.read(event.headers, ended=ended)
-            stream.head = stream.origin.introduce(self.worker, stream.head)
+            stream.head = self._head_reader.read(event.headers, ended=ended)
+            stream.head = stream.origin.prepare(self.worker, stream.head)
             if not ended:
                 stream.expect_body(streamed=self.origin_pool is None)
         except MalformedError as error:
@@ -178,16 +208,19 @@ class HTTP2Connection(SendingLine):
         elif ended:
             self.submit(stream, b"")
         else:
-            stream.invite()
+            stream.send_continue()
 
     def malformed(self, stream: Stream, error: MalformedError) -> None:
-        """RFC 9113, 8.1.1: `stream` is reset, and no other. Raises `TooMuchError`."""
+        """Reset `stream`, whose request is malformed, and no other (RFC 9113, 8.1.1).
+
+        Raises `TooMuchError` if the client does it too often.
+        """
         self._flood_guard.reset(time.monotonic())
         if self.worker.collector is not None:
             self.worker.collector.record(Refused(stream.origin.client, "400"))
         stream.reset(_PROTOCOL_ERROR, f"malformed: {error}")
 
-    def _data(self, event: h2.events.DataReceived) -> None:
+    def _data_received(self, event: h2.events.DataReceived) -> None:
         size = event.flow_controlled_length
         if size and not event.data:
             self._flood_guard.wasted(time.monotonic())
@@ -197,14 +230,14 @@ class HTTP2Connection(SendingLine):
             self._unread = 0
         stream = self.streams.get(event.stream_id)
         if stream is not None and not stream.closed:
-            stream.take_in(event.data, size)
+            stream.receive_data(event.data, size)
 
-    def _ended(self, event: h2.events.StreamEnded) -> None:
+    def _stream_ended(self, event: h2.events.StreamEnded) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None and not stream.received:
-            stream.take_end()
+            stream.receive_end()
 
-    def _trailers(self, event: h2.events.TrailersReceived) -> None:
+    def _trailers_received(self, event: h2.events.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         try:
             check_trailers(event.headers, ended=event.stream_ended is not None)
@@ -212,65 +245,65 @@ class HTTP2Connection(SendingLine):
             if stream is not None:
                 self.malformed(stream, error)
 
-    def _reset(self, event: h2.events.StreamReset) -> None:
+    def _stream_reset(self, event: h2.events.StreamReset) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None and not stream.closed:
             self._forget(stream)
             if not event.remote_reset:
                 self._flood_guard.reset(time.monotonic())
             if not stream.finished and stream.record is not None:
-                self._gone(stream)
+                self._record_client_gone(stream)
             stream.cut("reset by the client")
 
-    def _gone(self, stream: Stream) -> None:
+    def _record_client_gone(self, stream: Stream) -> None:
         if self.worker.collector is not None and stream.record is not None:
             request = stream.record.request
             if request is not None:
                 self.worker.collector.record(ClientGone(request))
 
-    def _room_made(self, event: Any) -> None:
-        """The client's windows have opened, perhaps."""
+    def _window_updated(self, event: Any) -> None:
+        """The client has opened a window, or changed the initial size of all."""
         number = getattr(event, "stream_id", 0)
         if number:
-            stream = self._shut.pop(number, None)
+            stream = self._blocked.pop(number, None)
             if stream is not None:
-                self._wanting[number] = stream
+                self._ready[number] = stream
         else:
-            self._wanting.update(self._shut)
-            self._shut.clear()
+            self._ready.update(self._blocked)
+            self._blocked.clear()
 
-    def _heard(self, event: h2.events.PingAckReceived) -> None:
-        if event.ping_data == _FAREWELL and self._leave_at:
-            self._leave()
+    def _ping_acknowledged(self, event: h2.events.PingAckReceived) -> None:
+        if event.ping_data == _GOAWAY_PING and self._final_goaway_at:
+            self._send_final_goaway()
 
     # ---- To the application ---------------------------------------------------------------
 
     def submit(self, stream: Stream, body: bytes | BinaryIO) -> None:
-        """A request is whole: it is the threads' to answer."""
+        """Have a thread answer the request of `stream`, which has arrived in full."""
         assert self.fair_queue is not None
         assert stream.head is not None
         stream.running = True
         self.fair_queue.add(HTTP2ThreadTask(stream, stream.head, body))
 
     def call_asgi(self, stream: Stream, body: Any) -> None:
-        """The sync application has left a request to the one beside it."""
+        """Have the ASGI application answer a request that the sync application has declined."""
         if stream.closed:
             if not isinstance(body, bytes):
                 body.close()
             stream.over()
             return
         assert self.origin_pool is not None
-        self.worker.given = self.origin_pool.lifespan_state
+        self.worker.shared_state = self.origin_pool.lifespan_state
         self.worker.served += 1
         stream.call(self.worker.app, body or None)
 
     # ---- Streams that end -----------------------------------------------------------------
 
     def settle(self, stream: Stream) -> None:
-        """Let go of `stream` if nothing of it is to come any more."""
+        """Forget `stream` if nothing of it is to come any more."""
         if stream.closed:
             self._forget(stream)
-        if not stream.settled() or self.streams.pop(stream.number, None) is None:
+        if not stream.is_settled() or self.streams.pop(stream.number, None) is None:
             return
         self._check_unbounded()
         if not self.streams:
@@ -279,7 +312,7 @@ class HTTP2Connection(SendingLine):
                 self.worker.loop.call_soon(self.flush)
 
     def mark_unbounded(self, stream: Stream) -> None:
-        """`stream` has no end of its own. Where all are like that nobody waits for the line."""
+        """`stream` may never end. The server does not wait for a connection of such streams."""
         stream.unbounded = True
         self._check_unbounded()
 
@@ -287,52 +320,50 @@ class HTTP2Connection(SendingLine):
         streams = self.streams
         self.conn.unbounded = bool(streams) and all(each.unbounded for each in streams.values())
 
-    def flushed(self) -> None:
+    def on_flushed(self) -> None:
         if not self._lingering:
-            super().flushed()
+            super().on_flushed()
 
-    def _all_is_out(self) -> None:
-        if self._leaving and not self._leave_at and not self.streams and not self.closed:
-            self._end()
+    def _on_all_sent(self) -> None:
+        if self._leaving and not self._final_goaway_at and not self.streams and not self.closed:
+            self._finish()
 
     # ---- Time -----------------------------------------------------------------------------
 
-    def look(self, now: float) -> None:
+    def check_deadline(self, now: float) -> None:
         if self.conn.send_buffer is not None and now >= self.conn.send_buffer.deadline:
             self.conn.abort_with_reset()
-            self.lost("the client did not read its response in time")
+            self.lost(EXPIRIES[State.WRITING].reason)
         elif self._lingering:
             if now >= self.deadline:
-                self.close("answered the last request")
+                self.close(EXPIRIES[State.LINGERING].reason)
         elif self._frame_deadline and now >= self._frame_deadline:
-            self._cut_off(NO_ERROR, "a frame did not arrive in time")
-        elif self._leave_at and now >= self._leave_at:
-            self._leave()
+            self._terminate(NO_ERROR, "a frame did not arrive in time")
+        elif self._final_goaway_at and now >= self._final_goaway_at:
+            self._send_final_goaway()
         elif not self.streams and now >= self.deadline:
-            why = "keep-alive timeout" if self.conn.requests else "no request came"
-            self._cut_off(NO_ERROR, why)
+            self._terminate(NO_ERROR, idle_reason(self.conn))
         else:
             for stream in list(self.streams.values()):
-                stream.look(now)
+                stream.check_deadline(now)
 
-    def at(self) -> str:
+    def state_name(self) -> str:
         if self.conn.send_buffer is not None:
             return "writing"
         if self._lingering:
             return "lingering"
         return "serving" if self.streams else "idle"
 
-    def template_of(self, origin: RequestSource) -> dict[str, Any]:
-        """What the scope of a request of `origin` begins with."""
-        template = self.worker.scopes.template(origin)
-        return {**template, "http_version": "2"}
+    def template_of(self, origin: RequestSource) -> Scope:
+        """The common part of the scopes of requests from `origin`."""
+        return {**self.worker.scopes.template(origin), "http_version": "2"}
 
     def is_busy(self) -> bool:
-        """Whether a request is under way. Any thread may ask."""
+        """Whether a request is under way. Any thread may call."""
         return bool(self.streams)
 
     def idle_since(self) -> float | None:
-        """When the last stream has ended; None while there is one."""
+        """When the last stream ended; None while there is one."""
         if self.streams or self._lingering:
             return None
         timeouts = self.worker.config.timeouts
@@ -341,39 +372,41 @@ class HTTP2Connection(SendingLine):
     # ---- The end --------------------------------------------------------------------------
 
     def drain(self, idle_until: float) -> None:
-        """The server stops. RFC 9113, 6.8: the client is told which streams are still served, and
-        may send any other again elsewhere. With some time left it is told first that this is to
-        come."""
+        """The server stops. The client learns which streams are still served, and may retry others
+        elsewhere (RFC 9113, 6.8).
+
+        Until `idle_until`, a first GOAWAY only announces this: the client opens no more streams.
+        """
         if self._leaving or self._lingering:
             return
         self._leaving = True
         now = time.monotonic()
         linger = idle_until > now
         if linger:
-            self._leave_at = min(idle_until, now + _PATIENCE)
-            self._say_goaway(_LAST_STREAM, NO_ERROR)
-            self._h2.ping(_FAREWELL)
+            self._final_goaway_at = min(idle_until, now + _GOAWAY_WAIT)
+            self._send_goaway(_LAST_STREAM, NO_ERROR)
+            self._h2.ping(_GOAWAY_PING)
         for stream in list(self.streams.values()):
             if stream.cycle is not None:
                 stream.cycle.drain()
         if linger:
             self.flush()
         else:
-            self._leave()
+            self._send_final_goaway()
 
     @property
     def leaving(self) -> bool:
-        """The server stops. Any thread may ask."""
+        """Whether the server stops. Any thread may call."""
         return self._leaving
 
-    def _leave(self) -> None:
-        """What the client has begun until now is the last."""
-        self._leave_at = 0.0
-        self._say_goaway(self._h2.highest_inbound_stream_id, NO_ERROR)
+    def _send_final_goaway(self) -> None:
+        """Serve the streams that the client has opened until now, and no others."""
+        self._final_goaway_at = 0.0
+        self._send_goaway(self._h2.highest_inbound_stream_id, NO_ERROR)
         self.flush()
 
-    def _say_goaway(self, last: int, code: int) -> None:
-        """Past h2, for which nothing would come after it."""
+    def _send_goaway(self, last: int, code: int) -> None:
+        """Send GOAWAY without h2, which would send nothing after it."""
         data = self._h2.data_to_send()
         frame = GoAwayFrame(0, last_stream_id=last, error_code=code)
         try:
@@ -381,41 +414,42 @@ class HTTP2Connection(SendingLine):
         except ClientDisconnected as error:
             self.lost(str(error))
 
-    def _cut_off(self, code: int | None, why: str) -> None:
-        """End the connection, whatever is under way; `code` is None where h2 has said it."""
+    def _terminate(self, code: int | None, why: str) -> None:
+        """End the connection, whatever is under way. `code` is for GOAWAY; None if h2 has prepared
+        the frame."""
         if self.closed:
             return
         log.debug("The HTTP/2 connection of %s ends: %s", self.conn.client[0], why)
         self._cut_streams(why)
         if code is not None:
-            self._say_goaway(self._h2.highest_inbound_stream_id, code)
+            self._send_goaway(self._h2.highest_inbound_stream_id, code)
         else:
-            self._say_rest()
-        self._end(why)
+            self._send_rest()
+        self._finish(why)
 
-    def _say_rest(self) -> None:
+    def _send_rest(self) -> None:
         try:
             self.write(self._h2.data_to_send())
         except ClientDisconnected as error:
             self.lost(str(error))
 
-    def _end(self, why: str = "answered the last request") -> None:
-        """All is said."""
+    def _finish(self, why: str = "answered the last request") -> None:
+        """Close the connection, after lingering; everything is sent."""
         if self.closed or self._lingering:
             return
-        if self.conn.send_buffer is not None:  # to a client that reads nothing this must do
+        if self.conn.send_buffer is not None:  # the client does not read
             self.close(why)
             return
         self._lingering = True
-        if self.say_this_was_all():
-            self.throw_away()
+        if self.begin_lingering():
+            self.discard_input()
 
     def _cut_streams(self, why: str) -> None:
-        self._wanting.clear()
-        self._shut.clear()
+        self._ready.clear()
+        self._blocked.clear()
         for stream in list(self.streams.values()):
             if not stream.closed:
-                self._gone(stream)
+                self._record_client_gone(stream)
             stream.cut(why)
 
     def close(self, reason: str) -> None:
@@ -428,12 +462,12 @@ class HTTP2Connection(SendingLine):
 
 
 _HANDLERS: dict[type, Any] = {
-    h2.events.RequestReceived: HTTP2Connection._opened,
-    h2.events.DataReceived: HTTP2Connection._data,
-    h2.events.StreamEnded: HTTP2Connection._ended,
-    h2.events.TrailersReceived: HTTP2Connection._trailers,
-    h2.events.StreamReset: HTTP2Connection._reset,
-    h2.events.WindowUpdated: HTTP2Connection._room_made,
-    h2.events.RemoteSettingsChanged: HTTP2Connection._room_made,
-    h2.events.PingAckReceived: HTTP2Connection._heard,
+    h2.events.RequestReceived: HTTP2Connection._request_received,
+    h2.events.DataReceived: HTTP2Connection._data_received,
+    h2.events.StreamEnded: HTTP2Connection._stream_ended,
+    h2.events.TrailersReceived: HTTP2Connection._trailers_received,
+    h2.events.StreamReset: HTTP2Connection._stream_reset,
+    h2.events.WindowUpdated: HTTP2Connection._window_updated,
+    h2.events.RemoteSettingsChanged: HTTP2Connection._window_updated,
+    h2.events.PingAckReceived: HTTP2Connection._ping_acknowledged,
 }

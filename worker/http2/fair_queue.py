@@ -1,4 +1,4 @@
-"""Whose request is next: a connection with a hundred has one in the queue for the threads."""
+"""Fairness between connections: each has at most one request in the queue for the threads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class FairQueue:
-    """The requests of one connection that no thread has. Any thread may call.
+    """The requests of one connection that wait for a thread. Any thread may call.
 
-    The queue of the poller is first come, first served: so each connection has its turn after that
-    of each other, however many requests it makes at once.
+    The poller's queue is first in, first out. With one entry per connection, the connections take
+    turns, however many requests each of them sends at once.
     """
 
     __slots__ = ("_is_queued", "_lock", "_poller", "_waiting")
@@ -36,7 +36,7 @@ class FairQueue:
         self._poller.submit(task)
 
     def taken(self) -> None:
-        """A thread has the one that was queued."""
+        """A thread has taken the task that was queued. Queue the next one."""
         with self._lock:
             if not self._waiting:
                 self._is_queued = False
@@ -45,7 +45,7 @@ class FairQueue:
         self._poller.submit(task)
 
     def drop(self) -> None:
-        """No thread will do any of them."""
+        """Drop all tasks: no thread will run them."""
         with self._lock:
             self._is_queued = False
             waiting, self._waiting = self._waiting, deque()

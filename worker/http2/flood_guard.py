@@ -1,9 +1,9 @@
-"""Frames that cost this server something and ask for nothing are counted.
+"""Limits for frames that cost the server work and request nothing.
 
-HTTP/2 has many: a reset, a ping, a change of settings, an empty frame. Each is allowed, and a flood
-of them is how servers are stopped (CVE-2019-9512 to 9518, CVE-2023-44487, CVE-2025-8671). They are
-counted by their nine octets, before anything else is done for them. What is too large is refused by
-them, too: h2 looks when it has all of a frame, which may be 16 MiB, or of a head.
+Resets, pings, settings and empty frames are allowed, and a flood of them is a known attack
+(CVE-2019-9512 to 9518, CVE-2023-44487, CVE-2025-8671). They are counted by their headers of nine
+octets, before anything else is done for them. A frame or a head that is too large is refused by its
+header, too: h2 checks only a complete frame, which may have 16 MiB.
 """
 
 from __future__ import annotations
@@ -18,112 +18,114 @@ _FRAME_HEAD = 9
 _PREFACE = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 LARGEST_FRAME = 16384
 # RFC 9113, 7.
-_CALM, _FRAME_SIZE = 0xB, 0x6
+_ENHANCE_YOUR_CALM, _FRAME_SIZE_ERROR = 0xB, 0x6
 
-# A burst, and what is forgiven a second. Resets: as Netty, 200 in 10 seconds; a browser that leaves
-# a page resets all that is under way, and again on the next page.
+# The size of a burst, and how many are forgiven per second. Resets: as Netty, 200 in 10 seconds. A
+# browser that leaves a page resets all requests under way, and does so again on the next page.
 _RESETS, _RESETS_FORGIVEN = 200, 20.0
 _FRAMES, _FRAMES_FORGIVEN = 1000, 100.0
-# For each frame of a body that is sent a client may say twice, for stream and connection, that
-# there is room again; but not for the tiny ones that its own tiny windows have made.
+# A client may send two WINDOW_UPDATE frames, for the stream and the connection, for each DATA frame
+# that it gets; but not for tiny frames, which a client can cause by tiny windows.
 _CREDIT = 2
 _SMALLEST_CREDITED = 512
 
 
 class TooMuchError(Exception):
-    """The client has gone over a limit of what it may do to this server. `code` tells it so."""
+    """The client has exceeded a limit. `code` is the error code for GOAWAY."""
 
-    def __init__(self, what: str, code: int = _CALM) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, code: int = _ENHANCE_YOUR_CALM) -> None:
+        super().__init__(message)
         self.code = code
 
 
 class _Bucket:
-    """Leaks at a rate, and must not flow over."""
+    """A leaky bucket: drains at a rate, and raises when it is full."""
 
-    __slots__ = ("_at", "_leak", "_level", "_size", "_what")
+    __slots__ = ("_updated", "_leak", "_level", "_size", "_message")
 
-    def __init__(self, what: str, size: int, leak: float) -> None:
-        self._what = what
+    def __init__(self, message: str, size: int, leak: float) -> None:
+        self._message = message
         self._size = size
         self._leak = leak
         self._level = 0.0
-        self._at = 0.0
+        self._updated = 0.0
 
     def add(self, now: float) -> None:
-        self._level = max(self._level - (now - self._at) * self._leak, 0.0) + 1
-        self._at = now
+        self._level = max(self._level - (now - self._updated) * self._leak, 0.0) + 1
+        self._updated = now
         if self._level > self._size:
-            raise TooMuchError(self._what)
+            raise TooMuchError(self._message)
 
     def credit(self, amount: int) -> None:
         self._level = max(self._level - amount, 0.0)
 
 
 class FloodGuard:
-    """Looks at the frames of one connection on their way in. Belongs to its loop."""
+    """Checks the frames that one client sends. Belongs to the connection's loop."""
 
-    __slots__ = ("_block", "_dropping", "_frames", "_held", "_in_block", "_kind", "_largest_block",
-                 "_left", "_preface", "_resets", "seen")  # fmt: skip
+    __slots__ = (
+        "_block", "_frames", "_in_block", "_is_dropping", "_kind", "_largest_block", "_left",
+        "_partial_head", "_preface", "_resets", "seen",
+    )  # fmt: skip
 
     def __init__(self, largest_block: int = 65536) -> None:
         self._largest_block = largest_block
-        self._block = 0  # octets of a head, as they are on the wire
+        self._block = 0  # octets of the head under way, as they are on the wire
         self._preface = _PREFACE
-        self._held = b""  # the beginning of a frame's head
-        self._left = 0  # what is still to come of a frame
+        self._partial_head = b""  # the beginning of a frame's header
+        self._left = 0  # octets that are still to come of a frame
         self._kind = _DATA
-        self._dropping = False
-        self._in_block = False  # a head is not whole
+        self._is_dropping = False
+        self._in_block = False  # a head is not complete
         self._resets = _Bucket("too many streams were reset", _RESETS, _RESETS_FORGIVEN)
         self._frames = _Bucket("too many frames that ask for nothing", _FRAMES, _FRAMES_FORGIVEN)
-        #: How many frames have begun; a head in several is one.
+        #: How many frames have begun; a head and its continuations count as one.
         self.seen = 0
 
     @property
     def unfinished(self) -> bool:
-        """Whether something other than a body has begun to come and is not whole."""
-        partial = self._held or self._preface or (self._left and self._kind != _DATA)
+        """Whether a frame other than DATA, or a head, has begun and is not complete."""
+        partial = self._partial_head or self._preface or (self._left and self._kind != _DATA)
         return bool(partial or self._in_block)
 
     def admit(self, data: bytes, now: float) -> bytes:
-        """Count the frames in `data`; what is to be gone on with. Raises `TooMuchError`.
+        """Count the frames in `data`; the octets to pass on to h2. Raises `TooMuchError`.
 
-        A client's GOAWAY is left out. All that it says is that no pushed stream is wanted, but h2
-        takes it for the end, and would neither read nor answer what the client has asked before.
+        A GOAWAY frame of a client is not passed on. It says only that the client accepts no more
+        pushed streams, but h2 would take it for the end and serve no stream any more.
         """
-        if self._held:
-            data, self._held = self._held + data, b""
+        if self._partial_head:
+            data, self._partial_head = self._partial_head + data, b""
         size = len(data)
-        at = min(self._preface, size)
-        self._preface -= at
-        kept: list[bytes] = []
-        begin = 0
+        position = min(self._preface, size)
+        self._preface -= position
+        admitted: list[bytes] = []
+        start = 0
         while True:
             if self._left:
-                step = min(self._left, size - at)
-                at += step
-                self._left -= step
+                size_here = min(self._left, size - position)
+                position += size_here
+                self._left -= size_here
                 if self._left:
                     break
-            if self._dropping:
-                self._dropping = False
-                begin = at
-            if size - at < _FRAME_HEAD:
-                self._held = data[at:]
+            if self._is_dropping:
+                self._is_dropping = False
+                start = position
+            if size - position < _FRAME_HEAD:
+                self._partial_head = data[position:]
                 break
-            length = int.from_bytes(data[at : at + 3], "big")
+            length = int.from_bytes(data[position : position + 3], "big")
             if length > LARGEST_FRAME:
-                raise TooMuchError("a frame is too large", _FRAME_SIZE)
-            if self._is_dropped(data[at + 3], length):
-                self._dropping = True
-                kept.append(data[begin:at])
-            self._count(data[at + 3], data[at + 4], length, now)
-            at += _FRAME_HEAD
+                raise TooMuchError("a frame is too large", _FRAME_SIZE_ERROR)
+            if self._is_dropped(data[position + 3], length):
+                self._is_dropping = True
+                admitted.append(data[start:position])
+            self._count(data[position + 3], data[position + 4], length, now)
+            position += _FRAME_HEAD
             self._left = length
-        if not self._dropping:
-            kept.append(data[begin:at])
-        return kept[0] if len(kept) == 1 else b"".join(kept)
+        if not self._is_dropping:
+            admitted.append(data[start:position])
+        return admitted[0] if len(admitted) == 1 else b"".join(admitted)
 
     def _is_dropped(self, kind: int, length: int) -> bool:
         return kind == _GOAWAY and not self._in_block and 8 <= length <= LARGEST_FRAME
@@ -145,21 +147,21 @@ class FloodGuard:
             self._frames.add(now)
 
     def _measure_block(self, length: int, flags: int) -> None:
-        """A head has `length`, until now."""
+        """The head under way has `length` octets so far."""
         if length > self._largest_block:
             raise TooMuchError("a head is too large")
         self._block = length
         self._in_block = not flags & _END_HEADERS
 
     def wasted(self, now: float) -> None:
-        """A frame came that brought nothing, such as one of padding. Raises `TooMuchError`."""
+        """A DATA frame had no data, such as one of padding only. Raises `TooMuchError`."""
         self._frames.add(now)
 
     def reset(self, now: float) -> None:
-        """The client made this server reset a stream. Raises `TooMuchError`."""
+        """The client caused the reset of a stream. Raises `TooMuchError`."""
         self._resets.add(now)
 
     def sent(self, size: int) -> None:
-        """A frame with `size` octets of a body was sent."""
+        """A DATA frame with `size` octets was sent."""
         if size >= _SMALLEST_CREDITED:
             self._frames.credit(_CREDIT)

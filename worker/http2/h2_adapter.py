@@ -1,8 +1,8 @@
-"""h2, where it would end a connection over what concerns one stream, and with its memory bounded.
+"""h2, adapted: an error of a stream does not end the connection, and memory has limits.
 
-RFC 9113, 8.1.1: a malformed request costs its stream. To h2 a field or a length that is wrong is
-the end of the connection, on which a proxy has the requests of many users. So it is shown no
-fields: `head` and `stream` check them, stricter, and reset that stream.
+A malformed request ends its stream (RFC 9113, 8.1.1). h2 would end the connection for an invalid
+field or length, and with it the requests of many users of a proxy. So h2 checks no fields here:
+`request_head` and `stream` check them, more strictly, and reset that stream.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 _WITHOUT_LIMIT = 2**31 - 1
 
-# What a client may send before it is told to go on: for a stream, and for the connection.
+# How much a client may send without a WINDOW_UPDATE: on a stream, and on the connection.
 STREAM_WINDOW = 128 * 1024
 WINDOW = 1024 * 1024
 _WINDOW_AT_FIRST = 65535
 
 
 class _Stream(h2.stream.H2Stream):
-    """A stream that lets pass whatever fields there are."""
+    """A stream that does not check fields."""
 
     def receive_headers(self, headers: Any, end_stream: bool, header_encoding: Any) -> Any:  # noqa: ARG002
-        """Take a head, or trailers, also such as do not end the stream."""
+        """Take a head or trailers, also trailers that do not end the stream."""
         inputs = h2.stream.StreamInputs
         events: list[Any] = self.state_machine.process_input(inputs.RECV_HEADERS)
         events[0].headers = headers
@@ -45,7 +45,7 @@ class _Stream(h2.stream.H2Stream):
         return [], events
 
     def send_headers(self, headers: Any, encoder: Any, end_stream: bool = False) -> Any:
-        """Make the frames of a head, or of trailers, which are as they should be."""
+        """The frames of a head or of trailers, which were checked before."""
         inputs = h2.stream.StreamInputs
         name, value = headers[0]
         interim = name == b":status" and value.startswith(b"1")
@@ -66,10 +66,9 @@ class _Stream(h2.stream.H2Stream):
 
 
 class Framing(h2.connection.H2Connection):
-    """The server's side of a connection, which has said what it allows."""
+    """The server's side of a connection, with its settings sent."""
 
-    # Of so many streams that are over it is known how they ended. Older ones are asked for nothing;
-    # all 65536 that h2 would keep are 8 MiB a connection.
+    # How many closed streams h2 remembers. Its default of 65536 would be 8 MiB per connection.
     MAX_CLOSED_STREAMS = 1024
 
     def __init__(self, config: ServerConfig) -> None:
@@ -94,7 +93,8 @@ class Framing(h2.connection.H2Connection):
         self.decoder = FieldDecoder(largest_list(config))
         self.encoder = FieldEncoder()
         self.initiate_connection()
-        # h2 would end the connection over a stream too many, which may be from before it was told
+        # h2 would end the connection for an excess stream, which a client may open before it has
+        # received the settings; `HTTP2Connection` refuses that stream instead
         settings.max_concurrent_streams = _WITHOUT_LIMIT
         settings.acknowledge()
         self.increment_flow_control_window(WINDOW - _WINDOW_AT_FIRST)
@@ -106,10 +106,11 @@ class Framing(h2.connection.H2Connection):
 
 
 def _fields(config: ServerConfig) -> int:
-    """How large a list of fields may be, as RFC 9113, 6.5.2 counts it."""
+    """The largest allowed size of a field list, as RFC 9113, 6.5.2 counts it."""
     return config.limits.head + FIELD_OVERHEAD * config.limits.field_count
 
 
 def largest_list(config: ServerConfig) -> int:
-    """How much is taken apart, to be answered with 431; beyond it the line is cut."""
+    """The size up to which a field list is decoded, and answered with 431 if it is not allowed. A
+    larger list ends the connection."""
     return 2 * _fields(config) + LARGEST_FRAME

@@ -1,4 +1,4 @@
-"""HPACK (RFC 7541) as hpack has it, with bounds for what a client may choose."""
+"""HPACK (RFC 7541) of the library hpack, with limits for what a client may choose."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-# RFC 7541, 4.2: what either side remembers at first. Here it is never more.
+# The initial size of the dynamic table of either side (RFC 7541, 4.2), and here the largest.
 _CAPACITY = 4096
-# The smallest size since the last head, and the last one.
-_MOST_RESIZED = 2
-# The first bits of a resize, and the largest integer behind them (RFC 7541, 6.3).
-_RESIZE, _RESIZE_BITS, _RESIZE_MASK = 0x20, 0xE0, 0x1F
-_GOES_ON = 0x80
+# RFC 7541, 4.2: at most two updates, the smallest size since the last head and the last size.
+_MOST_UPDATES = 2
+# The first bits of a size update, and the largest integer in the same octet (RFC 7541, 6.3).
+_UPDATE, _UPDATE_BITS, _UPDATE_MASK = 0x20, 0xE0, 0x1F
+_CONTINUES = 0x80
 
 
 class FieldDecoder(hpack.Decoder):
-    """Takes heads apart. One octet of a head can ask for a resize, which costs as much as a field,
-    and counts as none."""
+    """Decodes heads, with few size updates each: one octet can be an update, which costs as much as
+    a field, and no limit for fields counts it."""
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[hpack.HeaderTuple]:
-        """As there. Raises `HPACKError`, or `IndexError` where `data` ends early."""
-        if data and data[0] & _RESIZE_BITS == _RESIZE and _resizes(data) > _MOST_RESIZED:
+        """As `hpack.Decoder.decode`. Raises `HPACKError`, or `IndexError` if `data` ends early."""
+        if data and data[0] & _UPDATE_BITS == _UPDATE and _count_updates(data) > _MOST_UPDATES:
             raise hpack.InvalidTableSizeError("the table was resized beyond what is allowed")
         return super().decode(data, raw)
 
 
 class FieldEncoder(hpack.Encoder):
-    """Makes heads. What it remembers is searched for each field."""
+    """Encodes heads, with a small dynamic table: the table is searched for each field."""
 
     @property
     def header_table_size(self) -> int:
-        """How much is remembered: what the client allows, and no more than at first."""
+        """The size of the dynamic table: what the client allows, and not more than the initial
+        size."""
         return self.header_table.maxsize
 
     @header_table_size.setter
@@ -48,18 +49,21 @@ class FieldEncoder(hpack.Encoder):
             self.table_size_changes = [smallest] if smallest == size else [smallest, size]
 
     def encode(self, headers: Any, huffman: bool = False) -> bytes:
-        """As there; not packed, for what comes again is sent as an index anyway."""
+        """As `hpack.Encoder.encode`, without Huffman codes: they cost time, and repeated fields are
+        sent as an index anyway."""
         return super().encode(headers, huffman)
 
 
-def _resizes(data: bytes) -> int:
-    """How many resizes `data` begins with; one too many is enough."""
-    at = count = 0
-    while at < len(data) and data[at] & _RESIZE_BITS == _RESIZE and count <= _MOST_RESIZED:
+def _count_updates(data: bytes) -> int:
+    """How many size updates `data` begins with, counted up to one too many."""
+    position = count = 0
+    while (
+        position < len(data) and data[position] & _UPDATE_BITS == _UPDATE and count <= _MOST_UPDATES
+    ):
         count += 1
-        goes_on = data[at] & _RESIZE_MASK == _RESIZE_MASK
-        at += 1
-        while goes_on and at < len(data):
-            goes_on = bool(data[at] & _GOES_ON)
-            at += 1
+        continues = data[position] & _UPDATE_MASK == _UPDATE_MASK
+        position += 1
+        while continues and position < len(data):
+            continues = bool(data[position] & _CONTINUES)
+            position += 1
     return count

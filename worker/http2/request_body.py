@@ -1,6 +1,6 @@
-"""Request bodies: the frame that ends the stream ends them, whatever length was declared.
+"""Request bodies of HTTP/2. The end of the stream ends a body, whatever length was declared.
 
-That they agree `Stream` sees to (RFC 9113, 8.1.1).
+`Stream` checks that the two agree (RFC 9113, 8.1.1).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..messages import RequestReceived
 
-# A client may send a body octet by octet: below this they are put together, not kept one by one.
+# Smaller blocks are joined: a client may send a body octet by octet, and a list of single octets
+# would take many times the memory.
 _SMALL = 4096
 
 
 def _append(blocks: list[bytes], block: bytes) -> bool:
-    """Put a small `block` behind another; whether that was possible."""
+    """Add a small `block` to the last of `blocks`; False if `block` is not small."""
     if len(block) >= _SMALL:
         return False
     last = blocks[-1] if blocks else None
@@ -35,8 +36,8 @@ def _append(blocks: list[bytes], block: bytes) -> bool:
 
 
 class SpooledBody(BodyReceiver):
-    """`BodyReceiver` for a body whose end somebody else knows. What memory has no room for is
-    written by a thread, since a loop must not wait for a disk."""
+    """A `BodyReceiver` whose end the stream knows. A thread writes what exceeds the memory limit to
+    disk, because a loop must not wait for a disk."""
 
     __slots__ = ("_closed", "_waiting", "_writing")
 
@@ -65,8 +66,8 @@ class SpooledBody(BodyReceiver):
         return False
 
     def spool(self, loop: AbstractEventLoop, done: Callable[[BaseException | None], None]) -> None:
-        """Have a thread write what waits, if none is at it; `done` is told of an error, or None,
-        unless the body is closed by then."""
+        """Have a thread write what waits, if no thread is writing. Then `done` is called with the
+        error or None, unless the body was closed."""
         if self._waiting and not self._writing:
             blocks, self._waiting = self._waiting, []
             self._writing = True
@@ -82,7 +83,7 @@ class SpooledBody(BodyReceiver):
             done(failure)
 
     def close(self) -> None:
-        """Drop what came, once no thread is at it: its descriptor might be another's by then."""
+        """Drop the body, once no thread writes it: a closed descriptor may be reused."""
         self._waiting.clear()
         if self._writing:
             self._closed = True
@@ -91,7 +92,7 @@ class SpooledBody(BodyReceiver):
 
 
 class StreamedBody(BodyStream):
-    """`BodyStream` for one."""
+    """A `BodyStream` whose end the stream knows."""
 
     __slots__ = ()
 
@@ -104,7 +105,7 @@ class StreamedBody(BodyStream):
             self._keep(data)
 
     def end(self) -> None:
-        """It is whole."""
+        """The body is complete."""
         self.done = True
 
     def take(self) -> bytes:

@@ -1,7 +1,7 @@
-"""The head of an HTTP/2 request, checked as strictly as one of HTTP/1.1, and in the same words.
+"""The head of an HTTP/2 request, checked as strictly as one of HTTP/1.1 (RFC 9113, 8.2 and 8.3).
 
-RFC 9113, 8.2 and 8.3. What passes could be written as HTTP/1.1 without a change of its meaning:
-that it could not is how requests are smuggled through a proxy that translates.
+A head that passes has the same meaning as HTTP/1.1. Other heads are used to smuggle requests
+through proxies that translate between the versions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CONNECTION_SPECIFIC = frozenset(
 )
 _NAME = bytes(octet for octet in TOKEN if not ord("A") <= octet <= ord("Z"))
 _SLASH = ord("/")
-# RFC 9113, 6.5.2: what a field counts beside its octets.
+# What each field adds to the size of a field list, beside its octets (RFC 9113, 6.5.2).
 FIELD_OVERHEAD = 32
 
 _LONGEST_CACHED = 256
@@ -36,19 +36,20 @@ _MOST_CACHED = 1024
 
 
 class MalformedError(Exception):
-    """A request that is none: its stream is reset (RFC 9113, 8.1.1)."""
+    """A request is malformed: its stream is reset (RFC 9113, 8.1.1)."""
 
 
 class HeadReader:
-    """Fields to heads. Belongs to one loop, for its cache of fields."""
+    """Makes heads of field lists. Belongs to one loop, because of its cache of fields."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        #: Fields to variable, value and line; a name with an underscore has no variable.
+        #: The CGI variable, the value and the line of each field that was seen before. A name with
+        #: an underscore has no variable.
         self._fields: dict[tuple[bytes, bytes], tuple[str, str, bytes]] = {}
 
     def read(self, fields: FieldList, *, ended: bool) -> RequestReceived:
-        """The request whose head are `fields`; `ended`: nothing follows.
+        """The request whose head is `fields`. `ended`: no body follows.
 
         Raises `MalformedError`, and `ProtocolError` with the status to answer.
         """
@@ -92,14 +93,14 @@ class HeadReader:
         return method.decode("ascii"), path.decode("ascii")
 
     def _regular(self, fields: FieldList) -> tuple[dict[str, str], list[bytes]]:
-        known = self._fields.get
+        cached = self._fields.get
         variables: dict[str, str] = {}
         lines = []
         for pair in fields:
-            variable, value, line = known(pair) or self._field(*pair)
+            variable, value, line = cached(pair) or self._field(*pair)
             lines.append(line)
             if variable in variables:
-                # RFC 9113, 8.2.3: a cookie may come in crumbs
+                # RFC 9113, 8.2.3: a Cookie field may be split
                 separator = "; " if variable == "HTTP_COOKIE" else ", "
                 variables[variable] += separator + value
             elif variable:
@@ -132,7 +133,7 @@ class HeadReader:
     def _settle_host(
         self, authority: bytes | None, variables: dict[str, str], lines: list[bytes]
     ) -> None:
-        """Let Host be what the client meant (RFC 9113, 8.3.1)."""
+        """Set Host by :authority, which must not contradict it (RFC 9113, 8.3.1)."""
         host = variables.get("HTTP_HOST")
         if authority is not None:
             name = authority.decode("latin-1")
@@ -146,7 +147,7 @@ class HeadReader:
 
 
 def check_field(name: bytes, value: bytes) -> None:
-    """Raises `MalformedError` for a field that cannot be one of HTTP/2 (RFC 9113, 8.2)."""
+    """Raises `MalformedError` for a field that HTTP/2 does not allow (RFC 9113, 8.2)."""
     if not name or name.translate(None, _NAME):
         raise MalformedError(f"the field name {name!r}")
     if value.translate(FIELD_CHECK) != value or value != value.strip(b" \t"):
@@ -156,7 +157,8 @@ def check_field(name: bytes, value: bytes) -> None:
 
 
 def check_trailers(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> None:
-    """Raises `MalformedError`. What passes is dropped: among headers it would smuggle some."""
+    """Raises `MalformedError`. Valid trailers are dropped: merged with headers they could smuggle
+    some."""
     if not ended:
         raise MalformedError("something follows the trailers")
     for name, value in fields:
@@ -164,6 +166,6 @@ def check_trailers(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Non
 
 
 def with_length(head: RequestReceived, size: int) -> RequestReceived:
-    """`head`, saying how long the body is that has come: most frameworks read none without."""
+    """`head` with the length of its body, without which most frameworks read no body."""
     variables = {**head.variables, "CONTENT_LENGTH": str(size)}
     return head._replace(content_length=size, variables=variables)

@@ -1,4 +1,4 @@
-"""The part of an answer's body that waits for the client's windows."""
+"""The part of a response's body that waits for the client's windows."""
 
 from __future__ import annotations
 
@@ -13,47 +13,56 @@ from ..http.response_body import read_some
 if TYPE_CHECKING:
     from ..messages import FileBody
 
-# What a stream may have waiting before whoever makes it is made to wait.
+# How many octets may wait before the application has to wait, too.
 _MOST_WAITING = 128 * 1024
 
 
 class SendQueue:
-    """Filled by the application's side, on a thread or on the loop; emptied on the loop.
+    """Filled by the application, on a thread or on the loop; emptied on the loop.
 
-    `_changed` guards all of it.
+    `_changed` guards all attributes, so any thread may call.
     """
 
-    __slots__ = ("_blocks", "_changed", "_file", "_told", "broken", "closed", "ended", "size")
+    __slots__ = (
+        "_blocks",
+        "_changed",
+        "_file",
+        "_is_loop_notified",
+        "broken",
+        "closed",
+        "ended",
+        "size",
+    )
 
     def __init__(self) -> None:
         self._blocks: deque[memoryview] = deque()
         self._file: FileBody | None = None
         self._changed = threading.Condition(threading.Lock())
-        self._told = False
-        #: Octets that wait.
+        self._is_loop_notified = False
+        #: How many octets wait.
         self.size = 0
-        #: Nothing more will be put in; and that was less than it should have been.
+        #: Nothing more will be put in; and it was less than the head declares.
         self.ended = self.broken = False
-        #: Nothing more will be taken out.
+        #: The client has left: nothing more will be taken out.
         self.closed = False
 
     @property
     def full(self) -> bool:
-        """Whether whoever fills it should wait."""
+        """Whether the application should wait before it puts in more."""
         return self.size > _MOST_WAITING
 
     def put(self, block: bytes) -> bool:
-        """Add `block`; whether the loop has to be told. Raises `ClientDisconnected`."""
+        """Add `block`; whether the caller has to notify the loop. Raises `ClientDisconnected`."""
         with self._changed:
             if self.closed:
                 raise ClientDisconnected("the client left before it had the whole answer")
             self._blocks.append(memoryview(block))
             self.size += len(block)
-            told, self._told = self._told, True
-            return not told
+            was_notified, self._is_loop_notified = self._is_loop_notified, True
+            return not was_notified
 
     def put_file(self, file: FileBody) -> None:
-        """Add what is in `file`, whose descriptor is this object's now."""
+        """Add the octets of `file`, whose descriptor belongs to the queue now."""
         with self._changed:
             if not self.closed:
                 self._file = file
@@ -62,7 +71,7 @@ class SendQueue:
         os.close(file.fd)
 
     def wait(self) -> None:
-        """Block until there is room. Raises `ClientDisconnected`. Never called on a loop."""
+        """Block until there is room. Raises `ClientDisconnected`. Not for a loop's thread."""
         with self._changed:
             while self.full and not self.closed:
                 self._changed.wait()
@@ -70,32 +79,32 @@ class SendQueue:
                 raise ClientDisconnected("the client left before it had the whole answer")
 
     def end(self, *, broken: bool = False) -> None:
-        """That was all; `broken`: it should have been more."""
+        """Nothing more will be put in; `broken`: there should have been more."""
         with self._changed:
             self.ended = True
             self.broken = self.broken or broken
 
-    def take(self, most: int) -> memoryview | bytes:
-        """The next octets, `most` of them; a file that has become shorter breaks the answer."""
+    def take(self, limit: int) -> memoryview | bytes:
+        """The next octets, at most `limit`. A file that has become shorter breaks the response."""
         with self._changed:
-            self._told = False
+            self._is_loop_notified = False
             data: memoryview | bytes = b""
             if self._blocks:
                 block = self._blocks[0]
-                data = block[:most]
+                data = block[:limit]
                 if len(data) == len(block):
                     self._blocks.popleft()
                 else:
-                    self._blocks[0] = block[most:]
+                    self._blocks[0] = block[limit:]
             elif self._file is not None:
-                data = self._read(self._file, most)
+                data = self._read(self._file, limit)
             self.size -= len(data)
             if not self.full:
                 self._changed.notify_all()
             return data
 
-    def _read(self, file: FileBody, most: int) -> bytes:
-        data = read_some(file, min(most, file.count))
+    def _read(self, file: FileBody, limit: int) -> bytes:
+        data = read_some(file, min(limit, file.count))
         file.offset += len(data)
         file.count -= len(data)
         if not data:
@@ -108,7 +117,7 @@ class SendQueue:
         return data
 
     def close(self) -> None:
-        """Throw away what waits: nobody reads it. Whoever waits for room is told."""
+        """Drop what waits, for the client has left. Wakes the thread that waits for room."""
         with self._changed:
             self.closed = True
             self._blocks.clear()

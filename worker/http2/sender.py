@@ -1,9 +1,10 @@
-"""What an HTTP/2 connection sends: frames of its streams in turn, as there is room."""
+"""The sending side of an HTTP/2 connection: the frames of its streams take turns."""
 
 from __future__ import annotations
 
 import logging
 import time
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import h2.exceptions
@@ -15,63 +16,63 @@ from .h2_adapter import STREAM_WINDOW, Framing, largest_list
 from .stream import NO_ERROR, Stream
 
 if TYPE_CHECKING:
-    from ..asgi.loop_worker import LoopWorker
+    from ..asgi.interfaces import LoopContext
     from ..connection import Connection
-    from .writer import Fields
+    from .interfaces import Fields
 
 log = logging.getLogger("threadwell")
 
-# What leaves before others get a turn; the streams take turns with each frame.
+# How much is sent before other connections get a turn. Streams take turns with each frame.
 _A_TURN = 256 * 1024
 _FLUSHES_A_TURN = 4
-# The answers to what has come at once leave together, but for those that take their time.
+# The responses to requests that were received at once are sent together, if they are made within
+# so many seconds: a system call costs more than all else about a small response.
 _GATHERING = 0.001
-# Answers to pings, settings and the like that a client does not read: then it is not read either.
-_MOST_HELD = 256 * 1024
+# How many octets of replies to pings, settings and the like may wait for a client. Beyond that the
+# connection is not read until the client reads.
+_MOST_UNREAD_REPLIES = 256 * 1024
 
 
-class SendingLine(LoopConnection):
+class HTTP2Sender(LoopConnection):
     """The sending half of an `HTTP2Connection`. Belongs to its loop."""
 
     __slots__ = (
-        "_flood_guard", "_flushing", "_gathers_until", "_h2", "_held", "_shut", "_wanting",
+        "_flood_guard", "_flushing", "_batch_until", "_h2", "_unread_replies", "_blocked", "_ready",
         "finishing", "streams", "window",
     )  # fmt: skip
 
-    def __init__(self, worker: LoopWorker, conn: Connection) -> None:
+    def __init__(self, worker: LoopContext, conn: Connection) -> None:
         super().__init__(worker, conn)
         self.window = STREAM_WINDOW
-        #: All streams of which something is still to come: see `Stream.settled`.
+        #: The streams of which something is still to come; see `Stream.is_settled`.
         self.streams: dict[int, Stream] = {}
-        #: Streams whose last octet is with h2.
+        #: Streams whose last octet is with h2, and not yet with the kernel.
         self.finishing: list[Stream] = []
-        # streams with something to send, in turn; and those whose client has no room for it
-        self._wanting: dict[int, Stream] = {}
-        self._shut: dict[int, Stream] = {}
+        # streams with something to send, in their order; and those whose window is exhausted
+        self._ready: dict[int, Stream] = {}
+        self._blocked: dict[int, Stream] = {}
         self._flood_guard = FloodGuard(largest_list(worker.config))
         self._flushing = False
-        self._gathers_until = 0.0
-        self._held = 0
+        self._batch_until = 0.0
+        self._unread_replies = 0
         self._h2 = Framing(worker.config)
 
-    # ---- What a subclass does ---------------------------------------------------------------
-
+    @abstractmethod
     def settle(self, stream: Stream) -> None:
-        """Let go of `stream` if nothing of it is to come any more."""
-        raise NotImplementedError
+        """Forget `stream` if nothing of it is to come any more."""
 
-    def _all_is_out(self) -> None:
-        """The kernel has all that there was to send."""
-        raise NotImplementedError
+    @abstractmethod
+    def _on_all_sent(self) -> None:
+        """The kernel has everything that there was to send."""
 
     # ---- Out ------------------------------------------------------------------------------
 
     def send_fields(self, stream: Stream, fields: Fields, *, end: bool) -> None:
-        """Give fields to h2."""
+        """Give a head or trailers to h2."""
         self._try(stream, self._h2.send_headers, stream.number, fields, end)
 
     def send_body(self, stream: Stream, data: bytes | memoryview, *, end: bool) -> None:
-        """Give a frame to h2."""
+        """Give a DATA frame to h2."""
         self._try(stream, self._h2.send_data, stream.number, data, end)
         self._flood_guard.sent(len(data))
 
@@ -79,11 +80,11 @@ class SendingLine(LoopConnection):
         try:
             function(*arguments)
         except h2.exceptions.ProtocolError as error:
-            # reset by h2 itself, in the very events that are being handled
+            # h2 has reset the stream, by an event that is not handled yet
             stream.cut(str(error))
 
-    def room(self, number: int) -> int:
-        """How large the next frame of a stream may be."""
+    def capacity(self, number: int) -> int:
+        """How large the next DATA frame of a stream may be."""
         try:
             window = self._h2.local_flow_control_window(number)
         except h2.exceptions.ProtocolError:
@@ -98,30 +99,30 @@ class SendingLine(LoopConnection):
             log.debug("A window of a stream that is over was not opened")
 
     def reset(self, number: int, code: int) -> None:
-        """Tell the client that a stream is over."""
+        """Send RST_STREAM."""
         try:
             self._h2.reset_stream(number, code)
         except h2.exceptions.ProtocolError:
             log.debug("A stream that is over was not reset")
 
-    def wants(self, stream: Stream) -> None:
+    def schedule(self, stream: Stream) -> None:
         """`stream` has something to send."""
-        self._shut.pop(stream.number, None)
-        self._wanting[stream.number] = stream
+        self._blocked.pop(stream.number, None)
+        self._ready[stream.number] = stream
 
-    def gather(self, now: float) -> None:
-        """What is to be sent from now on may wait for more; until `gathered`, or a moment."""
-        self._gathers_until = now + _GATHERING
+    def begin_batch(self, now: float) -> None:
+        """Let `flush` do nothing until `end_batch`, or for a millisecond: more may come to send."""
+        self._batch_until = now + _GATHERING
 
-    def gathered(self) -> None:
-        """Nothing waits any more."""
-        self._gathers_until = 0.0
+    def end_batch(self) -> None:
+        """Let the next `flush` send what has waited for more."""
+        self._batch_until = 0.0
 
     def flush(self) -> None:
-        """Send what there is, as far as windows and kernel have room."""
+        """Send what there is, as far as the windows and the kernel have room."""
         if self._flushing or self.closed:
             return
-        if self._gathers_until and time.monotonic() < self._gathers_until:
+        if self._batch_until and time.monotonic() < self._batch_until:
             return
         self._flushing = True
         try:
@@ -132,7 +133,7 @@ class SendingLine(LoopConnection):
                     break
                 self.write(data)
                 if self.conn.send_buffer is not None:
-                    self._hold(len(data))
+                    self._limit_replies(len(data))
                     break
             else:
                 self.worker.loop.call_soon(self.flush)
@@ -142,11 +143,11 @@ class SendingLine(LoopConnection):
             return
         finally:
             self._flushing = False
-        self._finished()
+        self._complete_finished()
 
     def _fill(self) -> None:
-        """Give h2 what it may send, a frame of each stream in turn."""
-        wanting = self._wanting
+        """Give h2 what the windows allow, a frame of each stream in turn."""
+        wanting = self._ready
         left = _A_TURN
         while wanting and left > 0 and self.conn.send_buffer is None:
             number, stream = next(iter(wanting.items()))
@@ -157,33 +158,33 @@ class SendingLine(LoopConnection):
             if stream.send(LARGEST_FRAME):
                 wanting[number] = stream
             elif stream.send_queue.size and not stream.closed:
-                self._shut[number] = stream
+                self._blocked[number] = stream
             left -= stream.sent - before
 
-    def _hold(self, size: int) -> None:
-        """The kernel is full; a client that makes answers and reads none is not read either."""
-        self._held += size
-        if self._held > _MOST_HELD:
+    def _limit_replies(self, size: int) -> None:
+        """The kernel is full: stop reading a client that causes replies and reads none."""
+        self._unread_replies += size
+        if self._unread_replies > _MOST_UNREAD_REPLIES:
             self.pause_reading()
 
-    def flushed(self) -> None:
-        self._held = 0
+    def on_flushed(self) -> None:
+        self._unread_replies = 0
         self.resume_reading()
-        self._finished()
+        self._complete_finished()
         self.flush()
 
-    def _finished(self) -> None:
-        """See to the streams whose answer is with the kernel, and to the end of the connection."""
+    def _complete_finished(self) -> None:
+        """Complete the streams whose response is with the kernel."""
         if self.conn.send_buffer is None:
             while self.finishing:
                 stream = self.finishing.pop()
                 stream.delivered = True
                 stream.completed(complete=True)
-                if not stream.received and not stream.discards():
+                if not stream.received and not stream.is_worth_reading():
                     stream.reset(NO_ERROR, "its request was answered before it was whole")
                 self.settle(stream)
-            self._all_is_out()
+            self._on_all_sent()
 
     def _forget(self, stream: Stream) -> None:
-        self._wanting.pop(stream.number, None)
-        self._shut.pop(stream.number, None)
+        self._ready.pop(stream.number, None)
+        self._blocked.pop(stream.number, None)

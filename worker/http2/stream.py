@@ -1,7 +1,8 @@
-"""One request and its answer on an HTTP/2 connection, as its loop sees them.
+"""One request and its response on an HTTP/2 connection, on the connection's loop.
 
-To an application's `asgi.cycle.Cycle` a stream is its line and its connection; to a `SyncApp` it is
-`exchange.HTTP2ThreadTask`, on a thread. Both fill the stream's `SendQueue`, which the line empties.
+For an ASGI application a `Cycle` writes the response; to it the stream is a `CycleTransport`. For a
+`SyncApp` an `HTTP2ThreadTask` does, on a thread. Both fill the stream's `SendQueue`, and the
+connection sends what is in it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import logging
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ..asgi.async_body import Streamed
 from ..asgi.cycle import Cycle
+from ..connection import State
+from ..deadlines import EXPIRIES
 from ..errors import ClientDisconnected, ProtocolError
+from ..http.error_response import TEXT
 from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
 from ..messages import FileBody, Request, RequestReceived, Response
 from .request_body import SpooledBody, StreamedBody
@@ -26,23 +30,19 @@ if TYPE_CHECKING:
     import asyncio
     import contextvars
 
-    from ..asgi.http1 import HTTP1Connection
-    from ..connection import Connection
-    from .connection import HTTP2Connection
-    from .writer import Fields, Rendered
+    from .interfaces import Fields, Rendered, ResponseRenderer, StreamCarrier
 
 log = logging.getLogger("threadwell")
 
-_TEXT = ("Content-Type", "text/plain; charset=utf-8")
 # RFC 9113, 7.
 NO_ERROR, INTERNAL_ERROR, CANCEL = 0x0, 0x2, 0x8
-# How much of a body that nobody reads is read for the sake of the client, which then has its answer
-# without a reset behind it.
+# How much of a body is received after the response. A client that sends no more than this gets no
+# reset after its response.
 _MOST_DISCARDED = 65536
 
 
 class _Call:
-    """A cycle's call of the application, whose end its stream must know: an `asgi.loops.Call`."""
+    """The call of an application for a stream, which learns the end of it: an `interfaces.Call`."""
 
     def __init__(self, stream: Stream, cycle: Cycle) -> None:
         self._stream = stream
@@ -50,7 +50,7 @@ class _Call:
         self.task: asyncio.Task[None] | None = None
 
     async def run(self, app: Any, scope: dict[str, Any]) -> None:
-        """Call the application, once. Nothing that it raises escapes."""
+        """Call the application, once. An exception of the application does not leave `run`."""
         try:
             await self._cycle.run(app, scope)
         finally:
@@ -59,12 +59,12 @@ class _Call:
             self._stream.over()
 
     def ask_to_end(self) -> None:
-        """The server's time is almost over."""
+        """Ask the application to end: the time for a graceful shutdown is almost over."""
         self._cycle.ask_to_end()
 
 
 class Stream:
-    """Belongs to the loop, but for its `send_queue`."""
+    """A stream. Belongs to the loop's thread; only its `send_queue` is also used by others."""
 
     __slots__ = (
         "_paused", "_received", "_unread", "_waiters", "_written_at", "_written_from", "closed",
@@ -74,41 +74,41 @@ class Stream:
     )  # fmt: skip
 
     def __init__(
-        self, connection: HTTP2Connection, number: int, head: RequestReceived | None
+        self, connection: StreamCarrier[Stream], number: int, head: RequestReceived | None
     ) -> None:
         self.connection = connection
         self.number = number
-        #: None where what came was no request that could be answered.
+        #: None while no valid head was read.
         self.head = head
-        # what a cycle asks of its line
+        # see `asgi.interfaces.CycleTransport`: the writer sends to the stream itself
         self.worker = connection.worker
-        self.writer = connection.writer
+        self.writer: ResponseRenderer = connection.writer
         self.conn = self
         self.origin = StreamOrigin(connection.conn)
         self.record: ResponseCompleted | None = None
         self.cycle: Cycle | None = None
-        #: The body on its way, until it is whole or handed on.
+        #: The request's body on its way; None once it is complete, or passed on.
         self.incoming: SpooledBody | StreamedBody | None = None
         self.send_queue = SendQueue()
         self.trailers: Fields | None = None
-        #: The client has said all.
+        #: The client has ended its side of the stream.
         self.received = False
-        #: The head of the answer was sent.
+        #: The head of the response was sent.
         self.headers_sent = False
-        #: All of the answer was sent.
+        #: The whole response was given to h2.
         self.finished = False
-        #: The kernel has it.
+        #: The whole response was given to the kernel.
         self.delivered = False
         #: Nothing more can be sent.
         self.closed = False
-        #: The application is at it, or will be.
+        #: The application runs the request, or will.
         self.running = False
-        #: An event stream, which a server that stops cannot wait for.
+        #: The response is an event stream, which a server that stops cannot wait for.
         self.unbounded = False
-        #: Octets of the answer's body that were sent.
+        #: How many octets of the response's body were sent.
         self.sent = 0
-        # since when something waits for the client's windows, and how much was sent by then; a
-        # thread may have filled the outbox before the loop hears that its answer begins
+        # since when something waits for the client's windows, and how much was sent by then. A
+        # thread may fill the queue before the loop learns that the response begins: hence infinity
         self._written_at = math.inf
         self._written_from = 0
         self._unread = 0
@@ -128,15 +128,14 @@ class Stream:
             self.incoming = SpooledBody(self.head, config, time.monotonic())
 
     def call(self, app: Any, body: Any) -> None:
-        """Run the ASGI application `app`; `body` is a `StreamedBody`, or whole."""
+        """Run the ASGI application `app`; `body` is a `StreamedBody`, or complete."""
         worker, head = self.worker, self.head
         assert head is not None
-        self.cycle = cycle = Cycle(cast("HTTP1Connection", self), head)
+        self.cycle = cycle = Cycle(self, head)
         cycle.incoming = body
-        cycle.expects = isinstance(body, StreamedBody) and self._is_waiting()
+        cycle.expects = isinstance(body, StreamedBody) and self._expects_continue()
         if self.record is None and worker.collector is not None:
-            request = Request(head, b"", cast("Connection", self.origin))
-            self.started(request, time.monotonic())
+            self.started(Request(head, b"", self.origin), time.monotonic())
         template = self.connection.template
         if worker.forwarding is not None:
             template = self.connection.template_of(self.origin)
@@ -147,13 +146,13 @@ class Stream:
     def stream_for(
         self, request: Request, response: Response, context: contextvars.Context
     ) -> None:
-        """Send the asynchronous body of `response`, which a thread's application has returned."""
-        self.cycle = cycle = Cycle(cast("HTTP1Connection", self), request.head)
+        """Send `response`, which the sync application has returned with an asynchronous body."""
+        self.cycle = cycle = Cycle(self, request.head)
         self.running = True
         self.worker.begin(_Call(self, cycle), {}, Streamed(request, response), context)
 
     def started(self, request: Request, since: float) -> None:
-        """Tell the collector of the request, which was whole at `since`. Any thread may call."""
+        """Report the request to the collector. It was complete at `since`. Any thread may call."""
         collector = self.worker.collector
         assert collector is not None
         self.record = record = ResponseCompleted(request, since)
@@ -161,25 +160,25 @@ class Stream:
         if self.worker.announcing:
             collector.record(RequestStarted(request))
 
-    def _is_waiting(self) -> bool:
-        """Whether the client waits for 100 before it sends its body (RFC 9110, 10.1.1)."""
+    def _expects_continue(self) -> bool:
+        """Whether the client waits for 100 (Continue) before its body (RFC 9110, 10.1.1)."""
         assert self.head is not None
         return not self.received and "100-continue" in self.head.field("expect").lower()
 
-    def invite(self) -> None:
-        """Let a client that waits for that send its body."""
-        if self._is_waiting():
+    def send_continue(self) -> None:
+        """Send 100 (Continue) to a client that waits for it."""
+        if self._expects_continue():
             self.interim([(b":status", b"100")])
 
     def over(self) -> None:
-        """The application has nothing more to do with the stream."""
+        """The application, or the thread that ran it, is done with the stream."""
         self.running = False
-        if self.closed:  # it may have begun in the moment in which the client left
+        if self.closed:  # a record may have been made after the client had left
             self.completed(complete=False)
         self.connection.settle(self)
 
-    def take_in(self, data: bytes, size: int) -> None:
-        """A frame of the body; `size` is what it costs of the windows, with its padding."""
+    def receive_data(self, data: bytes, size: int) -> None:
+        """Take the data of a DATA frame; `size` is what it uses of the windows, with padding."""
         self._received += len(data)
         if self._check_length(whole=False):
             return
@@ -195,17 +194,17 @@ class Stream:
             incoming.spool(self.worker.loop, self._spooled)
             return
         if not isinstance(incoming, StreamedBody) or self.finished:
-            self.make_room()
+            self.extend_window()
             return
         if incoming.buffered > _MOST_DISCARDED and not self._paused:
-            # from now on it is the application that takes its time
+            # the body's deadline does not run while the application takes its time
             self._paused = True
             incoming.pause()
         assert self.cycle is not None
-        self.cycle.wake()
+        self.cycle.wake_receivers()
 
     def _spooled(self, failure: BaseException | None) -> None:
-        """The disk has what there was of a body: the client may send more."""
+        """A thread has written a part of the body to disk: the client may send more."""
         incoming = self.incoming
         assert isinstance(incoming, SpooledBody)
         if failure is not None:
@@ -213,12 +212,12 @@ class Stream:
             self.reset(INTERNAL_ERROR, "its body could not be kept")
             return
         incoming.spool(self.worker.loop, self._spooled)
-        self.make_room()
+        self.extend_window()
         if self.received and not incoming.is_spooling:
-            self._hand_over(incoming)
+            self._submit(incoming)
         self.connection.flush()
 
-    def _hand_over(self, incoming: SpooledBody) -> None:
+    def _submit(self, incoming: SpooledBody) -> None:
         self.incoming = None
         body = incoming.finish()
         incoming.close()
@@ -229,17 +228,17 @@ class Stream:
         if self._paused and isinstance(self.incoming, StreamedBody):
             self._paused = False
             self.incoming.resume()
-        self.make_room()
+        self.extend_window()
         self.connection.flush()
 
-    def make_room(self) -> None:
-        """Let the client send as much again as was taken, if that is worth a frame."""
+    def extend_window(self) -> None:
+        """Open the stream's window by what was taken, if that is worth a frame."""
         if self._unread >= self.connection.window // 2 and not (self.received or self.closed):
             self.connection.open_window(self._unread, self.number)
             self._unread = 0
 
-    def take_end(self) -> None:
-        """The request is whole."""
+    def receive_end(self) -> None:
+        """The client has ended the request."""
         self.received = True
         if self._check_length(whole=True):
             return
@@ -247,15 +246,16 @@ class Stream:
         if isinstance(incoming, StreamedBody):
             incoming.end()
             if self.cycle is not None:
-                self.cycle.wake()
+                self.cycle.wake_receivers()
         elif incoming is not None and not (
             self.headers_sent or self.closed or incoming.is_spooling
         ):
-            self._hand_over(incoming)
+            self._submit(incoming)
         self.connection.settle(self)
 
     def _check_length(self, *, whole: bool) -> bool:
-        """Whether what came is not what was declared, which is no request (RFC 9113, 8.1.1)."""
+        """Reset the stream if its body has not the declared length (RFC 9113, 8.1.1); whether it is
+        closed. `whole`: the body is complete."""
         declared = self.head.content_length if self.head is not None else None
         if declared is None or self.finished or self.closed:
             return False
@@ -267,22 +267,22 @@ class Stream:
 
     @property
     def missing(self) -> float:
-        """How much of the body is to come; infinite where that is not known."""
+        """How many octets of the body are to come; infinite where that is unknown."""
         if self.received:
             return 0
         if self.head is None or self.head.content_length is None or self.incoming is None:
             return float("inf")
         return self.head.content_length - self.incoming.size
 
-    # ---- The answer -----------------------------------------------------------------------
+    # ---- The response ---------------------------------------------------------------------
 
     @property
     def send_buffer(self) -> SendQueue | None:
-        """What an application must wait for."""
+        """Not None while the application must wait before it sends more."""
         return self.send_queue if self.send_queue.full else None
 
     async def drained(self) -> None:
-        """Wait until there is room. Raises `ClientDisconnected`."""
+        """Wait until the application may send more. Raises `ClientDisconnected`."""
         if self.send_queue.full and not self.closed:
             waiter: asyncio.Future[None] = self.worker.loop.create_future()
             self._waiters.append(waiter)
@@ -291,17 +291,25 @@ class Stream:
             raise ClientDisconnected("the client left before it had read everything")
 
     def answered(self, cycle: Cycle) -> None:  # noqa: ARG002
-        """See `HTTP1Connection.answered`: here the line looks itself."""
+        """Send what there is. `HTTP2Connection.settle` sees the end of the stream."""
+        self.connection.flush()
+
+    def wait_for_room(self) -> None:
+        """Nothing to do: the connection waits for room by itself."""
+
+    def flush(self) -> None:
+        """Send what there is, as far as the windows and the kernel have room."""
         self.connection.flush()
 
     def interim(self, fields: Fields) -> None:
-        """Send an interim response, unless the answer has begun."""
+        """Send an interim response, unless the response has begun."""
         if not self.headers_sent and not self.closed:
             self.connection.send_fields(self, fields, end=False)
             self.connection.flush()
 
     def begin(self, rendered: Rendered) -> None:
-        """Send the head of the answer. Raises `ClientDisconnected` where there can be none."""
+        """Send the head of the response. Raises `ClientDisconnected` if the stream is closed, or
+        was answered already."""
         if self.headers_sent or self.closed:
             raise ClientDisconnected("there is an answer already, or nobody to read it")
         self.headers_sent = True
@@ -316,7 +324,7 @@ class Stream:
             self.finish()
 
     def _echo(self, fields: Fields) -> None:
-        """Say the id of the request, where that is wanted and the application does not."""
+        """Add the request's id if it is configured, and the application has not added one."""
         log_settings = self.worker.config.log
         if log_settings.request_id_echo and self.origin.request_id:
             name = log_settings.request_id_header.lower().encode("latin-1")
@@ -324,7 +332,7 @@ class Stream:
                 fields.append((name, self.origin.request_id.encode("ascii")))
 
     def answer(self, rendered: Rendered, blocks: list[bytes | FileBody]) -> None:
-        """Send an answer whose body is there: bytes, or a file whose descriptor is given away."""
+        """Send a complete response: bytes, or a file whose descriptor belongs to the stream now."""
         allowed = int(rendered.allowed)
         try:
             self.begin(rendered)
@@ -343,21 +351,21 @@ class Stream:
         self.end(broken=rendered.short)
 
     def end(self, *, broken: bool = False) -> None:
-        """Nothing more will be put into the outbox."""
+        """Nothing more will be put into the send queue; `broken`: there should have been more."""
         self.send_queue.end(broken=broken)
         self.has_more()
 
     def has_more(self) -> None:
-        """Something waits in the outbox."""
+        """Something was put into the send queue."""
         if not self.finished and not self.closed:
-            self.connection.wants(self)
+            self.connection.schedule(self)
         self.connection.flush()
 
     def send(self, most: int) -> bool:
-        """Give the next frame to h2; False: the client's windows are shut, or nothing is there."""
+        """Give the next frame to h2; False if the windows are exhausted, or nothing is there."""
         send_queue = self.send_queue
         if send_queue.size:
-            most = min(most, self.connection.room(self.number))
+            most = min(most, self.connection.capacity(self.number))
             if most <= 0:
                 return False
             data = send_queue.take(most)
@@ -379,7 +387,7 @@ class Stream:
         if not send_queue.ended:
             return False
         if send_queue.broken:
-            # nothing else says that there should have been more
+            # only a reset tells the client that the response is not complete
             self.reset(INTERNAL_ERROR, "the answer is not whole")
         elif self.trailers:
             self.connection.send_fields(self, self.trailers, end=True)
@@ -390,12 +398,12 @@ class Stream:
         return False
 
     def finish(self) -> None:
-        """All of the answer is sent, or with the next flush."""
+        """The whole response was given to h2; the next flush gives it to the kernel."""
         self.finished = True
         self.connection.finishing.append(self)
 
     def refuse(self, status: int, message: str) -> None:
-        """Answer `status` for the server; the application hears no more of the request."""
+        """Answer `status` for the server. The application gets no more of the request."""
         if self.headers_sent:
             self.reset(CANCEL, message)
             return
@@ -410,18 +418,18 @@ class Stream:
             self.cycle.answered = True
             self.cycle.disconnect()
         body = message.encode("latin-1", "replace") + b"\n"
-        response = Response(status, [_TEXT], body)
+        response = Response(status, [TEXT], body)
         self.answer(self.writer.render(self.head, response, len(body)), [body])
 
     # ---- The end --------------------------------------------------------------------------
 
-    def look(self, now: float) -> None:
-        """Is its time up?"""
+    def check_deadline(self, now: float) -> None:
+        """End the stream if its client takes too long. Called about once a second."""
         timeouts = self.worker.config.timeouts
         if self.send_queue.size:
             sent = self.sent - self._written_from
             if now >= self._written_at + timeouts.write + sent / timeouts.min_rate:
-                self.lost("the client did not read its response in time", CANCEL)
+                self.lost(EXPIRIES[State.WRITING].reason, CANCEL)
                 return
         else:
             self._written_at, self._written_from = now, self.sent
@@ -430,22 +438,23 @@ class Stream:
             if self.finished:
                 self.reset(NO_ERROR, "the rest of the request did not arrive in time")
             else:
-                self.refuse(408, "The request did not arrive in time")
+                expiry = EXPIRIES[State.BODY]
+                self.refuse(expiry.status, expiry.reason)
 
-    def settled(self) -> bool:
-        """Whether nothing of it is to come any more.
+    def is_settled(self) -> bool:
+        """Whether nothing of the stream is to come any more.
 
-        One that was reset counts until the application is done with it (CVE-2023-44487). What an
-        application does when its client has had the whole answer is nobody's stream.
+        A stream that was reset counts until the application is done with it (CVE-2023-44487). A
+        stream that was answered does not, whatever its application still does.
         """
         return not self.running if self.closed else self.delivered and self.received
 
-    def discards(self) -> bool:
-        """Whether what is missing of a request that has its answer is worth reading."""
+    def is_worth_reading(self) -> bool:
+        """Whether the rest of a request is received although the request has its response."""
         return self.missing <= _MOST_DISCARDED
 
     def lost(self, why: str, code: int = CANCEL) -> None:
-        """The client left before it had its answer, or is made to."""
+        """Reset the stream: its client left before it had its response, or is too slow."""
         if self.closed:
             return
         record, collector = self.record, self.worker.collector
@@ -454,23 +463,23 @@ class Stream:
         self.reset(code, why)
 
     def close(self, reason: str) -> None:
-        """The application failed in the middle of its answer, of which this is all."""
-        self.connection.gathered()
+        """Reset the stream: the application failed in the middle of its response."""
+        self.connection.end_batch()
         self.connection.flush()
         self.reset(INTERNAL_ERROR, reason)
 
     def abort_with_reset(self) -> None:
-        """Nothing to do: a stream that is reset is visibly cut."""
+        """Nothing to do: `close` resets the stream."""
 
     def reset(self, code: int, why: str) -> None:
-        """End the stream before its time; with NO_ERROR after its answer (RFC 9113, 8.1)."""
+        """Reset the stream; with NO_ERROR after a complete response (RFC 9113, 8.1)."""
         if not self.closed:
             self.connection.reset(self.number, code)
             self.cut(why)
             self.connection.flush()
 
     def cut(self, why: str) -> None:
-        """The stream is over, for whatever reason."""
+        """Close the stream on this side: it was reset, or its connection ends."""
         if self.closed:
             return
         log.debug("A stream of %s ended: %s", self.connection.conn.client[0], why)
@@ -486,14 +495,13 @@ class Stream:
         self.connection.settle(self)
 
     def completed(self, *, complete: bool) -> None:
-        """Tell the collector that the answer is out, or given up."""
+        """Report the response to the collector, as sent or as given up."""
         record, self.record = self.record, None
         collector = self.worker.collector
         if record is not None and collector is not None:
             record.body_bytes = self.sent
             record.received = self._received
-            origin = cast("Connection", self.origin)
-            collector.record(record.end(origin.client, origin.peer, complete))
+            collector.record(record.end(self.origin.client, self.origin.peer, complete))
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

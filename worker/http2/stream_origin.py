@@ -1,32 +1,42 @@
-"""For whom the request of a stream comes: the connection carries those of others, too."""
+"""The client identity of a stream: a proxy sends the requests of many clients on a connection."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ProtocolError
 
 if TYPE_CHECKING:
-    from ..asgi.loop_worker import LoopWorker
+    import socket
+
+    from ..asgi.interfaces import LoopContext
     from ..connection import Connection
-    from ..messages import Address, Origin, RequestReceived
+    from ..hijack import HijackedSocket
+    from ..messages import Address, HeaderList, Origin, Request, RequestReceived, Response
+    from ..messages import ResponseStream as Stream
+    from ..tls.session import TLSSocket
 
 
 class StreamOrigin:
-    """To `proxies.Forwarding` and `request_id.RequestIds` it is a connection.
+    """Says who the client of a stream is, as a `Connection` does for its requests.
 
-    Made on the loop; not changed once the application has it.
+    As a `messages.Channel` it is that of requests that only a collector sees. Made on the loop; not
+    changed once the application has it.
     """
 
-    __slots__ = ("direct", "encrypted", "origin", "peer", "request_id", "sock")
+    __slots__ = (
+        "_conn", "direct", "encrypted", "notes", "origin", "peer", "request_id", "sock",
+    )  # fmt: skip
 
     def __init__(self, conn: Connection) -> None:
-        self.sock = conn.sock
-        self.peer = conn.peer
-        self.origin = conn.origin
+        self._conn = conn
+        self.sock: socket.socket | TLSSocket = conn.sock
+        self.peer: Address = conn.peer
+        self.origin: Origin = conn.origin
         self.encrypted = conn.encrypted
         self.direct: Origin | None = conn.direct
         self.request_id = ""
+        self.notes: dict[Any, Any] = {}
 
     @property
     def client(self) -> Address:
@@ -34,12 +44,12 @@ class StreamOrigin:
         return self.origin.client
 
     def reset_origin(self) -> None:
-        """Forget what the request said of its origin: the connection's own holds."""
+        """Take the identity of the connection itself."""
         if self.direct is not None:
             self.origin = self.direct
 
-    def introduce(self, worker: LoopWorker, head: RequestReceived) -> RequestReceived:
-        """`head` for the application, with what trusted proxies and request ids make of it.
+    def prepare(self, worker: LoopContext, head: RequestReceived) -> RequestReceived:
+        """Apply what trusted proxies say of a request, and give it its id; the head to use.
 
         Raises `ProtocolError`.
         """
@@ -53,3 +63,22 @@ class StreamOrigin:
             trusted = self.direct is not None and self.direct.trusted
             self.request_id, head = worker.request_ids.give(head, trusted=trusted)
         return head
+
+    # ---- `messages.Channel` ---------------------------------------------------------------
+
+    @property
+    def headers_sent(self) -> bool:
+        return False
+
+    @property
+    def tls(self) -> dict[str, str]:
+        return self._conn.tls
+
+    def stream(self, request: Request, response: Response) -> Stream:  # noqa: ARG002
+        raise RuntimeError("the request is over")
+
+    def inform(self, request: Request, status: int, headers: HeaderList) -> None:  # noqa: ARG002
+        raise RuntimeError("the request is over")
+
+    def hijack(self, request: Request) -> HijackedSocket:  # noqa: ARG002
+        raise RuntimeError("the request is over")

@@ -26,8 +26,9 @@ from ..polling.task import ThreadTask
 from ..request_id import enter, named
 from ..threads.request_runner import RequestRunner, is_interrupt
 from ..threads.thread_state import ThreadState
+from .interfaces import Rendered
 from .request_head import with_length
-from .writer import HTTP2Writer, Rendered
+from .writer import HTTP2Writer
 
 if TYPE_CHECKING:
     from ..connection import PushedResponse

@@ -1,6 +1,6 @@
-"""The one writer, for HTTP/2: the same rules for status, headers and length, and other framing.
+"""The response writer for HTTP/2: the rules of HTTP/1.1 for status, headers and length.
 
-HTTP2Writer.render    an answer's head as fields; on any side, each with a writer of its own
+HTTP2Writer.render    the head of a response as fields; every thread has a writer of its own
 HTTP2Writer.answer    as `LoopWriter.answer`, on the loop
 AnswerStream          as `LoopStream`, on the loop
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hpack import NeverIndexedHeaderTuple
 
@@ -19,39 +19,33 @@ from ..http.framing import length_of_body
 from ..http.response_head import CONNECTION, DROPPED, encode_header, encode_status
 from ..http1.writer import ResponseWriter
 from ..messages import FileBody, HeaderList, Response
+from .interfaces import Rendered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..config.groups import Timeouts
     from ..messages import RequestReceived
-    from .stream import Stream
-
-Fields = list[tuple[bytes, bytes]]
+    from .interfaces import AnswerSink, Fields
 
 _LONGEST_CACHED = 256
 _MOST_CACHED = 512
-# Secrets: no table must remember them that an attacker's guesses go through (RFC 7541, 7.1.3).
+# Secrets, which are never indexed: an attacker who can add fields to the same connection could
+# guess what the table contains (RFC 7541, 7.1.3).
 _SECRET = frozenset((b"set-cookie",))
 _NEVER_CACHED = frozenset((b"date", b"etag", b"last-modified", b"x-request-id", b"content-length"))
 
 
-class Rendered(NamedTuple):
-    """The head of an answer. `allowed` octets may follow; `short`: that is less than it says."""
-
-    status: int
-    fields: Fields
-    allowed: float
-    short: bool
-
-
 class HTTP2Writer(ResponseWriter):
-    """Heads for HTTP/2, and answers from a loop. Belongs to one thread, for its caches."""
+    """Renders heads for HTTP/2, and sends responses on a loop.
+
+    Belongs to one thread, because of its caches.
+    """
 
     def __init__(self, timeouts: Timeouts) -> None:
         super().__init__(timeouts)
-        #: Header lines to fields. Bounded.
-        self._pairs: dict[bytes, tuple[bytes, bytes]] = {}
+        #: The field of each header line that was seen before. Bounded.
+        self._fields_of_lines: dict[bytes, tuple[bytes, bytes]] = {}
 
     def render(
         self, head: RequestReceived | None, response: Response, length: int | None
@@ -65,7 +59,7 @@ class HTTP2Writer(ResponseWriter):
         line, allowed, short = length_of_body(status, head, length, declared)
         if line:
             lines.append(line)
-        fields = [(b":status", b"%d" % status), *map(self._pair, lines)]
+        fields = [(b":status", b"%d" % status), *map(self._field_of, lines)]
         return Rendered(status, fields, allowed, short)
 
     def interim_fields(self, status: int, headers: HeaderList) -> Fields:
@@ -74,14 +68,14 @@ class HTTP2Writer(ResponseWriter):
         lines = [encode_header(name, value) for name, value in headers]
         return [
             (b":status", b"%d" % code),
-            *(_split(line) for line, kind in lines if kind not in (CONNECTION, DROPPED)),
+            *(_field(line) for line, kind in lines if kind not in (CONNECTION, DROPPED)),
         ]
 
-    def _pair(self, line: bytes) -> tuple[bytes, bytes]:
-        known = self._pairs
+    def _field_of(self, line: bytes) -> tuple[bytes, bytes]:
+        known = self._fields_of_lines
         pair = known.get(line)
         if pair is None:
-            pair = _split(line)
+            pair = _field(line)
             if len(line) <= _LONGEST_CACHED and pair[0] not in _NEVER_CACHED | _SECRET:
                 if len(known) >= _MOST_CACHED:
                     known.clear()
@@ -91,9 +85,9 @@ class HTTP2Writer(ResponseWriter):
     # ---- On the loop, for `asgi.cycle` ----------------------------------------------------
 
     def answer(  # type: ignore[override]
-        self, stream: Stream, head: RequestReceived | None, response: Response, persistent: bool
+        self, stream: AnswerSink, head: RequestReceived | None, response: Response, persistent: bool
     ) -> bool:
-        """Send a response whose body is there: bytes, or a file. Raises `InvalidResponseError`."""
+        """Send a complete response, bytes or a file. Raises `InvalidResponseError`."""
         body: Any = response.body
         try:
             response = response._replace(headers=[as_text(pair) for pair in response.headers])
@@ -107,20 +101,20 @@ class HTTP2Writer(ResponseWriter):
         return persistent
 
     def stream(  # type: ignore[override]
-        self, stream: Stream, head: RequestReceived, response: Response, persistent: bool
+        self, stream: AnswerSink, head: RequestReceived, response: Response, persistent: bool
     ) -> AnswerStream:
         """Begin a response whose body is still being made. Raises `InvalidResponseError`."""
         del persistent
         response = response._replace(headers=[as_text(pair) for pair in response.headers])
         return AnswerStream(stream, self.render(head, response, None))
 
-    def interim(self, stream: Stream, status: int, headers: HeaderList) -> None:  # type: ignore[override]
+    def interim(self, stream: AnswerSink, status: int, headers: HeaderList) -> None:  # type: ignore[override]
         """Send an interim response."""
         stream.interim(self.interim_fields(status, headers))
 
 
-def _split(line: bytes) -> tuple[bytes, bytes]:
-    """A checked header line as a field; HTTP/2 has no upper case in names (RFC 9113, 8.2.1)."""
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    """The field of a checked header line. Names are in lower case (RFC 9113, 8.2.1)."""
     name, _, value = line.partition(b":")
     name, value = name.lower(), value.strip()
     if name in _SECRET:
@@ -134,7 +128,7 @@ def trailer_fields(headers: Iterable[Any]) -> Fields:
     for name, value in map(as_text, headers):
         if name.lower() in NO_TRAILERS:
             raise InvalidResponseError(f"{name} cannot be a trailer")
-        fields.append(_split(encode_header(name, value)[0]))
+        fields.append(_field(encode_header(name, value)[0]))
     return fields
 
 
@@ -143,14 +137,14 @@ class AnswerStream:
 
     __slots__ = ("_allowed", "_rendered", "_stream", "sent")
 
-    #: The connection is nobody's answer's alone.
+    #: The end of a response never ends the connection.
     persistent = True
 
-    def __init__(self, stream: Stream, rendered: Rendered) -> None:
+    def __init__(self, stream: AnswerSink, rendered: Rendered) -> None:
         self._stream = stream
         self._rendered: Rendered | None = rendered
         self._allowed = rendered.allowed
-        #: Octets of the body that were taken.
+        #: How many octets of the body were taken.
         self.sent = 0
 
     @property
@@ -159,19 +153,22 @@ class AnswerStream:
         return self._allowed
 
     def open(self) -> None:
-        """Let the head go without a block."""
+        """Send the head without a block."""
         self._begin()
-        self._stream.connection.flush()
+        self._stream.flush()
 
-    #: Nothing is ever held here; the connection gathers what leaves together.
+    #: Nothing is held here: the connection itself sends together what is sent at once.
     holds = False
 
+    def flush(self) -> None:
+        """Nothing to do: see `holds`."""
+
     def push(self, block: bytes) -> bool:  # noqa: ARG002
-        """There is no shorter way than `write`."""
+        """False: `write` is the only way."""
         return False
 
     def write(self, block: bytes) -> None:
-        """Send `block`, or what of it may go. Raises `ClientDisconnected`."""
+        """Send `block`, cut to the declared length. Raises `ClientDisconnected`."""
         self._begin()
         if len(block) > self._allowed:
             block = block[: int(self._allowed)]
@@ -192,7 +189,7 @@ class AnswerStream:
         self.finish()
 
     def finish_with_trailers(self, headers: Iterable[Any]) -> None:
-        """End the body, and send `headers` behind it. Raises `InvalidResponseError`."""
+        """End the body, and send trailers. Raises `InvalidResponseError`."""
         fields = trailer_fields(headers)
         self._begin()
         self._stream.trailers = fields or None

@@ -1,0 +1,62 @@
+"""The end of a connection that speaks HTTP/1.1 on a loop: a last response, then lingering."""
+
+from __future__ import annotations
+
+import time
+
+from ..errors import ClientDisconnected
+from ..http.error_response import refusal
+from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
+from ..messages import Request, RequestReceived, Response
+from .connection import LoopConnection
+
+
+class RefusingConnection(LoopConnection):
+    """A connection that answers for the server where a client breaks a rule or a limit."""
+
+    __slots__ = ()
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer `status`, and end the connection: no more of it is read (RFC 9112, 2.2)."""
+        conn = self.conn
+        conn.reset_origin()
+        self.record_refusal(str(status))
+        if conn.record is None and self.worker.collector is not None:
+            conn.record = ResponseCompleted(None, time.monotonic())
+        self.send_last(refusal(status, message))
+
+    def send_last(self, response: Response) -> None:
+        """Send `response`, the last one, and linger."""
+        conn = self.conn
+        try:
+            self.worker.writer.answer(conn, None, response, False)
+        except ClientDisconnected as error:
+            self.lost(str(error))
+            return
+        if conn.record is not None:
+            conn.record.status = response.code
+            conn.record.body_bytes = len(response.body)  # type: ignore[arg-type]
+        # a client that does not read gets what the kernel took, and no more
+        conn.send_buffer = None
+        self.complete_record(complete=True)
+        self.linger()
+
+    def linger(self) -> None:
+        """Discard what comes until the client has closed, and then close (RFC 9112, 9.6)."""
+        if self.begin_lingering():
+            self.discard_input()
+
+    def record_start(self, head: RequestReceived) -> None:
+        """Report a request to the collector, which there is."""
+        worker, conn = self.worker, self.conn
+        assert worker.collector is not None
+        request = Request(head, b"", conn)
+        conn.record = record = ResponseCompleted(request, time.monotonic())
+        if conn.request_id:
+            record.request_id = conn.request_id
+        if worker.announcing:
+            worker.collector.record(RequestStarted(request))
+        if worker.sampling and worker.served % SAMPLED == 1:
+            waited = conn.waited()
+            if waited is not None:
+                worker.collector.record(RequestWaited(request, waited))

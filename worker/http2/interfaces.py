@@ -1,0 +1,144 @@
+"""What the parts of HTTP/2 need of each other: protocols, and the types that pass between them.
+
+    HTTP2Connection     satisfies StreamCarrier
+      Stream            satisfies AnswerSink, and `asgi.interfaces.CycleTransport`
+    HTTP2Writer         satisfies ResponseRenderer
+
+Everything here belongs to the loop's thread, unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from ..asgi.interfaces import ASGIWriter
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from ..asgi.interfaces import LoopContext
+    from ..asgi.scope import Scope
+    from ..connection import Connection, RequestSource
+    from ..messages import FileBody, RequestReceived, Response
+    from .fair_queue import FairQueue
+    from .request_head import MalformedError
+    from .send_queue import SendQueue
+
+StreamT = TypeVar("StreamT")
+
+#: Names, in lower case, and values of a head (RFC 9113, 8.1).
+Fields = list[tuple[bytes, bytes]]
+
+
+class Rendered(NamedTuple):
+    """The head of a response. `allowed` octets of body may follow; `short`: the head declares more
+    than the body has."""
+
+    status: int
+    fields: Fields
+    allowed: float
+    short: bool
+
+
+class ResponseRenderer(ASGIWriter, Protocol):
+    """What a Stream needs of its HTTP2Writer."""
+
+    def render(
+        self, head: RequestReceived | None, response: Response, length: int | None
+    ) -> Rendered:
+        """The head of `response`, whose body has `length`, or is still being made (None)."""
+
+
+class StreamCarrier(Protocol[StreamT]):
+    """What a Stream, and the thread that runs its request, need of their HTTP2Connection."""
+
+    #: How much a client may send on a stream without a WINDOW_UPDATE.
+    window: int
+    #: Streams whose last octet is with h2, and not yet with the kernel.
+    finishing: list[StreamT]
+    #: The requests that wait for a thread; None where the application runs on the loop.
+    fair_queue: FairQueue | None
+    #: The common part of the scopes of all streams.
+    template: Scope
+
+    @property
+    def worker(self) -> LoopContext: ...
+
+    @property
+    def writer(self) -> ResponseRenderer: ...
+
+    @property
+    def conn(self) -> Connection: ...
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the server stops. Any thread may ask."""
+
+    def template_of(self, origin: RequestSource) -> Scope:
+        """The common part of the scopes of requests from `origin`."""
+
+    def submit(self, stream: StreamT, body: bytes | BinaryIO) -> None:
+        """Have a thread answer the request of `stream`, which has arrived in full."""
+
+    def call_asgi(self, stream: StreamT, body: Any) -> None:
+        """Have the ASGI application answer a request that the sync application has declined."""
+
+    def settle(self, stream: StreamT) -> None:
+        """Forget `stream` if nothing of it is to come any more."""
+
+    def mark_unbounded(self, stream: StreamT) -> None:
+        """`stream` may never end. The server does not wait for a connection of such streams."""
+
+    def malformed(self, stream: StreamT, error: MalformedError) -> None:
+        """Reset `stream`, whose request is malformed (RFC 9113, 8.1.1)."""
+
+    def open_window(self, size: int, number: int | None = None) -> None:
+        """Let the client send `size` octets more, on a stream or on the connection."""
+
+    def send_fields(self, stream: StreamT, fields: Fields, *, end: bool) -> None:
+        """Give a head or trailers to h2."""
+
+    def send_body(self, stream: StreamT, data: bytes | memoryview, *, end: bool) -> None:
+        """Give a DATA frame to h2."""
+
+    def capacity(self, number: int) -> int:
+        """How large the next DATA frame of a stream may be."""
+
+    def schedule(self, stream: StreamT) -> None:
+        """`stream` has something to send."""
+
+    def reset(self, number: int, code: int) -> None:
+        """Send RST_STREAM."""
+
+    def end_batch(self) -> None:
+        """Let the next `flush` send what has waited for more."""
+
+    def flush(self) -> None:
+        """Send what there is, as far as the windows and the kernel have room."""
+
+
+class AnswerSink(Protocol):
+    """What an HTTP2Writer needs of the Stream that it writes to."""
+
+    trailers: Fields | None
+
+    @property
+    def send_queue(self) -> SendQueue: ...
+
+    def begin(self, rendered: Rendered) -> None:
+        """Send the head of a response. Raises `ClientDisconnected`."""
+
+    def answer(self, rendered: Rendered, blocks: list[bytes | FileBody]) -> None:
+        """Send a complete response."""
+
+    def interim(self, fields: Fields) -> None:
+        """Send an interim response."""
+
+    def has_more(self) -> None:
+        """The send queue was filled."""
+
+    def end(self, *, broken: bool = False) -> None:
+        """Nothing more will be put into the send queue; `broken`: there should have been more."""
+
+    def flush(self) -> None:
+        """Send what there is, as far as the windows and the kernel have room."""
