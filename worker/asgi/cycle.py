@@ -154,7 +154,7 @@ class Cycle:
         self._answer(body)
 
     def application_returned(self) -> None:
-        """The application has returned, whose call is another object's: a WebSocket's."""
+        """The application has returned. For a cycle that does not `run` the call itself."""
         if self._state is not _DONE:
             self._handle_missing_end()
 
@@ -223,7 +223,7 @@ class Cycle:
                 receiver.set_result(None)
                 self._was_told = self._was_told or self.disconnected
 
-    def disconnect(self, *, gone: bool = False) -> None:  # noqa: ARG002
+    def disconnect(self) -> None:
         """The client has left: the application learns it by `receive`."""
         self.disconnected = True
         self._sends = 0

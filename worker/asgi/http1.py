@@ -20,7 +20,7 @@ from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ProtocolError
 from ..http.error_response import TEXT
 from ..http.request_meta import _classify_request
-from ..messages import IS_SIMPLE, Request, RequestReceived, Response
+from ..messages import IS_SIMPLE, Request, RequestReceived
 from ..system.readiness import has_input
 from .connection import RECEIVED_AT_ONCE, has_hung_up
 from .cycle import Cycle
@@ -432,11 +432,6 @@ class HTTP1Connection(RefusingConnection):
         cycle.persistent = False
         return cycle
 
-    def upgrade_required(self, version: str) -> None:
-        """Answer with the version of WebSockets that is supported (RFC 6455, 4.4)."""
-        headers = [("Sec-WebSocket-Version", version), TEXT]
-        self.send_last(Response(426, headers, b"This version of WebSockets is not spoken\n"))
-
     # ---- Time -----------------------------------------------------------------------------
 
     def check_deadline(self, now: float) -> None:
@@ -511,6 +506,6 @@ class HTTP1Connection(RefusingConnection):
         super().close(reason)
         if self.cycle is not None:
             cycle, self.cycle = self.cycle, None
-            cycle.disconnect(gone=True)
+            cycle.disconnect()
         if self.session is not None:
             self.session.lost()

@@ -62,9 +62,13 @@ _LEAST_SHUTDOWN = 2.0
 class LoopWorker:
     """Serves an ASGI application on a loop of its own. Belongs to the loop's thread.
 
-    The exceptions are `run`, which makes the calling thread the loop's, and what says that any
-    thread may call it.
+    The exceptions are `run`, which makes the calling thread the loop's, and the methods whose
+    docstring allows any thread.
     """
+
+    #: Set when the loop runs.
+    loop: asyncio.AbstractEventLoop
+    _empty: asyncio.Event
 
     def __init__(
         self,
@@ -88,18 +92,12 @@ class LoopWorker:
         self.persistent = config.timeouts.keep_alive > 0
         self.parser = RequestParser(config.limits)
         self.request_ids = request_ids(config)
-        self.writer = (
-            EchoingLoopWriter(config.timeouts, config.log.request_id_header)
-            if config.log.request_id_echo
-            else LoopWriter(config.timeouts)
-        )
+        self.writer = _make_writer(config)
         self.scopes = Scopes(config.asgi.root_path)
+        trusted = config.proxies.trusted
+        self._http1 = ForwardedConnection if trusted else HTTP1Connection
         #: Reads the headers of trusted proxies; None where no proxy is trusted.
-        self.forwarding: Forwarding | None = None
-        self._http1: type[HTTP1Connection] = HTTP1Connection
-        if config.proxies.trusted:
-            self.forwarding = Forwarding(config.proxies, pool.throttled_log)
-            self._http1 = ForwardedConnection
+        self.forwarding = Forwarding(config.proxies, pool.throttled_log) if trusted else None
         #: The state of the lifespan. Every scope gets a copy.
         self.state: dict[str, Any] = {}
         self.connections: set[ConnectionOnLoop] = set()
@@ -118,7 +116,6 @@ class LoopWorker:
         self._ends_when_empty = False
         #: The calls that are left are being cancelled.
         self.cancelling = False
-        self.loop: asyncio.AbstractEventLoop
         #: The error that kept the application from starting.
         self.failure: BaseException | None = None
         #: The application is ready, or has failed to start.
@@ -126,7 +123,6 @@ class LoopWorker:
         #: The loop has ended.
         self.ended = threading.Event()
         self._acceptor = Acceptor(self)
-        self._empty: asyncio.Event
         self._deadline = 0.0
         self._timers: list[asyncio.TimerHandle] = []
         # the context of callbacks from other threads, which must see nothing of their requests
@@ -469,3 +465,9 @@ class LoopWorker:
         # a call that suppresses its cancellation is not waited for
         self.loop.call_later(min(_TIME_TO_CANCEL, 0.2), self._empty.set)
         self._check_empty()
+
+
+def _make_writer(config: ServerConfig) -> LoopWriter:
+    if config.log.request_id_echo:
+        return EchoingLoopWriter(config.timeouts, config.log.request_id_header)
+    return LoopWriter(config.timeouts)

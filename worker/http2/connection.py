@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("threadwell")
 
 # RFC 9113, 7.
-_PROTOCOL_ERROR, _REFUSED = 0x1, 0x7
+_PROTOCOL_ERROR, _REFUSED_STREAM = 0x1, 0x7
 _LAST_STREAM = 2**31 - 1
 _GOAWAY_PING = b"farewell"
 
@@ -182,7 +182,7 @@ class HTTP2Connection(HTTP2Sender):
         number = event.stream_id
         if len(self.streams) >= self._max_streams or (self._leaving and not self._final_goaway_at):
             # not processed at all: the client may retry it (RFC 9113, 8.7)
-            self.reset(number, _REFUSED)
+            self.reset(number, _REFUSED_STREAM)
             self._flood_guard.reset(time.monotonic())
             return
         ended = event.stream_ended is not None
@@ -197,7 +197,7 @@ class HTTP2Connection(HTTP2Sender):
             if not ended:
                 stream.expect_body(streamed=self.origin_pool is None)
         except MalformedError as error:
-            self.malformed(stream, error)
+            self.reset_malformed(stream, error)
             return
         except ProtocolError as error:
             stream.refuse(error.status, error.message)
@@ -210,7 +210,7 @@ class HTTP2Connection(HTTP2Sender):
         else:
             stream.send_continue()
 
-    def malformed(self, stream: Stream, error: MalformedError) -> None:
+    def reset_malformed(self, stream: Stream, error: MalformedError) -> None:
         """Reset `stream`, whose request is malformed, and no other (RFC 9113, 8.1.1).
 
         Raises `TooMuchError` if the client does it too often.
@@ -243,7 +243,7 @@ class HTTP2Connection(HTTP2Sender):
             check_trailers(event.headers, ended=event.stream_ended is not None)
         except MalformedError as error:
             if stream is not None:
-                self.malformed(stream, error)
+                self.reset_malformed(stream, error)
 
     def _stream_reset(self, event: h2.events.StreamReset) -> None:
         stream = self.streams.get(event.stream_id)
@@ -299,11 +299,11 @@ class HTTP2Connection(HTTP2Sender):
 
     # ---- Streams that end -----------------------------------------------------------------
 
-    def settle(self, stream: Stream) -> None:
+    def forget_if_done(self, stream: Stream) -> None:
         """Forget `stream` if nothing of it is to come any more."""
         if stream.closed:
             self._forget(stream)
-        if not stream.is_settled() or self.streams.pop(stream.number, None) is None:
+        if not stream.is_done() or self.streams.pop(stream.number, None) is None:
             return
         self._check_unbounded()
         if not self.streams:

@@ -83,13 +83,13 @@ class StreamCarrier(Protocol[StreamT]):
     def call_asgi(self, stream: StreamT, body: Any) -> None:
         """Have the ASGI application answer a request that the sync application has declined."""
 
-    def settle(self, stream: StreamT) -> None:
+    def forget_if_done(self, stream: StreamT) -> None:
         """Forget `stream` if nothing of it is to come any more."""
 
     def mark_unbounded(self, stream: StreamT) -> None:
         """`stream` may never end. The server does not wait for a connection of such streams."""
 
-    def malformed(self, stream: StreamT, error: MalformedError) -> None:
+    def reset_malformed(self, stream: StreamT, error: MalformedError) -> None:
         """Reset `stream`, whose request is malformed (RFC 9113, 8.1.1)."""
 
     def open_window(self, size: int, number: int | None = None) -> None:

@@ -44,7 +44,7 @@ class HTTP2Sender(LoopConnection):
     def __init__(self, worker: LoopContext, conn: Connection) -> None:
         super().__init__(worker, conn)
         self.window = STREAM_WINDOW
-        #: The streams of which something is still to come; see `Stream.is_settled`.
+        #: The streams of which something is still to come; see `Stream.is_done`.
         self.streams: dict[int, Stream] = {}
         #: Streams whose last octet is with h2, and not yet with the kernel.
         self.finishing: list[Stream] = []
@@ -58,7 +58,7 @@ class HTTP2Sender(LoopConnection):
         self._h2 = Framing(worker.config)
 
     @abstractmethod
-    def settle(self, stream: Stream) -> None:
+    def forget_if_done(self, stream: Stream) -> None:
         """Forget `stream` if nothing of it is to come any more."""
 
     @abstractmethod
@@ -182,7 +182,7 @@ class HTTP2Sender(LoopConnection):
                 stream.completed(complete=True)
                 if not stream.received and not stream.is_worth_reading():
                     stream.reset(NO_ERROR, "its request was answered before it was whole")
-                self.settle(stream)
+                self.forget_if_done(stream)
             self._on_all_sent()
 
     def _forget(self, stream: Stream) -> None:

@@ -175,7 +175,7 @@ class Stream:
         self.running = False
         if self.closed:  # a record may have been made after the client had left
             self.completed(complete=False)
-        self.connection.settle(self)
+        self.connection.forget_if_done(self)
 
     def receive_data(self, data: bytes, size: int) -> None:
         """Take the data of a DATA frame; `size` is what it uses of the windows, with padding."""
@@ -251,7 +251,7 @@ class Stream:
             self.headers_sent or self.closed or incoming.is_spooling
         ):
             self._submit(incoming)
-        self.connection.settle(self)
+        self.connection.forget_if_done(self)
 
     def _check_length(self, *, whole: bool) -> bool:
         """Reset the stream if its body has not the declared length (RFC 9113, 8.1.1); whether it is
@@ -260,7 +260,7 @@ class Stream:
         if declared is None or self.finished or self.closed:
             return False
         if self._received > declared or (whole and self._received < declared):
-            self.connection.malformed(
+            self.connection.reset_malformed(
                 self, MalformedError("the body has not the length it should have")
             )
         return self.closed
@@ -291,7 +291,7 @@ class Stream:
             raise ClientDisconnected("the client left before it had read everything")
 
     def answered(self, cycle: Cycle) -> None:  # noqa: ARG002
-        """Send what there is. `HTTP2Connection.settle` sees the end of the stream."""
+        """Send what there is. `HTTP2Connection.forget_if_done` sees the end of the stream."""
         self.connection.flush()
 
     def wait_for_room(self) -> None:
@@ -316,20 +316,12 @@ class Stream:
         if self.record is not None:
             self.record.status = rendered.status
         self._written_at = time.monotonic()
-        self._echo(rendered.fields)
+        self.origin.add_id(rendered.fields, self.worker.config.log)
         whole = rendered.allowed == 0
         self.connection.send_fields(self, rendered.fields, end=whole and not rendered.short)
         if whole and not rendered.short:
             self.send_queue.end()
             self.finish()
-
-    def _echo(self, fields: Fields) -> None:
-        """Add the request's id if it is configured, and the application has not added one."""
-        log_settings = self.worker.config.log
-        if log_settings.request_id_echo and self.origin.request_id:
-            name = log_settings.request_id_header.lower().encode("latin-1")
-            if all(field[0] != name for field in fields):
-                fields.append((name, self.origin.request_id.encode("ascii")))
 
     def answer(self, rendered: Rendered, blocks: list[bytes | FileBody]) -> None:
         """Send a complete response: bytes, or a file whose descriptor belongs to the stream now."""
@@ -441,7 +433,7 @@ class Stream:
                 expiry = EXPIRIES[State.BODY]
                 self.refuse(expiry.status, expiry.reason)
 
-    def is_settled(self) -> bool:
+    def is_done(self) -> bool:
         """Whether nothing of the stream is to come any more.
 
         A stream that was reset counts until the application is done with it (CVE-2023-44487). A
@@ -490,9 +482,9 @@ class Stream:
             self.incoming = None
         self.completed(complete=self.finished and self.connection.conn.send_buffer is None)
         if self.cycle is not None:
-            self.cycle.disconnect(gone=True)
+            self.cycle.disconnect()
         self._wake()
-        self.connection.settle(self)
+        self.connection.forget_if_done(self)
 
     def completed(self, *, complete: bool) -> None:
         """Report the response to the collector, as sent or as given up."""

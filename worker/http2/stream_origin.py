@@ -10,11 +10,20 @@ if TYPE_CHECKING:
     import socket
 
     from ..asgi.interfaces import LoopContext
+    from ..config.groups import Log
     from ..connection import Connection
     from ..hijack import HijackedSocket
-    from ..messages import Address, HeaderList, Origin, Request, RequestReceived, Response
-    from ..messages import ResponseStream as Stream
+    from ..messages import (
+        Address,
+        HeaderList,
+        Origin,
+        Request,
+        RequestReceived,
+        Response,
+        ResponseStream,
+    )
     from ..tls.session import TLSSocket
+    from .interfaces import Fields
 
 
 class StreamOrigin:
@@ -64,6 +73,13 @@ class StreamOrigin:
             self.request_id, head = worker.request_ids.give(head, trusted=trusted)
         return head
 
+    def add_id(self, fields: Fields, settings: Log) -> None:
+        """Add the request's id to a response, if that is configured and the application has not."""
+        if settings.request_id_echo and self.request_id:
+            name = settings.request_id_header.lower().encode("latin-1")
+            if all(field[0] != name for field in fields):
+                fields.append((name, self.request_id.encode("ascii")))
+
     # ---- `messages.Channel` ---------------------------------------------------------------
 
     @property
@@ -74,7 +90,7 @@ class StreamOrigin:
     def tls(self) -> dict[str, str]:
         return self._conn.tls
 
-    def stream(self, request: Request, response: Response) -> Stream:  # noqa: ARG002
+    def stream(self, request: Request, response: Response) -> ResponseStream:  # noqa: ARG002
         raise RuntimeError("the request is over")
 
     def inform(self, request: Request, status: int, headers: HeaderList) -> None:  # noqa: ARG002
