@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from ..connection import State
 from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ProtocolError
-from ..http.error_response import TEXT
 from ..http.request_meta import _classify_request
 from ..messages import IS_SIMPLE, Request, RequestReceived
 from ..system.readiness import has_input
