@@ -65,7 +65,7 @@ _FIRST_SCAN = 20.0
 RUNSERVER_APP = "threadwell.adapters.django.runserver"
 
 _DEVELOPMENT = (
-    "WARNING: DEBUG is on, so errors show the project's inside. With DEBUG = False this is the"
+    "WARNING: DEBUG is on: error pages expose project internals. With DEBUG = False this is the"
     " production command: no autoreload, no static files, no debug page."
 )
 _PRODUCTION = "DEBUG is off: no autoreload, no static files, no debug page."
@@ -315,7 +315,9 @@ def _request_log(config: ServerConfig) -> RequestLog | None:
 def _asgi_note(server: Server) -> list[str]:
     if server.asgi_app is None:
         return []
-    return [f"{settings.ASGI_APPLICATION} has the WebSockets and asynchronous views, on a loop"]
+    return [
+        f"{settings.ASGI_APPLICATION} serves WebSockets and asynchronous views on an event loop"
+    ]
 
 
 def _ipv6_of(host: str) -> str:

@@ -94,15 +94,15 @@ def _bind_options() -> list[click.Parameter]:
             group="bind",
             multiple=True,
             metavar="TEXT",
-            help="Where to listen, in the place of --host and --port: PORT, HOST:PORT, [IPV6]:PORT,"
+            help="Where to listen, instead of --host and --port: PORT, HOST:PORT, [IPV6]:PORT,"
             " unix:/PATH or fd://N. May be repeated.",
         ),
         _option(
             "--cert",
             group="tls",
             metavar="PATH|adhoc",
-            help="A certificate file, the import name of an SSLContext, or adhoc, which makes a"
-            " certificate up, for development, with trustme. Switches TLS on.",
+            help="A certificate file, the import name of an SSLContext, or adhoc, which generates a"
+            " certificate with trustme, for development. Switches TLS on.",
         ),
         _option("--key", group="tls", metavar="PATH", help="The key of --cert."),
         _option(
@@ -143,14 +143,14 @@ def _development_options() -> list[click.Parameter]:
             group="reload",
             callback=_paths,
             metavar="PATHS",
-            help=f"Files that restart it when they change, beside the modules. {several}",
+            help=f"Files that restart the server when they change, beside the modules. {several}",
         ),
         _option(
             "--exclude-patterns",
             group="reload",
             callback=_paths,
             metavar="PATTERNS",
-            help=f"Files matching one of these do not restart it. {several}",
+            help=f"Files that match one of these do not restart the server. {several}",
         ),
     ]
 
@@ -211,8 +211,8 @@ def _serve(
     trusting = bool(config.proxies.trusted)
     if debugger and trusting:
         raise ConfigError(
-            "debugger: it is for clients on this machine, and behind --trusted-proxies anybody"
-            " could seem to be one; leave one of them out"
+            "debugger: it is for clients on this machine, and behind --trusted-proxies any"
+            " client could pose as one; leave one of them out"
         )
     debugger = (debug and not trusting) if debugger is None else debugger
     if config.processes.needs_supervisor and (reload or debugger):
@@ -232,7 +232,7 @@ def _serve(
     if config.processes.needs_supervisor:
         return run_workers(partial(_load_in_worker, info), config, say, (), ssl_context)
     app, name = _load(info, in_reloader=inherited is not None)
-    notes = ["Debug mode is on: do not serve others so"] if debug else []
+    notes = ["Debug mode is on: do not use it in production"] if debug else []
     sync_app = as_sync_app(app)
     if debugger:
         debugged = Debugged(app)
@@ -262,7 +262,7 @@ def _use_threads(with_threads: bool | None, options: dict[str, Any]) -> None:
 def _bind(host: str | None, port: int | None, bind: Sequence[str]) -> Sequence[str]:
     if bind:
         if host is not None or port is not None:
-            raise ConfigError("bind: it takes the place of --host and --port; leave them out")
+            raise ConfigError("bind: it replaces --host and --port; leave them out")
         return bind
     if host and host.startswith(("unix:", "fd:")):  # As `flask run` accepts it.
         return [host]

@@ -109,7 +109,7 @@ def _locate(spec: str | None, home: Path) -> tuple[str, str | None]:
         path, colon, after = rest.partition(":")
         path, expression = drive + path, after if colon else None
     if expression is not None and not expression.strip():
-        raise AppError(f"{spec!r} names nothing behind the colon; write {path}:app, or {path}")
+        raise AppError(f"{spec!r} has nothing after the colon; write {path}:app, or {path}")
     if match or _is_path(path, home):
         return _module_of(_find_path(path, home), home), expression
     if not all(path.split(".")):
@@ -173,7 +173,9 @@ def _check_name_is_free(name: str, path: Path) -> None:
     file = path / "__init__.py" if path.is_dir() else path
     taken_by = getattr(module, "__file__", None)
     if taken_by is None or not file.samefile(taken_by):
-        raise AppError(f"{path} has the name of the module {name!r} of Python's; rename the file")
+        raise AppError(
+            f"{path} is named like the module {name!r}, which is imported already; rename the file"
+        )
 
 
 def _absolute(path: Path) -> Path:
@@ -295,7 +297,7 @@ def _literals(call: ast.Call, expression: str) -> _Arguments:
 
 
 def _attribute(target: Any, name: str, label: str) -> Any:
-    with _user_code(f"{label.rstrip(':')} failed when it was asked for {name!r}"):
+    with _user_code(f"{label.rstrip(':')} failed while its attribute {name!r} was read"):
         try:
             return getattr(target, name)
         except AttributeError:
@@ -386,7 +388,8 @@ def _call(
             inspect.signature(factory).bind(*args, **keywords)
         except TypeError as error:
             raise AppError(
-                f"{label} cannot be called so: {error}; give its arguments, such as {label}('x')"
+                f"{label} cannot be called like that: {error}; give its arguments,"
+                f" such as {label}('x')"
             ) from None
     with _user_code(f"{label}() failed"):
         app = factory(*args, **keywords)

@@ -78,7 +78,7 @@ def gil_advice(gil: bool | None = None) -> list[str]:
     if chosen or not gil or not sysconfig.get_config_var("Py_GIL_DISABLED"):
         return []
     return [
-        "This Python can do without the GIL, but a module that was imported switched it on:",
+        "This Python can run without the GIL, but an imported module has switched it on:",
         "the RuntimeWarning above names the module, and PYTHON_GIL=0 keeps the GIL off",
     ]
 
@@ -89,9 +89,9 @@ def adhoc_certificate_notes(server: Server) -> list[str]:
         return []
     path = server.authority_file
     if path is None:
-        return ["The certificate is made up for this run, so clients will warn of it"]
+        return ["The certificate was generated for this run, so clients will warn of it"]
     return [
-        "The certificate is made up, so clients will warn of it unless they trust the one in",
+        "The certificate was generated, so clients will warn of it unless they trust the one in",
         str(path),
     ]
 

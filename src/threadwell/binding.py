@@ -81,9 +81,7 @@ def _explain(text: str, address: BindAddress, error: OSError) -> str:
             free = _free_port(address)
             return f"bind: {place} is in use; stop what listens there, or try --bind {free}"
         case errno.EACCES | errno.EPERM if unix:
-            return (
-                f"bind: {place} may not be created by this user; give a path in a folder of its own"
-            )
+            return f"bind: this user may not create {place}; give a path in a folder of its own"
         case errno.EACCES | errno.EPERM:
             higher = format_address(address.host, 8000 + address.port % 1000)
             return f"bind: this user may not listen on {place}; try --bind {higher}"

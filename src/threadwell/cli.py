@@ -50,14 +50,14 @@ APP is module:app, module:create_app("x", debug=False), or the path of a file, w
 _EPILOG = (
     "A SIZE may end in K, M or G. Every option can be set in the environment too, such as"
     " THREADWELL_THREADS for --threads, and in threadwell.toml or [tool.threadwell] of"
-    " pyproject.toml. `threadwell check` looks whether all is well, without serving;"
-    " `threadwell config show` says what is set, and where."
+    " pyproject.toml. `threadwell check` checks the application and the settings"
+    " without serving; `threadwell config show` shows the settings and their sources."
 )
 _CHECK_HELP = """Import the application and check the settings, without serving.
 
-Ends with 0 if all is well, else with 2 and a line that says what is not.
+Exits with 0 if all is well, else with 2 and a line that names the problem.
 """
-_SHOW_HELP = """Print the settings as a threadwell.toml, and where each comes from."""
+_SHOW_HELP = """Print the settings as a threadwell.toml, with the source of each."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -297,7 +297,7 @@ def _served(
         if beside is None:
             return kind + debug, as_app(loaded.app, interface, multiprocess=multiprocess)
         if kind == "asgi":
-            raise TypeError("--asgi stands beside a WSGI application or a SyncApp; leave it out")
+            raise TypeError("--asgi goes beside a WSGI application or a SyncApp; leave it out")
         sync_app = as_sync_app(loaded.app, interface, multiprocess=multiprocess)
         hybrid = Hybrid(sync_app, as_app(beside.app, "asgi"))
         return f"{kind}, with {beside.name}{debug}", hybrid

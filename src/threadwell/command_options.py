@@ -126,7 +126,7 @@ def _refuse_on_command_line(ctx: click.Context, param: click.Parameter, value: A
     assert param.name is not None
     if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
         raise ConfigError(
-            f"{param.opts[0]}: everybody sees a command line, in ps; set"
+            f"{param.opts[0]}: every user can see a command line, with ps; set"
             f" {ctx.auto_envvar_prefix}_{param.name.upper()}, or give --keyfile-password-file"
         )
     return value
@@ -190,20 +190,21 @@ def app_options() -> list[click.Parameter]:
             ["--interface"],
             type=click.Choice(["auto", "wsgi", "sync", "asgi"]),
             default="auto",
-            help="What the application is, where looking at it does not tell.  [default: auto]",
+            help="The interface of the application, if it cannot be detected.  [default: auto]",
             group="app",
         ),
         GroupedOption(
             ["--asgi", "asgi_app"],
             metavar="APP",
-            help="An ASGI application beside APP, for WebSockets and what a SyncApp leaves.",
+            help="An ASGI application beside APP, for WebSockets and requests"
+            " that a SyncApp declines.",
             group="app",
         ),
         GroupedOption(
             ["--app-dir"],
             type=click.Path(exists=True, file_okay=False),
             default=".",
-            help="Where modules are looked for first.  [default: the current directory]",
+            help="The folder to import modules from first.  [default: the current directory]",
             group="app",
         ),
         GroupedOption(
@@ -227,7 +228,7 @@ def reload_options() -> list[click.Parameter]:
         GroupedOption(
             ["--reload"],
             is_flag=True,
-            help="Restart when a file changes, and cut what is in flight. For development only.",
+            help="Restart when a file changes, and cut requests in flight. For development only.",
             group="reload",
         ),
         several(
@@ -235,7 +236,9 @@ def reload_options() -> list[click.Parameter]:
             "Watch this folder. May be repeated.  [default: --app-dir, and where APP is]",
             "FOLDER",
         ),
-        several("include", "Watch what matches, beside *.py. May be repeated.", "PATTERN"),
-        several("exclude", "Do not watch what matches. May be repeated.", "PATTERN"),
+        several(
+            "include", "Watch files that match, in addition to *.py. May be repeated.", "PATTERN"
+        ),
+        several("exclude", "Do not watch files that match. May be repeated.", "PATTERN"),
         several("extra", "Watch this file too, wherever it is. May be repeated.", "PATH"),
     ]

@@ -120,7 +120,7 @@ def _checked(path: Path, table: Any, lines: list[str], section: str) -> Settings
         place = f"{path}:{_line_of(key, lines, section)}"
         try:
             if name in values:
-                raise ConfigError(f"{key}: it was said before, at {places[name]}")
+                raise ConfigError(f"{key}: it is set twice, before at {places[name]}")
             values[name] = _value(key, name, value)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
@@ -130,12 +130,10 @@ def _checked(path: Path, table: Any, lines: list[str], section: str) -> Settings
 
 def _value(key: str, name: str, value: Any) -> Any:
     if isinstance(value, dict):
-        raise ConfigError(f"{key}: a table; the options stand without one, by their names")
+        raise ConfigError(f"{key}: this is a table; give its options without one")
     if option := _OPTIONS.get(name):
         if option.secret:
-            raise ConfigError(
-                f"{key}: files are copied, and read by many; {variable_of(name)} takes it"
-            )
+            raise ConfigError(f"{key}: a secret does not belong in a file; set {variable_of(name)}")
         return option.convert(value)
     if name in _COMMAND_OPTIONS:
         is_right, wanted = _COMMAND_OPTIONS[name]

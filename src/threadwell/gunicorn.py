@@ -58,7 +58,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         """Raise `RuntimeError` for settings that cannot be used. gunicorn calls it at the start."""
         if str(getattr(cfg, "proxy_protocol", "off")).lower() not in ("off", "false"):
             raise RuntimeError(
-                "proxy_protocol: ThreadWorker has it from THREADWELL_PROXY_PROTOCOL, with"
+                "proxy_protocol: ThreadWorker takes it from THREADWELL_PROXY_PROTOCOL, with"
                 " THREADWELL_TRUSTED_PROXIES; leave it out"
             )
         if "h2" in str(getattr(cfg, "http_protocols", "")):
@@ -73,8 +73,8 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         super().load_wsgi()
         if (kind := app_kind(self.wsgi)) != "wsgi":
             raise AppImportError(
-                f"ThreadWorker serves WSGI applications, and this is one of the kind {kind};"
-                " serve it by the command threadwell"
+                f"ThreadWorker serves WSGI applications, and this one is {kind};"
+                " serve it with the command threadwell"
             )
 
     def run(self) -> None:

@@ -65,7 +65,7 @@ def parse_settings(settings: Mapping[str, str]) -> ServerConfig:
     host, port = options.pop("host", None), options.pop("port", None)
     if host is not None or port is not None:
         if "bind" in options:
-            raise ConfigError("bind: it takes the place of host and port; leave them out")
+            raise ConfigError("bind: it replaces host and port; leave them out")
         options["bind"] = format_address(host or "127.0.0.1", port or "8000")
     return checked_config(options)
 

@@ -152,7 +152,7 @@ def _exit_at(at: float, explain: bool) -> None:
         # Daemons are included, because the interpreter waits for daemons of pools, too.
         others = [each for each in threading.enumerate() if each is not threading.main_thread()]
         left = ", ".join(each.name for each in others if not each.name.startswith("threadwell"))
-        log.warning("The process took too long to end; left at work: %s", left or "atexit")
+        log.warning("The process took too long to end; still running: %s", left or "atexit")
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):

@@ -124,7 +124,7 @@ def _start(server: _CommandServer) -> None:
     except StartupError as error:
         text = str(error).strip()
         trace = text + "\n" if "\n" in text else ""
-        reason = text.rpartition("\n")[2] or "its lifespan said so"
+        reason = text.rpartition("\n")[2] or "its lifespan reported a failure"
         raise AppError(f"the application did not start: {reason}", trace) from None
     except (ConfigError, OSError) as error:
         server.announced = True  # Only the sockets are to be closed.
