@@ -107,6 +107,7 @@ class _Channel:
         self.prefix = str(environ.get("SCRIPT_NAME", ""))
         self.notes: dict[Any, Any] = {}
         self.headers_sent = False
+        self.tls: dict[str, str] = {}
 
     def stream(self, request: Request, response: Response) -> ResponseStream:  # noqa: ARG002
         raise RuntimeError("behind a bridge a body cannot be pushed; return an iterable")
@@ -218,7 +219,7 @@ def _request_of(environ: Environ) -> Request:
         environ["wsgi.input"].read() if length not in ("", "0") or _is_chunked(variables) else b""
     )
     body = data if len(data) <= _BLOCK else io.BytesIO(data)
-    return Request(head, body, _Channel(environ))  # type: ignore[arg-type]
+    return Request(head, body, _Channel(environ))
 
 
 def _is_chunked(variables: dict[str, str]) -> bool:
