@@ -118,7 +118,7 @@ class Parent:
             code = _RELOAD
             while code not in (0, USAGE_ERROR) and code >= 0:
                 started = time.time()
-                # Otherwise a project that writes its own code as it starts would restart forever.
+                # Not twice in a row: a project may write some of its own code whenever it starts.
                 since = None if code == _RELOAD_LATE else started
                 code = self._run_child({"engine": watcher.engine, "since": since})
                 if code not in (0, USAGE_ERROR, _RELOAD, _RELOAD_LATE) and code >= 0:

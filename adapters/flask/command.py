@@ -30,7 +30,7 @@ from threadwell.command_options import (
 )
 from threadwell.multi_process import Loaded, StartFailed, run_workers
 from threadwell.process_setup import USAGE_ERROR, say
-from threadwell.reload import Inherited, Watched
+from threadwell.reload import Inherited, WatchedFiles
 from threadwell.single_process import checked_config, run_reloader, run_server
 from threadwell.worker import OPTIONS, ConfigError, format_address
 
@@ -306,9 +306,9 @@ def _imported_context(name: str) -> ssl.SSLContext | None:
     return found if isinstance(found, ssl.SSLContext) else None
 
 
-def _watched(info: ScriptInfo, extra_files: list[str], exclude: list[str]) -> Watched:
+def _watched(info: ScriptInfo, extra_files: list[str], exclude: list[str]) -> WatchedFiles:
     spec = info.app_import_path
-    return Watched([".", *app_folder(spec)], exclude=exclude, extra_files=extra_files)
+    return WatchedFiles([".", *app_folder(spec)], exclude=exclude, extra_files=extra_files)
 
 
 def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:

@@ -30,7 +30,7 @@ from .environment import PREFIX, variable_of
 from .multi_process import Loaded, StartFailed, run_workers
 from .option_hints import hint_for
 from .process_setup import USAGE_ERROR, say
-from .reload import Inherited, Watched
+from .reload import Inherited, WatchedFiles
 from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
 from .worker import OPTIONS, ConfigError, Hybrid, app_kind
@@ -220,7 +220,7 @@ def _serve(
                 f"{option}: --reload restarts a single process; leave one of them out"
             )
         roots = _require_folders(reload_dir) or [app_dir, *app_folder(app, app_dir)]
-        watched = Watched(roots, ("*.py", *reload_include), reload_exclude, reload_extra)
+        watched = WatchedFiles(roots, ("*.py", *reload_include), reload_exclude, reload_extra)
         inherited = Inherited.take()
         if inherited is None:
             return run_reloader(config, watched)

@@ -48,7 +48,7 @@ _REPORT_INTERVAL = 0.5
 _TICK = 0.5
 
 
-class Watched(NamedTuple):
+class WatchedFiles(NamedTuple):
     """Which files to watch: the arguments of `Watcher`."""
 
     roots: Sequence[str]
@@ -78,7 +78,7 @@ class Reloader:
         self,
         command: Sequence[str],
         sockets: Sequence[socket.socket],
-        watched: Watched,
+        watched: WatchedFiles,
         say: Callable[[str], None],
     ) -> None:
         self._command = list(command)

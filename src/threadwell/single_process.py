@@ -20,7 +20,7 @@ from .process_setup import (
     raise_descriptor_limit,
     say,
 )
-from .reload import GRACE, Inherited, Reloader, Watched, this_command
+from .reload import GRACE, Inherited, Reloader, WatchedFiles, this_command
 from .worker import ConfigError, Server, ServerConfig, StartupError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def checked_config(options: dict[str, Any]) -> ServerConfig:
     return config
 
 
-def run_reloader(config: ServerConfig, watched: Watched, command: Sequence[str] = ()) -> int:
+def run_reloader(config: ServerConfig, watched: WatchedFiles, command: Sequence[str] = ()) -> int:
     """Open the sockets and run `command` with them in a child, again after every change.
 
     Without a `command`, the child runs the command line of this process. Returns the exit code.
