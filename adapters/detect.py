@@ -9,12 +9,15 @@ from threadwell.worker import SyncApp, app_kind
 
 from .wsgi import WSGIApp
 
+#: The values of `interface`; `auto` inspects the application (see `app_kind`).
+INTERFACES = ("auto", "wsgi", "sync", "asgi")
+
 
 def as_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> Any:
     """What a `Server` takes for `app`: an ASGI application unchanged, any other as a `SyncApp`.
 
-    `interface` is `wsgi`, `sync`, `asgi`, or `auto` to inspect `app` (see `app_kind`).
-    `multiprocess` is as for `as_sync_app`. Raises `TypeError` if `app` is no application.
+    `interface` is one of `INTERFACES`. `multiprocess` is as for `as_sync_app`. Raises `TypeError`
+    if `app` is no application.
     """
     kind = app_kind(app)
     if (kind if interface == "auto" else interface) != "asgi":
@@ -51,7 +54,7 @@ def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False
             f"{app!r} is an ASGI application, and here it would have to run without an event loop;"
             " a2wsgi.ASGIMiddleware(app) makes it a WSGI application"
         )
-    raise TypeError(f"the interface {interface!r} is none of auto, wsgi, sync, asgi")
+    raise TypeError(f"the interface {interface!r} is none of {', '.join(INTERFACES)}")
 
 
 def is_django_debug() -> bool:

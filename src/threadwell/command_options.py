@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from .adapters.detect import INTERFACES
 from .environment import variable_of
 from .worker import OPTIONS, ConfigError, Option
 from .worker.config import TITLES
@@ -188,7 +189,7 @@ def app_options() -> list[click.Parameter]:
         ),
         GroupedOption(
             ["--interface"],
-            type=click.Choice(["auto", "wsgi", "sync", "asgi"]),
+            type=click.Choice(INTERFACES),
             default="auto",
             help="The interface of the application, if it cannot be detected.  [default: auto]",
             group="app",

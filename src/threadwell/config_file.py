@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .adapters.detect import INTERFACES
 from .environment import reason_of, variable_of
 from .worker import OPTIONS, ConfigError, ServerConfig
 
@@ -36,8 +37,8 @@ def _is_bool(value: object) -> bool:
 _COMMAND_OPTIONS: dict[str, tuple[Callable[[object], bool], str]] = {
     "app": (_is_text, "text, such as module:app"),
     "interface": (
-        lambda value: value in ("auto", "wsgi", "sync", "asgi"),
-        "auto, wsgi, sync or asgi",
+        lambda value: value in INTERFACES,
+        f"{', '.join(INTERFACES[:-1])} or {INTERFACES[-1]}",
     ),
     "asgi_app": (_is_text, "text, such as module:asgi_app"),
     "app_dir": (_is_text, "text, a folder"),
