@@ -1,4 +1,4 @@
-"""Frameworks as `SyncApp`s. Opens no socket, starts no thread."""
+"""Applications of other interfaces as `SyncApp`s. Adapters open no sockets and start no threads."""
 
 from .detect import as_app, as_sync_app
 from .wsgi import FileWrapper, WSGIApp

@@ -1,8 +1,9 @@
-"""From sync to async and back, through a2wsgi: the slow way, for applications mounted in others.
+"""Bridges between WSGI and ASGI, made with a2wsgi, for an application mounted in another one.
 
-`to_asgi` runs a WSGI application or a `SyncApp` on threads under an event loop, `to_wsgi` an ASGI
-application on a loop under threads. Each block crosses a thread border. A server that serves both
-kinds side by side needs neither: see `asgi_app` of `ThreadedServer`.
+`to_asgi` runs a WSGI application or a `SyncApp` on threads below an event loop, `to_wsgi` an ASGI
+application on an event loop below threads. Both are slow: each block goes from one thread to
+another. A server that serves both kinds side by side needs no bridge: see `asgi_app` of
+`ThreadedServer`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from threadwell.worker import FileBody, Request, RequestReceived, Response, SyncApp, app_kind
-from threadwell.worker.messages import Origin, cgi_name
+from threadwell.worker import (
+    FileBody,
+    Origin,
+    Request,
+    RequestReceived,
+    Response,
+    SyncApp,
+    app_kind,
+    cgi_name,
+)
 
 if TYPE_CHECKING:
-    from threadwell.worker import HijackedSocket, ResponseStream
-    from threadwell.worker.messages import Address, HeaderList
+    from threadwell.worker import Address, HeaderList, HijackedSocket, ResponseStream
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -26,9 +34,10 @@ _BLOCK = 64 * 1024
 
 
 def to_asgi(app: Any, *, threads: int = 10) -> Any:
-    """`app`, a WSGI application or a `SyncApp`, as an ASGI application with `threads` of its own.
+    """An ASGI application that runs `app`, a WSGI application or a `SyncApp`, on its own threads.
 
-    Raises `TypeError` for what is neither, and `ImportError` where a2wsgi is not installed.
+    `threads` is their number. Raises `TypeError` if `app` is neither, and `ImportError` if a2wsgi
+    is not installed.
     """
     from a2wsgi import WSGIMiddleware
 
@@ -46,11 +55,11 @@ def to_asgi(app: Any, *, threads: int = 10) -> Any:
 
 
 def to_wsgi(app: Any, *, wait_time: float | None = None) -> Any:
-    """`app`, an ASGI application, as a WSGI application, with a loop on a thread of its own.
+    """A WSGI application that runs the ASGI application `app` on an event loop in its own thread.
 
-    There are no WebSockets and no lifespan. `wait_time` is how many seconds the application may go
-    on behind its answer, without end if None. Raises `TypeError` for what is no ASGI application,
-    and `ImportError` where a2wsgi is not installed.
+    WebSockets and lifespan are not supported. `wait_time` is the number of seconds that `app` may
+    go on after its response, without a limit if None. Raises `TypeError` if `app` is no ASGI
+    application, and `ImportError` if a2wsgi is not installed.
     """
     from a2wsgi import ASGIMiddleware
 
@@ -65,7 +74,10 @@ def to_wsgi(app: Any, *, wait_time: float | None = None) -> Any:
 
 
 def _for_cgi(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """`headers` without those that would pass for another as a variable, and with one cookie."""
+    """`headers` as CGI can carry them: with one cookie, and no name that contains `_`.
+
+    `a_b` and `a-b` become the same variable, so a client could forge a header.
+    """
     kept = []
     cookies = []
     for name, value in headers:
@@ -74,7 +86,7 @@ def _for_cgi(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]
         elif b"_" not in name:
             kept.append((name, value))
     if cookies:
-        kept.append((b"cookie", b"; ".join(cookies)))  # RFC 9113, 8.2.3
+        kept.append((b"cookie", b"; ".join(cookies)))  # RFC 9113, section 8.2.3
     return kept
 
 
@@ -82,7 +94,7 @@ def _for_cgi(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]
 
 
 class _Channel:
-    """What a `SyncApp` can do with a connection that belongs to another server."""
+    """The `Channel` of a `SyncApp` below another server, which owns the connection."""
 
     def __init__(self, environ: Environ) -> None:
         port = int(environ.get("REMOTE_PORT") or 0)
@@ -102,7 +114,7 @@ class _Channel:
         raise RuntimeError("behind a bridge a body cannot be pushed; return an iterable")
 
     def inform(self, request: Request, status: int, headers: HeaderList) -> None:
-        """An interim response is a hint, which this server cannot give."""
+        """Do nothing: an interim response is optional, and WSGI has none."""
 
     def hijack(self, request: Request) -> HijackedSocket:  # noqa: ARG002
         raise RuntimeError("behind a bridge the connection belongs to another server")
@@ -110,18 +122,18 @@ class _Channel:
 
 def _as_wsgi(app: SyncApp) -> Any:
     def wsgi(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        response = app(_request(environ))
+        response = app(_request_of(environ))
         if response is None:
             response = Response(501, [("Content-Type", "text/plain")], b"Not Implemented\n")
         status = response.status
         text = status if isinstance(status, str) else f"{status} {_reason(status)}"
         body: Any = response.body
         if response.revise is not None and not isinstance(body, (bytes, list, FileBody)):
-            return _Blocks(_revised(response, start_response), response)
+            return _ResponseBody(_with_late_head(response, start_response), response)
         start_response(text, list(response.headers))
         if isinstance(body, FileBody):
-            return _Blocks(_file(body), response)
-        return _Blocks(iter([body]) if isinstance(body, bytes) else iter(body), response)
+            return _ResponseBody(_read_file(body), response)
+        return _ResponseBody(iter([body]) if isinstance(body, bytes) else iter(body), response)
 
     return wsgi
 
@@ -135,29 +147,29 @@ def _reason(status: int) -> str:
         return "Status"
 
 
-def _revised(response: Response, start_response: StartResponse) -> Iterator[bytes]:
-    """The body, with status and headers as they are when its first block is there."""
+def _with_late_head(response: Response, start_response: StartResponse) -> Iterator[bytes]:
+    """The body of `response`. Its first block fixes the status and the headers."""
     started = False
     blocks: Any = response.body
     for block in blocks:
         if block and not started:
             started = True
-            _start_revised(response, start_response)
+            _start_late(response, start_response)
         if block:
             yield block
     if not started:
-        _start_revised(response, start_response)
+        _start_late(response, start_response)
 
 
-def _start_revised(response: Response, start_response: StartResponse) -> None:
+def _start_late(response: Response, start_response: StartResponse) -> None:
     assert response.revise is not None
     status, headers = response.revise()
     text = status if isinstance(status, str) else f"{status} {_reason(status)}"
     start_response(text, list(headers))
 
 
-class _Blocks:
-    """The body of a response; `close` closes what belongs to it."""
+class _ResponseBody:
+    """The iterable that WSGI gets for `response`. Its `close` closes the response, too."""
 
     def __init__(self, blocks: Iterator[bytes], response: Response) -> None:
         self._blocks = blocks
@@ -174,7 +186,7 @@ class _Blocks:
                 close()
 
 
-def _file(body: FileBody) -> Iterator[bytes]:
+def _read_file(body: FileBody) -> Iterator[bytes]:
     with open(body.fd, "rb") as file:
         file.seek(body.offset)
         left = body.count
@@ -183,7 +195,7 @@ def _file(body: FileBody) -> Iterator[bytes]:
             yield block
 
 
-def _request(environ: Environ) -> Request:
+def _request_of(environ: Environ) -> Request:
     path = quote(environ["PATH_INFO"].encode("latin-1"), safe="/!$&'()*+,;=:@~-._") or "/"
     query = environ.get("QUERY_STRING", "")
     version = environ["SERVER_PROTOCOL"].removeprefix("HTTP/")
@@ -192,7 +204,7 @@ def _request(environ: Environ) -> Request:
         for name, value in environ.items()
         if name.startswith("HTTP_") or name in ("CONTENT_TYPE", "CONTENT_LENGTH")
     }
-    lines = [f"{_field(name)}: {value}" for name, value in variables.items()]
+    lines = [f"{_field_name(name)}: {value}" for name, value in variables.items()]
     length = variables.get("CONTENT_LENGTH", "")
     head = RequestReceived(
         environ["REQUEST_METHOD"],
@@ -204,14 +216,16 @@ def _request(environ: Environ) -> Request:
         variables,
         int(length) if length.isdigit() else None,
     )
-    data = environ["wsgi.input"].read() if length not in ("", "0") or _chunked(variables) else b""
+    data = (
+        environ["wsgi.input"].read() if length not in ("", "0") or _is_chunked(variables) else b""
+    )
     body = data if len(data) <= _BLOCK else io.BytesIO(data)
     return Request(head, body, _Channel(environ))
 
 
-def _chunked(variables: dict[str, str]) -> bool:
+def _is_chunked(variables: dict[str, str]) -> bool:
     return cgi_name("transfer-encoding") in variables
 
 
-def _field(variable: str) -> str:
+def _field_name(variable: str) -> str:
     return variable.removeprefix("HTTP_").replace("_", "-").lower()

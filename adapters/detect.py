@@ -1,4 +1,4 @@
-"""Any application as a `SyncApp`."""
+"""Chooses the adapter for an application."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from threadwell.worker import SyncApp, app_kind
 
 from .wsgi import WSGIApp
 
+#: The values of `interface`; `auto` inspects the application (see `app_kind`).
+INTERFACES = ("auto", "wsgi", "sync", "asgi")
+
 
 def as_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> Any:
-    """`app` as a server takes it: an ASGI application as it is, any other as a `SyncApp`.
+    """What a `Server` takes for `app`: an ASGI application unchanged, any other as a `SyncApp`.
 
-    `interface` is `wsgi`, `sync` or `asgi`, or `auto` to look (see `app_kind`); `multiprocess` is
-    for `as_sync_app`. Raises `TypeError` for what is no application.
+    `interface` is one of `INTERFACES`. `multiprocess` is as for `as_sync_app`. Raises `TypeError`
+    if `app` is no application.
     """
     kind = app_kind(app)
     if (kind if interface == "auto" else interface) != "asgi":
@@ -22,20 +25,20 @@ def as_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> 
     if kind == "asgi":
         return app
 
-    async def told(scope: Any, receive: Any, send: Any) -> None:
-        """What inspection does not recognize as ASGI."""
+    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+        """Call `app`, which inspection does not recognize as ASGI: a coroutine function is."""
         await app(scope, receive, send)
 
-    return told
+    return asgi_app
 
 
 def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> SyncApp:
-    """`app` as a `SyncApp`: a WSGI application wrapped, a `SyncApp` as it is.
+    """A `SyncApp` for `app`: a WSGI application in an adapter, a `SyncApp` unchanged.
 
-    `interface` is `wsgi` or `sync`, or `auto` to look (see `app_kind`), which finds the adapter of
-    a framework too; `wsgi` is the adapter that knows none. `multiprocess` is what a WSGI
-    application is told of processes beside this one. Raises `TypeError` for an ASGI
-    application, which needs an event loop, and for what is no application.
+    `interface` is `sync`, `wsgi`, or `auto` to inspect `app` (see `app_kind`). `auto` also chooses
+    the adapter of a framework; `wsgi` takes the generic one. `multiprocess` becomes
+    `wsgi.multiprocess`. Raises `TypeError` for an ASGI application, which needs an event loop, and
+    if `app` is no application.
     """
     kind = app_kind(app)
     if interface != "auto":
@@ -51,16 +54,16 @@ def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False
             f"{app!r} is an ASGI application, and here it would have to run without an event loop;"
             " a2wsgi.ASGIMiddleware(app) makes it a WSGI application"
         )
-    raise TypeError(f"the interface {interface!r} is none of auto, wsgi, sync, asgi")
+    raise TypeError(f"the interface {interface!r} is none of {', '.join(INTERFACES)}")
 
 
-def shows_its_inside() -> bool:
-    """Whether a Django project has been loaded whose errors are pages about its inside."""
+def is_django_debug() -> bool:
+    """Whether this process has a Django project with DEBUG on: error pages expose internals."""
     return _has_django() and bool(sys.modules["django.conf"].settings.DEBUG)
 
 
 def _has_django() -> bool:
-    """Whether Django has been set up, for this application most likely."""
+    """Whether Django has been set up in this process."""
     return (
         "django.core.handlers.base" in sys.modules
         and sys.modules["django.conf"].settings.configured
@@ -68,8 +71,8 @@ def _has_django() -> bool:
 
 
 def _wsgi_app(app: Any, multiprocess: bool) -> SyncApp:
-    """The most direct adapter for a WSGI application; a framework is asked only if it is loaded."""
-    # Middleware around Django shows nothing of it, but was made when Django had been set up.
+    """The most direct adapter for a WSGI application. It imports no framework by itself."""
+    # Middleware around Django cannot be recognized, so the question is whether Django is set up.
     if _has_django():
         from .django.handler import django_app
 

@@ -1,7 +1,7 @@
-"""PEP 3333 on a `SyncApp`: the reference adapter.
+"""The adapter for WSGI applications (PEP 3333).
 
-`WSGIApp(app)` is a `SyncApp` that serves the WSGI application `app`. One instance serves all
-threads; what it caches belongs to each thread alone.
+`WSGIApp(app)` is a `SyncApp` that calls the WSGI application `app`. All threads share one instance;
+what it caches is kept for each thread.
 """
 
 from __future__ import annotations
@@ -21,33 +21,31 @@ from threadwell.worker import FileBody, Request, Response, StreamLimitError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from threadwell.worker import HijackedSocket, ResponseStream
-    from threadwell.worker.messages import Address, Channel
+    from threadwell.worker import Address, Channel, HijackedSocket, ResponseStream
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 Environ = dict[str, Any]
 WSGIApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-# Below this, several blocks of a body are joined; above, they go to the kernel as they are.
+# Several blocks of a body are joined up to this size. The blocks of a larger body are not copied.
 _JOINED_BODY = 64 * 1024
 
-
+# The variables that each request sets. The template has them, so that its copies need not grow.
 _PER_REQUEST = (
     "REQUEST_METHOD PATH_INFO QUERY_STRING REQUEST_URI RAW_URI REMOTE_ADDR REMOTE_PORT"
     " wsgi.early_hints"
 ).split()
 
-
-# The constructor of a named tuple, without the Python function around it.
+# Makes a named tuple without the Python function that is its class's `__new__`.
 _new = tuple.__new__
 
 
 class FileWrapper:
     """`wsgi.file_wrapper`: a file-like object as the body of a response (PEP 3333).
 
-    A real file, returned as it is, goes out by `sendfile` from where it stands; anything else,
-    and a wrapper that middleware iterates, in blocks.
+    If the application returns the wrapper of a real file, `sendfile` sends it from its current
+    position. Any other file, and a wrapper that middleware iterates over, is read in blocks.
     """
 
     def __init__(self, filelike: Any, block_size: int = 64 * 1024) -> None:
@@ -63,7 +61,7 @@ class FileWrapper:
             raise StopIteration
         return block
 
-    # Werkzeug seeks to where a range begins, where it can.
+    # Werkzeug seeks to the start of a range if it can.
 
     def seekable(self) -> bool:
         return bool(getattr(self.filelike, "seekable", bool)())
@@ -75,14 +73,14 @@ class FileWrapper:
         return int(self.filelike.tell())
 
     def close(self) -> None:
-        # looked up now: Django replaces the file's `close` with its response's
+        # Looked up late: Django replaces the `close` of the file with that of its response.
         close = getattr(self.filelike, "close", None)
         if close is not None:
             close()
 
 
 class NoInput(io.RawIOBase):
-    """`wsgi.input` of a request without a body. It has no state, so requests may share it."""
+    """`wsgi.input` of a request without a body. It has no state, so requests share one."""
 
     def readable(self) -> bool:
         return True
@@ -91,14 +89,13 @@ class NoInput(io.RawIOBase):
         return 0
 
     def close(self) -> None:
-        """Nothing: it is not the request's own."""
+        """Do nothing, because other requests use this object."""
 
 
 class LazySocket:
-    """`werkzeug.socket`: the connection's socket, hijacked when it is first used.
+    """`werkzeug.socket`: the socket of the connection, which its first use hijacks.
 
-    flask-sock and simple-websocket look for it; so an application that never touches it is
-    served as ever, and one that does gets the connection for itself.
+    flask-sock and simple-websocket use it. An application that never does is served as usual.
     """
 
     def __init__(self, call: Call) -> None:
@@ -111,20 +108,20 @@ class LazySocket:
                 self.__socket = self.__call.request.hijack()
             except StreamLimitError as error:
                 self.__call.refused = error
-                self.__call.plain = False
+                self.__call.is_simple = False
                 raise
         return getattr(self.__socket, name)
 
 
 class Call:
-    """One call of the application: its `start_response` and `write`."""
+    """One call of the application: its `start_response`, and the `write` that this returns."""
 
     status = ""
     headers: list[tuple[str, str]]
     stream: ResponseStream | None = None
-    #: Nothing was pushed or refused.
-    plain = True
-    #: What a hijack was refused with. Frameworks make a page of their own of it.
+    #: The response is what the application returns: nothing was written, no hijack was refused.
+    is_simple = True
+    #: The error of a refused hijack. A framework may have turned it into a page of its own.
     refused: StreamLimitError | None = None
 
     def __init__(self, request: Request) -> None:
@@ -137,7 +134,7 @@ class Call:
         exc_info: ExcInfo | None = None,
     ) -> Callable[[bytes], None]:
         if exc_info is not None:
-            self._start_again(exc_info)
+            self._restart(exc_info)
         elif self.status:
             raise RuntimeError("start_response was called a second time, without exc_info")
         self.status = status
@@ -145,37 +142,38 @@ class Call:
         return self.write
 
     def head(self) -> tuple[str, list[tuple[str, str]]]:
-        """What was last said of the answer's head."""
+        """The status and headers of the last `start_response`."""
         return self.status, self.headers
 
-    def _start_again(self, exc_info: ExcInfo) -> None:
-        """The application wants to answer an error: too late once the head is on the wire."""
+    def _restart(self, exc_info: ExcInfo) -> None:
+        """Allow another `start_response` for an error page, unless the head has been sent."""
         try:
             if self.request.headers_sent:
                 raise exc_info[1].with_traceback(exc_info[2])
         finally:
-            del exc_info  # a cycle with the traceback otherwise (PEP 3333)
+            del exc_info  # It would be a reference cycle with the traceback (PEP 3333).
 
     def write(self, block: bytes) -> None:
         if not self.status:
             raise RuntimeError("write was called before start_response")
         if self.stream is None:
             if not block:
-                return  # the head stays revisable until there is something behind it
-            self.plain = False
+                return  # The head can still change: PEP 3333 sends it with the first octet.
+            self.is_simple = False
             self.stream = self.request.stream(Response(self.status, self.headers))
         self.stream.write(block)
 
     def early_hints(self, headers: list[tuple[str, str]]) -> None:
-        """Send 103 with `headers`, ahead of the answer (RFC 8297)."""
+        """Send a 103 response with `headers` ahead of the final one (RFC 8297)."""
         self.request.inform(103, headers)
 
 
 class WSGIApp:
-    """A `SyncApp` around a WSGI application.
+    """A `SyncApp` that calls a WSGI application.
 
-    `script_name` is where the application is mounted: it is cut from the path of the requests
-    below it. `multiprocess` is what the application is told of other processes beside this one.
+    `script_name` is the path that the application is mounted at: it moves from the beginning of
+    `PATH_INFO` to `SCRIPT_NAME`. `multithread` and `multiprocess` become the variables of these
+    names. Any thread may call the instance.
     """
 
     threadwell_interface = "sync"
@@ -194,23 +192,23 @@ class WSGIApp:
         self._multiprocess = multiprocess
 
     def __call__(self, request: Request) -> Response:
-        """Call the application once. Its errors are passed on; `close` is left to the server."""
+        """Call the application once. Its exceptions propagate; the server calls `close`."""
         call = Call(request)
         result = self.app(self.environ(request, call), call.start_response)
-        if type(result) is list and len(result) == 1 and call.plain and call.status:
+        if type(result) is list and len(result) == 1 and call.is_simple and call.status:
             return _new(Response, (call.status, call.headers, result[0], None, None))
         try:
             return self._response(call, result)
         except BaseException:
-            _close(result)  # the server has no response to close yet
+            _close(result)  # The server does not have the response yet.
             raise
 
     def environ(self, request: Request, call: Call) -> Environ:
-        """A new environ for `request` (PEP 3333), whose answer `call` makes."""
-        # A slice is a plain tuple, which unpacks faster than a named one.
+        """A new environ for `request` (PEP 3333). `call` is the call that gets it."""
+        # A slice is an ordinary tuple, which unpacks faster than a named one.
         head, _, channel = request[:3]
         assert channel is not None
-        method, target, path, query, _, _, variables, _, _, plain = head[:10]
+        method, target, path, query, _, _, variables, _, _, is_simple = head[:10]
         client, client_port, server, _, _, _ = channel.origin
         template = channel.notes.get(self)
         if template is None or template[0] is not server:
@@ -225,19 +223,18 @@ class WSGIApp:
         environ["REMOTE_ADDR"] = client[0]
         environ["REMOTE_PORT"] = client_port
         environ["wsgi.early_hints"] = call.early_hints
-        if not plain or "HTTP_PROXY" in variables or self._script_name:
+        if not is_simple or "HTTP_PROXY" in variables or self._script_name:
             self._amend(environ, call)
         return environ
 
     def _template(self, channel: Channel) -> tuple[Address, Environ]:
-        """What is the same in every environ of requests with one object for an address."""
+        """The variables that all requests with this `origin.server` object have in common."""
         _, _, server, scheme, prefix, _ = channel.origin
         host, port = server
         template: Environ = {
-            # set for each request; here, so that the copies have room for them
             **dict.fromkeys(_PER_REQUEST, ""),
             "SCRIPT_NAME": prefix,
-            # a unix socket has a path and no port
+            # A unix socket has a path and no port.
             "SERVER_NAME": host if port else "localhost",
             "SERVER_PORT": str(port or (443 if scheme == "https" else 80)),
             "SERVER_PROTOCOL": "HTTP/1.1",
@@ -255,22 +252,22 @@ class WSGIApp:
         }
         if scheme == "https":
             template["HTTPS"] = "on"
-            # of one connection: where clients show certificates, no other has this address object
+            # With client certificates, each connection has an address object of its own.
             if "SSL_CLIENT_VERIFY" in channel.tls:
                 template.update(channel.tls)
         return server, template
 
     def _amend(self, environ: Environ, call: Call) -> None:
-        """What only some requests have: a body, HTTP/1.0, an upgrade, a prefix."""
+        """Add what only some requests need: a body, HTTP/1.0, an upgrade, a mount path."""
         head, body, _ = call.request
-        # many HTTP clients would take it for their proxy setting (httpoxy)
+        # Many HTTP clients would take it for their proxy setting (httpoxy, CVE-2016-5385).
         environ.pop("HTTP_PROXY", None)
         if head.version != "1.1":
             environ["SERVER_PROTOCOL"] = "HTTP/" + head.version
         if body:
             environ["wsgi.input"] = io.BytesIO(body) if isinstance(body, bytes) else body
         if head.chunked:
-            # it is whole now, and most frameworks read no body without a length
+            # The body has arrived in full, and most frameworks ignore one without a length.
             size = len(body) if isinstance(body, bytes) else os.fstat(body.fileno()).st_size
             environ["CONTENT_LENGTH"] = str(size)
             del environ["HTTP_TRANSFER_ENCODING"]
@@ -291,7 +288,7 @@ class WSGIApp:
         close = getattr(result, "close", None)
         body: Any = result
         if not call.status:
-            # a generator calls start_response when it is first asked for a block
+            # A generator calls start_response when its first block is requested.
             blocks = iter(result)
             first = next(blocks, None)
             if not call.status:
@@ -319,7 +316,7 @@ def _close(result: Any) -> None:
         close()
 
 
-# What wraps a file and reads from it what is there.
+# Wrappers that read the same octets as the file they wrap.
 _TRANSPARENT = (
     "tempfile._TemporaryFileWrapper",
     "django.core.files.base.File",
@@ -330,9 +327,9 @@ _TRANSPARENT = (
 
 
 def _range_of_file(wrapper: FileWrapper, call: Call) -> FileBody | None:
-    """The range that `Content-Range` says of the wrapped file; None where that cannot be told.
+    """The part of the wrapped file that `Content-Range` names; None if that is not certain.
 
-    Werkzeug's `send_file` cuts a range out of its file with an iterable around the wrapper.
+    `send_file` of Werkzeug takes a range out of its file with an iterable around the wrapper.
     """
     fields = {name.lower(): value for name, value in call.headers}
     match = re.fullmatch(r"bytes ([0-9]+)-([0-9]+)/[0-9]+", fields.get("content-range", ""))
@@ -347,15 +344,15 @@ def _range_of_file(wrapper: FileWrapper, call: Call) -> FileBody | None:
 def file_body(
     file: Any, headers: list[tuple[str, str]], first: int | None = None
 ) -> FileBody | None:
-    """What the kernel can send of `file`, from where it stands; None: iterate instead.
+    """A body that the kernel sends from `file`; None if the file must be read instead.
 
-    `first` is the octet to begin with, if that is not where it stands.
-
-    The descriptor is a second one, so that the application's may be closed at once.
+    It starts at the offset `first`, by default the current position, and ends after the
+    `Content-Length` of `headers`. It has a duplicate of the descriptor, so that the application may
+    close its own.
     """
     while f"{type(file).__module__}.{type(file).__qualname__}" in _TRANSPARENT:
         file = file.file
-    # exactly these: what is made of one, as GzipFile, has its descriptor too, but other bytes
+    # Exactly these types: a GzipFile, for example, has the descriptor of a file with other octets.
     if type(file) not in (io.FileIO, io.BufferedReader, io.BufferedRandom):
         return None
     if type(getattr(file, "raw", file)) is not io.FileIO:
@@ -364,7 +361,7 @@ def file_body(
         offset = file.tell() if first is None else first
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
-            return None  # an empty one may be of those that are made when they are read
+            return None  # A file of /proc has size 0, and its content is made when it is read.
         count = max(status.st_size - offset, 0)
         for name, value in headers:
             if name.lower() == "content-length":

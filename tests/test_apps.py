@@ -198,7 +198,7 @@ def test_factories_named_without_parentheses_are_called(project: Callable[..., P
         ("target:needs(1, 2)", "too many positional arguments"),
         ("target:gives_none()", "target:gives_none() returned None"),
         ("target:asynchronous()", "is a coroutine function"),
-        ("target:", "'target:' names nothing behind the colon; write target:app, or target"),
+        ("target:", "'target:' has nothing after the colon; write target:app, or target"),
         (":app", "':app' does not name a module"),
         ("..x:app", "'..x:app' does not name a module"),
         ("target:1 +", "'1 +' is neither a name nor a call"),
@@ -213,7 +213,7 @@ def test_factories_named_without_parentheses_are_called(project: Callable[..., P
         ("./nowhere/x.py", "there is no file ./nowhere/x.py; check the path"),
         ("folder", "there is no wsgi.py or app.py in {here}/folder; name the application"),
         ("a.b.py", "cannot be imported with a dot in its name; rename it"),
-        ("json.py", "has the name of the module 'json' of Python's; rename the file"),
+        ("json.py", "is named like the module 'json', which is imported already; rename the file"),
     ],
 )
 def test_mistakes(project: Callable[..., Path], spec: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from threadwell import FileBody, Request, Response, ThreadedServer
+from threadwell.adapters import WSGIApp
 from threadwell.adapters.bridges import to_asgi, to_wsgi
 
 from .asgi_tools import Receive, Scope, Send, answer, read_body
@@ -82,6 +84,41 @@ def test_a_sync_app_mounted_in_starlette(serve: Serve, connect: Connect, tmp_pat
     assert client.get("/sync/none").status == 501
     got = client.get("/sync/revise")
     assert (got.status, got.body, got.header("x")) == (418, b"body", "y")
+
+
+def test_a_wsgi_adapter_under_tls_that_answers_an_error() -> None:
+    """The channel of the bridge has all that an adapter looks at."""
+
+    def wsgi(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        try:
+            raise ValueError
+        except ValueError:
+            start_response("500 Oops", [], sys.exc_info())
+        return [environ["HTTPS"].encode()]
+
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "https",
+        "path": "/",
+        "query_string": b"",
+        "headers": [],
+        "server": ("localhost", 443),
+    }
+    asyncio.run(to_asgi(WSGIApp(wsgi))(scope, receive, send))
+    assert sent[0]["status"] == 500
+    assert b"".join(message.get("body", b"") for message in sent) == b"on"
 
 
 def test_an_asgi_app_under_threads(serve: Serve, connect: Connect) -> None:

@@ -248,7 +248,7 @@ def test_threads_of_the_application_do_not_hold_the_process(
             assert server.process.stdout.readline() == "stopping\n"
         ended = server.end(number)
     assert ended.code == 0
-    assert re.search("took too long to end; left at work: (asyncio|uvloop)_0", ended.err)
+    assert re.search("took too long to end; still running: (asyncio|uvloop)_0", ended.err)
     assert "Traceback" not in ended.err
 
 
@@ -613,7 +613,7 @@ def test_second_bind_busy_leaves_no_socket(fails: Callable[..., str], tmp_path: 
         (
             errno.EACCES,
             "unix:/x/s",
-            "/x/s may not be created by this user; give a path in a folder of its own",
+            "this user may not create /x/s; give a path in a folder of its own",
         ),
         (
             errno.EAFNOSUPPORT,
@@ -636,7 +636,7 @@ def test_what_the_system_may_say(
 def test_an_asgi_app_beside_another(fails: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "asgi.py").write_text("async def app(scope, receive, send): ...")
     line = fails("asgi:app", "--asgi", "asgi:app")
-    assert line.startswith("asgi:app: --asgi stands beside a WSGI application")
+    assert line.startswith("asgi:app: --asgi goes beside a WSGI application")
 
 
 def test_wrong_marker(fails: Callable[..., str], tmp_path: Path) -> None:
@@ -755,7 +755,7 @@ def test_adhoc_says_whom_to_trust(start: Callable[..., Running], tmp_path: Path)
     for where in ("XDG_CACHE_HOME", "HOME"):
         home[where] = os.devnull
     server = start("--bind", "127.0.0.1:0", "--cert", "adhoc", env=os.environ | home)
-    assert "made up for this run" in server.message
+    assert "generated for this run" in server.message
     assert server.end() == (0, "stopping\n", "")
 
 
@@ -768,7 +768,7 @@ def test_mistakes_with_certificates(
     assert fails(*certfile, "--cert", "adhoc").startswith("--cert: adhoc makes a certificate, and")
     assert fails("--cert", "xyzzy").startswith("--cert: 'xyzzy' is not one of adhoc")
     typed = fails(*certfile, "--keyfile-password", PASSWORD)
-    assert typed.startswith("--keyfile-password: everybody sees a command line")
+    assert typed.startswith("--keyfile-password: every user can see a command line")
     assert PASSWORD not in typed
     assert fails("--bind", "https://127.0.0.1:0").startswith("--bind: https://127.0.0.1:0 needs")
     monkeypatch.setenv("THREADWELL_KEYFILE_PASSWORD", PASSWORD)

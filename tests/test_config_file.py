@@ -129,12 +129,11 @@ def test_a_secret_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ("limit-body = -1", "limit_body: -1 is below the least, 0"),
         ("app = 3", "app: 3 is not text, such as module:app"),
         ('interface = "asgi3"', "interface: 'asgi3' is not auto, wsgi, sync or asgi"),
-        ("[limits]", "limits: a table; the options stand without one, by their names"),
+        ("[limits]", "limits: this is a table; give its options without one"),
         ('"keep-alive" = "x"', "keep_alive: 'x' is not a number of seconds"),
         (
             'keyfile-password = "x"',
-            "keyfile-password: files are copied, and read by many;"
-            " THREADWELL_KEYFILE_PASSWORD takes it",
+            "keyfile-password: a secret does not belong in a file; set THREADWELL_KEYFILE_PASSWORD",
         ),
     ],
 )
@@ -152,7 +151,7 @@ def test_file_line_and_what_was_meant(
 
 def test_said_twice(tmp_path: Path, fails: Run) -> None:
     (tmp_path / "threadwell.toml").write_text("keep-alive = 3\nkeep_alive = 4\n")
-    told = "threadwell.toml:2: keep_alive: it was said before, at threadwell.toml:1"
+    told = "threadwell.toml:2: keep_alive: it is set twice, before at threadwell.toml:1"
     assert fails("check") == told
 
 

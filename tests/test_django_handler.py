@@ -671,7 +671,7 @@ def test_what_is_served_without_wsgi() -> None:
         [sys.executable, "-W", "error", "-c", KINDS], capture_output=True, text=True, check=True
     )
     kinds = dict(line.split(",", 1) for line in result.stdout.splitlines())
-    around = "_AroundDjango"
+    around = "_WSGIWithDjango"
     assert {name: kind for name, kind in kinds.items() if name.startswith("plain")} == {
         "plain handler": "DjangoApp",
         "plain subclass": "DjangoApp",

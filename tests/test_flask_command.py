@@ -341,7 +341,7 @@ def test_adhoc(start: Start, tmp_path: Path) -> None:
     ("args", "line"),
     [
         (["--debugger"], "debugger: it lets clients run code, so it needs debug mode; add --debug"),
-        (["--bind", "8000", "--port", "1"], "takes the place of --host and --port; leave them out"),
+        (["--bind", "8000", "--port", "1"], "replaces --host and --port; leave them out"),
         (["--key", "x"], "key: it is for --cert, which was not given; add it"),
         (["--cert", "adhoc", "--key", "x"], "key: it is for a certificate file"),
         (["--cert", "x", "--certfile", "x"], "say it already; leave one of them out"),

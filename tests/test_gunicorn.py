@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gunicorn.config import Config  # type: ignore[import-untyped]
 
-from threadwell.gunicorn import trusted
+from threadwell.gunicorn import ThreadWorker, trusted
 
 from .certificates import Authority
 from .supervised import APP, Load, Supervised, receive
@@ -243,12 +244,12 @@ def test_options_that_gunicorn_has_no_word_for(
 @pytest.mark.parametrize(
     ("arguments", "app", "said"),
     [
-        ([], "async def app(scope, receive, send): ...", "one of the kind asgi"),
+        ([], "async def app(scope, receive, send): ...", "this one is asgi"),
         (["--http-protocols", "h2,h1"], SLOW, "http_protocols"),
         (
             ["--proxy-protocol", "auto"],
             SLOW,
-            "has it from THREADWELL_PROXY_PROTOCOL",
+            "takes it from THREADWELL_PROXY_PROTOCOL",
         ),
         (["--threads", "-1"], SLOW, "must be positive"),
     ],
@@ -259,6 +260,14 @@ def test_what_is_refused(gunicorn: Start, arguments: list[str], app: str, said: 
     server.end()
     assert server.said(said), server.lines
     assert not server.said("Traceback")
+
+
+def test_the_files_of_settings_are_checked_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("THREADWELL_STATIC", f"/s={tmp_path / 'missing'}")
+    with pytest.raises(RuntimeError, match=r"^static: "):
+        ThreadWorker.check_config(Config(), None)
 
 
 def test_the_loggers_are_gunicorn_s(gunicorn: Start) -> None:

@@ -72,7 +72,7 @@ def test_host_and_port(settings: dict[str, str], bind: str) -> None:
     [
         ({"thread": "8"}, "thread: there is no such option; did you mean threads?"),
         ({"threads": "many"}, "threads: 'many' is not a whole number"),
-        ({"host": "x", "bind": "8000"}, "bind: it takes the place of host and port"),
+        ({"host": "x", "bind": "8000"}, "bind: it replaces host and port"),
     ],
 )
 def test_mistakes_in_an_ini_file(

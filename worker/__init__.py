@@ -1,4 +1,7 @@
-"""HTTP over threads. Knows no framework; see docs/architecture.md."""
+"""The HTTP server. It knows no framework; docs/architecture.md describes its packages.
+
+The names below are the public ones: adapters use no others.
+"""
 
 from .app_kind import MARKER, app_kind, is_asgi
 from .config import OPTIONS, ServerConfig, gil_enabled
@@ -13,17 +16,35 @@ from .errors import (
     StreamLimitError,
 )
 from .hijack import HijackedSocket
-from .lifecycle import LifecycleCollector, LifecycleEvent
+from .lifecycle import (
+    ClientGone,
+    ConnectionClosed,
+    ConnectionOpened,
+    LifecycleCollector,
+    LifecycleEvent,
+    Refused,
+    RequestStarted,
+    RequestWaited,
+    ResponseCompleted,
+    StreamClosed,
+    StreamOpened,
+)
 from .messages import (
+    Address,
     ASGIApp,
+    Channel,
     FileBody,
+    HeaderList,
+    Origin,
     Request,
     RequestReceived,
     Response,
     ResponseStream,
     SyncApp,
+    cgi_name,
 )
-from .server import Server
+from .net.bind import format_address, open_sockets
+from .server import Hybrid, Served, Server
 from .sync_worker import SyncWorker
 
 __all__ = [
@@ -31,11 +52,18 @@ __all__ = [
     "MARKER",
     "OPTIONS",
     "ASGIApp",
+    "Address",
     "Bind",
+    "Channel",
     "ClientDisconnected",
+    "ClientGone",
     "ConfigError",
+    "ConnectionClosed",
+    "ConnectionOpened",
     "FileBody",
+    "HeaderList",
     "HijackedSocket",
+    "Hybrid",
     "InvalidResponseError",
     "LifecycleCollector",
     "LifecycleEvent",
@@ -43,21 +71,32 @@ __all__ = [
     "Log",
     "NeedsAsyncError",
     "Option",
+    "Origin",
     "ProtocolError",
+    "Refused",
     "Request",
     "RequestReceived",
+    "RequestStarted",
+    "RequestWaited",
     "Response",
+    "ResponseCompleted",
     "ResponseStream",
-    "ServerConfig",
+    "Served",
     "Server",
+    "ServerConfig",
     "StartupError",
+    "StreamClosed",
     "StreamLimitError",
+    "StreamOpened",
     "SyncApp",
     "SyncWorker",
     "Threads",
     "Timeouts",
     "Tls",
     "app_kind",
+    "cgi_name",
+    "format_address",
     "gil_enabled",
     "is_asgi",
+    "open_sockets",
 ]

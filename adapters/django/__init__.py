@@ -1,4 +1,5 @@
-"""Django on threadwell: put `"threadwell.adapters.django"` into `INSTALLED_APPS`.
+"""Django on threadwell: add `"threadwell.adapters.django"` to `INSTALLED_APPS`.
 
-That is the app; `handler` has `DjangoApp`, the `SyncApp` around Django's handler.
+The app has the command `runserver_fast`. `handler.DjangoApp` is the `SyncApp` that calls the
+handler of Django.
 """

@@ -1,4 +1,4 @@
-"""The app `"threadwell.adapters.django"`: its command `runserver_fast`, and its checks."""
+"""The Django app `"threadwell.adapters.django"`: the command `runserver_fast` and checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import autoreload, checks
 
 
 class ThreadwellConfig(AppConfig):
-    """Brings the command, and checks the setting `THREADWELL`."""
+    """The app with the command, and with a check of the setting `THREADWELL`."""
 
     name = "threadwell.adapters.django"
     label = "threadwell"
@@ -20,10 +20,10 @@ class ThreadwellConfig(AppConfig):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # Apps are made before models are imported, which may be what is broken.
+        # Apps are made before models are imported, and models may be what is broken.
         if settings.DEBUG:
-            autoreload.take_over("runserver_fast")
+            autoreload.run_as_parent("runserver_fast")
 
     def ready(self) -> None:
-        """Register the checks."""
+        """Register the check."""
         register(checks.check_setting)

@@ -1,16 +1,17 @@
-"""Django's autoreload, with a parent that keeps the sockets and outlives broken code.
+"""Autoreload of Django, with a parent process that keeps the sockets and survives broken code.
 
-    parent: Parent      needs none of the project's code: starts children, keeps their sockets,
-                        watches the project's folders
-    child: run_child    Django's reloader in the main thread, the server in another, as runserver
+    parent: Parent      starts children, keeps their sockets, watches the folders of the project;
+                        it imports no code of the project
+    child: run_child    the reloader of Django in the main thread, the server in another thread,
+                        as with `runserver`
 
-Django starts `runserver` when the project's code is broken, and no other command. So the parent
-begins as early as `ThreadwellConfig` is made, before any model is imported. A child asks for the
-next one with code 3. One that ends with another error has met broken code, and the next one waits
-for a change.
+Django starts no other command than `runserver` if the project cannot be imported. So the parent
+begins when `ThreadwellConfig` is made, before any model is imported. A child that exits with code 3
+asks for the next child. A child that fails has met broken code; the next one waits for a change.
 
-Between the two is a line. The child sends its sockets; the parent a byte when a file has changed,
-upon which Django's reloader looks at once, and not within a second. Its end ends the child.
+A socket pair connects the two. The child sends its listening sockets over it. The parent sends one
+byte for each changed file, so that the reloader of Django scans the files at once instead of within
+a second. When the parent ends, its end closes, and the child ends, too.
 """
 
 from __future__ import annotations
@@ -34,11 +35,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.utils import autoreload
 
-from threadwell.binding import open_socket_for, open_sockets
-from threadwell.process_setup import exit_on_next_signal
+from threadwell.binding import adopt_socket, is_same_address, open_socket_for, open_sockets
+from threadwell.process_setup import USAGE_ERROR, exit_on_next_signal
 from threadwell.reload import this_command
 from threadwell.watch import Watcher
-from threadwell.worker.net.bind import SharedSocket, parse_bind
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -47,27 +47,25 @@ if TYPE_CHECKING:
 
 _VARIABLE = "THREADWELL_DJANGO_RELOADER"
 
-# With this code a child asks for the next one (django.utils.autoreload.trigger_reload).
+# The exit code of a child that asks for the next one (django.utils.autoreload.trigger_reload).
 _RELOAD = 3
-# And with this one because of a change that came before it had looked at the files at all.
+# The same, for a change that came before the first scan of the child.
 _RELOAD_LATE = 4
-# What argparse ends with: the command line is wrong, or an address, and no edit will mend it.
-_USAGE = 2
-# Seconds until a child that a Ctrl-C in the terminal may have reached is told to end, and for its
-# end after that.
-_TERMINAL_FIRST = 1.0
-_PATIENCE = 2.0
-# Seconds between two looks at all the files, as Django's own reloader has it.
-_INTERVAL = 1.0
-# Seconds for the server of a child that ends, the stopping itself included.
-_LAST_MOMENT = 0.5
-# Most sockets that a child may hand to its parent, and most bytes that say which they are.
+# Seconds that a child gets to end by itself, because a Ctrl-C in a terminal reaches it, too.
+_TERMINAL_GRACE = 1.0
+# Seconds until a child that was told to end is killed.
+_KILL_AFTER = 2.0
+# Seconds between two scans of all files, as in `StatReloader` of Django.
+_SCAN_INTERVAL = 1.0
+# Seconds that a child waits for its server to stop.
+_STOP_TIMEOUT = 0.5
+# The most sockets that a child can send to its parent, and the most bytes of their addresses.
 _MOST_SOCKETS = 64
 _MOST_BYTES = 65536
-# What a developer edits all day. What else is watched is looked at every `_INTERVAL`.
+# The files that the parent watches. The child scans all others every `_SCAN_INTERVAL`.
 _PATTERNS = ("*.py", "*.html")
 
-# Its level is that of Django's own messages about autoreload.
+# The messages have the level that the project has set for those of Django about autoreload.
 logger = logging.getLogger("django.utils.autoreload")
 
 
@@ -77,8 +75,8 @@ def is_child() -> bool:
 
 
 def project_folders() -> list[str]:
-    """Where the project's code is, as far as can be known without importing it."""
-    # not all of sys.prefix: with a system's Python that is /usr, and a project may be below it
+    """The folders on `sys.path` that have code of the project."""
+    # Not everything below sys.prefix: that may be /usr, and a project may be below it.
     names = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
     installed = {Path(sysconfig.get_path(name)).resolve() for name in names}
     folders = dict.fromkeys(Path(entry).resolve() for entry in sys.path if entry)
@@ -95,111 +93,114 @@ def project_folders() -> list[str]:
 
 
 class Parent:
-    """Starts the same command again whenever a child asks for it."""
+    """Runs this command in a child, again whenever a child asks for it.
+
+    `run` belongs to the main thread. One thread watches files, and one receives from the child.
+    """
 
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
         self._bind: list[str] = []
         self._child: subprocess.Popen[bytes] | None = None
         self._changed: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        # guards the line: the watching thread must not send to a number that is something else now
+        # Guards `_channel`: the watching thread must not send to a descriptor that was reused.
         self._lock = threading.Lock()
-        self._line: socket.socket | None = None
-        self._listening: threading.Thread | None = None
+        self._channel: socket.socket | None = None
+        self._receiving: threading.Thread | None = None
 
     def run(self) -> int:
-        """Until a child ends for good, or a signal comes; returns the exit code (blocking)."""
+        """Run children until a signal, or until one ends for good (blocking); the exit code."""
         signal.signal(signal.SIGTERM, _exit)
         watcher = Watcher(project_folders(), include=_PATTERNS)
         watching = threading.Thread(target=self._watch, args=(watcher,), daemon=True)
         watching.start()
         try:
             code = _RELOAD
-            while code not in (0, _USAGE) and code >= 0:
+            while code not in (0, USAGE_ERROR) and code >= 0:
                 started = time.time()
-                # a project that writes its own code as it starts would be started for ever
+                # Not twice in a row: a project may write some of its own code whenever it starts.
                 since = None if code == _RELOAD_LATE else started
                 code = self._run_child({"engine": watcher.engine, "since": since})
-                if code not in (0, _USAGE, _RELOAD, _RELOAD_LATE) and code >= 0:
+                if code not in (0, USAGE_ERROR, _RELOAD, _RELOAD_LATE) and code >= 0:
                     self._wait_for_change(started)
             return code
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):
-                self._ended_within(_TERMINAL_FIRST)
-            return 0  # as runserver
+                self._ended_within(_TERMINAL_GRACE)
+            return 0  # As `runserver`.
         finally:
             self._end_child()
-            self._hang_up()  # what the child has sent is in `_sockets` then
+            self._close_channel()  # This receives the sockets that the child has sent.
             watcher.close()
             watching.join()
             _close(self._sockets)
 
     def _run_child(self, facts: dict[str, Any]) -> int:
-        """One child, from its start to its end; its exit code. `facts` is what it is told."""
+        """Run one child and return its exit code. It gets `facts` in its environment."""
         environ = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
-        if os.name == "nt":  # there the sockets stay with the child
+        if os.name == "nt":  # Windows cannot send sockets: they stay with the child.
             self._child = subprocess.Popen(this_command(), env=environ)
             return self._child.wait()
-        line, theirs = socket.socketpair()
+        channel, theirs = socket.socketpair()
         with theirs:
             numbers = [theirs.fileno(), *(sock.fileno() for sock in self._sockets)]
-            facts = {**facts, "line": numbers[0], "sockets": numbers[1:], "bind": self._bind}
+            facts = {**facts, "channel": numbers[0], "sockets": numbers[1:], "bind": self._bind}
             for number in numbers:
                 os.set_inheritable(number, True)
-            # close_fds as Django: what this process was given, as by systemd, is for the child
+            # As Django: the child gets the descriptors of this process, such as those of systemd.
             self._child = subprocess.Popen(
                 this_command(), env={**environ, _VARIABLE: json.dumps(facts)}, close_fds=False
             )
         with self._lock:
-            self._line = line
-        self._listening = threading.Thread(target=self._listen, args=(line,), daemon=True)
-        self._listening.start()
+            self._channel = channel
+        self._receiving = threading.Thread(target=self._receive, args=(channel,), daemon=True)
+        self._receiving.start()
         code = self._child.wait()
-        self._hang_up()
+        self._close_channel()
         return code
 
-    def _hang_up(self) -> None:
-        """Take what the child has sent still, and close the line."""
+    def _close_channel(self) -> None:
+        """Receive what the child has already sent, and close the channel."""
         with self._lock:
-            line, self._line = self._line, None
-            if line is None:
+            channel, self._channel = self._channel, None
+            if channel is None:
                 return
-            with line:
-                # a process of the child's may hold the other end
+            with channel:
+                # A process that the child has started may still hold the other end.
                 with contextlib.suppress(OSError):
-                    line.shutdown(socket.SHUT_RDWR)
-                if self._listening is not None:
-                    self._listening.join()
+                    channel.shutdown(socket.SHUT_RDWR)
+                if self._receiving is not None:
+                    self._receiving.join()
 
-    def _listen(self, line: socket.socket) -> None:
-        """Take the sockets that the child has opened."""
+    def _receive(self, channel: socket.socket) -> None:
+        """Receive the sockets that the child has opened, in a thread of its own."""
         with contextlib.suppress(OSError):
             while True:
-                message, numbers, _, _ = socket.recv_fds(line, _MOST_BYTES, _MOST_SOCKETS)
+                message, numbers, _, _ = socket.recv_fds(channel, _MOST_BYTES, _MOST_SOCKETS)
                 if not message:
                     return
                 before, self._sockets = self._sockets, [socket.socket(fileno=n) for n in numbers]
                 self._bind = json.loads(message)
-                _close(before, but=self._sockets)
+                _close(before, keep=self._sockets)
 
     def _watch(self, watcher: Watcher) -> None:
         while (path := watcher.wait()) is not None:
             self._changed.put(path)
             with self._lock, contextlib.suppress(OSError):
-                if self._line is not None:
-                    self._line.send(b"!", socket.MSG_DONTWAIT)
+                if self._channel is not None:
+                    self._channel.send(b"!", socket.MSG_DONTWAIT)
 
     def _wait_for_change(self, started: float) -> None:
-        """Until something changes; a change since the child was `started` is enough."""
+        """Wait until code changes. A change after the child was `started` counts, too."""
         sys.stderr.write("The server starts again when a file changes.\n")
         while not self._changed.empty():
-            # what has led to this child may be told of late
+            # The report of the change that led to this child may come late.
             if _is_code(path := self._changed.get()) and _changed_since(path, started):
                 return
         while True:
-            # in short steps, for on Windows a wait without an end hears no Ctrl-C
+            # In short steps: on Windows, Ctrl-C does not interrupt a wait without a timeout.
             with contextlib.suppress(queue.Empty):
-                if _is_code(self._changed.get(timeout=_INTERVAL)):
+                if _is_code(self._changed.get(timeout=_SCAN_INTERVAL)):
                     return
 
     def _ended_within(self, seconds: float) -> bool:
@@ -217,7 +218,7 @@ class Parent:
             return
         with contextlib.suppress(KeyboardInterrupt):
             child.send_signal(signal.SIGTERM)
-            if self._ended_within(_PATIENCE):
+            if self._ended_within(_KILL_AFTER):
                 return
         child.kill()
         child.wait()
@@ -234,13 +235,13 @@ def _is_code(path: Path) -> bool:
 def _changed_since(path: Path, moment: float) -> bool:
     try:
         return path.stat().st_mtime >= moment
-    except OSError:  # deleted
+    except OSError:  # It was deleted.
         return True
 
 
-def _close(sockets: Iterable[socket.socket], but: Iterable[socket.socket] = ()) -> None:
-    """Close `sockets`. The files of unix sockets go, `but` for those of sockets that stay."""
-    kept = {sock.getsockname() for sock in but}
+def _close(sockets: Iterable[socket.socket], keep: Iterable[socket.socket] = ()) -> None:
+    """Close `sockets`, and remove the files of unix sockets unless one of `keep` has the same."""
+    kept = {sock.getsockname() for sock in keep}
     for sock in sockets:
         name = sock.getsockname()
         if name not in kept and isinstance(name, str) and name:
@@ -249,16 +250,16 @@ def _close(sockets: Iterable[socket.socket], but: Iterable[socket.socket] = ()) 
         sock.close()
 
 
-def take_over(command: str) -> None:
-    """Become the parent, if this process is `manage.py COMMAND` with autoreload. Then it ends here.
+def run_as_parent(command: str) -> None:
+    """Run the parent and exit, if this process is `manage.py COMMAND` with autoreload.
 
-    To be called before the project's models are imported.
+    Call it before models are imported. In a child, it connects to the parent and returns.
     """
     options = sys.argv[2:]
     if sys.argv[1:2] != [command]:
         return
     if is_child():
-        line()  # nobody else would end a child that the parent does not
+        parent_link()  # The child must notice the end of its parent from now on.
         return
     if any(option in options for option in ("--noreload", "--help", "-h", "--version")):
         return
@@ -268,88 +269,83 @@ def take_over(command: str) -> None:
 # ---- The child ----------------------------------------------------------------------------
 
 
-class Line:
-    """The child's end of the line to its parent. Without a parent it does nothing.
+class ParentLink:
+    """The connection of a child to its `Parent`. Without a parent, it does nothing.
 
-    When the parent is gone, the process is sent SIGTERM.
+    A thread receives from the parent. When the parent ends, it sends SIGTERM to this process.
     """
 
     def __init__(self) -> None:
         facts = json.loads(os.environ.pop(_VARIABLE, "{}"))
-        #: How the parent watches the project; empty without one.
+        #: The engine of the parent's `Watcher`; empty without a parent.
         self.engine: str = facts.get("engine", "")
-        #: What has changed since then may have been imported before; None: do not ask.
+        #: A file changed after this time may have been imported before the change; None: ignore it.
         self.since: float | None = facts.get("since")
-        #: The reloader has looked at the files, so that it notices what changes from now on.
-        self.looked = threading.Event()
-        #: A file has changed.
+        #: Set when the reloader has scanned the files: it notices every change from then on.
+        self.scanned = threading.Event()
+        #: Set when a file has changed.
         self.changed = threading.Event()
         self._sockets = list(
-            zip(facts.get("bind", []), map(_shared, facts.get("sockets", [])), strict=True)
+            zip(facts.get("bind", []), map(adopt_socket, facts.get("sockets", [])), strict=True)
         )
-        self._line: socket.socket | None = None
+        self._channel: socket.socket | None = None
         if facts:
-            self._line = socket.socket(fileno=facts["line"])
-            self._line.set_inheritable(False)  # what the project starts must not hold it
-            threading.Thread(target=self._attend, name="threadwell-reload", daemon=True).start()
+            self._channel = socket.socket(fileno=facts["channel"])
+            self._channel.set_inheritable(False)  # Programs of the project must not hold it.
+            threading.Thread(target=self._receive, name="threadwell-reload", daemon=True).start()
 
-    def _attend(self) -> None:
-        assert self._line is not None
+    def _receive(self) -> None:
+        assert self._channel is not None
         with contextlib.suppress(OSError):
-            while self._line.recv(_MOST_BYTES):
+            while self._channel.recv(_MOST_BYTES):
                 self.changed.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
     def sockets(self, config: ServerConfig) -> list[socket.socket]:
-        """Listening sockets for `config`: those of the child before, and new ones for the rest.
+        """Listening sockets for `config`: those of the previous child, and new ones for the rest.
 
-        Raises `ConfigError`, in words, for what the system refuses.
+        Raises `ConfigError` with an explanation if the system refuses one.
         """
-        if self._line is None:
+        if self._channel is None:
             return open_sockets(config)
         before, self._sockets = self._sockets, []
-        found = [(text, _take(before, text)) for text in config.bind.addresses]
+        found = [(text, _pop_socket(before, text)) for text in config.bind.addresses]
         for _, sock in before:
-            # the parent has them too: only so is the address free
+            # The parent has the socket, too: `close` alone would not free the address.
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
         sockets = [sock or open_socket_for(text, config.bind) for text, sock in found]
-        with contextlib.suppress(OSError):  # the parent has just gone
+        with contextlib.suppress(OSError):  # The parent has just ended.
             names = json.dumps(config.bind.addresses).encode()
-            socket.send_fds(self._line, [names], [sock.fileno() for sock in sockets])
-        return [_shared(sock.detach()) for sock in sockets]
+            socket.send_fds(self._channel, [names], [sock.fileno() for sock in sockets])
+        return [adopt_socket(sock.detach()) for sock in sockets]
 
 
-def _shared(number: int) -> SharedSocket:
-    sock = SharedSocket(fileno=number)
-    sock.set_inheritable(False)
-    return sock
-
-
-def _take(sockets: list[tuple[str, SharedSocket]], text: str) -> socket.socket | None:
-    """The first of `sockets` that listens on what `text` says, which it then leaves."""
+def _pop_socket(sockets: list[tuple[str, socket.socket]], text: str) -> socket.socket | None:
+    """Remove the first of `sockets` that is bound to the address `text`, and return it."""
     for pair in sockets:
-        if parse_bind(pair[0]) == parse_bind(text):
+        if is_same_address(pair[0], text):
             sockets.remove(pair)
             return pair[1]
     return None
 
 
 @functools.cache
-def line() -> Line:
-    """The line of this process."""
-    return Line()
+def parent_link() -> ParentLink:
+    """The connection of this process to its parent, made by the first call."""
+    return ParentLink()
 
 
 class QuickReloader(autoreload.StatReloader):
-    """Django's reloader, which looks at every file once a second, and also when the parent says so.
+    """The reloader of Django, which also scans the files when the parent reports a change.
 
-    Django's takes a file for what was imported when it first finds it; this one asks whether it
-    has changed since the process began. A file with an error is found late.
+    Django assumes that a file has not changed between its import and the first scan. This class
+    compares its time with the start of the process, because a module that fails to import is
+    scanned late.
 
-    What is watched, and what follows from a change, is Django's: `autoreload_started` and
-    `file_changed` are sent, templates are reset, other apps may add folders.
+    Everything else is as in Django: which files are watched, the signals `autoreload_started` and
+    `file_changed`, the reset of templates, and the folders that other apps add.
     """
 
     SLEEP_TIME = 0
@@ -359,15 +355,15 @@ class QuickReloader(autoreload.StatReloader):
         self._seen: set[Path] = set()
 
     def tick(self) -> Iterator[None]:
-        changed = line().changed
+        changed = parent_link().changed
         for _ in super().tick():
-            line().looked.set()
-            changed.wait(_INTERVAL)
+            parent_link().scanned.set()
+            changed.wait(_SCAN_INTERVAL)
             changed.clear()
             yield
 
     def snapshot_files(self) -> Iterator[tuple[Path, float]]:
-        since = line().since
+        since = parent_link().since
         for path, mtime in super().snapshot_files():
             if path not in self._seen:
                 self._seen.add(path)
@@ -378,24 +374,26 @@ class QuickReloader(autoreload.StatReloader):
 
 
 def run_child(serve: Callable[..., None], stop: Callable[[], object], **options: Any) -> None:
-    """Run `serve` in a thread, and Django's reloader in this, the main one (blocking).
+    """Run `serve` in a thread and the reloader of Django in this one, the main thread (blocking).
 
-    `stop` is called at the end, and given a moment.
+    At the end it calls `stop` and waits a moment for it. `options` are the arguments of `serve`.
     """
     signal.signal(signal.SIGTERM, _exit)
     reloader = autoreload.get_reloader()
     name = type(reloader).__name__
-    if type(reloader) is autoreload.StatReloader:  # else somebody has chosen another one
-        reloader, name = QuickReloader(), line().engine or name
+    if (
+        type(reloader) is autoreload.StatReloader
+    ):  # Otherwise, such as with Watchman, it is not replaced.
+        reloader, name = QuickReloader(), parent_link().engine or name
     else:
-        line().looked.set()
+        parent_link().scanned.set()
     logger.info("Watching for file changes with %s", name)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             autoreload.start_django(reloader, serve, **options)
     finally:
-        # in a thread, for the application may keep it waiting
+        # In a thread, because the application may delay it.
         stopping = threading.Thread(target=stop, name="threadwell-stop", daemon=True)
         stopping.start()
-        stopping.join(_LAST_MOMENT)
+        stopping.join(_STOP_TIMEOUT)
         exit_on_next_signal()

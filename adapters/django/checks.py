@@ -1,4 +1,4 @@
-"""System checks: what Django says of our settings before anything is served."""
+"""System checks of the setting `THREADWELL` and of the order of apps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .options import from_settings
 
 
 def check_setting(**_: Any) -> list[CheckMessage]:
-    """`THREADWELL` has only options that exist, with values that can be used."""
+    """An error if the setting `THREADWELL` has unknown options or unusable values."""
     try:
         from_settings()
     except ConfigError as error:
@@ -21,18 +21,20 @@ def check_setting(**_: Any) -> list[CheckMessage]:
     return []
 
 
-_OURS = "threadwell.adapters.django.runserver"
-
-
 def check_order(**_: Any) -> list[CheckMessage]:
-    """`runserver` is the one of the first app that has one: that must be ours, or wrap ours."""
-    from .command import ThreadwellCommand, has_own_server, runserver_commands
+    """Messages about other apps that have a `runserver`.
 
-    below = dict(runserver_commands(_OURS))
+    Django takes the command of the first app that has one. That must be the app of threadwell, or
+    one whose command derives from it.
+    """
+    from .command import RUNSERVER_APP, ThreadwellCommand, has_own_server, runserver_commands
+
+    below = dict(runserver_commands(RUNSERVER_APP))
     found: list[CheckMessage] = [
         checks.Error(
-            f"{_OURS!r} stands below {name!r} in INSTALLED_APPS, so that {name!r} has `runserver`.",
-            hint=f"Put {_OURS!r} above {name!r}.",
+            f"{RUNSERVER_APP!r} stands below {name!r} in INSTALLED_APPS,"
+            f" so that {name!r} has `runserver`.",
+            hint=f"Put {RUNSERVER_APP!r} above {name!r}.",
             id="threadwell.E002",
         )
         for name, command in runserver_commands()
@@ -40,7 +42,7 @@ def check_order(**_: Any) -> list[CheckMessage]:
     ]
     found += [
         checks.Warning(
-            f"Both {_OURS!r} and {name!r} replace `runserver`; threadwell's is used.",
+            f"Both {RUNSERVER_APP!r} and {name!r} replace `runserver`; threadwell's is used.",
             hint=f"Remove one of the two, or use `runserver_fast` beside {name!r}.",
             id="threadwell.W001",
         )

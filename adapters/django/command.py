@@ -1,4 +1,4 @@
-"""`runserver`, with threadwell in it: what the commands of both apps are made of."""
+"""`runserver` on threadwell: the base of the commands of both apps."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ from django.db import connections
 from django.utils import autoreload as django_autoreload
 from django.utils.log import ServerFormatter
 
-from threadwell.banner import gil_advice, gil_state, made_up_certificate, places
+from threadwell.banner import adhoc_certificate_notes, gil_advice, gil_state, listening_urls
 from threadwell.process_setup import (
-    check_files,
+    USAGE_ERROR,
+    check_config,
     configure_logging,
     exit_on_next_signal,
     force_exit_by,
+    pid_file,
     raise_descriptor_limit,
 )
 from threadwell.reload import GRACE
 from threadwell.version import __version__
 from threadwell.worker import ConfigError, Server, ServerConfig, StartupError
-from threadwell.worker.system.pid_file import pid_file
 
 from . import autoreload
 from .handler import django_app
@@ -55,16 +56,16 @@ from .workers import replace_process
 if TYPE_CHECKING:
     _Command = DjangoCommand
 else:
-    _Command = object  # mixed in: which `runserver` is below is known when the apps are
+    # A mixin: the `runserver` below it is known only when the apps are loaded.
+    _Command = object
 
-# As argparse: the code for what was typed wrongly.
-_USAGE = 2
-# Seconds at most for the reloader's first look at the files: a busy machine may need some.
-_FIRST_LOOK = 20.0
-_OWN_APP = "threadwell.adapters.django.runserver"
+# The longest time in seconds that the first scan of the reloader may take on a busy machine.
+_FIRST_SCAN = 20.0
+#: The app that replaces `runserver`.
+RUNSERVER_APP = "threadwell.adapters.django.runserver"
 
 _DEVELOPMENT = (
-    "WARNING: DEBUG is on, so errors show the project's inside. With DEBUG = False this is the"
+    "WARNING: DEBUG is on: error pages expose project internals. With DEBUG = False this is the"
     " production command: no autoreload, no static files, no debug page."
 )
 _PRODUCTION = "DEBUG is off: no autoreload, no static files, no debug page."
@@ -72,24 +73,27 @@ _INSECURE = "DEBUG is off: no autoreload, no debug page; but static files, by --
 
 
 def runserver_commands(below: str = "") -> Iterator[tuple[str, type[BaseCommand]]]:
-    """The apps that have a `runserver`, and it: all of them, or those below the app `below`."""
+    """Every app with a `runserver`, and its command; with `below`, only apps below that one.
+
+    The app of threadwell is left out.
+    """
     names = [config.name for config in apps.get_app_configs()]
     for app in names[names.index(below) + 1 :] if below in names else names:
         module = f"{app}.management.commands.runserver"
-        if app != _OWN_APP and _exists(module):
+        if app != RUNSERVER_APP and _exists(module):
             yield app, importlib.import_module(module).Command
 
 
 def has_own_server(command: type[BaseCommand]) -> bool:
-    """Whether a `runserver` serves with something else than Django's server, and than this."""
+    """Whether a `runserver` has its own server, instead of that of Django or this one."""
     return getattr(command, "inner_run", None) is not DjangoCommand.inner_run
 
 
 def runserver_below(name: str = "") -> type[BaseCommand]:
-    """The `runserver` that a project has without threadwell, or below the app `name`.
+    """The `runserver` that the command of threadwell extends: the first one below the app `name`.
 
-    The first app that has one decides, but not one with a server of its own: there can be only
-    one of those; nor one that wraps threadwell's `runserver`, for what is below is wrapped again.
+    It skips commands with a server of their own, which cannot be combined with this one, and
+    commands that derive from this one.
     """
     for _, command in runserver_commands(name):
         if not has_own_server(command) and not issubclass(command, ThreadwellCommand):
@@ -105,54 +109,54 @@ def _exists(module: str) -> bool:
 
 
 class ThreadwellCommand(_Command):
-    """The part of a command that serves with threadwell, over some `runserver`."""
+    """A mixin for a `runserver` command that serves with threadwell."""
 
     help = "Serves this project with threadwell: on threads, with autoreload while DEBUG is on."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """The options of `runserver`, and those of threadwell."""
+        """Add the options of `runserver` and those of threadwell."""
         super().add_arguments(parser)
         if apps.is_installed("whitenoise.runserver_nostatic"):
             parser.set_defaults(use_static_handler=False)
         add_arguments(parser)
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Django's, whose complaints are one line here: there are many options to list."""
+        """The parser of Django, whose errors are one line: there are too many options to list."""
         parser = super().create_parser(prog_name, subcommand, **kwargs)
         if getattr(self, "_called_from_command_line", False):
-            parser.error = partial(_complain, parser)  # type: ignore[method-assign]
+            parser.error = partial(_exit_with_usage_error, parser)  # type: ignore[method-assign]
         return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Django's; but without colours where `NO_COLOR` asks for none, which Django leaves."""
+        """As Django, and without colours if `NO_COLOR` is set, which Django ignores."""
         if os.environ.get("NO_COLOR") and not options["force_color"]:
             options["no_color"] = True
         return super().execute(*args, **options)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Check what was typed, then serve, with or without autoreload."""
+        """Check the command line, then serve, with or without autoreload."""
         del args
         self._server: Server | None = None
         if options["no_color"]:
-            _uncolour_requests()
+            _remove_request_colours()
         if not settings.DEBUG and not settings.ALLOWED_HOSTS:
             raise CommandError("You must set settings.ALLOWED_HOSTS if DEBUG is False.")
         try:
-            # What the setting says is for the system checks, and can be mended while this runs.
-            check_files(self._configure(options, {}))
+            # Without the setting THREADWELL: a system check reports it, and an edit can fix it.
+            check_config(self._configure(options, {}))
         except ConfigError as error:
-            raise CommandError(str(error), returncode=_USAGE) from None
+            raise CommandError(str(error), returncode=USAGE_ERROR) from None
         if not options["use_reloader"] or not settings.DEBUG:
             try:
                 self._check_and_serve(**options)
             except ConfigError as error:
-                raise CommandError(str(error), returncode=_USAGE) from None
+                raise CommandError(str(error), returncode=USAGE_ERROR) from None
         elif autoreload.is_child():
             autoreload.run_child(self._serve_under_reloader, self._stop, **options)
         else:
             sys.exit(autoreload.Parent().run())
 
-    # ---- What was typed -------------------------------------------------------------------
+    # ---- The command line -----------------------------------------------------------------
 
     def _configure(self, options: Mapping[str, Any], setting: Mapping[str, Any]) -> ServerConfig:
         typed: dict[str, Any] = {}
@@ -169,17 +173,15 @@ class ThreadwellCommand(_Command):
         if reloads:
             defaults["static_refresh"] = True
         if settings.DEBUG:
-            defaults["graceful_timeout"] = GRACE  # no developer waits for an open stream
+            defaults["graceful_timeout"] = GRACE  # A developer does not wait for open streams.
         config = configure(options, defaults={**defaults, **setting}, typed=typed)
         if reloads and (config.processes.needs_supervisor or config.processes.pid_file):
-            option = config.processes.reason_for_supervisor or (
-                "workers" if config.processes.needs_supervisor else "pid_file"
-            )
+            option = config.processes.reason_for_supervisor or "pid_file"
             raise ConfigError(f"{option}: autoreload is for a single process; add --noreload")
         return config
 
     def _address(self, typed: str, *, ipv6: bool) -> str:
-        """`typed` as `bind` has it: runserver's spellings mean what they mean there."""
+        """The value of `bind` for `typed`, an address as `runserver` accepts it."""
         if typed.startswith(("unix:", "fd:")):
             return typed
         host, _, port = typed.rpartition(":")
@@ -194,20 +196,20 @@ class ThreadwellCommand(_Command):
     # ---- Serving --------------------------------------------------------------------------
 
     def _serve_under_reloader(self, **options: Any) -> None:
-        """In a thread beside the reloader. What an edit can mend leaves the process alone."""
+        """Serve in a thread beside the reloader. An error that an edit can fix only prints."""
         try:
             self._check_and_serve(**options)
         except SystemCheckError as error:
-            self.stderr.write(str(error), lambda text: text)  # it has colours already
+            self.stderr.write(str(error), lambda text: text)  # It has colours already.
         except ConfigError as error:
             self.stderr.write(f"Error: {error}")
             if self._opening:
-                # as runserver: nothing else ends the process from here
+                # As `runserver`: another thread cannot end the process in another way.
                 self.stdout.flush()
-                os._exit(_USAGE)
+                os._exit(USAGE_ERROR)
 
     def _check_and_serve(self, **options: Any) -> None:
-        """Raises `ConfigError` for what the settings say, and for what cannot be listened on."""
+        """Raises `ConfigError` for the settings, and for an address that cannot be bound."""
         self._opening = False
         django_autoreload.raise_last_exception()
         if not options["skip_checks"]:
@@ -218,12 +220,12 @@ class ThreadwellCommand(_Command):
         for connection in connections.all(initialized_only=True):
             connection.close()
         config = self._configure(options, from_settings())
-        check_files(config)
+        check_config(config)
         handler = self.get_handler(**options)
         static = isinstance(handler, StaticFilesHandler)
         if config.processes.needs_supervisor:
             self.stdout.flush()
-            replace_process(config, static_files=static, notes=[_kind_of_service(static)])
+            replace_process(config, static_files=static, notes=[_debug_note(static)])
         try:
             app = hybrid_of(django_app(handler))
         except ImproperlyConfigured as error:
@@ -234,7 +236,7 @@ class ThreadwellCommand(_Command):
         self._server = Server(
             app,
             config,
-            sockets=autoreload.line().sockets(config),
+            sockets=autoreload.parent_link().sockets(config),
             lifecycle_collector=_request_log(config),
         )
         with pid_file(config.processes.pid_file):
@@ -249,24 +251,25 @@ class ThreadwellCommand(_Command):
             self._server.stop(GRACE)
 
     def _serve(self, server: Server, *, with_static: bool, **options: Any) -> None:
-        """Until Ctrl-C, SIGTERM, or the reloader ends the process."""
+        """Serve until Ctrl-C, SIGTERM, or the end of the process by the reloader."""
         if autoreload.is_child() and settings.DEBUG and options["use_reloader"]:
-            # who reads that it serves may edit at once
-            autoreload.line().looked.wait(_FIRST_LOOK)
+            # A user who reads the start message may edit a file at once.
+            autoreload.parent_link().scanned.wait(_FIRST_SCAN)
         try:
-            # who reads that it serves may end it at once
+            # `serve_forever` prints the message: a user who reads it may press Ctrl-C at once.
             server.serve_forever(partial(self._announce, server, with_static=with_static))
-            self._near_the_end()
+            self._shorten_exit_on_signal()
         except KeyboardInterrupt:
             server.stop()
-            self._near_the_end()
+            self._shorten_exit_on_signal()
         if options.get("shutdown_message"):
             self.stdout.write(options["shutdown_message"])
         force_exit_by(server.deadline)
 
-    def _near_the_end(self) -> None:
-        """Where the process ends with the command, a signal is no error of what it does last."""
-        main = threading.current_thread() is threading.main_thread()  # else it is a reloader's
+    def _shorten_exit_on_signal(self) -> None:
+        """Let a signal not raise any more, if the process ends after this command."""
+        # In another thread, the reloader does this.
+        main = threading.current_thread() is threading.main_thread()
         if main and getattr(self, "_called_from_command_line", False):
             exit_on_next_signal()
 
@@ -277,44 +280,49 @@ class ThreadwellCommand(_Command):
         lines = [
             time.strftime("%B %d, %Y - %X"),
             f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}",
-            *(f"Starting {kind} at {place}" for place in places(server, path="/")),
-            *made_up_certificate(server),
+            *(f"Starting {kind} at {url}" for url in listening_urls(server, path="/")),
+            *adhoc_certificate_notes(server),
             f"threadwell {__version__}, {threads} thread{'s' if threads > 1 else ''},"
             f" {gil_state()}",
             *gil_advice(),
-            *_beside(server),
+            *_asgi_note(server),
             f"Quit the server with {stop}.",
         ]
         self.stdout.write("\n".join(lines))
         if not settings.DEBUG:
-            self.stdout.write(_kind_of_service(with_static))
+            self.stdout.write(_debug_note(with_static))
         elif os.environ.get("DJANGO_RUNSERVER_HIDE_WARNING") != "true":
-            self.stdout.write(self.style.WARNING(_kind_of_service(with_static)))
-        # into a pipe too, where somebody may be waiting for it
+            self.stdout.write(self.style.WARNING(_debug_note(with_static)))
+        # A program may be waiting for it at the other end of a pipe.
         self.stdout.flush()
 
 
-def _kind_of_service(static: bool) -> str:
-    """What is said of `DEBUG`, and what follows from it."""
+def _debug_note(static: bool) -> str:
+    """The line of the start message about `DEBUG`. `static` says if static files are served."""
     if settings.DEBUG:
         return _DEVELOPMENT
     return _INSECURE if static else _PRODUCTION
 
 
 def _request_log(config: ServerConfig) -> RequestLog | None:
-    """A developer sees each request, as with runserver, unless a log was asked for there."""
+    """A log for the terminal of a developer, as `runserver` has it.
+
+    None without DEBUG, and if the access log goes to the terminal.
+    """
     return RequestLog() if settings.DEBUG and config.log.access_log != "-" else None
 
 
-def _beside(server: Server) -> list[str]:
+def _asgi_note(server: Server) -> list[str]:
     if server.asgi_app is None:
         return []
-    return [f"{settings.ASGI_APPLICATION} has the WebSockets and asynchronous views, on a loop"]
+    return [
+        f"{settings.ASGI_APPLICATION} serves WebSockets and asynchronous views on an event loop"
+    ]
 
 
 def _ipv6_of(host: str) -> str:
     """The first IPv6 address of `host`."""
-    if host == "localhost":  # whatever this machine's files say (RFC 6761, 6.3)
+    if host == "localhost":  # Whatever the hosts file says (RFC 6761, section 6.3).
         return "::1"
     try:
         found = socket.getaddrinfo(host, None, socket.AF_INET6, socket.SOCK_STREAM)
@@ -323,19 +331,19 @@ def _ipv6_of(host: str) -> str:
     return str(found[0][4][0])
 
 
-def _uncolour_requests() -> None:
-    """Take the colours from Django's own request lines, whose handlers were set up before."""
+def _remove_request_colours() -> None:
+    """Switch off the colours of the logger `django.server`, which is set up already."""
     for handler in logging.getLogger("django.server").handlers:
         if isinstance(handler.formatter, ServerFormatter):
             handler.formatter.style = no_style()
 
 
-def _complain(parser: CommandParser, message: str) -> NoReturn:
-    """One line for what cannot be understood, with the option that may have been meant."""
+def _exit_with_usage_error(parser: CommandParser, message: str) -> NoReturn:
+    """Print one line about a usage error, with the most similar option, and exit."""
     unknown = re.search(r"(--[\w-]+)", message) if "unrecognized" in message else None
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
         close = difflib.get_close_matches(unknown[1], flags, n=1)
         message += f"; did you mean {close[0]}?" if close else f"; see {parser.prog} --help"
-    parser.exit(_USAGE, f"{parser.prog}: {message}\n")
+    parser.exit(USAGE_ERROR, f"{parser.prog}: {message}\n")
     raise AssertionError("not reached")

@@ -1,7 +1,7 @@
-"""Django's handler as a `SyncApp`, without `start_response` between the two.
+"""The adapter for Django: it calls the handler of Django without `start_response`.
 
-It is `WSGIHandler.__call__` with an answer that is returned: the same environ, the same signals,
-and `close()` of every response, so that nothing above Django's WSGI entry can tell.
+`DjangoApp` does what `WSGIHandler.__call__` does, but returns the response: the same environ, the
+same signals, and a `close()` of every response. Code above `WSGIHandler` sees no difference.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 
 
 class DjangoApp(WSGIApp):
-    """A `SyncApp` around a handler of Django's. One instance serves all threads.
+    """A `SyncApp` that calls a handler of Django. All threads share one instance.
 
-    `handler` is what `get_wsgi_application()` returns. `script_name` and `multiprocess` are those
-    of `WSGIApp`.
+    `handler` is what `get_wsgi_application()` returns. `options` are those of `WSGIApp`.
     """
 
     app: WSGIHandler
@@ -45,13 +44,13 @@ class DjangoApp(WSGIApp):
         super().__init__(handler, **options)
 
     def __call__(self, request: Request) -> Response:
-        """One request through Django's middleware. Closing the response is left to the server."""
+        """Process one request with Django's middleware. The server closes the response."""
         call = Call(request)
         environ = self.environ(request, call)
-        _resume(request)
+        _resume_thread(request)
         handler = self.app
         sender = handler.__class__
-        # the request's context is new, and "/" is what it has
+        # The context of the request is new, and its prefix is "/".
         if environ["SCRIPT_NAME"] or settings.FORCE_SCRIPT_NAME:
             set_script_prefix(get_script_name(environ))
         request_started.send(sender=sender, environ=environ)
@@ -60,41 +59,41 @@ class DjangoApp(WSGIApp):
             django_request = handler.request_class(environ)
             response: Any = handler.get_response(django_request)
         except BaseException:
-            # Nothing to close, but what has begun must end: connections go back here.
+            # There is no response whose `close` would send this: database connections need it.
             if django_request is not None:
                 django_request.close()
             request_finished.send(sender=sender)
             raise
-        response._handler_class = sender  # what request_finished says it comes from
+        response._handler_class = sender  # The sender of request_finished.
         try:
             if call.refused is not None:
                 raise call.refused
-            # `items()` of a mapping looks each name up again, which costs more than all the rest
+            # `items()` would look up each name again, which costs more than the rest.
             headers = list(response.headers._store.values())
             if response.cookies:
                 headers += [("Set-Cookie", c.OutputString()) for c in response.cookies.values()]
             return Response(
-                # a status may be of an enumeration, which says its name elsewhere
+                # An f-string would print the name of a status that is an enum member.
                 "%d %s" % (response.status_code, response.reason_phrase),  # noqa: UP031
                 headers,
                 _stream(response, headers) if response.streaming else response.content,
                 response.close,
             )
         except BaseException:
-            response.close()  # the server has no response to close yet
+            response.close()  # The server does not have the response yet.
             raise
 
 
-class _AroundDjango(WSGIApp):
-    """`WSGIApp`, for an application with Django somewhere in it."""
+class _WSGIWithDjango(WSGIApp):
+    """A `WSGIApp` for an application that calls Django at some point."""
 
     def __call__(self, request: Request) -> Response:
-        _resume(request)
+        _resume_thread(request)
         return super().__call__(request)
 
 
 def _stream(response: Any, headers: list[tuple[str, str]]) -> Any:
-    """The body of a streaming response: by the kernel if it is a file, else block by block."""
+    """The body of a streaming response: a `FileBody` if it is a file, else its blocks."""
     if response.is_async:
         return _AsyncBlocks(response)
     file = getattr(response, "file_to_stream", None)
@@ -103,13 +102,16 @@ def _stream(response: Any, headers: list[tuple[str, str]]) -> Any:
 
 
 def _blocks(response: HttpResponseBase) -> Iterator[bytes]:
-    # Only now: to iterate is to run the view's code, which must happen on its lent thread.
+    # A generator: `__iter__` runs code of the view, which must happen on the lent thread.
     yield from response
 
 
 class _AsyncBlocks:
-    """An asynchronous body: for the loop beside the threads. Without one it is consumed at once,
-    with Django's own warning."""
+    """The body of an asynchronous streaming response.
+
+    The event loop beside the threads iterates over it. Without a loop, Django reads all of it at
+    once and warns.
+    """
 
     def __init__(self, response: Any) -> None:
         self._response = response
@@ -121,61 +123,61 @@ class _AsyncBlocks:
         return self._response.__aiter__()  # type: ignore[no-any-return]
 
 
-class _Thread:
-    """What a serving thread keeps of Django from one request to the next.
+class _ThreadResources:
+    """The caches and database connections that a thread keeps between requests.
 
-    Each request has a context of its own, and Django's caches live in the context: without this
-    every request would connect to Redis or Memcached anew. Database connections are the thread's.
+    Django keeps its caches in the context, and each request has a new one: without this, every
+    request would connect to Redis or Memcached again. Database connections belong to the thread.
     """
 
     def __init__(self) -> None:
-        self._make()
+        self._open_caches()
 
-    def _make(self) -> None:
+    def _open_caches(self) -> None:
         self._settings = caches.settings
         self._caches: dict[str, BaseCache] = {}
         for alias in caches:
             try:
                 cache = caches[alias]
             except Exception:
-                continue  # whoever uses it will be told
-            if not isinstance(cache, (LocMemCache, DummyCache)):  # they are connected to nothing
+                continue  # The view that uses this cache gets the error.
+            if not isinstance(cache, (LocMemCache, DummyCache)):  # They have no connections.
                 self._caches[alias] = cache
 
     def resume(self) -> None:
-        """Hand the caches to the next request."""
-        if caches.settings is not self._settings:  # tests override them
+        """Put the caches into the context of the next request."""
+        if caches.settings is not self._settings:  # A test has overridden them.
             self._close_caches()
-            self._make()
+            self._open_caches()
         for alias, cache in self._caches.items():
             caches[alias] = cache
 
     def close(self) -> None:
-        """The thread ends: nothing of it stays open."""
+        """Close everything. Called when the thread ends."""
         try:
             connections.close_all()
         finally:
             self._close_caches()
 
     def _close_caches(self) -> None:
-        with contextlib.ExitStack() as stack:  # each of them, whatever another one raises
+        with contextlib.ExitStack() as stack:  # It closes all, even if one of them raises.
             for cache in self._caches.values():
                 stack.callback(cache.close)
 
 
-def _resume(request: Request) -> None:
-    """Give the request what its thread has kept."""
+def _resume_thread(request: Request) -> None:
+    """Give the request what its thread has kept from the previous one."""
     assert request.channel is not None
     notes = request.channel.notes
-    thread = notes.get(_Thread)
-    if thread is None:
-        notes[_Thread] = _Thread()
+    resources = notes.get(_ThreadResources)
+    if resources is None:
+        notes[_ThreadResources] = _ThreadResources()
     else:
-        thread.resume()
+        resources.resume()
 
 
 class _FilesApp:
-    """A `SyncApp` around a handler for static files: its files, and `application` for all else."""
+    """A `SyncApp`: the static files of `handler`, and `application` for every other request."""
 
     threadwell_interface = "sync"
 
@@ -194,31 +196,31 @@ class _FilesApp:
         return (self._files if self._handles(path) else self._application)(request)
 
 
-# Where Django has handlers that serve files, and pass on what is none.
-_FILES = ("django.contrib.staticfiles.handlers", "django.test.testcases")
+# Modules of Django with handlers that serve files and pass other requests on.
+_FILE_HANDLERS = ("django.contrib.staticfiles.handlers", "django.test.testcases")
 
 
 def django_app(application: WSGIApplication, **options: Any) -> SyncApp:
-    """A `SyncApp` for what `WSGI_APPLICATION` names, as direct as it allows.
+    """A `SyncApp` for what `WSGI_APPLICATION` names.
 
-    Django's own handlers are called without WSGI between. WSGI middleware around them, and a
-    handler whose `__call__` is not Django's - a subclass, or one that a monitoring agent has
-    replaced - are served as any WSGI application. `options` are those of `WSGIApp`.
+    Handlers of Django are called without WSGI in between. Others are called through WSGI: WSGI
+    middleware around Django, and a handler whose `__call__` is not that of Django, because a
+    subclass or a monitoring agent has replaced it. `options` are those of `WSGIApp`.
     """
     if isinstance(application, WSGIHandler) and _is_own(WSGIHandler):
         called = next(cls for cls in type(application).__mro__ if "__call__" in vars(cls))
         if called is WSGIHandler:
             return DjangoApp(application, **options)
-        if called.__module__ in _FILES and _is_own(called):
+        if called.__module__ in _FILE_HANDLERS and _is_own(called):
             inner = django_app(application.application, **options)  # type: ignore[attr-defined]
             return _FilesApp(application, inner, **options)
-    return _AroundDjango(application, **options)
+    return _WSGIWithDjango(application, **options)
 
 
 def _is_own(cls: type) -> bool:
-    """Whether the `__call__` of `cls` is still what its module has made it.
+    """Whether the `__call__` of `cls` is still the function that its module defines.
 
-    What a wrapper says of itself is no help: it may repeat all that the function says.
+    The metadata of the function cannot tell: `functools.wraps` copies it to a wrapper.
     """
     call = vars(cls)["__call__"]
     return type(call) is FunctionType and call.__globals__ is vars(sys.modules[cls.__module__])

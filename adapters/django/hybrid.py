@@ -1,4 +1,4 @@
-"""The half of a project that needs an event loop: which application it is, and what goes to it."""
+"""The ASGI application of a project, and the choice of requests that it answers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import Resolver404, URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
-from threadwell.worker.server import Hybrid
+from threadwell.worker import Hybrid
 
 if TYPE_CHECKING:
     from threadwell.worker import Request, Response, SyncApp
 
 
 def asgi_application() -> Any:
-    """What the project's `ASGI_APPLICATION` names, or None without that setting.
+    """The application that the setting `ASGI_APPLICATION` names; None without that setting.
 
-    Raises `ImproperlyConfigured` when it cannot be imported.
+    Raises `ImproperlyConfigured` if it cannot be imported.
     """
     path = getattr(settings, "ASGI_APPLICATION", None)
     if not path:
@@ -34,7 +34,7 @@ def asgi_application() -> Any:
 
 
 def hybrid_of(app: SyncApp) -> SyncApp | Hybrid:
-    """`app` with the project's ASGI application beside it, or alone where there is none.
+    """`app` with the ASGI application of the project beside it, or alone if there is none.
 
     Raises `ImproperlyConfigured`.
     """
@@ -43,10 +43,10 @@ def hybrid_of(app: SyncApp) -> SyncApp | Hybrid:
 
 
 class HybridApp:
-    """A `SyncApp` that leaves asynchronous views to the loop, and has `app` answer the others.
+    """A `SyncApp` that leaves asynchronous views to the ASGI application.
 
-    A view is looked up only in a project that has asynchronous ones, before anything is run: so no
-    view runs twice, and a project without them pays nothing.
+    `app` answers the other requests. The view is resolved before anything runs, so that no request
+    is processed twice, and only in a project that has asynchronous views.
     """
 
     threadwell_interface = "sync"
@@ -58,7 +58,7 @@ class HybridApp:
     def __call__(self, request: Request) -> Response | None:
         if self._has_async_views is None:
             self._has_async_views = _has_async_views(get_resolver())
-        if self._has_async_views and _wants_a_loop(request.path):
+        if self._has_async_views and _has_async_view(request.path):
             return None
         return self._app(request)
 
@@ -72,7 +72,7 @@ def _has_async_views(resolver: URLResolver) -> bool:
     )
 
 
-def _wants_a_loop(path: str) -> bool:
+def _has_async_view(path: str) -> bool:
     try:
         match = get_resolver().resolve(unquote(path))
     except Resolver404:

@@ -1,22 +1,21 @@
-"""A line a request on the terminal of a developer, as `runserver` writes it."""
+"""Logs each request on the terminal of a developer, as `runserver` does."""
 
 from __future__ import annotations
 
 import logging
 import time
 
-from threadwell.worker import LifecycleEvent
-from threadwell.worker.lifecycle import ResponseCompleted
+from threadwell.worker import LifecycleEvent, ResponseCompleted
 
-# Colours, times and levels are those of Django's logging configuration for its own server.
+# Django's logging configuration gives this logger its colours, times and levels.
 logger = logging.getLogger("django.server")
 
 
 class RequestLog:
-    """A `LifecycleCollector` that logs every answer to `django.server`. Safe from all threads."""
+    """A `LifecycleCollector` that logs every response to `django.server`. Any thread may use it."""
 
     def record(self, event: LifecycleEvent) -> None:
-        """Log `event`, if it is an answer."""
+        """Log `event` if it is a completed response."""
         if type(event) is not ResponseCompleted:
             return
         level = logging.INFO
@@ -27,7 +26,7 @@ class RequestLog:
         logger.log(
             level,
             '"%s" %s %s',
-            # control characters would reach the terminal
+            # Control characters of a client must not reach the terminal.
             line.encode("unicode_escape").decode("ascii"),
             event.status,
             event.body_bytes,

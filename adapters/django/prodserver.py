@@ -19,12 +19,14 @@ from django.core.management import CommandError
 from django_prodserver.backends.base import BaseServerBackend
 from django_prodserver.utils import wsgi_app_name
 
+from threadwell.process_setup import USAGE_ERROR
+
 
 class ThreadwellServer(BaseServerBackend):  # type: ignore[misc,unused-ignore]
-    """Hands its arguments, options of the command `threadwell`, to that command.
+    """Runs the command `threadwell` with the options in `ARGS`.
 
-    Several values of one option, as `"bind": [...]`, are that option several times. The arguments
-    may also be one string, as it would be typed.
+    A list of values, such as `"bind": [...]`, repeats the option. `ARGS` may also be a string, as a
+    user would type it.
     """
 
     def _format_server_args_from_dict(
@@ -38,23 +40,23 @@ class ThreadwellServer(BaseServerBackend):  # type: ignore[misc,unused-ignore]
             if value is None:
                 words.append(flag)
             elif isinstance(value, (list, tuple, set, frozenset)):
-                words += [f"{flag}={one}" for one in value]
+                words += [f"{flag}={item}" for item in value]
             else:
                 words.append(f"{flag}={value}")
         return words
 
     def prep_server_args(self) -> list[str]:
-        """The options, and the application that `WSGI_APPLICATION` names."""
+        """The arguments of the command: the options, then what `WSGI_APPLICATION` names."""
         if not getattr(settings, "WSGI_APPLICATION", None):
             raise CommandError(
                 "The setting WSGI_APPLICATION names no application to serve:"
                 " set it to 'PROJECT.wsgi.application'.",
-                returncode=2,
+                returncode=USAGE_ERROR,
             )
         return [*self.args, wsgi_app_name()]
 
     def start_server(self, *args: str) -> None:
-        """Serve until told to stop; a mistake ends the process with code 2."""
+        """Serve until a signal; an error ends the process with the exit code of the command."""
         from threadwell.cli import main
 
         code = main(args)

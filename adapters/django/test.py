@@ -1,7 +1,7 @@
-"""Live tests on threadwell: Django's classes, with this server in them.
+"""The live server test cases of Django, on threadwell.
 
-`from threadwell.adapters.django.test import LiveServerTestCase` in the place of Django's own. With
-pytest-django, the option `--threadwell-live-server` does it for `live_server`.
+Import `LiveServerTestCase` from here instead of `django.test`. With pytest-django, the option
+`--threadwell-live-server` lets `live_server` use threadwell.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ from django.contrib.staticfiles import testing
 from django.db import connections
 from django.test import testcases
 
-from threadwell.worker import Request, Response, Server, ServerConfig
-from threadwell.worker.net.bind import open_socket, parse_bind
+from threadwell.worker import (
+    Request,
+    Response,
+    Server,
+    ServerConfig,
+    format_address,
+    open_sockets,
+)
 
 from .handler import django_app
 
@@ -28,39 +34,38 @@ if TYPE_CHECKING:
     from threadwell.adapters.wsgi import WSGIApplication
     from threadwell.worker import SyncApp
 
-# Seconds for requests in flight when a test class has ended.
+# Seconds that requests in flight get when a test class ends.
 _GRACE = 2.0
 
 
 class LiveServer:
-    """The server object that Django's `LiveServerThread` expects, with a threadwell server in it.
+    """The server object that `LiveServerThread` of Django expects. It runs a `Server`.
 
-    `address` is (host, port), where port 0 takes a free one; it is bound at once, and
-    `server_address` tells. `connections_override` has the database connections that the threads
-    of the server share with the test's: those of databases in memory.
+    `address` is (host, port), where port 0 takes a free one. It is bound at once, and
+    `server_address` is the result. `connections_override` has the database connections that the
+    threads of the server share with the test: those of databases in memory.
     """
 
     def __init__(
         self,
         address: tuple[str, int],
-        handler_class: object = None,  # noqa: ARG002  # no such thing here
+        handler_class: object = None,  # noqa: ARG002  # There is no such class here.
         *,
-        allow_reuse_address: bool = True,  # noqa: ARG002  # on Linux it hinders nobody
+        allow_reuse_address: bool = True,  # noqa: ARG002  # Harmless on Linux.
         connections_override: Mapping[str, BaseDatabaseWrapper] | None = None,
     ) -> None:
-        host, port = address
-        bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        bind = format_address(*address)
         self._config = ServerConfig.from_options(bind=bind, graceful_timeout=_GRACE)
-        self._socket = open_socket(parse_bind(bind), self._config.bind.backlog)
+        (self._socket,) = open_sockets(self._config.bind)
         self._connections = dict(connections_override or {})
-        self._one_by_one = _one_by_one()
+        self._serialize = _serialize_queries()
         for connection in self._connections.values():
-            connection.execute_wrappers.append(self._one_by_one)
+            connection.execute_wrappers.append(self._serialize)
         self._server: Server | None = None
         self.server_address: tuple[str, int] = self._socket.getsockname()[:2]
 
     def set_app(self, application: WSGIApplication) -> None:
-        """What to serve."""
+        """Set the application. Call it before `serve_forever`."""
         app = _SharedConnections(django_app(application), self._connections)
         self._server = Server(app, self._config, sockets=[self._socket])
 
@@ -70,24 +75,24 @@ class LiveServer:
         self._server.serve_forever()
 
     def shutdown(self) -> None:
-        """Answer what is in flight, and end."""
+        """Answer the requests in flight and stop."""
         if self._server is not None:
             self._server.stop()
 
     def server_close(self) -> None:
-        """Close the socket, if nothing was ever served, and leave the connections as they were."""
+        """Close the socket if it was never served, and restore the database connections."""
         self._socket.close()
         for connection in self._connections.values():
             with contextlib.suppress(ValueError):
-                connection.execute_wrappers.remove(self._one_by_one)
+                connection.execute_wrappers.remove(self._serialize)
 
 
-def _one_by_one() -> Callable[..., Any]:
-    """A wrapper for the queries of a connection that several threads share.
+def _serialize_queries() -> Callable[..., Any]:
+    """A wrapper that serializes the queries of a connection that several threads share.
 
-    sqlite3 prepares a text once for a connection, and may reset for one thread what another has
-    just begun to use (`bad parameter or other API misuse`). So each thread has texts of its own,
-    and a row's number is read before somebody else inserts.
+    sqlite3 caches prepared statements by their text, and one thread may reset a statement that
+    another has begun to use (`bad parameter or other API misuse`). So each thread gets texts of its
+    own. The lock lets a thread read the id of its new row before another thread inserts one.
     """
     lock = threading.RLock()
 
@@ -99,7 +104,7 @@ def _one_by_one() -> Callable[..., Any]:
 
 
 class _SharedConnections:
-    """A `SyncApp` around another that runs each request on the test's database connections."""
+    """A `SyncApp` that calls `app` with the database connections of the test."""
 
     threadwell_interface = "sync"
 
@@ -118,34 +123,34 @@ class _SharedConnections:
         if response is None:
             return None
         close = response.close or getattr(response.body, "close", None)
-        return response._replace(close=_closing(close))
+        return response._replace(close=_and_close_connections(close))
 
 
-def _closing(close: Callable[[], object] | None) -> Callable[[], None]:
+def _and_close_connections(close: Callable[[], object] | None) -> Callable[[], None]:
     def finish() -> None:
         try:
             if close is not None:
                 close()
         finally:
-            # an open one would keep the test's database from being dropped
+            # An open connection would keep the test database from being dropped.
             connections.close_all()
 
     return finish
 
 
 class LiveServerThread(testcases.LiveServerThread):
-    """Django's thread, which serves with threadwell."""
+    """The `LiveServerThread` of Django, on threadwell."""
 
     server_class: Any = LiveServer
 
 
 class LiveServerTestCase(testcases.LiveServerTestCase):
-    """Django's `LiveServerTestCase`, on threadwell."""
+    """The `LiveServerTestCase` of Django, on threadwell."""
 
     server_thread_class = LiveServerThread
 
 
 class StaticLiveServerTestCase(testing.StaticLiveServerTestCase):
-    """Django's `StaticLiveServerTestCase`, on threadwell."""
+    """The `StaticLiveServerTestCase` of Django, on threadwell."""
 
     server_thread_class = LiveServerThread

@@ -1,7 +1,7 @@
-"""`runserver_fast --workers N`: the supervisor in the place of the command.
+"""`runserver_fast --workers N`: replaces the process of the command by a supervisor.
 
-A supervisor must not have imported what it reloads, and a management command has imported the
-whole project. So the command checks, and then this module is executed in its process.
+A supervisor must not import what it reloads, but a management command has imported the whole
+project. So the command checks the project, and its process then executes this module.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from threadwell.multi_process import run_workers
-from threadwell.process_setup import say
+from threadwell.multi_process import Loaded, StartFailed, run_workers
+from threadwell.process_setup import USAGE_ERROR, say
 from threadwell.worker import OPTIONS, ConfigError, ServerConfig
-from threadwell.worker.supervisor import Loaded, StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +23,10 @@ _VARIABLE = "THREADWELL_DJANGO_WORKERS"
 
 
 def replace_process(config: ServerConfig, *, static_files: bool, notes: Sequence[str]) -> NoReturn:
-    """Make this process the supervisor of workers that `config` asks for.
+    """Turn this process into the supervisor of the workers that `config` asks for.
 
-    `static_files` says whether the project's static files are served, as `runserver` serves them;
-    `notes` are lines for the start message. Raises `ConfigError` where processes cannot fork.
+    `static_files` says whether static files are served as `runserver` does; `notes` are lines of
+    the start message. Raises `ConfigError` on a system without `fork`.
     """
     if not hasattr(os, "fork"):
         raise ConfigError("workers: this system cannot fork; one process is all there can be")
@@ -49,7 +48,7 @@ def _x_options() -> list[tuple[str, Any]]:
 
 
 def _load(static_files: bool) -> Loaded:
-    """Import the project, in a process that serves it."""
+    """Import the project, in a worker process."""
     import django
     from django.conf import settings
     from django.core.servers.basehttp import get_internal_wsgi_application
@@ -68,7 +67,7 @@ def _load(static_files: bool) -> Loaded:
 
 
 def main() -> int:
-    """Serve what `replace_process` has left in the environment; the exit code."""
+    """Serve as `replace_process` has written to the environment; return the exit code."""
     facts = json.loads(os.environ.pop(_VARIABLE))
     sys.path[:] = facts["path"]
     config = ServerConfig.from_options(**facts["options"])
@@ -80,7 +79,7 @@ def main() -> int:
         sys.stderr.write(error.trace)
         message = str(error)
     sys.stderr.write(f"Error: {message}\n")
-    return 2
+    return USAGE_ERROR
 
 
 if __name__ == "__main__":

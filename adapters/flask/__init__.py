@@ -1,4 +1,4 @@
-"""Flask on threadwell: `FlaskApp`, a `SyncApp` around a Flask application."""
+"""Flask on threadwell: `FlaskApp` is a `SyncApp` that calls a Flask application."""
 
 from .app import FlaskApp
 

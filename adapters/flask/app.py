@@ -1,9 +1,8 @@
-"""Flask on a `SyncApp`: what WSGI would carry between the two and nobody would look at is left out.
+"""The adapter for Flask. It saves the work that WSGI needs between Flask and a server.
 
 `FlaskApp(app)` runs the steps of `Flask.wsgi_app` itself and takes the body from the response
-object, so that a finished answer goes out as one. Whatever was put around the application or into
-its place is called as it would be by any WSGI server: middleware on `wsgi_app`, an overridden or
-patched `wsgi_app` or `__call__`, responses of another kind.
+object, so that a complete response is sent at once. It falls back to WSGI if anything was changed:
+middleware on `wsgi_app`, an overridden or patched `wsgi_app` or `__call__`, another response class.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from threadwell.adapters.wsgi import WSGIApp
 if TYPE_CHECKING:
     from threadwell.adapters.wsgi import Environ
 
-# What `Response.__call__` comes to; a class that changes one of them is asked through the call.
-_OF_A_RESPONSE = (
+# The methods behind `Response.__call__`. A class that overrides one of them is called through WSGI.
+_RESPONSE_METHODS = (
     "__call__",
     "get_wsgi_response",
     "get_wsgi_headers",
@@ -34,27 +33,27 @@ _OF_A_RESPONSE = (
     "iter_encoded",
     "close",
 )
-# The lengths of `Location` and `Content-Location`, which Werkzeug makes URIs of.
+# The lengths of `Location` and `Content-Location`, whose values Werkzeug turns into URIs.
 _LOCATION_LENGTHS = (8, 16)
 
 
 class FlaskApp(WSGIApp):
-    """A `SyncApp` around a Flask application; the arguments are those of `WSGIApp`.
+    """A `SyncApp` that calls a Flask application; the arguments are those of `WSGIApp`.
 
-    `app` may be changed afterwards as ever: its hooks, its configuration, its `wsgi_app`.
+    `app` may still be changed afterwards: its hooks, its configuration, its `wsgi_app`.
     """
 
     def __init__(self, app: Flask, **options: Any) -> None:
-        super().__init__(_Steps(app), **options)
+        super().__init__(_DirectCall(app), **options)
 
 
-class _Steps:
-    """A WSGI application that does what `app` does. Any thread may call it."""
+class _DirectCall:
+    """A WSGI application that does what `app` does, in fewer steps. Any thread may call it."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         cls = type(app)
-        #: The functions that are known; others may have been put into their place.
+        # Flask's own functions. If the class has others by now, they are called instead.
         self._wsgi_app: Any = None
         self._call: Any = None
         if (
@@ -63,7 +62,7 @@ class _Steps:
             and _steps_are_known()
         ):
             self._wsgi_app, self._call = cls.wsgi_app, cls.__call__
-        self._plain_kinds: dict[type, bool] = {}
+        self._unchanged_kinds: dict[type, bool] = {}
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         app = self._app
@@ -98,16 +97,16 @@ class _Steps:
             context.pop(error)
 
     def _whole_body(self, response: Response, environ: Environ) -> bytes | None:
-        """The body, if nothing is left to do for the answer but to send it; else None."""
+        """The body, if the response is complete and needs no further treatment; else None."""
         kind = type(response)
-        plain = self._plain_kinds.get(kind)
-        if plain is None:
-            plain = self._plain_kinds[kind] = all(
-                _is_original(getattr(kind, name), name) for name in _OF_A_RESPONSE
+        unchanged = self._unchanged_kinds.get(kind)
+        if unchanged is None:
+            unchanged = self._unchanged_kinds[kind] = all(
+                _is_original(getattr(kind, name), name) for name in _RESPONSE_METHODS
             )
         status = response.status_code
         if (
-            not plain
+            not unchanged
             or status < 200
             or status in (204, 304)
             or environ["REQUEST_METHOD"] == "HEAD"
@@ -116,7 +115,7 @@ class _Steps:
         ):
             return None
         blocks = response.response
-        # views put dicts in the place of the headers, too
+        # Some views replace the headers by a dict.
         if type(blocks) is not list or type(response.headers) is not Headers:
             return None
         for name, _ in response.headers:
@@ -131,7 +130,7 @@ _SOURCES = (flask.app.__file__, werkzeug_response.__file__)
 
 
 def _is_original(function: Any, name: str) -> bool:
-    """Whether `function` is the one that Flask or Werkzeug define, and nobody has wrapped it."""
+    """Whether `function` is the one that Flask or Werkzeug define, and not a wrapper of it."""
     if type(function) is not FunctionType:
         return False
     code = function.__code__
@@ -139,7 +138,7 @@ def _is_original(function: Any, name: str) -> bool:
 
 
 def _steps_are_known() -> bool:
-    """Whether this Flask has the steps that are taken here, with the arguments given here."""
+    """Whether this version of Flask has the methods that are called here, with these arguments."""
     try:
         steps = (
             (Flask.request_context, ["self", "environ"]),

@@ -1,8 +1,8 @@
-"""`flask serve`: the command that Flask finds beside its `run`, and that knows all of its options.
+"""`flask serve`: a command of Flask's command line, with all options of `flask run`.
 
-With debug on it is the command for development: it reloads, shows Werkzeug's debugger, and serves
-the reason as a page where the application cannot be imported. With debug off it is the command for
-production, and nothing of that is there.
+In debug mode it is for development: it reloads, shows the debugger of Werkzeug, and if the
+application cannot be imported, it serves the traceback as a page. Without debug mode it is for
+production and does none of that.
 """
 
 from __future__ import annotations
@@ -28,22 +28,21 @@ from threadwell.command_options import (
     from_table,
     spelled_as_flag,
 )
-from threadwell.multi_process import run_workers
+from threadwell.multi_process import Loaded, StartFailed, run_workers
 from threadwell.process_setup import USAGE_ERROR, say
-from threadwell.reload import Inherited, Watched
+from threadwell.reload import Inherited, WatchedFiles
 from threadwell.single_process import checked_config, run_reloader, run_server
-from threadwell.worker import OPTIONS, ConfigError
-from threadwell.worker.supervisor import Loaded, StartFailed
+from threadwell.worker import OPTIONS, ConfigError, format_address
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Sequence
 
-# Options of the table that have Flask's own names here.
-_BY_OTHER_NAMES = {"bind", "cert"}
-# What tells that a request was passed on by somebody else.
+# Options of the table that are replaced by options of Flask.
+_REPLACED_OPTIONS = {"bind", "cert"}
+# Variables that show that a request came through a proxy.
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP")
-# As `flask run` has a line for each request; debug only, unless one is asked for.
+# In debug mode, log each request as `flask run` does, unless the user has chosen a log.
 _DEBUG_LOG = {"access_log": "-", "log_format": '%h "%r" %>s %b'}
 
 _HELP = """Serve the application on threads, without an event loop.
@@ -53,8 +52,8 @@ interactive debugger. Without, it is for production.
 """
 
 
-class _Mistake(click.ClickException):
-    """A mistake of the user's: a line, and exit code 2."""
+class _UsageError(click.ClickException):
+    """An error that is printed as one line and ends the process with code 2."""
 
     exit_code = USAGE_ERROR
 
@@ -65,7 +64,7 @@ class _Mistake(click.ClickException):
 def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     assert param.name is not None
     if ctx.get_parameter_source(param.name) is not ParameterSource.DEFAULT:
-        # where the application looks, and its factory; and the process that a reload starts
+        # Read by the application and its factory, and by the child of a reloader.
         os.environ["FLASK_DEBUG"] = "1" if value else "0"
 
 
@@ -78,7 +77,7 @@ def _option(*names: str, group: str, **kwargs: Any) -> click.Option:
     return GroupedOption(names, group=group, **kwargs)
 
 
-def _where() -> list[click.Parameter]:
+def _bind_options() -> list[click.Parameter]:
     return [
         _option(
             "--host", "-h", group="bind", help="The interface to bind to.  [default: 127.0.0.1]"
@@ -95,15 +94,15 @@ def _where() -> list[click.Parameter]:
             group="bind",
             multiple=True,
             metavar="TEXT",
-            help="Where to listen, in the place of --host and --port: PORT, HOST:PORT, [IPV6]:PORT,"
+            help="Where to listen, instead of --host and --port: PORT, HOST:PORT, [IPV6]:PORT,"
             " unix:/PATH or fd://N. May be repeated.",
         ),
         _option(
             "--cert",
             group="tls",
             metavar="PATH|adhoc",
-            help="A certificate file, the import name of an SSLContext, or adhoc, which makes a"
-            " certificate up, for development, with trustme. Switches TLS on.",
+            help="A certificate file, the import name of an SSLContext, or adhoc, which generates a"
+            " certificate with trustme, for development. Switches TLS on.",
         ),
         _option("--key", group="tls", metavar="PATH", help="The key of --cert."),
         _option(
@@ -115,7 +114,7 @@ def _where() -> list[click.Parameter]:
     ]
 
 
-def _for_development() -> list[click.Parameter]:
+def _development_options() -> list[click.Parameter]:
     several = f"Several are separated by {os.pathsep!r}."
     return [
         _option(
@@ -144,28 +143,28 @@ def _for_development() -> list[click.Parameter]:
             group="reload",
             callback=_paths,
             metavar="PATHS",
-            help=f"Files that restart it when they change, beside the modules. {several}",
+            help=f"Files that restart the server when they change, beside the modules. {several}",
         ),
         _option(
             "--exclude-patterns",
             group="reload",
             callback=_paths,
             metavar="PATTERNS",
-            help=f"Files matching one of these do not restart it. {several}",
+            help=f"Files that match one of these do not restart the server. {several}",
         ),
     ]
 
 
 def _options() -> list[click.Parameter]:
-    table = [from_table(option) for option in OPTIONS if option.name not in _BY_OTHER_NAMES]
-    return [*_where(), *_for_development(), *table]
+    table = [from_table(option) for option in OPTIONS if option.name not in _REPLACED_OPTIONS]
+    return [*_bind_options(), *_development_options(), *table]
 
 
 # ---- The command --------------------------------------------------------------------------
 
 
 class _Serve(GroupedCommand):
-    """The command; a `ConfigError` becomes a line."""
+    """The command. It prints a `ConfigError` as one line."""
 
     default_group = "reload"
 
@@ -174,9 +173,9 @@ class _Serve(GroupedCommand):
             code = super().invoke(ctx)
         except StartFailed as error:
             sys.stderr.write(error.trace)
-            raise _Mistake(" ".join(spelled_as_flag(str(error)).split())) from None
+            raise _UsageError(" ".join(spelled_as_flag(str(error)).split())) from None
         except ConfigError as error:
-            raise _Mistake(" ".join(spelled_as_flag(str(error)).split())) from None
+            raise _UsageError(" ".join(spelled_as_flag(str(error)).split())) from None
         ctx.exit(code)
 
 
@@ -212,12 +211,12 @@ def _serve(
     trusting = bool(config.proxies.trusted)
     if debugger and trusting:
         raise ConfigError(
-            "debugger: it is for clients on this machine, and behind --trusted-proxies anybody"
-            " could seem to be one; leave one of them out"
+            "debugger: it is for clients on this machine, and behind --trusted-proxies any"
+            " client could pose as one; leave one of them out"
         )
     debugger = (debug and not trusting) if debugger is None else debugger
     if config.processes.needs_supervisor and (reload or debugger):
-        option = config.processes.reason_for_supervisor or "workers"
+        option = config.processes.reason_for_supervisor
         raise ConfigError(
             f"{option}: the reloader and the debugger are for a single process; add --no-reload"
             f" and --no-debugger, or leave out --{option.replace('_', '-')}"
@@ -227,13 +226,13 @@ def _serve(
         inherited = Inherited.take()
         if inherited is None:
             return run_reloader(config, _watched(info, extra_files, exclude_patterns))
-        os.environ["WERKZEUG_RUN_MAIN"] = "true"  # applications ask for it
+        os.environ["WERKZEUG_RUN_MAIN"] = "true"  # Some applications look for it.
     elif extra_files or exclude_patterns:
         raise ConfigError("extra-files, exclude-patterns: they are for --reload; add it")
     if config.processes.needs_supervisor:
         return run_workers(partial(_load_in_worker, info), config, say, (), ssl_context)
     app, name = _load(info, in_reloader=inherited is not None)
-    notes = ["Debug mode is on: do not serve others so"] if debug else []
+    notes = ["Debug mode is on: do not use it in production"] if debug else []
     sync_app = as_sync_app(app)
     if debugger:
         debugged = Debugged(app)
@@ -243,7 +242,7 @@ def _serve(
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of the table that somebody has set, wherever."""
+    """The options of the table that have a value from any source but their default."""
     ctx = click.get_current_context()
     return {
         name: value
@@ -263,19 +262,21 @@ def _use_threads(with_threads: bool | None, options: dict[str, Any]) -> None:
 def _bind(host: str | None, port: int | None, bind: Sequence[str]) -> Sequence[str]:
     if bind:
         if host is not None or port is not None:
-            raise ConfigError("bind: it takes the place of --host and --port; leave them out")
+            raise ConfigError("bind: it replaces --host and --port; leave them out")
         return bind
-    if host and host.startswith(("unix:", "fd:")):  # as for `run`
+    if host and host.startswith(("unix:", "fd:")):  # As `flask run` accepts it.
         return [host]
     host = "127.0.0.1" if host is None else host
-    number = 5000 if port is None else port
-    return [f"[{host}]:{number}" if ":" in host else f"{host}:{number}"]
+    return [format_address(host, 5000 if port is None else port)]
 
 
 def _use_certificate(
     cert: str | None, key: str | None, options: dict[str, Any]
 ) -> ssl.SSLContext | None:
-    """Set the options of the table that `--cert` and `--key` are; else its context."""
+    """Add to `options` what `--cert` and `--key` mean, or return the SSLContext that they name.
+
+    Raises `ConfigError`.
+    """
     if cert is None:
         if key is not None:
             raise ConfigError("key: it is for --cert, which was not given; add it")
@@ -305,13 +306,16 @@ def _imported_context(name: str) -> ssl.SSLContext | None:
     return found if isinstance(found, ssl.SSLContext) else None
 
 
-def _watched(info: ScriptInfo, extra_files: list[str], exclude: list[str]) -> Watched:
+def _watched(info: ScriptInfo, extra_files: list[str], exclude: list[str]) -> WatchedFiles:
     spec = info.app_import_path
-    return Watched([".", *app_folder(spec)], exclude=exclude, extra_files=extra_files)
+    return WatchedFiles([".", *app_folder(spec)], exclude=exclude, extra_files=extra_files)
 
 
 def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
-    """The application and its name. In a reloader, an application that raises why there is none."""
+    """The application and its name.
+
+    If it cannot be imported, the result in a reloader is an application that raises the reason.
+    """
     try:
         app = info.load_app()
     except Exception as error:
@@ -319,26 +323,26 @@ def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
             if isinstance(error, click.ClickException):
                 raise
             traceback.print_exc()
-            raise _Mistake(_why_not(error)) from None
-        # told at once, and served until a change mends it
+            raise _UsageError(_import_failure(error)) from None
+        # The traceback is printed now, and served as a page until a change fixes the error.
         traceback.print_exc()
         return _raising(error), info.app_import_path or "an application that cannot be imported"
     return app, info.app_import_path or app.name
 
 
 def _load_in_worker(info: ScriptInfo) -> Loaded:
-    """The same for one of several processes, whose supervisor says what is wrong, and once."""
+    """The application, in a worker process. Raises `AppError`, which the supervisor prints once."""
     try:
         app = info.load_app()
     except click.ClickException as error:
         raise AppError(error.format_message()) from None
     except Exception as error:
-        raise AppError(_why_not(error), traceback.format_exc()) from None
+        raise AppError(_import_failure(error), traceback.format_exc()) from None
     sync_app = as_sync_app(app, multiprocess=True)
     return Loaded(sync_app, info.app_import_path or app.name, "flask")
 
 
-def _why_not(error: Exception) -> str:
+def _import_failure(error: Exception) -> str:
     cause = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
     return f"the application cannot be imported: {cause}"
 
@@ -348,7 +352,8 @@ def _raising(error: Exception) -> Callable[..., Iterable[bytes]]:
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         del environ, start_response
-        raise error.with_traceback(trace) from None  # its own trace each time, and not a longer one
+        # With the first traceback: each `raise` would make it longer.
+        raise error.with_traceback(trace) from None
 
     return app
 
@@ -357,9 +362,9 @@ def _raising(error: Exception) -> Callable[..., Iterable[bytes]]:
 
 
 class Debugged:
-    """The WSGI application `app` in Werkzeug's debugger, for clients on this machine alone.
+    """A WSGI application: `app` in the debugger of Werkzeug, for clients on this machine only.
 
-    Whoever comes from elsewhere, or through a proxy, is served by `app` as it is.
+    Requests of other clients, and those that come through a proxy, go to `app` directly.
     """
 
     def __init__(self, app: Any) -> None:
@@ -374,7 +379,7 @@ class Debugged:
         return result
 
     def note(self) -> str:
-        """A line for the user: how the debugger is unlocked."""
+        """A line of the start message that tells the PIN of the debugger."""
         pin = self._debugged.pin
         return f"The debugger's PIN is {pin}" if pin else "The debugger asks for no PIN"
 
@@ -384,7 +389,7 @@ def _is_local(environ: dict[str, Any]) -> bool:
         return False
     address = environ["REMOTE_ADDR"]
     if not address:
-        return True  # a unix socket
+        return True  # A unix socket.
     try:
         client = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""threadwell: sync Python web applications on threads, without an event loop."""
+"""threadwell serves synchronous Python web applications on threads, without an event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m threadwell` is the command `threadwell`."""
+"""Makes `python -m threadwell` the command `threadwell`."""
 
 import sys
 

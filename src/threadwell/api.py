@@ -1,4 +1,4 @@
-"""The generic API: any application, in a line or two of Python."""
+"""The Python API: serve any application in a line or two."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters import as_app, as_sync_app
 from .app_loader import load_app
-from .worker import ConfigError, LifecycleCollector, Server, ServerConfig
-from .worker.net.bind import open_sockets
-from .worker.server import Hybrid, Served
+from .worker import (
+    ConfigError,
+    Hybrid,
+    LifecycleCollector,
+    Served,
+    Server,
+    ServerConfig,
+    format_address,
+    open_sockets,
+)
 from .worker.system.pid_file import pid_file
 from .worker.system.systemd import inherited_sockets
 
@@ -19,12 +26,14 @@ if TYPE_CHECKING:
 
 
 class ThreadedServer(Server):
-    """A `Server` for any application, with the names that `wsgiref` and Werkzeug users know.
+    """A `Server` for any application, with the methods of the servers of `wsgiref` and Werkzeug.
 
-    `app` is a WSGI application, a `SyncApp` or an ASGI application; `interface` says which where
-    inspection does not tell. `asgi_app` beside one of the first two takes the WebSockets, and the
-    requests that a `SyncApp` answers with None. The keyword arguments are the options of
-    `ServerConfig.from_options`.
+    `app` is a WSGI application, a `SyncApp` or an ASGI application. `interface` says which one, if
+    inspection cannot (see `app_kind`). `asgi_app` may stand beside a WSGI application or a
+    `SyncApp`: it gets the WebSockets, and the requests that the `SyncApp` answers with None. The
+    keyword arguments are the options of `ServerConfig.from_options`.
+
+    Raises `ConfigError` for an option that cannot be used, `TypeError` if `app` is no application.
     """
 
     def __init__(
@@ -38,8 +47,7 @@ class ThreadedServer(Server):
         **options: Any,
     ) -> None:
         config = ServerConfig.from_options(**options)
-        if config.processes.needs_supervisor:
-            option = config.processes.reason_for_supervisor or "workers"
+        if option := config.processes.reason_for_supervisor:
             raise ConfigError(
                 f"{option}: a server object serves in this process; serve() and the command"
                 " threadwell start others"
@@ -58,21 +66,21 @@ class ThreadedServer(Server):
 
     @property
     def server_port(self) -> int:
-        """As `port`."""
+        """The same as `port`."""
         return self.port
 
     @property
     def server_address(self) -> tuple[str, int]:
-        """Host and port of the first socket."""
+        """The host and the port of the first socket; of a unix socket its path, and 0."""
         name = self.addresses[0] if self.addresses else ("", 0)
         return (str(name[0]), int(name[1])) if isinstance(name, tuple) else (str(name), 0)
 
     def shutdown(self) -> None:
-        """As `stop`."""
+        """The same as `stop`."""
         self.stop()
 
     def server_close(self) -> None:
-        """Close the sockets: `stop`, if it was not called."""
+        """Close the sockets: the same as `stop`."""
         self.stop()
 
 
@@ -92,14 +100,15 @@ def serve(
     lifecycle_collector: LifecycleCollector | None = None,
     **options: Any,
 ) -> None:
-    """Serve `app`, a WSGI or ASGI application or a `SyncApp`, until SIGINT or SIGTERM (blocking).
+    """Serve `app` until SIGINT or SIGTERM (blocking). Call it in the main thread.
 
-    `app` may be a text too, such as `"module:app"`: it is imported here, or with `workers` in each
-    process, so that SIGHUP loads it anew. `options` are those of `ServerConfig.from_options`, such
-    as `bind="0.0.0.0:8000"` and `threads=8`; the other arguments are as for `ThreadedServer`.
+    `app` is a WSGI application, an ASGI application or a `SyncApp`. It may also be a text such as
+    `"module:app"`, which is imported in this process, or with `workers` in each worker process, so
+    that SIGHUP loads it again. `options` are those of `ServerConfig.from_options`, such as
+    `bind="0.0.0.0:8000"` and `threads=8`. The other arguments are those of `ThreadedServer`.
 
-    Raises `ConfigError` for an option that cannot be used, `TypeError` for what is no application,
-    `OSError` when an address cannot be bound, and what `run_supervised` raises.
+    Raises `ConfigError` for an option that cannot be used, `TypeError` if `app` is no application,
+    `OSError` if an address cannot be bound, and what `run_supervised` raises.
     """
     config = ServerConfig.from_options(**options)
     supervised = config.processes.needs_supervisor
@@ -131,19 +140,15 @@ def serve(
 
 
 def make_server(host: str, port: int, app: Any, **options: Any) -> ThreadedServer:
-    """A server for `app`, bound but not started: call `serve_forever`, or use it with `with`.
+    """A bound server for `app`: call its `serve_forever`, or use it as a context manager.
 
-    As `wsgiref.simple_server.make_server`; `port` 0 takes a free one, see `server_port`.
+    The arguments are those of `wsgiref.simple_server.make_server`, and options. `host` may also be
+    `unix:PATH`, which ignores `port`. Port 0 takes a free port; `server_port` tells which. Raises
+    as `ThreadedServer`, and `OSError` if the address cannot be bound.
     """
     if "bind" in options:
         raise ConfigError("bind: make_server takes the host and the port as arguments")
-    bind = (
-        host
-        if host.startswith("unix:")
-        else f"[{host}]:{port}"
-        if ":" in host
-        else f"{host}:{port}"
-    )
+    bind = host if host.startswith("unix:") else format_address(host, port)
     server = ThreadedServer(app, bind=bind, **options)
     server.bind()
     return server

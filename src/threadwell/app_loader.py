@@ -1,4 +1,4 @@
-"""Which application a command line names: finds it, imports it, and says what is wrong if not."""
+"""Finds and imports the application that a command line names, or explains why it cannot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
-#: What is looked for where no application is named, in this order.
+#: The files that are tried, in this order, if no application is named.
 DEFAULT_FILES = ("wsgi.py", "app.py")
 APP_NAMES = ("application", "app")
 FACTORY_NAMES = ("create_app", "make_app")
@@ -33,9 +33,9 @@ _Arguments = tuple[list[Any], dict[str, Any]]
 
 
 class AppError(Exception):
-    """There is no application to serve. The message says why, and what would do.
+    """There is no application to serve. The message says why, and suggests a fix.
 
-    `trace` is the traceback of the user's own code where that is what failed, else empty.
+    `trace` is the traceback of the user's code if that is what failed; else it is empty.
     """
 
     def __init__(self, message: str, trace: str = "") -> None:
@@ -44,7 +44,7 @@ class AppError(Exception):
 
 
 class LoadedApp(NamedTuple):
-    """An application, and how it is named: `module:attribute`."""
+    """An application, and its name: `module:attribute`."""
 
     app: Any
     name: str
@@ -53,30 +53,30 @@ class LoadedApp(NamedTuple):
 def load_app(
     spec: str | None = None, directory: str | os.PathLike[str] = ".", *, factory: bool = False
 ) -> LoadedApp:
-    """The application that `spec` names, seen from `directory`, which goes first on `sys.path`.
+    """Import the application that `spec` names. `directory` is put first on `sys.path`.
 
-    `spec` is `module:attribute`, `module:create_app("x", debug=False)` with literal arguments,
-    either with the path of a file or a folder for the module, or with the module alone; or it is
-    None, for `wsgi.py` or `app.py` in `directory`. With `factory` the attribute is called.
+    `spec` is `module:attribute`, or `module:create_app("x", debug=False)` with literal arguments,
+    or a module alone. The path of a file or a folder may stand in the place of the module. None
+    means `wsgi.py` or `app.py` in `directory`. With `factory`, the attribute is called.
 
     Raises `AppError`.
     """
     home = _absolute(Path(directory))
-    _put_first(home)
+    _prepend_to_path(home)
     name, expression = _locate(spec, home)
     module = _import(name, home)
     if expression is None:
         found, label = _discover(module, factory)
     else:
-        found, label = _named(module, expression, factory)
+        found, label = _evaluate(module, expression, factory)
     _check(found, label)
     return LoadedApp(found, label)
 
 
 def app_folder(spec: str | None, directory: str | os.PathLike[str] = ".") -> list[str]:
-    """The folder of the file or folder that `spec` names; nothing if it names a module.
+    """The folder that `spec` names, or that of the file; empty if it names a module.
 
-    Nothing is imported, and it need not exist.
+    Nothing is imported, and the path need not exist.
     """
     if not spec:
         return []
@@ -95,11 +95,11 @@ def app_folder(spec: str | None, directory: str | os.PathLike[str] = ".") -> lis
     return [str(place if place.is_dir() else place.parent)]
 
 
-# ---- Where the module is ------------------------------------------------------------------
+# ---- Finding the module -------------------------------------------------------------------
 
 
 def _locate(spec: str | None, home: Path) -> tuple[str, str | None]:
-    """The module's name, importable from now on, and the expression behind the colon."""
+    """The name of the module, which can then be imported, and the expression after the colon."""
     if not spec:
         return _module_of(_default_file(home, "no application was named, and "), home), None
     if match := _FILE.fullmatch(spec):
@@ -109,9 +109,9 @@ def _locate(spec: str | None, home: Path) -> tuple[str, str | None]:
         path, colon, after = rest.partition(":")
         path, expression = drive + path, after if colon else None
     if expression is not None and not expression.strip():
-        raise AppError(f"{spec!r} names nothing behind the colon; write {path}:app, or {path}")
+        raise AppError(f"{spec!r} has nothing after the colon; write {path}:app, or {path}")
     if match or _is_path(path, home):
-        return _module_of(_existing(path, home), home), expression
+        return _module_of(_find_path(path, home), home), expression
     if not all(path.split(".")):
         raise AppError(f"{spec!r} does not name a module; write module:app, or the path of a file")
     return path, expression
@@ -121,12 +121,12 @@ def _is_path(text: str, home: Path) -> bool:
     if "/" in text or os.sep in text or text in (".", ".."):
         return True
     folder = home / text
-    # as a module, a folder without __init__.py would be an empty one
+    # Without __init__.py, a folder would be imported as an empty namespace package.
     is_module = (folder / "__init__.py").exists() or folder.with_name(text + ".py").exists()
     return bool(text) and folder.is_dir() and not is_module
 
 
-def _existing(text: str, home: Path) -> Path:
+def _find_path(text: str, home: Path) -> Path:
     for base in (Path.cwd(), home):
         path = _absolute(base / text)
         for candidate in (path, path.with_name(path.name + ".py")):
@@ -143,13 +143,13 @@ def _default_file(folder: Path, reason: str = "") -> Path:
             return folder / name
     hint = "name the application, such as module:app"
     inner = sorted(folder.glob("*/wsgi.py"))
-    if len(inner) == 1:  # a Django project, seen from manage.py
+    if len(inner) == 1:  # A Django project, from the folder of manage.py.
         hint = f"did you mean {inner[0].parent.name}.wsgi?"
     raise AppError(f"{reason}there is no {' or '.join(DEFAULT_FILES)} in {folder}; {hint}")
 
 
 def _module_of(path: Path, home: Path) -> str:
-    """The name that `path` is imported by; the folder above its packages goes on `sys.path`."""
+    """The module name of `path`. The folder above its packages is put on `sys.path`."""
     if path.is_dir() and not (path / "__init__.py").exists():
         path = _default_file(path)
     place = path.parent if path.name == "__init__.py" else path.with_suffix("")
@@ -160,40 +160,42 @@ def _module_of(path: Path, home: Path) -> str:
     if any("." in name for name in names):
         raise AppError(f"{path} cannot be imported with a dot in its name; rename it")
     if place.parent != home:
-        _put_first(place.parent)
+        _prepend_to_path(place.parent)
     name = ".".join(names)
-    _check_not_taken(name, path)
+    _check_name_is_free(name, path)
     return name
 
 
-def _check_not_taken(name: str, path: Path) -> None:
+def _check_name_is_free(name: str, path: Path) -> None:
     module = sys.modules.get(name)
     if module is None:
         return
     file = path / "__init__.py" if path.is_dir() else path
     taken_by = getattr(module, "__file__", None)
     if taken_by is None or not file.samefile(taken_by):
-        raise AppError(f"{path} has the name of the module {name!r} of Python's; rename the file")
+        raise AppError(
+            f"{path} is named like the module {name!r}, which is imported already; rename the file"
+        )
 
 
 def _absolute(path: Path) -> Path:
-    # without following links: the folder is the one that the user named
+    # Without resolving links: the folder is the one that the user named.
     return Path(os.path.abspath(path))
 
 
-def _put_first(folder: Path) -> None:
+def _prepend_to_path(folder: Path) -> None:
     entry = str(folder)
     if not sys.path or sys.path[0] != entry:
         sys.path.insert(0, entry)
     importlib.invalidate_caches()
 
 
-# ---- The user's code ----------------------------------------------------------------------
+# ---- Importing the module -----------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _user_code(failed: str) -> Iterator[None]:
-    """What the user's code raises becomes an `AppError` with the traceback of that code alone."""
+    """Turn what the user's code raises into an `AppError` with the traceback of that code only."""
     try:
         yield
     except AppError:
@@ -202,17 +204,17 @@ def _user_code(failed: str) -> Iterator[None]:
         cause = f"{type(error).__name__}: {error}".removesuffix(": ")
         if isinstance(error, ModuleNotFoundError):
             cause += "; install what is missing, in the environment that threadwell runs in"
-        error.__traceback__ = _without_machinery(error.__traceback__)
+        error.__traceback__ = _user_frames(error.__traceback__)
         trace = "".join(traceback.format_exception(error))
         raise AppError(f"{failed}: {cause}", trace) from None
 
 
-def _without_machinery(trace: TracebackType | None) -> TracebackType | None:
-    """`trace` from the first frame on that is neither the import system's nor this module's."""
-    machinery = (load_app.__code__.co_filename, importlib.import_module.__code__.co_filename)
+def _user_frames(trace: TracebackType | None) -> TracebackType | None:
+    """`trace` without the first frames, which belong to this module and the import system."""
+    internal = (load_app.__code__.co_filename, importlib.import_module.__code__.co_filename)
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if file not in machinery and not file.startswith("<frozen importlib"):
+        if file not in internal and not file.startswith("<frozen importlib"):
             break
         trace = trace.tb_next
     return trace
@@ -223,8 +225,8 @@ def _import(name: str, home: Path) -> ModuleType:
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if _without_machinery(error.__traceback__) is not None:
-                raise  # an import inside the module, not that of the module
+            if _user_frames(error.__traceback__) is not None:
+                raise  # An import within the module has failed.
             missing = error.name or name
     raise AppError(
         f"there is no module {missing!r} in {home} nor on the path{_module_hint(missing, home)}"
@@ -242,10 +244,10 @@ def _module_hint(missing: str, home: Path) -> str:
     return spelled or "; --app-dir says where to look"
 
 
-# ---- What in the module -------------------------------------------------------------------
+# ---- Finding the application in the module ------------------------------------------------
 
 
-def _named(module: ModuleType, expression: str, factory: bool) -> tuple[Any, str]:
+def _evaluate(module: ModuleType, expression: str, factory: bool) -> tuple[Any, str]:
     names, arguments = _parse(expression)
     dotted = ".".join(names)
     found: Any = module
@@ -260,7 +262,7 @@ def _named(module: ModuleType, expression: str, factory: bool) -> tuple[Any, str
 
 
 def _parse(expression: str) -> tuple[list[str], _Arguments | None]:
-    """The dotted name, and the arguments of the call if there is one. Nothing is evaluated."""
+    """The parts of the dotted name, and the arguments if it is a call. It runs no code."""
     problem = f"{expression!r} is neither a name nor a call such as create_app(debug=True)"
     try:
         node = ast.parse(expression.strip(), mode="eval").body
@@ -295,7 +297,7 @@ def _literals(call: ast.Call, expression: str) -> _Arguments:
 
 
 def _attribute(target: Any, name: str, label: str) -> Any:
-    with _user_code(f"{label.rstrip(':')} failed when it was asked for {name!r}"):
+    with _user_code(f"{label.rstrip(':')} failed while its attribute {name!r} was read"):
         try:
             return getattr(target, name)
         except AttributeError:
@@ -310,7 +312,7 @@ def _attribute(target: Any, name: str, label: str) -> Any:
 
 
 def _discover(module: ModuleType, factory: bool) -> tuple[Any, str]:
-    """The application of a module that was named alone: what Flask and gunicorn look for."""
+    """The application of a module that was named alone, found by the names that are usual."""
     name = module.__name__
     for attribute in () if factory else APP_NAMES:
         found = getattr(module, attribute, None)
@@ -320,7 +322,7 @@ def _discover(module: ModuleType, factory: bool) -> tuple[Any, str]:
         found = getattr(module, attribute, None)
         if callable(found):
             return _call(found, f"{name}:{attribute}"), f"{name}:{attribute}()"
-    looking = {} if factory else _lookalikes(module)
+    looking = {} if factory else _find_apps(module)
     if len(looking) == 1:
         ((attribute, found),) = looking.items()
         return found, f"{name}:{attribute}"
@@ -334,8 +336,8 @@ def _discover(module: ModuleType, factory: bool) -> tuple[Any, str]:
     raise AppError(f"{name} has none of {wanted}; name its application, such as {name}:my_app")
 
 
-def _lookalikes(module: ModuleType) -> dict[str, Any]:
-    """What calls itself an application, or is called as WSGI is: each object once."""
+def _find_apps(module: ModuleType) -> dict[str, Any]:
+    """The objects in `module` that look like an application, by name, each object once."""
     found: dict[str, Any] = {}
     for name, value in vars(module).items():
         if name.startswith("_") or any(value is other for other in found.values()):
@@ -348,8 +350,8 @@ def _lookalikes(module: ModuleType) -> dict[str, Any]:
 def _looks_like_an_app(value: Any, module: ModuleType) -> bool:
     is_code = inspect.isclass(value) or inspect.isroutine(value)
     if is_code and getattr(value, "__module__", None) != module.__name__:
-        return False  # imported, to be used
-    # Statically: a proxy such as Flask's `request` has no attributes outside of a request.
+        return False  # It was imported from elsewhere.
+    # `getattr` would fail for a proxy such as `request` of Flask, outside of a request.
     if inspect.getattr_static(value, MARKER, None) is not None:
         return not inspect.isclass(value)
     names = _parameters(value if is_code else inspect.getattr_static(type(value), "__call__", None))
@@ -363,11 +365,11 @@ def _parameters(function: Any) -> list[str]:
         return []
 
 
-# ---- Factories, and what they give --------------------------------------------------------
+# ---- Factories and their results ----------------------------------------------------------
 
 
 def _is_factory(found: Any, name: str) -> bool:
-    """Whether a function that was named without parentheses can only be meant to be called."""
+    """Whether `found`, named without parentheses, must be called to get the application."""
     if not inspect.isfunction(found) or hasattr(found, MARKER):
         return False
     return name in FACTORY_NAMES or not inspect.signature(found).parameters
@@ -377,16 +379,17 @@ def _call(
     factory: Any, label: str, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None
 ) -> Any:
     if not callable(factory):
-        raise AppError(f"{label} is {_kind(factory)} and cannot be called; leave out the call")
+        raise AppError(f"{label} is {_describe(factory)} and cannot be called; leave out the call")
     if inspect.iscoroutinefunction(factory):
         raise AppError(f"{label} is a coroutine function; a factory must be an ordinary one")
     keywords = kwargs or {}
-    with contextlib.suppress(ValueError):  # no signature is known, as of a type written in C
+    with contextlib.suppress(ValueError):  # Some types written in C have no signature.
         try:
             inspect.signature(factory).bind(*args, **keywords)
         except TypeError as error:
             raise AppError(
-                f"{label} cannot be called so: {error}; give its arguments, such as {label}('x')"
+                f"{label} cannot be called like that: {error}; give its arguments,"
+                f" such as {label}('x')"
             ) from None
     with _user_code(f"{label}() failed"):
         app = factory(*args, **keywords)
@@ -400,7 +403,7 @@ def _check(app: Any, label: str) -> None:
         raise AppError(f"{label} is None; it must be the application when the module is imported")
     if not callable(app):
         raise AppError(
-            f"{label} is {_kind(app)} and cannot be called; an application is a WSGI"
+            f"{label} is {_describe(app)} and cannot be called; an application is a WSGI"
             " callable or a SyncApp"
         )
     if inspect.isclass(app) and not hasattr(app, MARKER) and not _takes_arguments(app):
@@ -416,7 +419,7 @@ def _takes_arguments(app: Any) -> bool:
         return True
 
 
-def _kind(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, ModuleType):
         return f"the module {value.__name__}"
     return f"of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""What is said at the start: where, what, how many threads, the GIL, and how to stop."""
+"""The start message: where the server listens, what it serves, its threads, and the GIL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .worker import Server, gil_enabled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_EVERYWHERE = ("0.0.0.0", "::")
+_WILDCARD_HOSTS = ("0.0.0.0", "::")
 
 
 def start_message(
@@ -27,15 +27,15 @@ def start_message(
     workers: int = 0,
     gil: bool | None = None,
 ) -> str:
-    """The lines that the command prints once `server`, which has sockets, accepts connections.
+    """The lines that a command prints once `server`, which is bound, accepts connections.
 
-    `name` is how the application was named, `kind` is what it is, such as `wsgi`, or `asgi` and
-    something behind a comma; `notes` are lines of their own. `workers` is how many processes serve
-    beside this one, and `gil` whether the GIL is on there.
+    `name` is what the user called the application. `kind` is its interface, such as `wsgi`, and
+    after a comma anything else worth saying. `notes` are further lines. `workers` is the number of
+    worker processes, 0 without a supervisor, and `gil` whether the GIL is on in them.
     """
     lines = [f"threadwell {__version__} serves {name} ({kind})"]
-    lines += places(server)
-    lines += made_up_certificate(server)
+    lines += listening_urls(server)
+    lines += adhoc_certificate_notes(server)
     pool = (
         _loops(server)
         if kind.partition(",")[0] == "asgi"
@@ -62,57 +62,60 @@ def _loops(server: Server) -> str:
 
 
 def gil_state(gil: bool | None = None) -> str:
-    """`GIL on`, or `GIL off`; of this process, if `gil` does not say."""
+    """`GIL on` or `GIL off`: as `gil` says, or of this process without it."""
     return "GIL on" if (gil_enabled() if gil is None else gil) else "GIL off"
 
 
 def gil_advice(gil: bool | None = None) -> list[str]:
-    """How to get rid of a GIL that a free-threaded Python has switched on again; else nothing."""
+    """How to switch off a GIL that an extension module has switched on in a free-threaded Python.
+
+    Empty for any other Python, and if the user has chosen the GIL. `gil` is as for `gil_state`.
+    """
     if gil is None:
         gil = gil_enabled()
-    # sys.flags does not tell before Python 3.14
+    # `sys.flags` has this only since Python 3.14.
     chosen = "1" in (os.environ.get("PYTHON_GIL"), getattr(sys, "_xoptions", {}).get("gil"))
     if chosen or not gil or not sysconfig.get_config_var("Py_GIL_DISABLED"):
         return []
     return [
-        "This Python can do without the GIL, but a module that was imported switched it on:",
+        "This Python can run without the GIL, but an imported module has switched it on:",
         "the RuntimeWarning above names the module, and PYTHON_GIL=0 keeps the GIL off",
     ]
 
 
-def made_up_certificate(server: Server) -> list[str]:
-    """Where the authority behind `--cert adhoc` is found, for who wants to trust it."""
+def adhoc_certificate_notes(server: Server) -> list[str]:
+    """Where to find the certificate authority behind `--cert adhoc`. Empty without that option."""
     if not server.config.tls.cert:
         return []
     path = server.authority_file
     if path is None:
-        return ["The certificate is made up for this run, so clients will warn of it"]
+        return ["The certificate was generated for this run, so clients will warn of it"]
     return [
-        "The certificate is made up, so clients will warn of it unless they trust the one in",
+        "The certificate was generated, so clients will warn of it unless they trust the one in",
         str(path),
     ]
 
 
 def metrics_notes(urls: Sequence[str]) -> list[str]:
-    """Lines about where metrics are served."""
+    """A line for each URL that serves metrics."""
     return [f"Metrics at {url}{'' if url.startswith('unix:') else '/metrics'}" for url in urls]
 
 
-def places(server: Server, path: str = "") -> list[str]:
-    """Where `server` listens, a text for each of its sockets. `path` is put behind an URL."""
+def listening_urls(server: Server, path: str = "") -> list[str]:
+    """A text for each listening socket of `server`: its URL followed by `path`."""
     found = []
     for url, name in zip(server.urls, server.addresses, strict=True):
         if not isinstance(name, tuple):
             found.append(url)
-        elif name[0] in _EVERYWHERE:
-            found.append(f"{_both(url + path)} (and on every other address of this machine)")
+        elif name[0] in _WILDCARD_HOSTS:
+            found.append(f"{_with_ipv4(url + path)} (and on every other address of this machine)")
         else:
             found.append(url + path)
     return found
 
 
-def _both(url: str) -> str:
-    """The IPv4 address too where a socket for all of IPv6 has that: not everybody's IPv6 works."""
+def _with_ipv4(url: str) -> str:
+    """`url`, and its IPv4 form if the socket accepts both: IPv6 does not work everywhere."""
     if "[::1]" in url and socket.has_dualstack_ipv6():
         return f"{url.replace('[::1]', '127.0.0.1')} and {url}"
     return url

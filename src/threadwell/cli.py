@@ -1,6 +1,6 @@
-"""The command `threadwell`: serves the application that it is given the name of.
+"""The command `threadwell`: serves the application that its first argument names.
 
-The options are those of the option table, so that none is written twice.
+Most of its options are made from the option table (`OPTIONS`).
 """
 
 from __future__ import annotations
@@ -14,32 +14,31 @@ import click
 from click.core import ParameterSource
 
 from .adapters import as_app, as_sync_app
-from .adapters.detect import shows_its_inside
+from .adapters.detect import is_django_debug
 from .app_loader import AppError, LoadedApp, app_folder, load_app
 from .command_options import (
     GroupedCommand,
     GroupedOption,
     app_options,
     from_table,
-    located,
     reload_options,
     spelled_as_flag,
+    with_source,
 )
 from .config_file import CONCURRENCY, read_settings, show, with_concurrency
-from .multi_process import run_workers
-from .option_hints import instead_of
+from .environment import PREFIX, variable_of
+from .multi_process import Loaded, StartFailed, run_workers
+from .option_hints import hint_for
 from .process_setup import USAGE_ERROR, say
-from .reload import Inherited, Watched
+from .reload import Inherited, WatchedFiles
 from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
-from .worker import OPTIONS, ConfigError, app_kind
-from .worker.net.bind import parse_bind
-from .worker.server import Hybrid
-from .worker.supervisor import Loaded, StartFailed
+from .worker import OPTIONS, ConfigError, Hybrid, app_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+#: The exit code if the worker processes end before they are ready and give no reason.
 START_FAILED = 3
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -51,31 +50,31 @@ APP is module:app, module:create_app("x", debug=False), or the path of a file, w
 _EPILOG = (
     "A SIZE may end in K, M or G. Every option can be set in the environment too, such as"
     " THREADWELL_THREADS for --threads, and in threadwell.toml or [tool.threadwell] of"
-    " pyproject.toml. `threadwell check` looks whether all is well, without serving;"
-    " `threadwell config show` says what is set, and where."
+    " pyproject.toml. `threadwell check` checks the application and the settings"
+    " without serving; `threadwell config show` shows the settings and their sources."
 )
 _CHECK_HELP = """Import the application and check the settings, without serving.
 
-Ends with 0 if all is well, else with 2 and a line that says what is not.
+Exits with 0 if all is well, else with 2 and a line that names the problem.
 """
-_SHOW_HELP = """Print the settings as a threadwell.toml, and where each comes from."""
+_SHOW_HELP = """Print the settings as a threadwell.toml, with the source of each."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command with `args`, or those of the process, and return its exit code.
+    """Run the command with `args`, by default those of the process, and return its exit code.
 
-    0 when it was told to stop; 2, after a line on standard error, for a mistake of the user's; 3
-    when the worker processes ended before they were ready, without saying why.
+    The code is 0 after a signal to stop, 2 after a usage error, which prints a line on standard
+    error, and 3 if the worker processes ended before they were ready and gave no reason.
     """
     try:
-        name, command, rest = _chosen(sys.argv[1:] if args is None else list(args))
+        name, command, rest = _select_command(sys.argv[1:] if args is None else list(args))
         code = command.main(args=rest, prog_name=name, standalone_mode=False)
     except click.Abort:
         return _INTERRUPTED
     except AppError as error:
         return _fail(str(error), trace=error.trace)
     except click.NoSuchOption as error:
-        said = instead_of(error.option_name)
+        said = hint_for(error.option_name)
         said = f"{error.option_name}: {said}" if said else error.format_message().rstrip(".")
         return _fail(f"{said}; see threadwell --help")
     except click.ClickException as error:
@@ -88,11 +87,11 @@ def main(args: Sequence[str] | None = None) -> int:
     return int(code or 0)
 
 
-def _chosen(args: list[str]) -> tuple[str, click.Command, list[str]]:
-    """Which command is meant, and its arguments.
+def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
+    """The name of the command, the command, and its arguments.
 
-    Only a first argument that is exactly the name of a command is one; a module of that name is
-    served as `check:app` or `check.py`.
+    Only a first argument that is exactly the name of a command selects it. A module of that name
+    can be served as `check:app` or `check.py`.
     """
     if args[:1] == ["check"]:
         return "threadwell check", _command(_check, _CHECK_HELP), args[1:]
@@ -106,7 +105,7 @@ def _chosen(args: list[str]) -> tuple[str, click.Command, list[str]]:
 
 
 def _fail(message: str, code: int = USAGE_ERROR, trace: str = "") -> int:
-    if sys.stderr is not None:  # a parent may have closed it
+    if sys.stderr is not None:  # The parent may have closed it.
         sys.stderr.write(f"{trace}threadwell: {' '.join(message.split())}\n")
     return code
 
@@ -115,7 +114,7 @@ def _fail(message: str, code: int = USAGE_ERROR, trace: str = "") -> int:
 
 
 def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> click.Command:
-    """The command that serves; or another with its options, which are checked the same way."""
+    """The command that serves, or one with the same options that calls `callback`."""
     return GroupedCommand(
         name="threadwell",
         params=[
@@ -125,25 +124,25 @@ def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> c
             _config_option(),
             _version_option(),
         ],
-        callback=_locating(callback or _run),
+        callback=_with_sources(callback or _serve),
         help=text,
         epilog=_EPILOG,
         context_settings={
-            "auto_envvar_prefix": "THREADWELL",
+            "auto_envvar_prefix": PREFIX,
             "help_option_names": ["-h", "--help"],
             "max_content_width": 100,
         },
     )
 
 
-def _locating(callback: Callable[..., int]) -> Callable[..., int]:
-    """`callback`, whose mistakes of configuration say where they were made."""
+def _with_sources(callback: Callable[..., int]) -> Callable[..., int]:
+    """`callback`, whose `ConfigError` names the source of the value."""
 
     def call(**options: Any) -> int:
         try:
             return callback(**options)
         except ConfigError as error:
-            raise ConfigError(located(str(error), click.get_current_context())) from None
+            raise ConfigError(with_source(str(error), click.get_current_context())) from None
 
     return call
 
@@ -156,7 +155,7 @@ def _config_option() -> click.Option:
 
     return GroupedOption(
         ["--config"],
-        is_eager=True,  # the others have their defaults from there
+        is_eager=True,  # It sets the defaults of the other options.
         expose_value=False,
         callback=read,
         type=click.Path(),
@@ -187,7 +186,7 @@ def _version_option() -> click.Option:
 # ---- Serving ------------------------------------------------------------------------------
 
 
-def _run(
+def _serve(
     app: str | None,
     interface: str,
     asgi_app: str | None,
@@ -203,7 +202,7 @@ def _run(
     if reload:
         if _is_default("static_refresh"):
             options["static_refresh"] = True
-        if _is_of_platform("workers"):
+        if _is_from_platform("workers"):
             options["workers"] = 1
     config = checked_config(options)
     inherited = None
@@ -211,17 +210,17 @@ def _run(
     def load() -> Loaded:
         found = load_app(app, app_dir, factory=factory)
         beside = load_app(asgi_app, app_dir) if asgi_app is not None else None
-        kind, served = _as_app(found, interface, beside, config.processes.needs_supervisor)
+        kind, served = _served(found, interface, beside, config.processes.needs_supervisor)
         return Loaded(served, found.name, kind)
 
     if reload:
         if config.processes.needs_supervisor:
-            option = config.processes.reason_for_supervisor or "workers"
+            option = config.processes.reason_for_supervisor
             raise ConfigError(
                 f"{option}: --reload restarts a single process; leave one of them out"
             )
-        roots = _existing(reload_dir) or [app_dir, *app_folder(app, app_dir)]
-        watched = Watched(roots, ("*.py", *reload_include), reload_exclude, reload_extra)
+        roots = _require_folders(reload_dir) or [app_dir, *app_folder(app, app_dir)]
+        watched = WatchedFiles(roots, ("*.py", *reload_include), reload_exclude, reload_extra)
         inherited = Inherited.take()
         if inherited is None:
             return run_reloader(config, watched)
@@ -241,12 +240,10 @@ def _check(
     factory: bool,
     **options: Any,
 ) -> int:
-    config = checked_config(options)
-    for text in config.bind.addresses:
-        parse_bind(text)
+    checked_config(options)
     loaded = load_app(app, app_dir, factory=factory)
     beside = load_app(asgi_app, app_dir) if asgi_app is not None else None
-    kind, _ = _as_app(loaded, interface, beside, multiprocess=False)
+    kind, _ = _served(loaded, interface, beside, multiprocess=False)
     say(f"{loaded.name} ({kind}) and its settings are fine")
     return 0
 
@@ -259,7 +256,7 @@ def _show(**options: Any) -> int:
             case ParameterSource.COMMANDLINE:
                 sources[name] = "command line"
             case ParameterSource.ENVIRONMENT:
-                sources[name] = f"THREADWELL_{name.upper()}"
+                sources[name] = variable_of(name)
             case ParameterSource.DEFAULT_MAP:
                 sources[name] = ctx.obj.places[name]
     names = {option.name for option in OPTIONS}
@@ -269,35 +266,38 @@ def _show(**options: Any) -> int:
 
 
 def _is_default(name: str) -> bool:
-    """Whether nobody has said anything about the option `name`."""
+    """Whether no source sets the option `name`."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.DEFAULT
 
 
-def _is_of_platform(name: str) -> bool:
-    """Whether nobody but the platform, which does not know what is run, has said anything."""
+def _is_from_platform(name: str) -> bool:
+    """Whether only the hosting platform (`WEB_CONCURRENCY`) sets the option `name`."""
     ctx = click.get_current_context()
     source = ctx.get_parameter_source(name)
     return source is ParameterSource.DEFAULT_MAP and ctx.obj.places[name] == CONCURRENCY
 
 
-def _existing(folders: tuple[str, ...]) -> list[str]:
+def _require_folders(folders: tuple[str, ...]) -> list[str]:
     for folder in folders:
         if not Path(folder).is_dir():
             raise ConfigError(f"--reload-dir: there is no folder {folder}; check the path")
     return list(folders)
 
 
-def _as_app(
+def _served(
     loaded: LoadedApp, interface: str, beside: LoadedApp | None, multiprocess: bool
 ) -> tuple[str, Any]:
-    """What `loaded` is, and as what it is served: a `SyncApp` if there is another `beside` it."""
+    """The description of `loaded` for the start message, and what a `Server` takes for it.
+
+    `beside` is the application of `--asgi`. Raises `AppError` if the two do not fit together.
+    """
     try:
         kind = app_kind(loaded.app) if interface == "auto" else interface
-        debug = ", DEBUG is on" if shows_its_inside() else ""
+        debug = ", DEBUG is on" if is_django_debug() else ""
         if beside is None:
             return kind + debug, as_app(loaded.app, interface, multiprocess=multiprocess)
         if kind == "asgi":
-            raise TypeError("--asgi stands beside a WSGI application or a SyncApp; leave it out")
+            raise TypeError("--asgi goes beside a WSGI application or a SyncApp; leave it out")
         sync_app = as_sync_app(loaded.app, interface, multiprocess=multiprocess)
         hybrid = Hybrid(sync_app, as_app(beside.app, "asgi"))
         return f"{kind}, with {beside.name}{debug}", hybrid

@@ -1,4 +1,4 @@
-"""The option table as options of a click command, under the headings of its groups."""
+"""The option table as options of a click command, with a heading for each group."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from .adapters.detect import INTERFACES
+from .environment import variable_of
 from .worker import OPTIONS, ConfigError, Option
 from .worker.config import TITLES
 
@@ -21,7 +23,7 @@ _METAVARS = {"bytes": "SIZE", "seconds": "SECONDS", "bytes per second": "BYTES"}
 
 
 class _Value(_ParamType):
-    """The value of an option of the table."""
+    """The click type of an option of the table."""
 
     def __init__(self, option: Option) -> None:
         self.option = option
@@ -32,7 +34,7 @@ class _Value(_ParamType):
         try:
             converted = self.option.convert(value)
         except ConfigError as error:
-            raise click.UsageError(located(str(error), ctx), ctx) from None
+            raise click.UsageError(with_source(str(error), ctx), ctx) from None
         return converted[0] if self.option.multiple else converted
 
     def shell_complete(
@@ -40,18 +42,20 @@ class _Value(_ParamType):
     ) -> list[CompletionItem]:
         words = (*self.option.choices, *filter(None, (self.option.word,)))
         if not words and self.option.type not in (int, float):
-            return _files(ctx, param, incomplete)
+            return _complete_files(ctx, param, incomplete)
         return [CompletionItem(c) for c in words if c.startswith(incomplete)]
 
 
-def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Leave it to the shell, which completes the names of files."""
+def _complete_files(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Let the shell complete file names."""
     del ctx, param
     return [CompletionItem(incomplete, type="file")]
 
 
-class _Truth(click.types.BoolParamType):
-    """The same, of an option that is on or off."""
+class _BoolValue(click.types.BoolParamType):
+    """The click type of an option of the table that is on or off."""
 
     def __init__(self, option: Option) -> None:
         self.option = option
@@ -61,11 +65,11 @@ class _Truth(click.types.BoolParamType):
         try:
             return bool(self.option.convert(value))
         except ConfigError as error:
-            raise click.UsageError(located(str(error), ctx), ctx) from None
+            raise click.UsageError(with_source(str(error), ctx), ctx) from None
 
 
 class GroupedOption(click.Option):
-    """An option that stands under the heading `group` in the help."""
+    """An option that the help lists under the heading of `group`."""
 
     def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,7 +79,7 @@ class GroupedOption(click.Option):
 class GroupedCommand(click.Command):
     """A command whose help has a section for each group of options."""
 
-    #: Of options that say no other.
+    #: The group of options that are not a `GroupedOption`.
     default_group = "app"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -93,17 +97,17 @@ class GroupedCommand(click.Command):
 
 
 def from_table(option: Option) -> click.Option:
-    """A row of the option table as an option of a command."""
+    """A row of the option table as a click option."""
     if option.type is bool:
         return GroupedOption(
             [f"{option.flag}/--no-{option.flag[2:]}", option.name],
-            type=_Truth(option),
+            type=_BoolValue(option),
             default=option.default,
             help=option.help,
             group=option.group,
         )
     facts = [option.unit] if option.unit else []
-    if shown := _shown(option):
+    if shown := _default_text(option):
         facts.append(f"default: {shown}")
     return GroupedOption(
         [option.flag, option.name],
@@ -114,16 +118,16 @@ def from_table(option: Option) -> click.Option:
         help=option.help + (f"  [{', '.join(facts)}]" if facts else ""),
         group=option.group,
         hidden=option.secret,
-        callback=_not_typed if option.secret else None,
+        callback=_refuse_on_command_line if option.secret else None,
     )
 
 
-def _not_typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """Refuse a secret on the command line, which every user of the machine may read."""
+def _refuse_on_command_line(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Refuse a secret on the command line, which every user of the machine can read."""
     assert param.name is not None
     if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
         raise ConfigError(
-            f"{param.opts[0]}: everybody sees a command line, in ps; set"
+            f"{param.opts[0]}: every user can see a command line, with ps; set"
             f" {ctx.auto_envvar_prefix}_{param.name.upper()}, or give --keyfile-password-file"
         )
     return value
@@ -137,8 +141,8 @@ def _metavar(option: Option) -> str:
     return {int: "NUMBER", float: "NUMBER"}.get(option.type, "TEXT")
 
 
-def _shown(option: Option) -> str:
-    """The default as one would type it."""
+def _default_text(option: Option) -> str:
+    """The default value as a user would type it."""
     default = option.default
     if option.multiple:
         return " ".join(default)
@@ -150,18 +154,23 @@ def _shown(option: Option) -> str:
 
 
 def spelled_as_flag(message: str) -> str:
-    """`message` of a `ConfigError`, which begins with the option's name, as of the command line."""
+    """The message of a `ConfigError` with the flag in the place of the option's name.
+
+    A secret has no flag: its environment variable stands there.
+    """
     name, colon, rest = message.partition(":")
     flags = {
-        option.name: f"THREADWELL_{option.name.upper()}" if option.secret else option.flag
+        option.name: variable_of(option.name) if option.secret else option.flag
         for option in OPTIONS
     }
     return flags.get(name, name) + colon + rest
 
 
-def located(message: str, ctx: click.Context | None) -> str:
-    """The same, with the option's name as it stands where its value is from: a flag, a variable of
-    the environment, or behind a file and a line."""
+def with_source(message: str, ctx: click.Context | None) -> str:
+    """The message of a `ConfigError` with the source of the value in the place of its name.
+
+    The source is a flag, an environment variable, or a file and a line.
+    """
     name, colon, rest = message.partition(":")
     source = ctx.get_parameter_source(name) if ctx is not None else None
     if ctx is not None and source is ParameterSource.ENVIRONMENT:
@@ -173,26 +182,30 @@ def located(message: str, ctx: click.Context | None) -> str:
 
 
 def app_options() -> list[click.Parameter]:
+    """The parameters that say which application to serve."""
     return [
-        click.Argument(["app"], required=False, envvar="THREADWELL_APP", shell_complete=_files),
+        click.Argument(
+            ["app"], required=False, envvar="THREADWELL_APP", shell_complete=_complete_files
+        ),
         GroupedOption(
             ["--interface"],
-            type=click.Choice(["auto", "wsgi", "sync", "asgi"]),
+            type=click.Choice(INTERFACES),
             default="auto",
-            help="What the application is, where looking at it does not tell.  [default: auto]",
+            help="The interface of the application, if it cannot be detected.  [default: auto]",
             group="app",
         ),
         GroupedOption(
             ["--asgi", "asgi_app"],
             metavar="APP",
-            help="An ASGI application beside APP, for WebSockets and what a SyncApp leaves.",
+            help="An ASGI application beside APP, for WebSockets and requests"
+            " that a SyncApp declines.",
             group="app",
         ),
         GroupedOption(
             ["--app-dir"],
             type=click.Path(exists=True, file_okay=False),
             default=".",
-            help="Where modules are looked for first.  [default: the current directory]",
+            help="The folder to import modules from first.  [default: the current directory]",
             group="app",
         ),
         GroupedOption(
@@ -205,6 +218,8 @@ def app_options() -> list[click.Parameter]:
 
 
 def reload_options() -> list[click.Parameter]:
+    """The options of the reloader."""
+
     def several(name: str, text: str, metavar: str) -> click.Option:
         return GroupedOption(
             [f"--reload-{name}"], multiple=True, metavar=metavar, help=text, group="reload"
@@ -214,7 +229,7 @@ def reload_options() -> list[click.Parameter]:
         GroupedOption(
             ["--reload"],
             is_flag=True,
-            help="Restart when a file changes, and cut what is in flight. For development only.",
+            help="Restart when a file changes, and cut requests in flight. For development only.",
             group="reload",
         ),
         several(
@@ -222,7 +237,9 @@ def reload_options() -> list[click.Parameter]:
             "Watch this folder. May be repeated.  [default: --app-dir, and where APP is]",
             "FOLDER",
         ),
-        several("include", "Watch what matches, beside *.py. May be repeated.", "PATTERN"),
-        several("exclude", "Do not watch what matches. May be repeated.", "PATTERN"),
+        several(
+            "include", "Watch files that match, in addition to *.py. May be repeated.", "PATTERN"
+        ),
+        several("exclude", "Do not watch files that match. May be repeated.", "PATTERN"),
         several("extra", "Watch this file too, wherever it is. May be repeated.", "PATH"),
     ]

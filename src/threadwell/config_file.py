@@ -1,4 +1,4 @@
-"""Settings in a file: `threadwell.toml`, or `[tool.threadwell]` of `pyproject.toml`."""
+"""Settings from a file: `threadwell.toml`, or `[tool.threadwell]` of `pyproject.toml`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .adapters.detect import INTERFACES
+from .environment import reason_of, variable_of
 from .worker import OPTIONS, ConfigError, ServerConfig
 
 if TYPE_CHECKING:
@@ -17,46 +19,46 @@ if TYPE_CHECKING:
 
 OWN_FILE = "threadwell.toml"
 SHARED_FILE = "pyproject.toml"
-#: The variable in which platforms say how many processes a machine of theirs is good for.
+#: The variable in which hosting platforms recommend a number of processes.
 CONCURRENCY = "WEB_CONCURRENCY"
 
 _OPTIONS = {option.name: option for option in OPTIONS}
 
 
-def _text(value: object) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _truth(value: object) -> bool:
+def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
 
 
-# What the command takes beside the options of the table: a test, and what is wanted.
-_OTHERS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "app": (_text, "text, such as module:app"),
+# Options of the command that are not in the option table: a test for a value, and what it wants.
+_COMMAND_OPTIONS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "app": (_is_text, "text, such as module:app"),
     "interface": (
-        lambda value: value in ("auto", "wsgi", "sync", "asgi"),
-        "auto, wsgi, sync or asgi",
+        lambda value: value in INTERFACES,
+        f"{', '.join(INTERFACES[:-1])} or {INTERFACES[-1]}",
     ),
-    "asgi_app": (_text, "text, such as module:asgi_app"),
-    "app_dir": (_text, "text, a folder"),
-    "factory": (_truth, "true or false"),
+    "asgi_app": (_is_text, "text, such as module:asgi_app"),
+    "app_dir": (_is_text, "text, a folder"),
+    "factory": (_is_bool, "true or false"),
 }
 
 
 class Settings(NamedTuple):
-    """What a file says: checked values by the names of the options, and where each stands."""
+    """The checked values of a file, by the name of the option, and the place of each."""
 
     path: Path | None = None
-    values: dict[str, Any] = {}  # noqa: RUF012 - nobody writes to it
+    values: dict[str, Any] = {}  # noqa: RUF012 - it is never changed
     places: dict[str, str] = {}  # noqa: RUF012
 
 
 def read_settings(path: str | None = None) -> Settings:
-    """The settings in the file `path`, or in one of the current directory; empty without one.
+    """The settings of the file `path`, or of one in the current directory; empty without one.
 
-    `threadwell.toml` wins over `pyproject.toml`, which is looked into only if it is not there.
-    Raises `ConfigError`, which names the file and the line.
+    `threadwell.toml` wins: `pyproject.toml` is read only if there is no such file. Raises
+    `ConfigError`, whose message names the file and the line.
     """
     if path:
         return _read(Path(path), required=True)
@@ -68,7 +70,7 @@ def read_settings(path: str | None = None) -> Settings:
 
 
 def with_concurrency(settings: Settings) -> Settings:
-    """`settings`, and the number of workers from `WEB_CONCURRENCY` where they say none.
+    """`settings` with the number of workers from `WEB_CONCURRENCY`, if they give none.
 
     Raises `ConfigError`.
     """
@@ -78,7 +80,7 @@ def with_concurrency(settings: Settings) -> Settings:
     try:
         workers = _OPTIONS["workers"].convert(text)
     except ConfigError as error:
-        raise ConfigError(f"{CONCURRENCY}: {str(error).partition(': ')[2]}") from None
+        raise ConfigError(f"{CONCURRENCY}: {reason_of(error)}") from None
     return Settings(
         settings.path,
         {**settings.values, "workers": workers},
@@ -96,7 +98,7 @@ def _read(path: Path, *, required: bool) -> Settings:
         raise ConfigError(f"config: there is no file {path}; check the path") from None
     except OSError as error:
         raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # no TOML, or no UTF-8
+    except ValueError as error:  # not TOML, or not UTF-8
         raise ConfigError(f"{path}: {error}") from None
     section = ""
     if path.name == SHARED_FILE:
@@ -119,7 +121,7 @@ def _checked(path: Path, table: Any, lines: list[str], section: str) -> Settings
         place = f"{path}:{_line_of(key, lines, section)}"
         try:
             if name in values:
-                raise ConfigError(f"{key}: it was said before, at {places[name]}")
+                raise ConfigError(f"{key}: it is set twice, before at {places[name]}")
             values[name] = _value(key, name, value)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
@@ -129,26 +131,24 @@ def _checked(path: Path, table: Any, lines: list[str], section: str) -> Settings
 
 def _value(key: str, name: str, value: Any) -> Any:
     if isinstance(value, dict):
-        raise ConfigError(f"{key}: a table; the options stand without one, by their names")
+        raise ConfigError(f"{key}: this is a table; give its options without one")
     if option := _OPTIONS.get(name):
         if option.secret:
-            raise ConfigError(
-                f"{key}: files are copied, and read by many; THREADWELL_{name.upper()} takes it"
-            )
+            raise ConfigError(f"{key}: a secret does not belong in a file; set {variable_of(name)}")
         return option.convert(value)
-    if name in _OTHERS:
-        is_right, wanted = _OTHERS[name]
+    if name in _COMMAND_OPTIONS:
+        is_right, wanted = _COMMAND_OPTIONS[name]
         if not is_right(value):
             raise ConfigError(f"{key}: {value!r} is not {wanted}")
         return value
-    close = difflib.get_close_matches(name, [*_OPTIONS, *_OTHERS], n=1)
+    close = difflib.get_close_matches(name, [*_OPTIONS, *_COMMAND_OPTIONS], n=1)
     raise ConfigError(
         f"{key}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
     )
 
 
 def _line_of(key: str, lines: list[str], section: str) -> int:
-    """The number of the line that gives `key` its value; the parser does not tell."""
+    """The number of the line that sets `key`, which `tomllib` does not report."""
     spelled = rf"[\"']?{re.escape(key)}[\"']?"
     inner = f"{section}.{key}" if section else key
     current = ""
@@ -163,9 +163,9 @@ def _line_of(key: str, lines: list[str], section: str) -> int:
 
 
 def show(config: ServerConfig, sources: Mapping[str, str]) -> str:
-    """`config` as the text of a `threadwell.toml`; behind each option where its value is from.
+    """`config` as the text of a `threadwell.toml`, with the source of each value as a comment.
 
-    `sources` has that by the option's name. What is secret is not shown.
+    `sources` has the sources by the names of the options. The values of secrets are not shown.
     """
     lines = []
     for option in OPTIONS:
@@ -182,5 +182,5 @@ def show(config: ServerConfig, sources: Mapping[str, str]) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    # what JSON writes of texts, numbers and truth is TOML, too
+    # For texts, numbers and booleans, JSON is also TOML.
     return json.dumps(value)

@@ -1,7 +1,7 @@
 """A worker class for gunicorn: `gunicorn -k threadwell.gunicorn.ThreadWorker module:app`.
 
-gunicorn has the processes, the signals, the settings and the logs; in each process a `Server`
-serves. The settings are gunicorn's; options that it has no word for are read from `THREADWELL_*`.
+gunicorn manages the processes, signals, settings and logs. In each worker process, a `Server`
+serves. Options that gunicorn does not have are read from `THREADWELL_*`.
 """
 
 from __future__ import annotations
@@ -23,65 +23,77 @@ from gunicorn.sock import ssl_context  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
 from .adapters.wsgi import Call, Environ, WSGIApp
-from .process_setup import raise_descriptor_limit
-from .worker import OPTIONS, ConfigError, Request, Response, Server, ServerConfig, app_kind
-from .worker.lifecycle import LifecycleEvent, RequestStarted, ResponseCompleted
+from .environment import read_environment
+from .process_setup import check_config, raise_descriptor_limit
+from .worker import (
+    OPTIONS,
+    ConfigError,
+    LifecycleEvent,
+    Request,
+    RequestStarted,
+    Response,
+    ResponseCompleted,
+    Server,
+    ServerConfig,
+    app_kind,
+)
 from .worker.system.readiness import has_input
 from .worker.watchdog import Watchdog
 
-# Seconds between two words to the master that all is well.
-_LOOK = 1.0
-# What a limit is where gunicorn has none.
+# Seconds between two notifications of the master that this worker is alive.
+_NOTIFY_INTERVAL = 1.0
+# A limit for a setting that means no limit in gunicorn.
 _UNLIMITED = 2**20
-# What is gunicorn's to say, all of it.
+# The groups of options that gunicorn decides.
 _GROUPS_OF_GUNICORN = ("bind", "processes", "tls", "log", "metrics")
 
 
 class ThreadWorker(Worker):  # type: ignore[misc]
-    """Serves a WSGI application on threads, as the command `threadwell` does."""
+    """A gunicorn worker that serves a WSGI application on threads."""
 
     alive: bool
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:  # noqa: ARG003
-        """Refuse what cannot be done here. gunicorn calls it at the start."""
+        """Raise `RuntimeError` for settings that cannot be used. gunicorn calls it at the start."""
         if str(getattr(cfg, "proxy_protocol", "off")).lower() not in ("off", "false"):
             raise RuntimeError(
-                "proxy_protocol: ThreadWorker has it from THREADWELL_PROXY_PROTOCOL, with"
+                "proxy_protocol: ThreadWorker takes it from THREADWELL_PROXY_PROTOCOL, with"
                 " THREADWELL_TRUSTED_PROXIES; leave it out"
             )
         if "h2" in str(getattr(cfg, "http_protocols", "")):
             raise RuntimeError("http_protocols: ThreadWorker speaks HTTP/1.1; leave h2 out")
         try:
-            server_config(cfg)
+            check_config(server_config(cfg))
         except ConfigError as error:
             raise RuntimeError(str(error)) from None
 
     def load_wsgi(self) -> None:
-        """Import the application. Raises `AppImportError` for one that is not WSGI."""
+        """Import the application. Raises `AppImportError` if it is not a WSGI application."""
         super().load_wsgi()
         if (kind := app_kind(self.wsgi)) != "wsgi":
             raise AppImportError(
-                f"ThreadWorker serves WSGI applications, and this is one of the kind {kind};"
-                " serve it by the command threadwell"
+                f"ThreadWorker serves WSGI applications, and this one is {kind};"
+                " serve it with the command threadwell"
             )
 
     def run(self) -> None:
-        """Serve until gunicorn says otherwise."""
+        """Serve until gunicorn stops this worker."""
         _share_log(self.log)
         raise_descriptor_limit()
-        exchanges = Exchanges(self) if _is_watched(self) else None
+        exchanges = Exchanges(self) if _needs_exchanges(self) else None
         server = Server(
             GunicornApp(self.wsgi, self.cfg, exchanges),
             server_config(self.cfg),
-            sockets=[_copy_of(sock) for sock in self.sockets],
+            sockets=[_duplicate(sock) for sock in self.sockets],
             ssl_context=ssl_context(self.cfg) if self.cfg.is_ssl else None,
             lifecycle_collector=exchanges,
         )
         server.start()
         watchdog = Watchdog(server.parts())
         while self.alive:
-            if watchdog.age() <= 2 * _LOOK:  # else the master counts the seconds
+            # Without a notification for `timeout` seconds, the master kills this worker.
+            if watchdog.age() <= 2 * _NOTIFY_INTERVAL:
                 self.notify()
             self._wait()
             self.nr = server.served()
@@ -94,7 +106,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         self._stop(server)
 
     def _stop(self, server: Server) -> None:
-        """Answer what is in flight, which the master must not take for hanging."""
+        """Stop `server`, and notify the master meanwhile, so that it does not kill this worker."""
         linger = min(server.config.timeouts.drain_idle, server.config.timeouts.keep_alive)
         stopper = threading.Thread(target=server.stop, kwargs={"linger": linger}, daemon=True)
         stopper.start()
@@ -103,31 +115,28 @@ class ThreadWorker(Worker):  # type: ignore[misc]
             stopper.join(self._interval())
 
     def _interval(self) -> float:
-        return min(_LOOK, self.timeout) if self.timeout else _LOOK
+        return min(_NOTIFY_INTERVAL, self.timeout) if self.timeout else _NOTIFY_INTERVAL
 
     def _wait(self) -> None:
-        """Until a signal comes, or for a moment."""
+        """Wait for a signal, or until the next notification is due."""
         if has_input(self.PIPE[0], self._interval()):
             os.read(self.PIPE[0], 4096)
 
 
 def server_config(cfg: Any) -> ServerConfig:
-    """gunicorn's settings as those of a `Server`. Raises `ConfigError`."""
-    options: dict[str, Any] = {}
-    for option in OPTIONS:
-        variable = f"THREADWELL_{option.name.upper()}"
-        value = os.environ.get(variable)
-        if value and option.group not in _GROUPS_OF_GUNICORN:
-            try:
-                options[option.name] = option.convert(value.split() if option.multiple else value)
-            except ConfigError as error:
-                raise ConfigError(f"{variable}: {str(error).partition(': ')[2]}") from None
+    """The configuration that the settings of gunicorn and the environment make.
+
+    Raises `ConfigError`.
+    """
+    options = read_environment(
+        option for option in OPTIONS if option.group not in _GROUPS_OF_GUNICORN
+    )
     if cfg.reload:
         options.setdefault("static_refresh", True)
     return ServerConfig.from_options(
         **{
             **options,
-            "workers": cfg.workers,  # which take turns at the listeners
+            "workers": cfg.workers,  # They share the listeners.
             "threads": cfg.threads,
             "keep_alive": cfg.keepalive,
             "graceful_timeout": cfg.graceful_timeout,
@@ -139,13 +148,13 @@ def server_config(cfg: Any) -> ServerConfig:
     )
 
 
-def _copy_of(sock: Any) -> socket.socket:
-    """A listening socket of gunicorn's, for this process to close."""
+def _duplicate(sock: Any) -> socket.socket:
+    """A duplicate of a listening socket of gunicorn, which this process may close."""
     return socket.socket(fileno=os.dup(sock.fileno()))
 
 
 def _share_log(log: Any) -> None:
-    """Let gunicorn's error log have what threadwell has to say."""
+    """Send the messages of threadwell to the error log of gunicorn."""
     logger = logging.getLogger("threadwell")
     logger.handlers = list(log.error_log.handlers)
     logger.setLevel(log.error_log.level)
@@ -156,13 +165,13 @@ def _share_log(log: Any) -> None:
 
 
 class GunicornApp(WSGIApp):
-    """The WSGI application `app` as gunicorn would call it."""
+    """A `SyncApp` that calls the WSGI application `app` with the environ of gunicorn."""
 
     def __init__(self, app: Any, cfg: Any, exchanges: Exchanges | None) -> None:
         script_name = os.environ.get("SCRIPT_NAME", "")
         super().__init__(app, script_name=script_name, multiprocess=cfg.workers > 1)
         self._exchanges = exchanges
-        self._secure = {
+        self._secure_headers = {
             "HTTP_" + name.replace("-", "_"): value
             for name, value in cfg.secure_scheme_headers.items()
         }
@@ -172,27 +181,31 @@ class GunicornApp(WSGIApp):
         if self._exchanges is None:
             return super().__call__(request)
         try:
-            self._exchanges.begun(request)
+            self._exchanges.raise_failure(request)
             response = super().__call__(request)
-            self._exchanges.answered(request, response)
+            self._exchanges.set_headers(request, response)
             return response
         finally:
             if getattr(request.channel, "hijacked", None) is not None:
-                self._exchanges.hijacked(request)
+                self._exchanges.finish_hijacked(request)
 
     def environ(self, request: Request, call: Call) -> Environ:
-        """As there; a proxy that gunicorn trusts may say that it was asked over TLS."""
+        """As `WSGIApp`; a trusted proxy sets the scheme (`secure_scheme_headers` of gunicorn)."""
         environ = super().environ(request, call)
-        said = [environ[name] == value for name, value in self._secure.items() if name in environ]
-        if said and self._is_trusted(environ["REMOTE_ADDR"]):
-            environ["wsgi.url_scheme"] = "https" if all(said) else "http"
+        secure = [
+            environ[name] == value
+            for name, value in self._secure_headers.items()
+            if name in environ
+        ]
+        if secure and self._is_trusted(environ["REMOTE_ADDR"]):
+            environ["wsgi.url_scheme"] = "https" if all(secure) else "http"
         if self._exchanges is not None:
-            self._exchanges.called(request, environ)
+            self._exchanges.set_environ(request, environ)
         return environ
 
 
 def trusted(allowed: Any) -> Callable[[str], bool]:
-    """Whether an address is among `allowed`; a unix socket, which has none, always is."""
+    """A function that tells if an address is in `allowed`. The empty one of a unix socket is."""
     texts = allowed.split(",") if isinstance(allowed, str) else allowed
     texts = [str(text).strip() for text in texts]
     named = filter(None, (text.strip("*") for text in texts))
@@ -211,8 +224,8 @@ def trusted(allowed: Any) -> Callable[[str], bool]:
 # ---- The access log and the hooks ---------------------------------------------------------
 
 
-def _is_watched(worker: Any) -> bool:
-    """Whether somebody wants to know of each request: it costs, so only then."""
+def _needs_exchanges(worker: Any) -> bool:
+    """Whether there is an access log or a hook that needs each request, which costs time."""
     log = worker.log
     logs = getattr(log, "access_log_enabled", True) or type(log) is not Logger
     settings = worker.cfg.settings
@@ -221,7 +234,7 @@ def _is_watched(worker: Any) -> bool:
 
 
 class GunicornRequest:
-    """A request as gunicorn's hooks and log know one. It cannot be read from."""
+    """A request for the hooks and the access log of gunicorn, without its body."""
 
     def __init__(self, request: Request) -> None:
         self.method = request.method
@@ -236,7 +249,7 @@ class GunicornRequest:
 
 
 class GunicornResponse:
-    """An answer as gunicorn's hooks and log know one."""
+    """A response for the hooks and the access log of gunicorn."""
 
     def __init__(self, status: int, headers: Any, sent: int) -> None:
         self.status_code = status
@@ -250,16 +263,16 @@ class GunicornResponse:
 
 
 class _Exchange:
-    """A request under way, with what is known of it."""
+    """A request in progress."""
 
     environ: Environ
     headers: Any = ()
-    #: What `pre_request` has raised, until somebody was told.
+    #: The exception of `pre_request`, until it is raised or logged.
     failure: Exception | None = None
 
     def __init__(self, request: Request) -> None:
         self.req = GunicornRequest(request)
-        # for an application that was never called
+        # Used by the access log if the application was never called.
         self.environ = {
             "REQUEST_METHOD": request.method,
             "RAW_URI": request.target,
@@ -271,31 +284,32 @@ class _Exchange:
 
 
 class Exchanges:
-    """Calls gunicorn's hooks and its access log. The threads that serve call it.
+    """Calls the hooks and the access log of gunicorn, as a `LifecycleCollector`.
 
-    The dictionary's operations are single ones, and each key is one thread's at a time.
+    All serving threads call it. It needs no lock: each operation on the dictionary is atomic, and
+    one thread at a time uses a key.
     """
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._open: dict[int, _Exchange] = {}
 
-    def begun(self, request: Request) -> None:
-        """What `pre_request` raises is the answer's trouble, as with gunicorn's own workers."""
+    def raise_failure(self, request: Request) -> None:
+        """Raise what `pre_request` has raised, as the workers of gunicorn do."""
         exchange = self._open[id(request)]
         failure, exchange.failure = exchange.failure, None
         if failure is not None:
             raise failure
 
-    def called(self, request: Request, environ: Environ) -> None:
+    def set_environ(self, request: Request, environ: Environ) -> None:
         self._open[id(request)].environ = environ
 
-    def answered(self, request: Request, response: Response) -> None:
+    def set_headers(self, request: Request, response: Response) -> None:
         self._open[id(request)].headers = response.headers
 
-    def hijacked(self, request: Request) -> None:
-        """The application has answered by itself: there is nothing to log."""
-        self._over(self._open.pop(id(request)), None)
+    def finish_hijacked(self, request: Request) -> None:
+        """End a request whose connection was hijacked: there is no response to log."""
+        self._finish(self._open.pop(id(request)), None)
 
     def record(self, event: LifecycleEvent) -> None:
         """See `LifecycleCollector`."""
@@ -311,11 +325,11 @@ class Exchanges:
             resp = GunicornResponse(event.status, exchange.headers, event.body_bytes)
             seconds = timedelta(seconds=event.seconds)
             worker.log.access(resp, exchange.req, exchange.environ, seconds)
-            self._over(exchange, resp)
+            self._finish(exchange, resp)
 
-    def _over(self, exchange: _Exchange, resp: GunicornResponse | None) -> None:
+    def _finish(self, exchange: _Exchange, resp: GunicornResponse | None) -> None:
         worker = self._worker
-        if exchange.failure is not None:  # a static file was the answer
+        if exchange.failure is not None:  # The application was not called: a static file.
             worker.log.error("Exception in pre_request hook", exc_info=exchange.failure)
         try:
             worker.cfg.post_request(worker, exchange.req, exchange.environ, resp)

@@ -1,22 +1,27 @@
-"""Serving with several processes, for a command."""
+"""Serves with several processes, for a command."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from .banner import metrics_notes, start_message
-from .binding import closed_in_the_end, open_sockets
-from .process_setup import configure_logging, defer_signals_until_served, raise_descriptor_limit
-from .worker import Request, Server, ServerConfig
+from .binding import closing_all, open_sockets
+from .process_setup import (
+    configure_logging,
+    defer_signals_until_served,
+    pid_file,
+    raise_descriptor_limit,
+)
+from .worker import Request, Served, Server, ServerConfig
 from .worker.net.bind import url_of
-from .worker.server import Served
-from .worker.supervisor import Loaded, run_supervised
-from .worker.system.pid_file import pid_file
+from .worker.supervisor import Loaded, StartFailed, run_supervised
 
 if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Callable, Sequence
+
+__all__ = ["Loaded", "StartFailed", "run_workers"]
 
 
 def run_workers(
@@ -26,40 +31,41 @@ def run_workers(
     notes: Sequence[str] = (),
     ssl_context: ssl.SSLContext | None = None,
 ) -> int:
-    """Serve what `load` imports with the processes that `config` says; the exit code.
+    """Serve what `load` imports, with the processes that `config` asks for; return the exit code.
 
-    `load` is called in the new processes alone: nothing of the application should have been
-    imported here, or a reload would not replace it. `say` prints a line; `notes` are for the start
-    message; `ssl_context` is as for `Server`. Raises `ConfigError`, and `StartFailed` when no
-    process becomes ready.
+    `load` is called in the new processes only. Import nothing of the application in this one, or a
+    reload cannot replace it. `say` prints a line; `notes` are lines of the start message;
+    `ssl_context` is as for `Server`. Call this in the main thread.
+
+    Raises `ConfigError`, and `StartFailed` if no process becomes ready.
     """
     configure_logging(config.log.level)
     raise_descriptor_limit()
     sockets = open_sockets(config)
-    # it is not started: what it knows of the sockets is for the start message
-    front = Server(_nobody, config, sockets=sockets, ssl_context=ssl_context)
-    front.bind()
+    # This server is never started: it describes the sockets for the start message.
+    described = Server(_no_app, config, sockets=sockets, ssl_context=ssl_context)
+    described.bind()
     monitored = _open_metrics(config, sockets)
     urls = [url_of("http", sock.getsockname()) for sock in monitored]
     notes = [*notes, *metrics_notes(urls)]
 
-    def load_loudly() -> Loaded:
+    def load_and_log() -> Loaded:
         loaded = load()
-        configure_logging(config.log.level)  # the application may have changed it
+        configure_logging(config.log.level)  # The application may have changed it.
         return loaded
 
     def announce(facts: dict[str, Any]) -> None:
         workers = config.worker_count()
         name, kind, gil = facts["name"], facts["kind"], facts["gil"]
-        say(start_message(front, name, kind, notes, workers=workers, gil=gil))
+        say(start_message(described, name, kind, notes, workers=workers, gil=gil))
 
     def build(app: Served, given: Sequence[socket.socket]) -> Server:
         return Server(app, config, sockets=given, ssl_context=ssl_context)
 
     defer_signals_until_served()
-    with closed_in_the_end([*sockets, *monitored]), pid_file(config.processes.pid_file):
+    with closing_all([*sockets, *monitored]), pid_file(config.processes.pid_file):
         run_supervised(
-            load_loudly,
+            load_and_log,
             config,
             sockets,
             build=build,
@@ -73,7 +79,7 @@ def run_workers(
 def _open_metrics(
     config: ServerConfig, sockets: Sequence[socket.socket]
 ) -> Sequence[socket.socket]:
-    """The sockets for metrics. Raises `ConfigError`, and closes `sockets` then."""
+    """Listening sockets for metrics. Raises `ConfigError`, after it has closed `sockets`."""
     if not config.metrics.bind:
         return ()
     from .worker.metrics.endpoint import open_metrics
@@ -86,5 +92,5 @@ def _open_metrics(
         raise
 
 
-def _nobody(request: Request) -> None:
-    """For a server that is never started."""
+def _no_app(request: Request) -> None:
+    """The application of a server that is never started."""

@@ -1,4 +1,4 @@
-"""What other servers' options are called here, for who types them."""
+"""What the options of other servers are called here, to answer one that is typed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _APP = "the first argument, module:app"
 _DEFAULT = "the default"
 _STATIC = "--static /PREFIX=FOLDER"
 
-#: Flags of gunicorn, uvicorn, waitress-serve, granian and uWSGI, and the words to say instead;
-#: empty where there is nothing like it, which docs/differences.md explains.
+#: Flags of gunicorn, uvicorn, waitress-serve, granian and uWSGI, and what to write instead; empty
+#: if there is no such option here. docs/differences.md explains those.
 FOREIGN_OPTIONS = {
     # gunicorn
     "-b": "--bind",
@@ -152,8 +152,8 @@ FOREIGN_OPTIONS = {
 }
 
 
-def instead_of(flag: str) -> str | None:
-    """What to say to who typed `flag`; None if it is of no other server that is known."""
+def hint_for(flag: str) -> str | None:
+    """The answer to a user who typed `flag`; None if it is not a flag of a server known here."""
     if flag not in FOREIGN_OPTIONS:
         return None
     ours = FOREIGN_OPTIONS[flag]

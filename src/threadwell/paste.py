@@ -6,7 +6,7 @@
     threads = 16
     limit_body = 20M
 
-The keys are the options of the option table; `host` and `port` are understood too.
+The keys are the names of options; `host` and `port` may stand in the place of `bind`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from .adapters import as_app
-from .multi_process import run_workers
+from .multi_process import Loaded, StartFailed, run_workers
 from .process_setup import USAGE_ERROR, say
 from .single_process import checked_config, run_server
-from .worker import OPTIONS, ConfigError, ServerConfig, app_kind
-from .worker.supervisor import Loaded, StartFailed
+from .worker import OPTIONS, ConfigError, ServerConfig, app_kind, format_address
 
 _MULTIPLE = {option.name for option in OPTIONS if option.multiple}
 
 
 def server_factory(global_conf: Mapping[str, str], **settings: str) -> Callable[[Any], None]:
-    """A function that serves the application it is given (`paste.server_factory`).
+    """A function that serves the application it is called with (`paste.server_factory`).
 
-    What is wrong with the settings ends the process with code 2, after a line on standard error.
+    A setting that cannot be used ends the process with code 2 and one line on standard error.
     """
     file = global_conf.get("__file__", "")
     try:
@@ -42,17 +41,18 @@ def server_factory(global_conf: Mapping[str, str], **settings: str) -> Callable[
 
 
 def server_runner(app: Any, global_conf: Mapping[str, str], **settings: str) -> None:
-    """Serve `app` until a signal comes (`paste.server_runner`).
+    """Serve `app` until a signal stops it (`paste.server_runner`).
 
-    Raises `ConfigError` for an address that cannot be had; ends as `server_factory`.
+    Raises `ConfigError` for an address that cannot be bound. A setting that cannot be used ends the
+    process as with `server_factory`.
     """
     server_factory(global_conf, **settings)(app)
 
 
 def parse_settings(settings: Mapping[str, str]) -> ServerConfig:
-    """The texts of an ini file as settings. Raises `ConfigError`.
+    """The configuration that the texts of an ini file make. Raises `ConfigError`.
 
-    Several values stand in lines of their own, or in one line with blanks between.
+    Several values of one option stand on lines of their own, or on one line with blanks between.
     """
     options: dict[str, Any] = {}
     for key, text in settings.items():
@@ -65,9 +65,8 @@ def parse_settings(settings: Mapping[str, str]) -> ServerConfig:
     host, port = options.pop("host", None), options.pop("port", None)
     if host is not None or port is not None:
         if "bind" in options:
-            raise ConfigError("bind: it takes the place of host and port; leave them out")
-        host = host or "127.0.0.1"
-        options["bind"] = f"[{host}]:{port or 8000}" if ":" in host else f"{host}:{port or 8000}"
+            raise ConfigError("bind: it replaces host and port; leave them out")
+        options["bind"] = format_address(host or "127.0.0.1", port or "8000")
     return checked_config(options)
 
 

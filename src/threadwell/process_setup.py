@@ -1,4 +1,4 @@
-"""What a command does to its process before it serves."""
+"""What a command does to its process before it serves, and when it has served."""
 
 from __future__ import annotations
 
@@ -18,19 +18,36 @@ from .worker.net.bind import hosts_of
 from .worker.proxies.trust import check as check_proxies
 from .worker.request_id import check as check_request_ids
 from .worker.supervisor.user import find_identity
+from .worker.system.pid_file import pid_file
 from .worker.tls.context import make_context
 
-#: The exit code after a mistake of the user's.
+__all__ = [
+    "USAGE_ERROR",
+    "check_config",
+    "configure_logging",
+    "defer_signals_until_served",
+    "exit_on_next_signal",
+    "force_exit_by",
+    "pid_file",
+    "raise_descriptor_limit",
+    "say",
+]
+
+#: The exit code after a usage error.
 USAGE_ERROR = 2
 
-# What the application's threads have in any case to end, in seconds.
-_LAST_MOMENT = 1.0
+# Seconds that the threads of the application have at least to end.
+_LEAST_EXIT_TIME = 1.0
 
 log = logging.getLogger("threadwell")
 
 
-def check_files(config: ServerConfig) -> None:
-    """Look at what `config` names, before an application is imported. Raises `ConfigError`."""
+def check_config(config: ServerConfig) -> None:
+    """Check everything that `config` says, without serving. Raises `ConfigError`.
+
+    Every command calls it before it imports the application. It checks the options that depend on
+    each other, the syntax of addresses and formats, and that the files it names can be used.
+    """
     config.static.check()
     if config.static.mounts:
         from .worker.static.folders import check_static
@@ -49,7 +66,10 @@ def check_files(config: ServerConfig) -> None:
 
 
 def configure_logging(level: str) -> None:
-    """Show the server's messages on standard error, unless the application sees to them."""
+    """Write the server's messages to standard error, unless the application has set up a handler.
+
+    May be called again after the application was imported, which may have changed the logger.
+    """
     logger = logging.getLogger("threadwell")
     if logger.handlers:
         return
@@ -58,76 +78,81 @@ def configure_logging(level: str) -> None:
     logger.addHandler(handler)
     logger.setLevel(level.upper())
     logger.propagate = False
-    # Django's logging configuration disables the loggers that were there before it
+    # Django's logging configuration disables the loggers that existed before it.
     logger.disabled = False
 
 
-def defer_signals_until_served() -> None:
-    """Not to be ended by SIGHUP or SIGUSR1, which a script sends whenever there is a pid file.
-
-    Call it before that is written, in the main thread; whoever serves heeds them.
-    """
-    for name in ("SIGHUP", "SIGUSR1"):
-        if hasattr(signal, name):
-            # not ignored: a program that the application starts would inherit that
-            signal.signal(getattr(signal, name), _hear_nothing)
-
-
-def exit_on_next_signal() -> None:
-    """Let SIGINT and SIGTERM do no more than hasten the end: this process has stopped, and ends.
-
-    As an exception one would come out of whatever is done last. Call it in the main thread.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _hasten)
-
-
-def _hasten(_number: int, _frame: object) -> None:
-    with contextlib.suppress(RuntimeError):  # it is so near that no thread can be started
-        force_exit_by(time.monotonic())
-
-
-def _hear_nothing(_number: int, _frame: object) -> None:
-    """For a signal that nobody heeds yet."""
-
-
 def raise_descriptor_limit() -> None:
-    """Allow as many open connections as the system does; shells start with a low limit."""
+    """Allow as many open connections as the system does: shells start with a low limit."""
     try:
         import resource
     except ImportError:  # Windows
         return
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    # macOS calls the limit infinite, and then takes no such number
+    # macOS reports an infinite limit and then refuses that number.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def force_exit_by(deadline: float) -> None:
-    """See to it that a process whose main thread is at its end is over by `deadline`.
+# ---- Signals and the end of the process ---------------------------------------------------
 
-    That is a time of `time.monotonic`; a second is left in any case. Python waits for threads that
-    are no daemons, for those of pools, as `asyncio.to_thread` has one, and for what `atexit` has
-    been told to do: as long as they like, where a supervisor would kill the process.
+
+def defer_signals_until_served() -> None:
+    """Ignore SIGHUP and SIGUSR1 until the server handles them.
+
+    Scripts send them as soon as there is a pid file, and by default they end the process. Call this
+    in the main thread, before the pid file is written.
     """
-    deadline = max(deadline, time.monotonic() + _LAST_MOMENT)
-    # the other is for a log that hangs, too
-    for at, explain in ((deadline, True), (deadline + _LAST_MOMENT, False)):
+    for name in ("SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            # SIG_IGN would be inherited by programs that the application starts.
+            signal.signal(getattr(signal, name), _ignore_signal)
+
+
+def _ignore_signal(_number: int, _frame: object) -> None:
+    """Do nothing, unlike the default handler, which ends the process."""
+
+
+def exit_on_next_signal() -> None:
+    """From now on, let SIGINT and SIGTERM shorten the exit of the process instead of raising.
+
+    The server has stopped. A `KeyboardInterrupt` would be raised in whatever runs last. Call this
+    in the main thread.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _shorten_exit)
+
+
+def _shorten_exit(_number: int, _frame: object) -> None:
+    with contextlib.suppress(RuntimeError):  # The interpreter is too far gone to start a thread.
+        force_exit_by(time.monotonic())
+
+
+def force_exit_by(deadline: float) -> None:
+    """End this process by `deadline`, a time of `time.monotonic`, or a second from now if later.
+
+    Call it when the main thread has nothing left to do. Python then waits, without a limit, for
+    threads that are not daemons, for those of pools (`asyncio.to_thread` has one) and for `atexit`
+    handlers. A supervisor would kill the process.
+    """
+    deadline = max(deadline, time.monotonic() + _LEAST_EXIT_TIME)
+    # The second thread covers the case that logging hangs in the first.
+    for at, explain in ((deadline, True), (deadline + _LEAST_EXIT_TIME, False)):
         threading.Thread(
-            target=_end, args=(at, explain), name="threadwell-end", daemon=True
+            target=_exit_at, args=(at, explain), name="threadwell-end", daemon=True
         ).start()
 
 
-def _end(at: float, explain: bool) -> None:
+def _exit_at(at: float, explain: bool) -> None:
     time.sleep(at - time.monotonic())
     # The main thread is alive while the interpreter waits for the pools of concurrent.futures.
     if threading.main_thread().is_alive() and not getattr(threading, "_SHUTTING_DOWN", False):
-        return  # its caller had more to do: this was not the end
+        return  # The caller of the command goes on: the process is not at its end.
     if explain:
-        # whether they are daemons says little: pools wait for those, too
+        # Daemons are included, because the interpreter waits for daemons of pools, too.
         others = [each for each in threading.enumerate() if each is not threading.main_thread()]
         left = ", ".join(each.name for each in others if not each.name.startswith("threadwell"))
-        log.warning("The process took too long to end; left at work: %s", left or "atexit")
+        log.warning("The process took too long to end; still running: %s", left or "atexit")
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -136,13 +161,13 @@ def _end(at: float, explain: bool) -> None:
 
 
 def say(text: str) -> None:
-    """Print `text` at once, also into a pipe. Nobody may be listening any more, or ever."""
-    if sys.stdout is None:  # closed by who started this process
+    """Print `text` and flush it. Without a standard output, or with a closed one, do nothing."""
+    if sys.stdout is None:  # The parent has started this process without one.
         return
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except OSError:
-        # what is left in the buffer would fail once more at the end of the process
+        # The text left in the buffer would fail again when the process ends.
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""For pytest: the fixture `threadwell_server`, and pytest-django's `live_server` on threadwell."""
+"""The pytest plugin: the fixture `threadwell_server`, and `live_server` of pytest-django."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from . import ThreadedServer
+    from .api import ThreadedServer
 
 _INI = "threadwell_live_server"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option, on the command line and in the ini file."""
+    """Declare the option, for the command line and for the ini file."""
     text = "Run Django's live servers, as pytest-django's live_server, on threadwell."
     group = parser.getgroup("threadwell")
     group.addoption("--threadwell-live-server", action="store_true", default=None, help=text)
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Put threadwell into Django's live servers, if that is asked for."""
+    """Let Django's live servers use threadwell, if the option is set."""
     if config.getoption("--threadwell-live-server") or config.getini(_INI):
         try:
             from django.test.testcases import LiveServerThread
@@ -38,12 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def threadwell_server() -> Iterator[Callable[..., ThreadedServer]]:
-    """`threadwell_server(app, **options)`: `app` served on a free port; it ends with the test.
+    """A function `threadwell_server(app, **options)` that serves `app` on a free port.
 
-    The options are those of `threadwell.serve`. The `port` and the `urls` of what is returned say
-    where it is.
+    It returns the `ThreadedServer`, whose `port` and `urls` say where it listens. The options are
+    those of `threadwell.serve`. The server stops when the test ends.
     """
-    from . import ThreadedServer
+    from .api import ThreadedServer
 
     with contextlib.ExitStack() as stack:
 

@@ -1,11 +1,11 @@
 """Restarts the server when a file changes. For development.
 
-    parent: Reloader    holds the listening sockets, watches the files, starts the child
-    child: Inherited    the same command once more; finds the sockets in its environment
+    parent: Reloader    keeps the listening sockets, watches the files, starts the child
+    child: Inherited    runs the same command, and finds the sockets in its environment
 
-The sockets are the parent's, so the port is never lost: who connects during a restart waits in the
-backlog. A line between the two tells the parent which files the child has imported, and the child
-when the parent is gone.
+The parent keeps the sockets open, so a client that connects during a restart waits in the backlog.
+A socket pair connects the two: the child reports the files that it has imported, and notices the
+end of the parent.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .binding import adopt_socket
 from .watch import Watcher, module_files
-from .worker.net.bind import SharedSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 
 _VARIABLE = "THREADWELL_RELOADER"
 
-#: Seconds of grace for the requests in flight when the child is told to end.
+#: Seconds that requests in flight get when the child is told to end.
 GRACE = 0.2
-# Seconds until a child that does not end is killed: in a restart, and at the end.
-_PATIENCE = 0.7
-_LAST_PATIENCE = 3.0
-# Seconds until a child that may have had the terminal's own signal gets one from here.
-_TERMINAL_FIRST = 0.3
-# Seconds without a change, after the first; and for how long they are waited for.
+# Seconds until a child that was told to end is killed: for a restart, and at the end.
+_KILL_AFTER = 0.7
+_LAST_KILL_AFTER = 3.0
+# Seconds that a child gets to end by itself, because a Ctrl-C in a terminal reaches it, too.
+_TERMINAL_GRACE = 0.3
+# A restart waits until nothing has changed for so many seconds, but not longer than the second.
 _QUIET = 0.05
 _LONGEST_BURST = 0.5
-# Seconds between two looks at what the child has imported.
-_REPORT = 0.5
-# Windows does not interrupt a wait that has no end.
+# Seconds between two checks of what the child has imported.
+_REPORT_INTERVAL = 0.5
+# The longest single wait in seconds: on Windows, a signal does not interrupt a wait.
 _TICK = 0.5
 
 
-class Watched(NamedTuple):
-    """What is watched, as `Watcher` takes it."""
+class WatchedFiles(NamedTuple):
+    """Which files to watch: the arguments of `Watcher`."""
 
     roots: Sequence[str]
     include: Sequence[str] = ("*.py",)
@@ -58,7 +58,7 @@ class Watched(NamedTuple):
 
 
 def this_command() -> list[str]:
-    """How this process was started, to start it once more."""
+    """The command line that starts this process again."""
     return [sys.executable, *sys.orig_argv[1:]]
 
 
@@ -66,16 +66,19 @@ def this_command() -> list[str]:
 
 
 class Reloader:
-    """Runs `command` with `sockets`, again whenever a file of `watched` changes.
+    """Runs `command` with `sockets` in a child, again whenever a file of `watched` changes.
 
-    `say` prints a line for the user. A child that fails is not started again before a change.
+    `say` prints a line. A child that fails is started again only after a change.
+
+    `run` belongs to the main thread. Other threads wait for the child and for changes, and put what
+    happens into a queue.
     """
 
     def __init__(
         self,
         command: Sequence[str],
         sockets: Sequence[socket.socket],
-        watched: Watched,
+        watched: WatchedFiles,
         say: Callable[[str], None],
     ) -> None:
         self._command = list(command)
@@ -88,10 +91,10 @@ class Reloader:
         self._code = 0
 
     def run(self) -> int:
-        """Until SIGINT or SIGTERM comes, or the child ends by itself, without an error (blocking).
+        """Run children until SIGINT, SIGTERM, or one ends without an error (blocking).
 
-        Returns the exit code of the child; after it was told to end, that is 0. Call it in the
-        main thread.
+        Returns the exit code of the last child, 0 if it was told to end. Call it in the main
+        thread.
         """
         before = {
             number: signal.signal(number, self._on_signal)
@@ -108,11 +111,11 @@ class Reloader:
         watching.start()
         try:
             self._start(watcher)
-            while self._goes_on(watcher):
+            while self._handle_event(watcher):
                 pass
         finally:
             if self._child is not None:
-                self._child.end(signal.SIGTERM, _LAST_PATIENCE)
+                self._child.end(signal.SIGTERM, _LAST_KILL_AFTER)
             watcher.close()
             watching.join()
             for sock in self._sockets:
@@ -129,7 +132,7 @@ class Reloader:
             self._events.put(("change", path))
 
     def _next_event(self, seconds: float | None = None) -> tuple[str, Any]:
-        """What has happened, and to what; `nothing` after `seconds`."""
+        """The next event: its kind, and its subject. The kind is `nothing` after `seconds`."""
         until = None if seconds is None else time.monotonic() + seconds
         while until is None or time.monotonic() < until:
             rest = _TICK if until is None else min(_TICK, max(until - time.monotonic(), 0))
@@ -137,8 +140,8 @@ class Reloader:
                 return self._events.get(timeout=rest)
         return "nothing", None
 
-    def _goes_on(self, watcher: Watcher) -> bool:
-        """Wait for something, and do what it asks for. False: this was the end."""
+    def _handle_event(self, watcher: Watcher) -> bool:
+        """Wait for an event and handle it. Returns False if the reloader must end."""
         kind, value = self._next_event()
         if kind == "signal":
             self._stop(value)
@@ -149,7 +152,9 @@ class Reloader:
             self._child, self._code = None, value.code
             if not self._code:
                 return False
-            self._say(f"the server ended {_how(self._code)}; it starts again when a file changes")
+            self._say(
+                f"the server ended {_exit_reason(self._code)}; it starts again when a file changes"
+            )
         return True
 
     def _start(self, watcher: Watcher) -> None:
@@ -158,32 +163,33 @@ class Reloader:
         self._child = _Child(self._command, self._sockets, facts, watcher, self._events)
 
     def _restart(self, path: Path, watcher: Watcher) -> bool:
-        self._say(f"{_seen_from_here(path)} has changed: restarting")
+        self._say(f"{_relative(path)} has changed: restarting")
         kind = value = None
         until = time.monotonic() + _LONGEST_BURST
-        # an editor, or git, is seldom done with one change
+        # Editors and git change several files in a row.
         while kind != "nothing" and time.monotonic() < until:
             kind, value = self._next_event(_QUIET)
             if kind == "signal":
                 self._stop(value)
                 return False
         if self._child is not None:
-            self._child.end(signal.SIGTERM, _PATIENCE)
+            self._child.end(signal.SIGTERM, _KILL_AFTER)
         self._start(watcher)
         return True
 
     def _stop(self, number: int) -> None:
-        """Ctrl-C, or a signal to this process alone: the child ends, patiently if it is the first.
+        """End the child after the signal `number`. Another signal kills it at once.
 
-        A terminal has told the child too. One signal more would tell it to cut what it is at.
+        A Ctrl-C in a terminal reaches the child, too. It must not get a second signal then, which
+        would cut its requests.
         """
         self._say("stopping")
         child, self._child = self._child, None
-        if child is None:  # it had failed, and the code says so
+        if child is None:  # It has failed, and `_code` is its exit code.
             return
-        if number != signal.SIGINT or not child.ended_within(_TERMINAL_FIRST):
-            child.tell(signal.SIGTERM)
-        until = time.monotonic() + _LAST_PATIENCE
+        if number != signal.SIGINT or not child.ended_within(_TERMINAL_GRACE):
+            child.send_signal(signal.SIGTERM)
+        until = time.monotonic() + _LAST_KILL_AFTER
         while not child.ended_within(0.02) and time.monotonic() < until:
             with contextlib.suppress(queue.Empty):
                 if self._events.get_nowait()[0] == "signal":
@@ -192,7 +198,7 @@ class Reloader:
 
 
 class _Child:
-    """A child process, the line to it, and two threads that listen to both."""
+    """A child process, the channel to it, and two threads that wait for the two."""
 
     def __init__(
         self,
@@ -202,12 +208,12 @@ class _Child:
         watcher: Watcher,
         events: queue.SimpleQueue[tuple[str, Any]],
     ) -> None:
-        self._line, theirs = socket.socketpair()
+        self._channel, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), *(sock.fileno() for sock in sockets)]
-        facts = {**facts, "line": descriptors[0], "sockets": descriptors[1:]}
+        facts = {**facts, "channel": descriptors[0], "sockets": descriptors[1:]}
         environ = {**os.environ, _VARIABLE: json.dumps(facts)}
         with theirs:
-            if os.name == "nt":  # handles are inherited by their numbers, or not at all
+            if os.name == "nt":  # There is no `pass_fds` on Windows.
                 for descriptor in descriptors:
                     os.set_handle_inheritable(descriptor, True)  # type: ignore[attr-defined,unused-ignore]
                 self._process = subprocess.Popen(command, env=environ, close_fds=False)
@@ -216,7 +222,7 @@ class _Child:
         self._watcher = watcher
         self._events = events
         self._threads = [
-            threading.Thread(target=target, daemon=True) for target in (self._wait, self._hear)
+            threading.Thread(target=target, daemon=True) for target in (self._wait, self._receive)
         ]
         for thread in self._threads:
             thread.start()
@@ -229,15 +235,15 @@ class _Child:
         self._process.wait()
         self._events.put(("ended", self))
 
-    def _hear(self) -> None:
-        """Watch the files that the child reports."""
-        lines = self._line.makefile("r", encoding="utf-8", errors="replace")
-        with self._line, lines, contextlib.suppress(OSError, ValueError):
+    def _receive(self) -> None:
+        """Watch the files that the child reports, in a thread of its own."""
+        lines = self._channel.makefile("r", encoding="utf-8", errors="replace")
+        with self._channel, lines, contextlib.suppress(OSError, ValueError):
             for text in lines:
                 self._watcher.add_sources(json.loads(text))
 
-    def tell(self, number: int) -> None:
-        with contextlib.suppress(OSError):  # it has ended just now
+    def send_signal(self, number: int) -> None:
+        with contextlib.suppress(OSError):  # It has just ended.
             self._process.send_signal(number)
 
     def ended_within(self, seconds: float) -> bool:
@@ -248,20 +254,23 @@ class _Child:
         return True
 
     def end(self, number: int, seconds: float) -> int:
-        """End it, by force after `seconds`, and return its code."""
+        """Send the signal `number`, kill the child after `seconds`, and return its exit code.
+
+        With 0 seconds, kill it at once.
+        """
         if self._process.poll() is None and seconds:
-            self.tell(number)
+            self.send_signal(number)
         if not self.ended_within(seconds):
             self._process.kill()
         code = self._process.wait()
-        with contextlib.suppress(OSError):  # a process of the child's may hold the other end
-            self._line.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # A process of the child may hold the other end.
+            self._channel.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
         return code
 
 
-def _how(code: int) -> str:
+def _exit_reason(code: int) -> str:
     if code >= 0:
         return f"with code {code}"
     with contextlib.suppress(ValueError):
@@ -269,7 +278,7 @@ def _how(code: int) -> str:
     return f"by signal {-code}"
 
 
-def _seen_from_here(path: Path) -> str:
+def _relative(path: Path) -> str:
     with contextlib.suppress(ValueError, OSError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
@@ -279,28 +288,29 @@ def _seen_from_here(path: Path) -> str:
 
 
 class Inherited:
-    """What a child has from its parent: listening sockets, and how the files are watched."""
+    """What a child gets from its parent: listening sockets, and the name of the engine."""
 
     def __init__(self, facts: dict[str, Any]) -> None:
-        self.sockets: list[socket.socket] = [SharedSocket(fileno=fd) for fd in facts["sockets"]]
+        self.sockets: list[socket.socket] = [adopt_socket(fd) for fd in facts["sockets"]]
         self.engine = str(facts["engine"])
-        #: The first start is said at length.
+        #: Whether this is the first child, which prints the whole start message.
         self.first = facts["starts"] == 1
-        self._line = socket.socket(fileno=facts["line"])
-        for sock in (*self.sockets, self._line):
-            sock.set_inheritable(False)  # what the application starts must not hold them
-        thread = threading.Thread(target=self._attend, name="threadwell-reload", daemon=True)
+        self._channel = socket.socket(fileno=facts["channel"])
+        self._channel.set_inheritable(False)  # Programs of the application must not hold it.
+        thread = threading.Thread(
+            target=self._report_imports, name="threadwell-reload", daemon=True
+        )
         thread.start()
 
     @classmethod
     def take(cls) -> Inherited | None:
-        """The inheritance of this process; None when no `Reloader` has started it."""
+        """What this process has inherited; None if no `Reloader` has started it."""
         facts = os.environ.pop(_VARIABLE, None)
         return None if facts is None else cls(json.loads(facts))
 
-    def _attend(self) -> None:
-        """Report what is imported, and end when the parent is gone: nobody else would do it."""
-        self._line.settimeout(_REPORT)
+    def _report_imports(self) -> None:
+        """Report imported files to the parent; end this process when the parent is gone."""
+        self._channel.settimeout(_REPORT_INTERVAL)
         known: set[str] = set()
         count = 0
         while True:
@@ -310,8 +320,8 @@ class Inherited:
             known |= new
             try:
                 if new:
-                    self._line.sendall(json.dumps(sorted(new)).encode() + b"\n")
-                if not self._line.recv(1):
+                    self._channel.sendall(json.dumps(sorted(new)).encode() + b"\n")
+                if not self._channel.recv(1):
                     break
             except TimeoutError:
                 continue

@@ -1,4 +1,4 @@
-"""Serving in this process, or under a reloader, for a command."""
+"""Serves in this process, or in a child of a reloader, for a command."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import TYPE_CHECKING, Any
 
 from .app_loader import AppError
 from .banner import metrics_notes, start_message
-from .binding import closed_in_the_end, open_sockets
+from .binding import closing_all, open_sockets
 from .process_setup import (
-    check_files,
+    check_config,
     configure_logging,
     defer_signals_until_served,
     exit_on_next_signal,
     force_exit_by,
+    pid_file,
     raise_descriptor_limit,
     say,
 )
-from .reload import GRACE, Inherited, Reloader, Watched, this_command
+from .reload import GRACE, Inherited, Reloader, WatchedFiles, this_command
 from .worker import ConfigError, Server, ServerConfig, StartupError
-from .worker.system.pid_file import pid_file
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-    from .worker.server import Served
+    from .worker import Served
 
 
 class _CommandServer(Server):
-    """A server that says when it begins to stop. `grace` is the longest that it then waits."""
+    """A server that prints when it begins to stop. It waits at most `grace` seconds then."""
 
     announced = False
     grace = math.inf
 
     def start(self) -> None:
-        announced, self.announced = self.announced, True  # a start that fails needs no end
+        announced, self.announced = self.announced, True  # A failing start prints no "stopping".
         super().start()
         self.announced = announced
 
@@ -51,19 +51,20 @@ class _CommandServer(Server):
 
 
 def checked_config(options: dict[str, Any]) -> ServerConfig:
-    """The configuration that `options` make. Raises `ConfigError`."""
+    """The configuration of these options, with everything checked. Raises `ConfigError`."""
     config = ServerConfig.from_options(**options)
-    check_files(config)
+    check_config(config)
     return config
 
 
-def run_reloader(config: ServerConfig, watched: Watched, command: Sequence[str] = ()) -> int:
-    """Open the sockets, and run `command` (else this one) with them in a child, again and again.
+def run_reloader(config: ServerConfig, watched: WatchedFiles, command: Sequence[str] = ()) -> int:
+    """Open the sockets and run `command` with them in a child, again after every change.
 
-    Returns the exit code. Raises `ConfigError` for an address that cannot be bound.
+    Without a `command`, the child runs the command line of this process. Returns the exit code.
+    Raises `ConfigError` for an address that cannot be bound.
     """
     sockets = open_sockets(config)
-    with closed_in_the_end(sockets), pid_file(config.processes.pid_file):
+    with closing_all(sockets), pid_file(config.processes.pid_file):
         return Reloader(command or this_command(), sockets, watched, say).run()
 
 
@@ -76,10 +77,11 @@ def run_server(
     notes: Sequence[str] = (),
     ssl_context: ssl.SSLContext | None = None,
 ) -> int:
-    """Serve `app` until a signal comes, and return the exit code.
+    """Serve `app` until a signal stops it; return the exit code. Call it in the main thread.
 
-    `name`, `kind` and `notes` are for the start message. `inherited` is what a reloader has left
-    to this process. Raises `ConfigError` for what cannot be bound or used.
+    `name`, `kind` and `notes` are for the start message (see `start_message`). `inherited` is what
+    the parent has left to a child of a reloader. Raises `ConfigError` if an address cannot be
+    bound or a setting cannot be used, and `AppError` if the application does not start.
     """
     if config.processes.needs_supervisor:
         raise ConfigError("workers: this serves in one process; `threadwell APP` starts others")
@@ -98,18 +100,18 @@ def run_server(
         else:
             say(f"threadwell serves {name} again")
 
-    # Until `serve_forever` handles them, both signals end the start.
+    # Both signals abort the start, until `serve_forever` handles them.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     defer_signals_until_served()
-    # under a reloader its parent has one
+    # Under a reloader, the parent writes the pid file.
     written = "" if inherited is not None else config.processes.pid_file
-    with closed_in_the_end(sockets), pid_file(written):
+    with closing_all(sockets), pid_file(written):
         try:
             _start(server)
             server.serve_forever(announce)
             exit_on_next_signal()
         except KeyboardInterrupt:
-            with contextlib.suppress(KeyboardInterrupt):  # a second one is not patient
+            with contextlib.suppress(KeyboardInterrupt):  # A second one ends the waiting.
                 server.stop()
             exit_on_next_signal()
     force_exit_by(server.deadline)
@@ -122,10 +124,10 @@ def _start(server: _CommandServer) -> None:
     except StartupError as error:
         text = str(error).strip()
         trace = text + "\n" if "\n" in text else ""
-        reason = text.rpartition("\n")[2] or "its lifespan said so"
+        reason = text.rpartition("\n")[2] or "its lifespan reported a failure"
         raise AppError(f"the application did not start: {reason}", trace) from None
     except (ConfigError, OSError) as error:
-        server.announced = True  # there is nothing to stop but the sockets
+        server.announced = True  # Only the sockets are to be closed.
         server.stop()
         if isinstance(error, ConfigError):
             raise

@@ -1,7 +1,8 @@
-"""`Watcher`: tells when a source file was created, changed or deleted.
+"""`Watcher` reports when a source file was created, changed or deleted.
 
-With watchfiles (the extra `reload`) the system tells; without it the files are looked at a few
-times a second. watchfiles imports asyncio, so watch in a process that does not serve.
+With watchfiles (the extra `reload`) it gets file-change notifications from the operating system.
+Without, it compares the files a few times a second. watchfiles imports asyncio, so create a
+`Watcher` in a process that does not serve.
 """
 
 from __future__ import annotations
@@ -21,41 +22,46 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    Seen = dict[str, tuple[int, int, int]]
+    #: For each path: modification time, size and inode; all 0 if there is no file.
+    Snapshot = dict[str, tuple[int, int, int]]
 
 log = logging.getLogger("threadwell")
 
-#: What `Watcher.engine` may be.
+#: The values of `Watcher.engine`.
 ENGINES = ("watchfiles", "stat")
 
-# Directories whose files nobody edits; those that begin with a dot are left out too, and virtual
-# environments, by the file that marks them.
+# Folders with files that are not edited. Names that begin with a dot are ignored, too, and virtual
+# environments, which this file marks.
 _IGNORED = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 _VENV_MARK = "pyvenv.cfg"
-# Seconds between two looks, if the looking is quick: else it may take a tenth of the time.
+# The least pause in seconds between two scans.
 _INTERVAL = 0.25
-_REST = 9
-# Milliseconds: how soon watchfiles lets go when it is told to, and how long a burst may be quiet.
-_PATIENCE = 100
+# The least pause as a multiple of the scan before it: scans take at most 10 % of the time.
+_PAUSE_FACTOR = 9
+# Milliseconds until watchfiles notices `stop_event`, and until it considers a burst complete.
+_STOP_LATENCY = 100
 _QUIET = 50
-# Seconds that the constructor waits for the watching to have begun.
-_BEGIN = 5.0
+# Seconds that the constructor waits at most for the first scan.
+_START_TIMEOUT = 5.0
 
 
 class Watcher:
-    """Watches the files below `roots`, which are folders or files.
+    """Watches files below `roots`, which are folders or files.
 
-    Below a folder it watches what matches one of `include` and none of `exclude`: shell patterns
-    for the name, for the path seen from the root, or for the whole path. Folders that match
-    `exclude`, hidden ones, `__pycache__`, `node_modules` and virtual environments are left out.
-    Elsewhere it watches what `add_sources` was given, and the sources of what this process has
-    imported, if not of an installed package, unless they match `exclude`. Always watched are
-    `extra_files`, and of a folder among them all that is in it. None of them need exist.
+    Below a folder, it watches the files that match one of `include` and none of `exclude`. These
+    are shell patterns for the name, for the path relative to the root, or for the whole path. It
+    skips folders that match `exclude`, hidden folders, `__pycache__`, `node_modules` and virtual
+    environments.
 
-    What happens after the constructor has returned is noticed; with `since`, in the seconds of
-    `time.time`, also that a file has changed since then. `engine` is how: `watchfiles` or `stat`;
-    the one named is used if it can be, and for `auto` the best. Every method may be called from
-    any thread. It has a thread of its own until `close`.
+    Elsewhere, it watches the modules that this process has imported, except those of installed
+    packages, and the files of `add_sources`, except those that match `exclude`. It always watches
+    `extra_files`; a folder among them stands for all files in it. No path need exist.
+
+    Every change after the constructor has returned is reported. With `since`, a time of
+    `time.time`, a file that has changed after it is reported, too. `engine` is `watchfiles`,
+    `stat`, or `auto` for the best one; if watchfiles is not usable, `stat` is used.
+
+    Any thread may call any method. The watcher has a thread of its own until `close`.
     """
 
     def __init__(
@@ -73,52 +79,52 @@ class Watcher:
         paths = [os.path.abspath(root) for root in roots]
         self._roots = _outermost(path for path in paths if os.path.isdir(path))
         self._extra: set[str] = {path for path in paths if not os.path.isdir(path)}
-        self._found: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._changes: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._closed = threading.Event()
-        self._begun = threading.Event()
+        self._started = threading.Event()
         self._modules: tuple[int, frozenset[str]] = (0, frozenset())
         self._sources: frozenset[str] = frozenset()
-        #: What those were when they were added.
-        self._at_first: Seen = {}
+        #: The state of `_sources` when they were added.
+        self._first_snapshot: Snapshot = {}
         self._extra |= {os.path.abspath(file) for file in extra_files}
         self._watchfiles = None if engine == "stat" or not self._roots else _import_watchfiles()
         self.engine = "stat" if self._watchfiles is None else "watchfiles"
         self._thread = threading.Thread(target=self._run, name="threadwell-watch", daemon=True)
         self._thread.start()
-        self._begun.wait(_BEGIN)
+        self._started.wait(_START_TIMEOUT)
         if since is not None and (path := self._changed_since(since)) is not None:
-            self._found.put(path)
+            self._changes.put(path)
 
     def wait(self, timeout: float | None = None) -> Path | None:
-        """Block until a watched file was created, changed or deleted, and return its path.
+        """Block until a watched file was created, changed or deleted; return its path.
 
-        None after `timeout` seconds, or when the watcher is closed. Of changes that come within
-        a moment one is named.
+        Returns None after `timeout` seconds, and when the watcher is closed. Of several changes
+        within a moment, it returns one.
         """
         if self._closed.is_set():
             return None
         try:
-            path = self._found.get(timeout=timeout)
+            path = self._changes.get(timeout=timeout)
         except queue.Empty:
             return None
         if path is None:
-            self._found.put(None)  # for the others who wait
+            self._changes.put(None)  # For other threads that wait.
         return path
 
     def add_sources(self, files: Iterable[str | os.PathLike[str]]) -> None:
-        """Watch `files` too: what another process, that is to be restarted, has imported.
+        """Watch `files`, too: those that the process to be restarted has imported.
 
-        What happens after this has returned is noticed.
+        Every change after this method has returned is reported.
         """
         sources = self._elsewhere(os.path.abspath(file) for file in files)
-        # replaced and not changed: the thread may be going through the old ones
-        self._at_first = self._stat(sources) | self._at_first
+        # New objects: the thread may be iterating over the old ones.
+        self._first_snapshot = self._stat(sources) | self._first_snapshot
         self._sources |= sources
 
     def close(self) -> None:
-        """Watch no more; whoever waits gets None. A second call does nothing."""
+        """Stop. Threads in `wait` get None. A second call does nothing."""
         self._closed.set()
-        self._found.put(None)
+        self._changes.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -127,46 +133,46 @@ class Watcher:
     def _run(self) -> None:
         if self._watchfiles is not None:
             try:
-                self._listen(self._watchfiles)
+                self._use_watchfiles(self._watchfiles)
             except Exception as error:
-                # too many folders for the kernel, or a root that went away
+                # There are too many folders for the kernel, or a root was deleted.
                 log.warning("watchfiles cannot watch (%s): looking at the files instead", error)
         if not self._closed.is_set():
             self.engine = "stat"
-            self._look(self._all_files)
+            self._poll(self._all_files)
 
-    def _listen(self, watchfiles: Any) -> None:
-        """Let the system tell of the roots, and look at the few files elsewhere."""
+    def _use_watchfiles(self, watchfiles: Any) -> None:
+        """Get notifications for the roots, and compare the few files elsewhere."""
         before = self._stat(self._files_elsewhere())
-        looked = time.monotonic()
+        compared = time.monotonic()
         for changes in watchfiles.watch(
             *self._roots,
             watch_filter=None,
             step=_QUIET,
-            rust_timeout=_PATIENCE,
+            rust_timeout=_STOP_LATENCY,
             yield_on_timeout=True,
             stop_event=self._closed,
             raise_interrupt=False,
             ignore_permission_denied=True,
         ):
-            self._begun.set()
-            found = next((path for _, path in sorted(changes) if self._concerns(path)), None)
-            if found is None and time.monotonic() - looked >= _INTERVAL:
+            self._started.set()
+            found = next((path for _, path in sorted(changes) if self._is_watched(path)), None)
+            if found is None and time.monotonic() - compared >= _INTERVAL:
                 before, found = self._compare(before, self._files_elsewhere())
-                looked = time.monotonic()
+                compared = time.monotonic()
             if found is not None:
-                self._found.put(Path(found))
+                self._changes.put(Path(found))
 
-    def _look(self, files: Any) -> None:
+    def _poll(self, files: Any) -> None:
         before = self._stat(files())
-        self._begun.set()
+        self._started.set()
         pause = _INTERVAL
         while not self._closed.wait(pause):
             started = time.monotonic()
             before, found = self._compare(before, files())
             if found is not None:
-                self._found.put(Path(found))
-            pause = max(_INTERVAL, (time.monotonic() - started) * _REST)
+                self._changes.put(Path(found))
+            pause = max(_INTERVAL, (time.monotonic() - started) * _PAUSE_FACTOR)
 
     def _changed_since(self, moment: float) -> Path | None:
         for path in self._all_files():
@@ -175,40 +181,42 @@ class Watcher:
                     return Path(path)
         return None
 
-    def _compare(self, before: Seen, files: Iterable[str]) -> tuple[Seen, str | None]:
-        """What is there now, and a path for which that is something else than before."""
+    def _compare(self, before: Snapshot, files: Iterable[str]) -> tuple[Snapshot, str | None]:
+        """The snapshot of `files` now, and a path that differs from `before`, if there is one."""
         now = self._stat(files)
-        before = {path: self._at_first[path] for path in self._at_first.keys() & now} | before
+        before = {
+            path: self._first_snapshot[path] for path in self._first_snapshot.keys() & now
+        } | before
         if now == before:
             return now, None
         changed = (
             path
             for path in sorted(before.keys() | now.keys())
-            if now.get(path) != before.get(path) and self._is_news(path, before, now)
+            if now.get(path) != before.get(path) and self._is_change(path, before, now)
         )
         return now, next(changed, None)
 
-    def _is_news(self, path: str, before: Seen, now: Seen) -> bool:
-        if path not in before:  # created; but the file of a new module is only looked at anew
+    def _is_change(self, path: str, before: Snapshot, now: Snapshot) -> bool:
+        if path not in before:  # It is new, or belongs to a module that was imported since.
             return any(_is_below(path, folder) for folder in (*self._roots, *self._extra - {path}))
         return path in now or not os.path.exists(path)
 
-    def _stat(self, files: Iterable[str]) -> Seen:
-        seen: Seen = {}
+    def _stat(self, files: Iterable[str]) -> Snapshot:
+        seen: Snapshot = {}
         for path in files:
             try:
                 status = os.stat(path)
             except OSError:
-                seen[path] = (0, 0, 0)  # as good as any other: it is not there
+                seen[path] = (0, 0, 0)
             else:
                 seen[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
         return seen
 
-    # ---- Which files ----------------------------------------------------------------------
+    # ---- The watched files ----------------------------------------------------------------
 
     def _all_files(self) -> Iterator[str]:
         for root in self._roots:
-            for path in _walk(root, lambda folder, root=root: self._enters(folder, root)):
+            for path in _walk(root, lambda folder, root=root: self._includes_folder(folder, root)):
                 if self._matches(path, root):
                     yield path
         yield from self._extra_files()
@@ -235,15 +243,15 @@ class Watcher:
         return self._modules[1]
 
     def _elsewhere(self, files: Iterable[str]) -> frozenset[str]:
-        """Those of `files` that are not below a root, nor excluded."""
+        """Those of `files` that are neither below a root nor excluded."""
         return frozenset(
             path
             for path in files
             if not self._root_of(path) and not _matches(path, os.path.dirname(path), self._exclude)
         )
 
-    def _concerns(self, path: str) -> bool:
-        """Whether a change of `path`, which is below a root, counts."""
+    def _is_watched(self, path: str) -> bool:
+        """Whether to report a change of `path`, which is below a root."""
         root = self._root_of(path)
         if not root:
             return False
@@ -251,19 +259,21 @@ class Watcher:
         if self._extra and not self._extra.isdisjoint((path, *map(str, Path(path).parents))):
             return True
         while len(folder) > len(root):
-            if not self._enters(folder, root):
+            if not self._includes_folder(folder, root):
                 return False
             folder = os.path.dirname(folder)
         if not os.path.isdir(path):
             return self._matches(path, root)
-        # a folder that was renamed: nothing is said of the files in it
-        inside = _walk(path, lambda folder: self._enters(folder, root))
-        return self._enters(path, root) and any(self._matches(file, root) for file in inside)
+        # A folder was renamed: there are no notifications for the files in it.
+        inside = _walk(path, lambda folder: self._includes_folder(folder, root))
+        return self._includes_folder(path, root) and any(
+            self._matches(file, root) for file in inside
+        )
 
     def _root_of(self, path: str) -> str:
         return next((root for root in self._roots if _is_below(path, root)), "")
 
-    def _enters(self, folder: str, root: str) -> bool:
+    def _includes_folder(self, folder: str, root: str) -> bool:
         return not _is_ignored(folder) and not _matches(folder, root, self._exclude)
 
     def _matches(self, path: str, root: str) -> bool:
@@ -271,7 +281,7 @@ class Watcher:
 
 
 def module_files(modules: dict[str, Any]) -> Iterator[str]:
-    """The sources of `modules` that somebody may be editing: not those of installed packages."""
+    """The source files of `modules`, except those of installed packages."""
     for module in modules.values():
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or not file.endswith(".py") or not os.path.isabs(file):
@@ -294,10 +304,10 @@ def _import_watchfiles() -> Any:
 
 
 def _walk(top: str, enters: Any) -> Iterator[str]:
-    """The files below `top`; folders that `enters` refuses are left out, and links to folders."""
+    """The files below `top`. It does not follow links, and skips folders that `enters` refuses."""
     try:
         entries = list(os.scandir(top))
-    except OSError:  # gone meanwhile, or not ours to read
+    except OSError:  # It was deleted, or this user cannot read it.
         return
     for entry in entries:
         try:
@@ -329,7 +339,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _outermost(folders: Iterable[str]) -> list[str]:
-    """`folders` without those that are within another one."""
+    """`folders` without those that are below another one."""
     kept: list[str] = []
     for folder in sorted(set(folders)):
         if not any(_is_below(folder, other) for other in kept):

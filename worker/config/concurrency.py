@@ -107,13 +107,14 @@ class Processes:
     @property
     def needs_supervisor(self) -> bool:
         """Whether serving in the process that was started would not do."""
-        return bool(self.workers != 1 or self.reason_for_supervisor)
+        return bool(self.reason_for_supervisor)
 
     @property
     def reason_for_supervisor(self) -> str:
-        """The option, beside `workers`, because of which there must be one; empty without."""
+        """The option that needs a supervisor, `workers` if no other one does; empty without."""
         names = ("preload", "max_requests", "max_rss", "user", "group")
-        return next((name for name in names if getattr(self, name)), "")
+        several = "workers" if self.workers != 1 else ""
+        return next((name for name in names if getattr(self, name)), several)
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,3 +226,8 @@ def url_of(scheme: str, name: object) -> str:
     host, port = str(name[0]), name[1]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host) or host
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def format_address(host: str, port: int | str) -> str:
+    """`host:port` as `parse_bind` reads it: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,1 +1,1 @@
-"""`manage.py runserver` on threadwell: an app of its own, for it replaces the command."""
+"""A Django app of its own, because it replaces the command `runserver`."""

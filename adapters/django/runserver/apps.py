@@ -1,4 +1,4 @@
-"""The app `"threadwell.adapters.django.runserver"`: `manage.py runserver`, on threadwell."""
+"""The Django app `"threadwell.adapters.django.runserver"`: `runserver` on threadwell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threadwell.adapters.django import autoreload, checks
 
 
 class RunserverConfig(AppConfig):
-    """Replaces `runserver`; to be listed above `django.contrib.staticfiles`."""
+    """Replaces `runserver`. List it above `django.contrib.staticfiles`."""
 
     name = "threadwell.adapters.django.runserver"
     label = "threadwell_runserver"
@@ -21,7 +21,7 @@ class RunserverConfig(AppConfig):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         if settings.DEBUG:
-            autoreload.take_over("runserver")
+            autoreload.run_as_parent("runserver")
 
     def ready(self) -> None:
         """Register the checks."""

@@ -6,4 +6,4 @@ from threadwell.adapters.django.command import ThreadwellCommand, runserver_belo
 
 
 class Command(ThreadwellCommand, runserver_below()):  # type: ignore[misc]
-    """`runserver`, on threadwell."""
+    """`runserver` on threadwell."""
