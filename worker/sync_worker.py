@@ -27,7 +27,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from .app_kind import bind_call, decline, is_asgi
-from .assembly import make_loops, make_threads, with_files
+from .assembly import check, make_loops, make_threads, with_files
 from .config import ServerConfig
 from .connection import Connection, State
 from .errors import ClientDisconnected, ProtocolError
@@ -45,16 +45,14 @@ from .lifecycle import (
     guarded,
 )
 from .messages import IS_SIMPLE, ASGIApp, HeaderList, Request, RequestReceived, Response, SyncApp
-from .net.bind import address_of, hosts_of
+from .net.bind import address_of
 from .polling.base import ConnectionQueue
 from .polling.task import ThreadTask
 from .proxies.trust import Forwarding
-from .proxies.trust import check as check_proxies
-from .request_id import check as check_request_ids
 from .request_id import request_ids
 from .threads import finalize, handshake, reader, streaming
 from .threads.exchange import exchange, exchange_forwarded
-from .tls.context import make_context
+from .tls.context import context_for
 from .tls.wrong_port import WITH_TLS, began_handshake
 
 if TYPE_CHECKING:
@@ -112,6 +110,7 @@ class SyncWorker:
         conn_queue: ConnectionQueue | None = None,
         sync_app: SyncApp | None = None,
     ) -> None:
+        check(config)
         self.worker_id = worker_id
         if config.static.mounts:
             app, sync_app = with_files(config.static, app, sync_app)
@@ -120,10 +119,8 @@ class SyncWorker:
         self.app = app
         self.collector = guarded(lifecycle_collector)
         self.async_pool = async_pool
-        check_proxies(config.proxies)
-        check_request_ids(config.log)
         if ssl_context is None:
-            ssl_context = make_context(config.tls, hosts_of(config), http2=config.http2.on)
+            ssl_context = context_for(config)
         self._pool: ServingPool
         if sync_app is None and is_asgi(app):
             self.sync_app: SyncApp = decline

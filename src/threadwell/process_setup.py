@@ -12,13 +12,9 @@ import time
 from pathlib import Path
 
 from .worker import ServerConfig
-from .worker.logs.format import compile_format
-from .worker.logs.target import parse_syslog
-from .worker.net.bind import hosts_of
-from .worker.proxies.trust import check as check_proxies
-from .worker.request_id import check as check_request_ids
+from .worker.assembly import check
 from .worker.supervisor.user import find_identity
-from .worker.tls.context import make_context
+from .worker.tls.context import context_for
 
 #: The exit code after a mistake of the user's.
 USAGE_ERROR = 2
@@ -31,21 +27,9 @@ log = logging.getLogger("threadwell")
 
 def check_files(config: ServerConfig) -> None:
     """Look at what `config` names, before an application is imported. Raises `ConfigError`."""
-    config.static.check()
-    if config.static.mounts:
-        from .worker.static.folders import check_static
-
-        check_static(config.static)
+    check(config)
     find_identity(config.processes)
-    compile_format(config.log.format)
-    check_proxies(config.proxies)
-    parse_syslog(config.log.access_log)
-    check_request_ids(config.log)
-    if config.metrics.bind:
-        from .worker.metrics.endpoint import check_addresses
-
-        check_addresses(config)
-    make_context(config.tls, hosts_of(config), http2=config.http2.on)
+    context_for(config)
 
 
 def configure_logging(level: str) -> None:

@@ -7,20 +7,18 @@ import logging
 from ..errors import StreamLimitError
 from ..messages import Request, Response
 from ..request_id import named
+from .response_head import TEXT_PLAIN
 
 log = logging.getLogger("threadwell")
-
-
-_TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
 def failed(request: Request, error: BaseException) -> Response:
     """The answer for an application that raised: no word of why, but in the log."""
     if isinstance(error, StreamLimitError):
         log.warning("%s was refused: %s", named(request.head), error)
-        return Response(503, [("Retry-After", "5"), _TEXT], b"Too many streams are open\n")
+        return Response(503, [("Retry-After", "5"), TEXT_PLAIN], b"Too many streams are open\n")
     log_failure(request, error)
-    return Response(500, [_TEXT], b"Internal Server Error\n")
+    return Response(500, [TEXT_PLAIN], b"Internal Server Error\n")
 
 
 def log_failure(request: Request, error: BaseException) -> None:

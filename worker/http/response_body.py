@@ -12,6 +12,9 @@ from ..messages import FileBody, Request, Response
 
 log = logging.getLogger("threadwell")
 
+#: Octets of a file that are read at once, where the kernel cannot send it.
+FILE_BLOCK = 64 * 1024
+
 
 def blocks_of(response: Response) -> Iterator[bytes]:
     body = response.body
@@ -24,7 +27,7 @@ def blocks_of(response: Response) -> Iterator[bytes]:
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
     """A file behind what was pushed, whose framing the kernel does not know. The caller closes it:
     where no octet may follow, nobody asks for the first."""
-    while file.count and (block := read_some(file, min(file.count, 65536))):
+    while file.count and (block := read_some(file, min(file.count, FILE_BLOCK))):
         file.offset += len(block)
         file.count -= len(block)
         yield block

@@ -10,8 +10,12 @@ import http
 import time
 
 from ..errors import InvalidResponseError
+from .grammar import TOKEN
 
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+#: The Content-Type of the server's own short answers.
+TEXT_PLAIN = ("Content-Type", "text/plain; charset=utf-8")
+
+_TOKEN = frozenset(TOKEN.decode("ascii"))
 _CONTROLS = frozenset(map(chr, [*range(0x09), *range(0x0A, 0x20), 0x7F]))
 
 # What a header line means to the framing; 0 is: nothing.

@@ -28,7 +28,7 @@ from ..http.grammar import (
     TARGET_CHECK,
     TOKEN,
 )
-from ..messages import RequestReceived, cgi_name
+from ..messages import RequestReceived, cgi_name, new_tuple
 
 _SLASH = ord("/")
 _METHODS = {
@@ -58,9 +58,6 @@ _STEERING = frozenset(
         "HTTP_EXPECT",
     )
 )
-
-# The constructor of a named tuple, without the Python function around it.
-_new = tuple.__new__
 
 
 class _UnusualError(Exception):
@@ -188,7 +185,7 @@ class RequestParser:
             path, _, query = target.partition("?")
             method = _METHODS[raw_method]
             if is_simple and method != "HEAD":
-                return _new(
+                return new_tuple(
                     RequestReceived,
                     (method, target, path, query, version, rest, variables, None, False, True),
                 )

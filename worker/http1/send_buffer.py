@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # What one flush sends before it lets other connections have a turn.
 _FLUSH_TURN = 4 * 1024 * 1024
 _MOST_VIEWS = 64
+# Octets of a file that are read at once where `os.sendfile` cannot be used, as with TLS.
+_FILE_BLOCK = 256 * 1024
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 
@@ -118,5 +120,5 @@ class SendBuffer:
 def _send_some(connection: Connection, file: FileBody, size: int) -> int:
     if not connection.encrypted and hasattr(os, "sendfile"):
         return os.sendfile(connection.fd, file.fd, file.offset, size)
-    block = read_some(file, min(size, 256 * 1024))
+    block = read_some(file, min(size, _FILE_BLOCK))
     return connection.send(block) if block else 0

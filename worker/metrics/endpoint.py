@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..config import ServerConfig
 from ..errors import ConfigError
 from ..messages import Request, Response
-from ..net.bind import open_socket, parse_bind
+from ..net.bind import check_metrics_addresses, open_socket, parse_bind
 from ..polling.kernel import KernelPoller
 from ..sync_worker import SyncWorker
 from .counters import blocks_for
@@ -68,20 +68,9 @@ class Endpoint:
         return Response(200, [kind, _UNCACHED], body.encode())
 
 
-def check_addresses(config: ServerConfig) -> None:
-    """Raises `ConfigError` for what is no address."""
-    for text in config.metrics.bind:
-        try:
-            address = parse_bind(text)
-        except ConfigError as error:
-            raise ConfigError(f"metrics_{error}") from None
-        if address.scheme == "https":
-            raise ConfigError(f"metrics_bind: {text}: there is no TLS; give it without https://")
-
-
 def open_metrics(config: ServerConfig) -> list[socket.socket]:
     """The sockets of `metrics_bind`. Raises `ConfigError` for one that cannot be had."""
-    check_addresses(config)
+    check_metrics_addresses(config.metrics)
     settings = replace(config.bind, reuse_port=False)
     with contextlib.ExitStack() as opened:
         sockets = []

@@ -9,16 +9,12 @@ import re
 import socket
 import stat
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from ..config import ServerConfig
-from ..config.groups import Bind
+from ..config.groups import Bind, Metrics
 from ..errors import ConfigError
 from ..messages import Address
 from .bound_socket import BoundSocket, BoundUnixSocket
-
-if TYPE_CHECKING:
-    pass
 
 _SPELLINGS = "PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH and fd://N are understood"
 
@@ -74,6 +70,17 @@ def hosts_of(config: ServerConfig) -> list[str]:
     """The names and addresses of this machine that `config` binds. Raises `ConfigError`."""
     addresses = map(parse_bind, config.bind.addresses)
     return [address.host for address in addresses if address.kind == "tcp"]
+
+
+def check_metrics_addresses(settings: Metrics) -> None:
+    """Check the addresses of `metrics_bind` without binding them. Raises `ConfigError`."""
+    for text in settings.bind:
+        try:
+            address = parse_bind(text)
+        except ConfigError as error:
+            raise ConfigError(f"metrics_{error}") from None
+        if address.scheme == "https":
+            raise ConfigError(f"metrics_bind: {text}: there is no TLS; give it without https://")
 
 
 def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None) -> socket.socket:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import changed
 from ..errors import ConfigError, ProtocolError
-from ..messages import Address, Origin, RequestReceived, cgi_name
+from ..messages import Address, Origin, RequestReceived, cgi_name, new_tuple
 from . import forwarded
 
 if TYPE_CHECKING:
@@ -58,9 +58,6 @@ _MOST_REMEMBERED = 1024
 _LONGEST = 256
 # How much of a field is logged.
 _SHOWN = 200
-
-# The constructor of a named tuple, without the Python function around it.
-_new = tuple.__new__
 
 
 # ---- Who is trusted --------------------------------------------------------------------------
@@ -436,7 +433,7 @@ class _Without:
             kept = [line for line in kept if line[:5].lower() != b"host:"]
             kept.insert(1, b"Host: " + host.encode("latin-1"))
         block = b"\r\n".join(kept)
-        return _new(RequestReceived, (*head[:5], block, variables, *head[7:]))
+        return new_tuple(RequestReceived, (*head[:5], block, variables, *head[7:]))
 
     def _look_at(self, name: bytes) -> bool:
         """Whether lines of that name stay."""

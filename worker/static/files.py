@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
+from ..http.response_head import TEXT_PLAIN
 from ..messages import FileBody, Request, Response
 from .conditions import accepted_codings, precondition, wanted_range
 from .folders import Folders, Moved, Variant, is_outdated
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from ..config.groups import Static
     from ..messages import SyncApp
 
-_TEXT = ("Content-Type", "text/plain; charset=utf-8")
-_NOT_FOUND = Response(404, [_TEXT], b"Not Found\n")
-_NOT_ALLOWED = Response(405, [_TEXT, ("Allow", "GET, HEAD")], b"Method Not Allowed\n")
-_CHANGED = Response(412, [_TEXT], b"Precondition Failed\n")
+_NOT_FOUND = Response(404, [TEXT_PLAIN], b"Not Found\n")
+_NOT_ALLOWED = Response(405, [TEXT_PLAIN, ("Allow", "GET, HEAD")], b"Method Not Allowed\n")
+_CHANGED = Response(412, [TEXT_PLAIN], b"Precondition Failed\n")
 # What a 304 says of a file (RFC 9110, 15.4.5).
 _KEPT = ("Cache-Control", "ETag", "Vary")
 # Not to wait for a writer of what has become a pipe since it was looked at.
@@ -153,7 +153,7 @@ def _of_open_file(variant: Variant, fd: int, method: str, fields: Mapping[str, s
         return Response(200, headers, FileBody(fd, 0, size))
     begin, length = part
     if not length:
-        unsatisfied = [_TEXT, ("Content-Range", f"bytes */{size}")]
+        unsatisfied = [TEXT_PLAIN, ("Content-Range", f"bytes */{size}")]
         return Response(416, unsatisfied, b"Range Not Satisfiable\n")
     where = ("Content-Range", f"bytes {begin}-{begin + length - 1}/{size}")
     headers = [*variant.headers, where, ("Content-Length", str(length))]

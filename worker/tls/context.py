@@ -10,9 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from ..config import changed
+from ..config import ServerConfig, changed
 from ..config.groups import Tls
 from ..errors import ConfigError
+from ..net.bind import hosts_of
 
 if TYPE_CHECKING:
     import ssl
@@ -30,6 +31,11 @@ _REASONS = {
 
 class _NoPassword(Exception):
     """The key is encrypted, and there is nothing to open it with."""
+
+
+def context_for(config: ServerConfig) -> ssl.SSLContext | None:
+    """The TLS context that `config` describes; None without TLS. See `make_context`."""
+    return make_context(config.tls, hosts_of(config), http2=config.http2.on)
 
 
 def make_context(
