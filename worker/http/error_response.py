@@ -1,4 +1,4 @@
-"""The answer to a request whose application has failed."""
+"""The response to a request whose application failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ log = logging.getLogger("threadwell")
 
 
 def failed(request: Request, error: BaseException) -> Response:
-    """The answer for an application that raised: no word of why, but in the log."""
+    """Return the response for `error`, which the application raised.
+
+    The log has the details; the response has none.
+    """
     if isinstance(error, StreamLimitError):
         log.warning("%s was refused: %s", named(request.head), error)
         return Response(503, [("Retry-After", "5"), TEXT_PLAIN], b"Too many streams are open\n")
