@@ -41,10 +41,10 @@ class NeedsAsyncError(Exception):
 
 
 def is_about_the_client(error: BaseException | None, seen: frozenset[int] = frozenset()) -> bool:
-    """Whether `error` or one of its causes is that the client disconnected.
+    """Whether `error` was caused by a `ClientDisconnected`.
 
-    In an exception group all members must be. `seen` has the ids of the errors visited before:
-    chains of causes may be circular, through groups too.
+    For an exception group this must hold for all members. `seen` has the ids of the errors visited
+    before: chains of causes may be circular, also through groups.
     """
     while error is not None and id(error) not in seen:
         if isinstance(error, ClientDisconnected):

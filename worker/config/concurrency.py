@@ -30,7 +30,7 @@ class Threads:
         "auto",
         "How the server waits for connections: epoll (Linux), kqueue (macOS, BSD), or queue,"
         " which works everywhere and uses one thread to distribute connections. auto chooses the"
-        " best for the system.",
+        " best one available.",
         choices=("auto", "epoll", "kqueue", "queue"),
     )
 
@@ -42,24 +42,24 @@ class Processes:
     workers: int = option(
         "workers",
         1,
-        "Number of worker processes under a supervisor. auto (or 0) starts one for each"
-        " available core, or a single one on free-threaded Python; 1 serves in the started"
-        " process unless another option needs a supervisor.",
+        "Number of worker processes under a supervisor. auto (or 0) starts one for each available"
+        " core, or a single one on free-threaded Python. 1 serves in the started process, unless"
+        " another option needs a supervisor.",
         low=0,
         word="auto",
     )
     preload: bool = option(
         "preload",
         False,
-        "Import the application once, in a process from which the workers are forked. They"
-        " share its memory and start at once.",
+        "Import the application once, in a process from which the workers are forked. They share"
+        " its memory and start at once.",
     )
     # Milder than gunicorn's --timeout: the replacement starts first, and requests may still finish.
     worker_timeout: float = option(
         "worker_timeout",
         30.0,
-        "Replace a worker that has accepted no request for this long, because all its threads"
-        " are busy or it does not run. 0 never replaces it.",
+        "Replace a worker that has accepted no request for this long, because all its threads are"
+        " busy or it does not run. 0 never replaces it.",
         unit="seconds",
         low=0.0,
     )
@@ -67,9 +67,9 @@ class Processes:
     start_timeout: float = option(
         "start_timeout",
         60.0,
-        "Time for a worker to import the application and become ready; then it is killed and"
-        " its traceback is logged. A reload that takes longer is abandoned, and the old"
-        " application keeps serving. 0 waits without limit.",
+        "Time for a worker to import the application and become ready; then it is killed and its"
+        " traceback is logged. A reload that takes longer is abandoned, and the old application"
+        " keeps serving. 0 waits without limit.",
         unit="seconds",
         low=0.0,
     )
@@ -144,30 +144,30 @@ class ASGI:
     lifespan: str = option(
         "lifespan",
         "auto",
-        "Whether to run the ASGI lifespan protocol. on refuses an application that does not"
-        " support it; auto serves it without.",
+        "Whether to run the ASGI lifespan protocol. With on, an application that does not support"
+        " it is refused; with auto it is served without it.",
         choices=("auto", "on", "off"),
     )
     root_path: str = option(
         "root_path",
         "",
-        "Path under which a proxy serves an ASGI application, such as /api. It becomes"
-        " root_path in the scope.",
+        "Path under which a proxy serves an ASGI application, such as /api. It becomes root_path"
+        " in the scope.",
     )
     # The default of uvicorn and hypercorn.
     ws_message: int = option(
         "limit_ws_message",
         16 * MIB,
-        "Maximum size of a WebSocket message after decompression. Beyond it the connection"
-        " closes with code 1009.",
+        "Maximum size of a WebSocket message after decompression. Beyond it the connection closes"
+        " with code 1009.",
         unit="bytes",
         low=1,
     )
     ws_queue: int = option(
         "limit_ws_queue",
         32,
-        "Maximum number of WebSocket messages that wait for the application. Reading pauses"
-        " when it is reached.",
+        "Maximum number of WebSocket messages that wait for the application. Reading pauses when"
+        " it is reached.",
         low=1,
     )
     ws_ping: float = option(

@@ -11,7 +11,7 @@ from .option import KIB, MIB, option
 class Limits:
     """Limits on what a client may send. A request beyond one is answered with the named status."""
 
-    # Apache's limit (LimitRequestLine), and about that of nginx with its 8 KiB buffers.
+    # Apache's default (LimitRequestLine), and about that of nginx with its 8 KiB buffers.
     request_line: int = option(
         "limit_request_line",
         8190,
@@ -70,16 +70,16 @@ class Limits:
     memory_body: int = option(
         "memory_body",
         256 * KIB,
-        "Maximum size of a request body that is kept in memory. A larger one goes to a"
-        " temporary file.",
+        "Maximum size of a request body that is kept in memory. A larger one goes to a temporary"
+        " file.",
         unit="bytes",
         low=0,
     )
     connections: int = option(
         "limit_connections",
         0,
-        "Maximum number of open connections; 0 derives it from the file descriptor limit. At"
-        " the limit idle connections are closed first, then new ones wait in the backlog.",
+        "Maximum number of open connections; 0 derives it from the file descriptor limit. At the"
+        " limit idle connections are closed first, then new ones wait in the backlog.",
         low=0,
     )
 
@@ -101,8 +101,8 @@ class Timeouts:
     body: float = option(
         "body_timeout",
         30.0,
-        "Time for a request body to arrive, plus one second for every `min_rate` bytes"
-        " received. Then the answer is 408.",
+        "Time for a request body to arrive, plus one second for every `min_rate` bytes received."
+        " Then the answer is 408.",
         unit="seconds",
         low=0.1,
     )
@@ -140,9 +140,8 @@ class Timeouts:
     drain_idle: float = option(
         "drain_idle",
         2.0,
-        "Time that idle connections stay open after SIGTERM, or in a worker that is replaced,"
-        " for a request that is already on its way. Such a request is answered with Connection:"
-        " close.",
+        "Time that idle connections stay open after SIGTERM, or in a worker that is replaced, for"
+        " a request that is already on its way. Such a request is answered with Connection: close.",
         unit="seconds",
         low=0.0,
     )

@@ -27,8 +27,7 @@ class Bind:
     unix_permissions: str = option(
         "unix_permissions",
         "",
-        "Permissions of a unix socket in octal, as for chmod, such as 660. Empty leaves them to"
-        " the umask.",
+        "Permissions of a unix socket in octal, such as 660. Empty leaves them to the umask.",
     )
     reuse_port: bool = option(
         "reuse_port",
@@ -55,14 +54,14 @@ class Tls:
     keyfile_password_file: str = option(
         "keyfile_password_file",
         "",
-        "File whose first line is the password of an encrypted private key. There is no flag"
-        " for the password itself, since all users can read command lines; set"
+        "File whose first line is the password of an encrypted private key. There is no flag for"
+        " the password itself, since all users can read command lines; set"
         " THREADWELL_KEYFILE_PASSWORD instead.",
     )
     cert: str = option(
         "cert",
         "",
-        "adhoc generates a certificate for development with trustme. Switches TLS on.",
+        "Set to adhoc to generate a certificate for development with trustme. Switches TLS on.",
         choices=("adhoc",),
     )
     ca_certs: str = option(
@@ -74,8 +73,8 @@ class Tls:
     client_certs: str = option(
         "client_certs",
         "none",
-        "Whether to request client certificates. required refuses clients without one during"
-        " the handshake.",
+        "Whether to request client certificates. With required, clients without one are refused"
+        " in the handshake.",
         choices=("none", "optional", "required"),
     )
     min_version: str = option(
@@ -99,11 +98,11 @@ class Http2:
         False,
         "Offer HTTP/2 in the TLS handshake (ALPN). Needs TLS and the h2 library.",
     )
-    # The recommended minimum (RFC 9113, 6.5.2), which clients assume before they receive SETTINGS.
+    # The recommended minimum (RFC 9113, 6.5.2), which clients also assume before SETTINGS.
     streams: int = option(
         "http2_streams",
         100,
-        "Maximum number of concurrent requests on an HTTP/2 connection. Further ones are"
-        " refused before they run.",
+        "Maximum number of concurrent requests on an HTTP/2 connection. Further ones are refused"
+        " before they run.",
         low=1,
     )

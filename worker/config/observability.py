@@ -19,15 +19,15 @@ class Log:
     access_log: str = option(
         "access_log",
         "",
-        "File for the access log, with one line for each request; - is standard output. syslog:"
-        " is the local syslog, syslog:udp://HOST:PORT or syslog:tcp://HOST:PORT a remote one."
-        " Empty switches it off.",
+        "Write one line for each request to this file; - is standard output, syslog: the local"
+        " syslog, and syslog:udp://HOST:PORT or syslog:tcp://HOST:PORT a remote one. Empty"
+        " switches the access log off.",
     )
     format: str = option(
         "log_format",
         "combined",
-        "Access log format: common, combined, json, or an Apache format string such as '%h"
-        ' "%r" %>s %b %D\'.',
+        'Access log format: common, combined, json, or an Apache format string such as \'%h "%r"'
+        " %>s %b %D'.",
     )
     level: str = option(
         "log_level",
@@ -38,8 +38,8 @@ class Log:
     request_id_header: str = option(
         "request_id_header",
         "",
-        "Header that carries the request id, such as X-Request-ID. An id from a trusted proxy"
-        " is kept, otherwise a new one is made. Empty switches it off.",
+        "Header that carries the request id, such as X-Request-ID. An id from a trusted proxy is"
+        " kept, otherwise a new one is made. Empty switches it off.",
     )
     request_id_echo: bool = option(
         "request_id_echo", False, "Send the request id back in the response."

@@ -15,8 +15,8 @@ class Static:
     mounts: tuple[str, ...] = option(
         "static",
         (),
-        "Serve the files of a folder without the application: /PREFIX=FOLDER. May be repeated."
-        " Missing files below the prefix are 404; below / they go to the application.",
+        "Serve the files of a folder without the application: /PREFIX=FOLDER. May be repeated. A"
+        " missing file below the prefix is 404, but below / the request goes to the application.",
     )
     index: str = option(
         "static_index",

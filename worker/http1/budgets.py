@@ -8,5 +8,5 @@ RECV_SIZE = 65536
 RECVS_PER_TURN = 16
 #: Pipelined requests of one connection that are answered before other connections get a turn.
 REQUESTS_PER_TURN = 16
-#: The largest request head, in octets, that a connection keeps in case the same one comes again.
+#: The largest request, in octets, that a connection keeps in case the same one comes again.
 LONGEST_REPEATED_HEAD = 1024

@@ -174,9 +174,7 @@ class ResponseWriter:
     ) -> StreamWriter:
         """Begin a response whose body is still being produced.
 
-        The head is sent with the first block of the body.
-
-        Raises `InvalidResponseError`.
+        The head is sent with the first block of the body. Raises `InvalidResponseError`.
         """
         framed = self._framed(head, response, persistent)
         return StreamWriter(connection, response.code, *framed, self._timeouts)

@@ -155,7 +155,7 @@ class AccessLog:
             self._closed = True
             self._target.close()
 
-    # ---- Inside ---------------------------------------------------------------------------
+    # ---- The log thread -------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._closing:

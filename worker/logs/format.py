@@ -51,7 +51,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class _TextCache(dict[str, str]):
-    """Maps texts to `render` of them. Bounded. The same clients send the same texts again."""
+    """Maps texts to their rendered form, which the same clients need again. Bounded."""
 
     def __init__(self, render: Callable[[str], str]) -> None:
         super().__init__()

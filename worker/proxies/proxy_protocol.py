@@ -44,9 +44,9 @@ class ProxyHeaderError(ValueError):
 
 
 class Announced(NamedTuple):
-    """The content of a PROXY header. An address is None if the header has none; then the socket's
-    holds.
+    """The content of a PROXY header.
 
+    An address is None if the header has none; then the address of the socket holds.
     `local` means that the proxy connects on its own behalf, such as for a health check, and not for
     a client (the command LOCAL); `encrypted`, that the client used TLS with the proxy.
     """
