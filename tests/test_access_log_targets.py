@@ -27,7 +27,7 @@ from threadwell.worker.lifecycle import ResponseCompleted
 from threadwell.worker.logs import access_log
 from threadwell.worker.logs import target as log_target
 from threadwell.worker.logs.access_log import AccessLog
-from threadwell.worker.logs.format import compile_format, fitted
+from threadwell.worker.logs.format import compile_format, fit_line
 from threadwell.worker.logs.target import FileTarget, Target, open_target, parse_syslog
 
 from .recorder import completed
@@ -221,7 +221,7 @@ def test_a_line_that_was_torn_ends_before_the_next(
 
     monkeypatch.setattr(log_target.os, "write", reluctant)
     assert target.write(["a line that does not fit"]) == 1
-    assert target.trouble is not None
+    assert target.last_error is not None
     assert target.write(["next"]) == 0
     target.close()
     assert path.read_text() == "a li\nnext\n"
@@ -243,7 +243,7 @@ def test_a_disk_that_is_full_is_said_once(caplog: pytest.LogCaptureFixture) -> N
 def test_a_long_line_is_cut_to_what_a_pipe_takes_as_one(name: str) -> None:
     line_of = compile_format(name if name[0] != "x" else name + "%m")
     long = event("/" + "a" * 8000, "\r\nReferer: " + "\xe9" * 8000)
-    line = fitted(line_of, long, select.PIPE_BUF - 1)
+    line = fit_line(line_of, long, select.PIPE_BUF - 1)
     assert len(line) < select.PIPE_BUF
     if name == "json":
         found = json.loads(line)
@@ -254,7 +254,7 @@ def test_a_long_line_is_cut_to_what_a_pipe_takes_as_one(name: str) -> None:
 
 def test_a_line_that_fits_is_not_cut() -> None:
     line_of = compile_format("json")
-    assert json.loads(fitted(line_of, event("/" + "a" * 900), 4095))["target"] == "/" + "a" * 900
+    assert json.loads(fit_line(line_of, event("/" + "a" * 900), 4095))["target"] == "/" + "a" * 900
 
 
 def test_a_pipe_gets_whole_lines(serve: Serve, connect: Connect) -> None:
@@ -273,7 +273,7 @@ def test_a_pipe_gets_whole_lines(serve: Serve, connect: Connect) -> None:
 
 
 def test_a_pipe_that_nobody_reads_does_not_block_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_target, "_PATIENCE", 0.05)
+    monkeypatch.setattr(log_target, "_WRITE_TIMEOUT", 0.05)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     target = FileTarget(writing)
@@ -388,7 +388,7 @@ def test_a_syslog_that_is_started_anew(receiver: socket.socket, tmp_path: Path) 
     receiver.close()
     path.unlink()
     assert target.write(["two", "three"]) == 2
-    assert isinstance(target.trouble, FileNotFoundError)
+    assert isinstance(target.last_error, FileNotFoundError)
     assert target.write(["four"]) == 1  # it is not asked for at once
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as again:
         again.settimeout(10)

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from threadwell import ConfigError, ServerConfig
-from threadwell.worker import OPTIONS, Limits, Option, Timeouts
+from threadwell.worker import (
+    OPTIONS,
+    Limits,
+    Option,
+    Request,
+    Response,
+    Server,
+    SyncWorker,
+    Timeouts,
+)
 from threadwell.worker.config.groups import parse_size
 from threadwell.worker.net.bind import BindAddress, parse_bind
 
@@ -268,3 +277,32 @@ def test_bind_spellings(text: str, address: Any) -> None:
 def test_no_address(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^bind: "):
         parse_bind(text)
+
+
+# ---- One check for every way in -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        ({"static_index": "index.html"}, "static_index"),
+        ({"log_format": "no format"}, "log_format"),
+        ({"trusted_proxies": "nowhere"}, "trusted_proxies"),
+        ({"access_log": "syslog:nowhere"}, "access_log"),
+        ({"request_id_echo": True}, "request_id_echo"),
+        ({"metrics_bind": "https://:9000"}, "metrics_bind"),
+        ({"keyfile": "key.pem"}, "keyfile"),
+    ],
+)
+def test_the_worker_and_the_server_check_everything(
+    options: dict[str, object], option: str
+) -> None:
+    config = ServerConfig.from_options(**options)
+    with pytest.raises(ConfigError, match=f"^{option}: "):
+        SyncWorker(config, no_app, None)
+    with pytest.raises(ConfigError, match=f"^{option}: "):
+        Server(no_app, config).bind()
+
+
+def no_app(_request: Request) -> Response:
+    raise AssertionError

@@ -255,7 +255,7 @@ def test_no_prefixes(text: str) -> None:
 )
 def test_trusted(texts: list[str], inside: str, outside: str) -> None:
     peers = TrustedPeers(texts)
-    assert not peers.everybody
+    assert not peers.trusts_everyone
     if inside:
         assert forwarded.plain_address(inside) in peers
     assert forwarded.plain_address(outside) not in peers

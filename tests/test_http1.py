@@ -26,7 +26,7 @@ class NotFastError(Exception):
 class FastParser(RequestParser):
     """A `RequestParser` without its slow path."""
 
-    def _unusual(self, head: bytes) -> RequestReceived:
+    def _parse_with_h11(self, head: bytes) -> RequestReceived:
         raise NotFastError(head)
 
 
@@ -35,9 +35,9 @@ class CountingParser(RequestParser):
 
     unusual = 0
 
-    def _unusual(self, head: bytes) -> RequestReceived:
+    def _parse_with_h11(self, head: bytes) -> RequestReceived:
         self.unusual += 1
-        return super()._unusual(head)
+        return super()._parse_with_h11(head)
 
 
 def parsed(parser: RequestParser, head: bytes) -> RequestReceived | int:
@@ -191,7 +191,7 @@ def test_the_slow_path_means_the_same(head: bytes) -> None:
         fast = _warm.parse(head)
     except NotFastError:
         return
-    slow = _whole._unusual(head)
+    slow = _whole._parse_with_h11(head)
     assert slow.headers == fast.headers
     assert slow._replace(block=b"") == fast._replace(block=b"")
 

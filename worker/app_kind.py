@@ -1,4 +1,4 @@
-"""Which kind of application a callable is, and what is made of it."""
+"""Which kind of application a callable is: a `SyncApp`, WSGI or ASGI."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .messages import Request, Response, SyncApp
 
-#: What an application may carry to say what it is: "sync", "wsgi" or "asgi".
+#: Attribute by which an application may declare its kind: "sync", "wsgi" or "asgi".
 MARKER = "threadwell_interface"
 
 
 def app_kind(app: Any) -> str:
-    """`sync` for a `SyncApp`, `wsgi` or `asgi`: as the marker says, else by its parameters.
+    """Return `sync` for a `SyncApp`, `wsgi` or `asgi`: by the marker, else by the parameters.
 
     An ASGI application is a coroutine function or takes three arguments (scope, receive, send), a
-    WSGI application two (environ, start_response), a `SyncApp` one (request). Where the
-    parameters do not tell, as of a function written in C, it is WSGI. Raises `TypeError` for what
-    is not callable, and for a marker that is none of the three.
+    WSGI application two (environ, start_response), a `SyncApp` one (request). If the parameters
+    are unknown, as for a function written in C, the answer is `wsgi`. Raises `TypeError` if `app`
+    is not callable, or if its marker is none of the three.
     """
     if not callable(app):
         raise TypeError(f"{app!r} is not an application: it cannot be called")
@@ -39,7 +39,7 @@ def is_asgi(app: Any) -> bool:
 
 
 def _positional(app: Any) -> int:
-    """How many positional arguments a call must have, 0 where that cannot be said."""
+    """Return how many positional arguments a call needs; 0 if that is unknown."""
     try:
         parameters = inspect.signature(app).parameters.values()
     except (TypeError, ValueError):
@@ -49,16 +49,19 @@ def _positional(app: Any) -> int:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [parameter for parameter in parameters if parameter.kind in kinds]
     required = [p for p in positional if p.default is inspect.Parameter.empty]
-    # a WSGI application may have further parameters with defaults, and a SyncApp too
+    # a WSGI application or a SyncApp may have further parameters, with defaults
     return len(required) or len(positional)
 
 
 def bind_call(app: SyncApp) -> SyncApp:
-    """`app` as a method where it is an instance: CPython calls that without a detour through C."""
-    call = getattr(type(app), "__call__")  # noqa: B004, B009 - of the type, it is not bound yet
+    """Return `app`, as a bound `__call__` if it is an instance.
+
+    CPython calls a bound method directly, an instance only through its `tp_call` slot.
+    """
+    call = getattr(type(app), "__call__")  # noqa: B004, B009 - from the type, unbound
     return MethodType(call, app) if isinstance(call, FunctionType) else app
 
 
 def decline(request: Request) -> Response | None:  # noqa: ARG001
-    """The `SyncApp` beside an ASGI application that is alone: every request is for the loop."""
+    """The `SyncApp` of a server with an ASGI application only: the loop takes every request."""
     return None

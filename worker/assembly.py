@@ -1,4 +1,4 @@
-"""Wires the pools that serve: threads, event loops, and event loops beside threads."""
+"""Wiring: checks of a configuration, and the pools that serve: threads, event loops, or both."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from .app_kind import is_asgi
 from .lifecycle import ConnectionOpened, LifecycleCollector
+from .logs.format import compile_format
+from .logs.target import parse_syslog
+from .net.bind import check_metrics_addresses
 from .polling.base import ConnectionQueue, connection_limit
 from .polling.kernel import make_poller
+from .proxies.trust import check as check_proxies
 from .request_id import check as check_request_ids
 from .threads.pool import ThreadPool
+from .tls.context import check as check_tls
 from .tls.context import require_h2
 
 if TYPE_CHECKING:
@@ -28,6 +33,25 @@ if TYPE_CHECKING:
     from .messages import ASGIApp, SyncApp
 
 log = logging.getLogger("threadwell")
+
+
+def check(config: ServerConfig) -> None:
+    """Check that the settings of `config` are valid and fit each other. Raises `ConfigError`.
+
+    The commands, `Server` and `SyncWorker` all call it. It opens no file and no socket; making the
+    TLS context checks the certificate files (`tls.context.context_for`).
+    """
+    config.static.check()
+    if config.static.mounts:
+        from .static import check_static  # which needs whitenoise
+
+        check_static(config.static)
+    compile_format(config.log.format)
+    check_proxies(config.proxies)
+    parse_syslog(config.log.access_log)
+    check_request_ids(config.log)
+    check_metrics_addresses(config.metrics)
+    check_tls(config.tls)
 
 
 def alpn_table(config: ServerConfig) -> ALPNTable:
@@ -72,7 +96,6 @@ def make_asgi_server(
 
     Raises `ConfigError`.
     """
-    check_request_ids(config.log)
     if config.static.mounts:
         app, _ = with_files(config.static, app, None)
     return make_loops(app, config, collector, ssl_context)

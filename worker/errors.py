@@ -1,12 +1,12 @@
-"""The exceptions that cross a module's border, each with what its catcher needs to know."""
+"""The exceptions that one module raises and another catches."""
 
 from __future__ import annotations
 
 
 class ProtocolError(Exception):
-    """A client broke HTTP, or went over a limit: one answer with `status`, and close.
+    """A client violated HTTP or exceeded a limit: answer once with `status`, then close.
 
-    Whoever raises it knows the status, so nobody matches texts (as h11's `error_status_hint`).
+    The code that raises it chooses the status, as with h11's `error_status_hint`.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -16,34 +16,35 @@ class ProtocolError(Exception):
 
 
 class ClientDisconnected(OSError):
-    """The client closed its connection, or did not take its response within the deadline."""
+    """The client closed its connection, or did not read its response before the deadline."""
 
 
 class PlainRequest(OSError):
-    """Where a TLS handshake should begin, a client sends a request without TLS."""
+    """A client sent a plain HTTP request where a TLS handshake was expected."""
 
 
 class InvalidResponseError(ValueError):
-    """An application's status or header that must not go on the wire (RFC 9110, 5.5)."""
+    """An application returned a status or header that must not be sent (RFC 9110, 5.5)."""
 
 
 class StreamLimitError(RuntimeError):
-    """As many long responses are open as `max_streams` allows: answer 503."""
+    """`max_streams` long responses are open already: answer 503."""
 
 
 class StartupError(RuntimeError):
-    """An ASGI application's lifespan says that it cannot start."""
+    """The lifespan of an ASGI application reported that startup failed."""
 
 
 class NeedsAsyncError(Exception):
-    """The request wants the asyncio side: an upgrade, or the sync application returned None, or an
-    asynchronous body."""
+    """The request needs the asyncio side: it is an upgrade, or the sync application returned None
+    or an asynchronous body."""
 
 
 def is_about_the_client(error: BaseException | None, seen: frozenset[int] = frozenset()) -> bool:
-    """Whether `error`, or what it was raised for, is that the client left.
+    """Whether `error` was caused by a `ClientDisconnected`.
 
-    `seen` has the ids on the way to it: chains of errors may be circles, through groups too.
+    For an exception group this must hold for all members. `seen` has the ids of the errors visited
+    before: chains of causes may be circular, also through groups.
     """
     while error is not None and id(error) not in seen:
         if isinstance(error, ClientDisconnected):
@@ -57,4 +58,4 @@ def is_about_the_client(error: BaseException | None, seen: frozenset[int] = froz
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used. The message says which, why, and what would do."""
+    """A setting cannot be used. The message names it, says why, and suggests a fix."""

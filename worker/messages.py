@@ -60,6 +60,9 @@ class RequestReceived(NamedTuple):
 #: asks for it several times.
 IS_SIMPLE = RequestReceived._fields.index("is_simple")
 
+#: The constructor of a named tuple, without the Python function that `NamedTuple` puts around it.
+new_tuple = tuple.__new__
+
 
 def cgi_name(name: str) -> str:
     """The CGI variable of the field `name`, which is a token without underscores."""

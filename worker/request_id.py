@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError
-from .messages import RequestReceived, cgi_name
+from .messages import RequestReceived, cgi_name, new_tuple
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -23,8 +23,6 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 
 _BLOCK = RequestReceived._fields.index("block")
 _VARIABLES = RequestReceived._fields.index("variables")
-# The constructor of a named tuple, without the Python function around it.
-_new = tuple.__new__
 
 _current: contextvars.ContextVar[str] = contextvars.ContextVar("threadwell_request_id", default="")
 
@@ -88,7 +86,7 @@ class RequestIds:
         fields = list(head)
         fields[_BLOCK] = b"%b\r\n%b: %b" % (block, self._name, made.encode("ascii"))
         fields[_VARIABLES] = {**head.variables, self._variable: made}
-        return made, _new(RequestReceived, fields)
+        return made, new_tuple(RequestReceived, fields)
 
 
 def check(settings: Log) -> None:

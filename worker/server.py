@@ -20,18 +20,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .app_kind import is_asgi
-from .assembly import make_asgi_server, make_handoff_loops
+from .assembly import check, make_asgi_server, make_handoff_loops
 from .config import ServerConfig, changed
 from .errors import ConfigError
 from .lifecycle import Collectors, LifecycleCollector
 from .logs.access_log import AccessLog
 from .messages import ASGIApp, SyncApp
 from .net.bind import BindAddress, hosts_of, open_sockets, parse_bind, url_of
-from .proxies.trust import check as check_proxies
 from .sync_worker import SyncWorker
 from .system.signals import Signals
 from .system.systemd import Notifier
-from .tls.context import make_context
+from .tls.context import context_for
 from .watchdog import UNSEEN, Probed, Watchdog
 
 if TYPE_CHECKING:
@@ -130,10 +129,9 @@ class Server:
             return
         addresses = [parse_bind(text) for text in self.config.bind.addresses]
         try:
-            check_proxies(self.config.proxies)
-            self.config.static.check()
+            check(self.config)
             if self._ssl_context is None:
-                self._ssl_context = self._make_context()
+                self._ssl_context = context_for(self.config)
             if not self._sockets:
                 self._sockets = open_sockets(self.config.bind)
             self._plain = self._without_tls(addresses)
@@ -145,9 +143,6 @@ class Server:
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
         """Before `bind`: use `ssl_context` in place of the files that `config.tls` names."""
         self._ssl_context = ssl_context
-
-    def _make_context(self) -> ssl.SSLContext | None:
-        return make_context(self.config.tls, hosts_of(self.config), http2=self.config.http2.on)
 
     def _without_tls(self, addresses: list[BindAddress]) -> list[bool]:
         """For each socket, whether it speaks plain HTTP. Raises `ConfigError`."""
@@ -192,7 +187,7 @@ class Server:
         if not self.config.tls.on:
             return True
         try:
-            context = self._make_context()
+            context = context_for(self.config)
         except ConfigError as error:
             log.error("The certificate was not reloaded, and the old one stays: %s", error)
             return False

@@ -26,22 +26,21 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from .app_kind import bind_call, decline, is_asgi
-from .assembly import make_loops, make_threads, with_files
+from .assembly import check, make_loops, make_threads, with_files
 from .connection import Connection, State
 from .errors import ClientDisconnected, ProtocolError
-from .http1.head_buffer import LONGEST_REPEATED, HeadBuffer
+from .http1.budgets import LONGEST_REPEATED_HEAD, RECV_SIZE, REQUESTS_PER_TURN
+from .http1.head_buffer import HeadBuffer
 from .lifecycle import guarded
 from .messages import IS_SIMPLE
-from .net.bind import address_of, hosts_of
+from .net.bind import address_of
 from .polling.distributor import QueuePoller
 from .polling.task import ThreadTask
-from .proxies.trust import check as check_proxies
-from .request_id import check as check_request_ids
 from .threads import finalize, handshake, reader
 from .threads.exchange import Outcome, exchange, exchange_forwarded
 from .threads.streaming import HTTP1Runner
 from .threads.thread_state import ThreadState
-from .tls.context import make_context
+from .tls.context import context_for
 from .tls.wrong_port import WITH_TLS
 
 # The reference page has these two here.
@@ -65,9 +64,6 @@ if TYPE_CHECKING:
     from .polling.task import AnyTask
 
 log = logging.getLogger("threadwell")
-
-# How many requests a connection may have pipelined before other connections get their turn.
-_REQUESTS_A_TURN = 16
 
 _new_context = contextvars.Context
 
@@ -107,13 +103,12 @@ class SyncWorker(ThreadState):
         conn_queue: ConnectionQueue | None = None,
         sync_app: SyncApp | None = None,
     ) -> None:
+        check(config)
         if config.static.mounts:
             app, sync_app = with_files(config.static, app, sync_app)
         collector = guarded(lifecycle_collector)
-        check_proxies(config.proxies)
-        check_request_ids(config.log)
         if ssl_context is None:
-            ssl_context = make_context(config.tls, hosts_of(config), http2=config.http2.on)
+            ssl_context = context_for(config)
         pool: ServingPool
         if sync_app is None and is_asgi(app):
             sync_app = decline
@@ -385,7 +380,7 @@ class SyncWorker(ThreadState):
                 return False
             conn.deadline = self.writer.now + self._keep_alive
             answered += 1
-            if answered == _REQUESTS_A_TURN and not conn.blocking:
+            if answered == REQUESTS_PER_TURN and not conn.blocking:
                 finalize.park(self, conn, State.YIELDED, self.config.timeouts.head)
                 return False
 
@@ -422,7 +417,7 @@ class SyncWorker(ThreadState):
                     return reader.recv_body(self, conn)
                 if conn.head_buffer is not None:
                     return reader.recv_head(self, conn)
-                data = conn.recv(reader.RECEIVED_AT_ONCE)
+                data = conn.recv(RECV_SIZE)
                 if data == conn.repeated:
                     # a client that polls sends the same octets each time
                     return conn.repeated_head, b""
@@ -437,7 +432,7 @@ class SyncWorker(ThreadState):
             head = self.parser.parse(raw_head)
             if not head[IS_SIMPLE]:
                 return reader.recv_behind(self, conn, head)
-            if not conn.buffer and len(data) <= LONGEST_REPEATED:
+            if not conn.buffer and len(data) <= LONGEST_REPEATED_HEAD:
                 conn.repeated = data
                 conn.repeated_head = head
             return head, b""

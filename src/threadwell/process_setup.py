@@ -12,14 +12,10 @@ import time
 from pathlib import Path
 
 from .worker import ServerConfig
-from .worker.logs.format import compile_format
-from .worker.logs.target import parse_syslog
-from .worker.net.bind import hosts_of
-from .worker.proxies.trust import check as check_proxies
-from .worker.request_id import check as check_request_ids
+from .worker.assembly import check
 from .worker.supervisor.user import find_identity
 from .worker.system.pid_file import pid_file
-from .worker.tls.context import make_context
+from .worker.tls.context import context_for
 
 __all__ = [
     "USAGE_ERROR",
@@ -48,21 +44,9 @@ def check_config(config: ServerConfig) -> None:
     Every command calls it before it imports the application. It checks the options that depend on
     each other, the syntax of addresses and formats, and that the files it names can be used.
     """
-    config.static.check()
-    if config.static.mounts:
-        from .worker.static.folders import check_static
-
-        check_static(config.static)
+    check(config)
     find_identity(config.processes)
-    compile_format(config.log.format)
-    check_proxies(config.proxies)
-    parse_syslog(config.log.access_log)
-    check_request_ids(config.log)
-    if config.metrics.bind:
-        from .worker.metrics.endpoint import check_addresses
-
-        check_addresses(config)
-    make_context(config.tls, hosts_of(config), http2=config.http2.on)
+    context_for(config)
 
 
 def configure_logging(level: str) -> None:

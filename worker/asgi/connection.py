@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..connection import State
 from ..errors import ClientDisconnected
+from ..http1.budgets import RECV_SIZE, RECVS_PER_TURN
 from ..lifecycle import ClientGone, ConnectionClosed, Refused
 from .writer import send_or_keep
 
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from .interfaces import LoopContext
 
 log = logging.getLogger("threadwell")
-
-RECEIVED_AT_ONCE = 65536
-# How often a lingering connection is read before other connections get a turn.
-_RECEIVES_A_TURN = 16
 
 
 class LoopConnection(ABC):
@@ -249,8 +246,8 @@ class LoopConnection(ABC):
     def discard_input(self) -> None:
         """Receive and discard, until the client has closed too."""
         try:
-            for _ in range(_RECEIVES_A_TURN):
-                if not self.conn.recv(RECEIVED_AT_ONCE):
+            for _ in range(RECVS_PER_TURN):
+                if not self.conn.recv(RECV_SIZE):
                     self.close("answered the last request")
                     return
         except BlockingIOError:

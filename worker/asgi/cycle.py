@@ -8,7 +8,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
-from ..messages import FileBody, Response
+from ..http.response_body import FILE_BLOCK
+from ..messages import FileBody, Response, new_tuple
 from ..request_id import named
 from .request_stream import MOST_DISCARDED, BodyStream
 from .states import RESPONSE_TRANSITIONS, ResponseState, checked
@@ -21,16 +22,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-# How much of a body that a thread has put into a file is received at once.
-_FILE_BLOCK = 65536
 # How many blocks are sent without a break before other connections get a turn.
 _SENDS_A_TURN = 32
 # How many blocks an application may send after it was told that the client has left.
 _MOST_DISCARDED_BLOCKS = 100
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
-# The constructor of a named tuple, without the Python function around it.
-_new = tuple.__new__
 
 
 _NEW, _STARTED, _STREAMING, _DONE = (
@@ -182,8 +179,8 @@ class Cycle:
             return {"type": "http.request", "body": incoming, "more_body": False}
         if not isinstance(incoming, BodyStream):
             await asyncio.sleep(0)  # other connections get a turn between two blocks
-            data = incoming.read(_FILE_BLOCK)
-            self._body_given = len(data) < _FILE_BLOCK
+            data = incoming.read(FILE_BLOCK)
+            self._body_given = len(data) < FILE_BLOCK
             return {"type": "http.request", "body": data, "more_body": not self._body_given}
         while not self.answered and not self._body_given:
             if incoming.done or (incoming.buffered and not self.disconnected):
@@ -314,7 +311,7 @@ class Cycle:
             return
         conn = transport.conn
         worker = transport.worker
-        response = _new(Response, (self._status, self._headers, body, None, None))
+        response = new_tuple(Response, (self._status, self._headers, body, None, None))
         if self.incoming is not None or worker.draining:
             self.persistent = self._persists()
         try:

@@ -19,9 +19,10 @@ from ..connection import State
 from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ProtocolError
 from ..http.request_meta import _classify_request
+from ..http1.budgets import RECV_SIZE, REQUESTS_PER_TURN
 from ..messages import IS_SIMPLE, Request, RequestReceived
 from ..system.readiness import has_input
-from .connection import RECEIVED_AT_ONCE, has_hung_up
+from .connection import has_hung_up
 from .cycle import Cycle
 from .http1_reader import HTTP1Reader
 from .last_response import RefusingConnection
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-# How many pipelined requests are begun before other connections get a turn.
-_REQUESTS_A_TURN = 16
 # How much may wait: behind a request that is being answered, and of a body that is not read.
 _MOST_BUFFERED = 65536
 
@@ -106,7 +105,7 @@ class HTTP1Connection(RefusingConnection):
             self.discard_input()
             return
         try:
-            data = conn.recv(RECEIVED_AT_ONCE)
+            data = conn.recv(RECV_SIZE)
         except BlockingIOError:
             self.on_nothing_received()
             return
@@ -181,7 +180,7 @@ class HTTP1Connection(RefusingConnection):
         self._advancing = True
         reader = self.reader
         try:
-            for _ in range(_REQUESTS_A_TURN):
+            for _ in range(REQUESTS_PER_TURN):
                 if reader.state is not _READY or not self.conn.buffer or self.closed:
                     break
                 try:

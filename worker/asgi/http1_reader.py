@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ProtocolError
-from ..http1.head_buffer import LONGEST_REPEATED, HeadBuffer
+from ..http1.budgets import LONGEST_REPEATED_HEAD
+from ..http1.head_buffer import HeadBuffer
 from ..messages import IS_SIMPLE, RequestReceived
 from ..tls.wrong_port import WITH_TLS
 from .request_stream import MOST_DISCARDED, BodyStream
@@ -56,7 +57,7 @@ class HTTP1Reader:
                 head = parser.parse(raw_head)
                 conn.buffer = rest
                 conn.head_deadline = 0.0
-                if head[IS_SIMPLE] and not rest and len(data) <= LONGEST_REPEATED:
+                if head[IS_SIMPLE] and not rest and len(data) <= LONGEST_REPEATED_HEAD:
                     conn.repeated = data
                     conn.repeated_head = head
                 return head

@@ -17,6 +17,7 @@ from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason
 
 from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
+from ..http.response_head import TEXT_PLAIN
 from ..messages import Response
 from ..request_id import named
 from .permessage_deflate import negotiate
@@ -32,7 +33,6 @@ log = logging.getLogger("threadwell")
 # RFC 6455, 1.3
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = "13"
-_TEXT = ("Content-Type", "text/plain; charset=utf-8")
 # How much a client may send before it is accepted.
 _MOST_EARLY = 65536
 # How many octets of messages may wait for the application, whatever their number.
@@ -77,7 +77,7 @@ class Session:
             transport.refuse(503, "The server stops")
         elif head.field("sec-websocket-version") != _VERSION:
             # RFC 6455, 4.4: the answer has the version that is supported
-            headers = [("Sec-WebSocket-Version", _VERSION), _TEXT]
+            headers = [("Sec-WebSocket-Version", _VERSION), TEXT_PLAIN]
             body = b"This version of WebSockets is not spoken\n"
             transport.send_last(Response(426, headers, body))
         elif (

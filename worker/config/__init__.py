@@ -1,4 +1,4 @@
-"""What a server may be told: a frozen, validated `ServerConfig`, and the option table it makes."""
+"""`ServerConfig`, the frozen and validated settings of a server, and the option table."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from .groups import (
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """All that a server may be told, immutable and safe to share between threads.
+    """All settings of a server: immutable, and safe to share between threads.
 
-    Built from its groups, or flat by `from_options(threads=4, limit_body="10M")`.
+    It is built from its groups, or from flat options: `from_options(threads=4, limit_body="10M")`.
     """
 
     bind: Bind = field(default_factory=Bind)
@@ -56,9 +56,9 @@ class ServerConfig:
 
     @classmethod
     def from_options(cls, **options: Any) -> ServerConfig:
-        """A configuration from flat options, the names of the option table.
+        """Return the configuration that `options` describe, by the names of the option table.
 
-        Raises `ConfigError` for a name that does not exist and a value that cannot be used.
+        Raises `ConfigError` for an unknown name or an invalid value.
         """
         groups: dict[str, dict[str, Any]] = {}
         for name, value in options.items():
@@ -69,20 +69,20 @@ class ServerConfig:
         return cls(**{group: _GROUPS[group](**values) for group, values in groups.items()})
 
     def worker_count(self) -> int:
-        """The number of processes that serve."""
+        """Return the number of worker processes."""
         if self.processes.workers:
             return self.processes.workers
         return available_cores() if gil_enabled() else 1
 
     def thread_count(self) -> int:
-        """The number of threads that run requests."""
+        """Return the number of threads that run requests."""
         if self.threads.count:
             return self.threads.count
         return 8 if gil_enabled() else max(8, 2 * available_cores())
 
 
 def changed(group: Any) -> list[str]:
-    """The names of the options of `group`, such as a `Tls`, that are not at their defaults."""
+    """Return the names of the options of `group`, such as a `Tls`, that differ from the default."""
     return [
         entry.metadata["name"]
         for entry in fields(group)
@@ -91,13 +91,13 @@ def changed(group: Any) -> list[str]:
 
 
 def gil_enabled() -> bool:
-    """Whether this interpreter runs one thread of Python code at a time."""
+    """Whether the GIL is enabled: only one thread runs Python code at a time."""
     check = getattr(sys, "_is_gil_enabled", None)
     return check is None or bool(check())
 
 
 def _similar(name: str) -> str:
-    import difflib  # a user's mistake may cost an import, a start need not
+    import difflib  # imported only for an error message, to keep the start fast
 
     close = difflib.get_close_matches(name, _BY_NAME, n=1)
     return f"; did you mean {close[0]}?" if close else ""
@@ -128,7 +128,7 @@ def _row(group: str, entry: Field[Any]) -> Option:
 
 _GROUPS: dict[str, Any] = {entry.name: entry.default_factory for entry in fields(ServerConfig)}
 
-#: The headings of the groups, for a help text and the settings page.
+#: The headings of the groups, for --help and the settings page.
 TITLES = {
     "bind": "Where",
     "threads": "Threads",

@@ -1,4 +1,4 @@
-"""What runs the application: threads, processes, loops."""
+"""Settings of what runs the application: threads, processes and event loops."""
 
 from __future__ import annotations
 
@@ -9,100 +9,106 @@ from .option import MIB, option
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """How many threads serve, and how they wait."""
+    """How many threads serve requests, and how they wait for connections."""
 
     count: int = option(
         "threads",
         0,
-        "Threads that run requests; 0 chooses: 8, and on free-threaded Python at least twice the"
-        " cores.",
+        "Number of threads that run requests. 0 chooses 8, or on free-threaded Python twice the"
+        " number of cores if that is more.",
         low=0,
     )
     max_streams: int = option(
         "max_streams",
         500,
-        "Long responses (streams, hijacked sockets) at once, each on a thread of its own beside"
-        " the others; beyond it 503.",
+        "Maximum number of long responses (streams and hijacked sockets) at once, each on an"
+        " extra thread. Beyond it the answer is 503.",
         low=0,
     )
     poller: str = option(
         "poller",
         "auto",
-        "How connections wait: epoll (Linux), kqueue (macOS, BSD), or queue: one thread selects"
-        " and distributes, everywhere.",
+        "How the server waits for connections: epoll (Linux), kqueue (macOS, BSD), or queue,"
+        " which works everywhere and uses one thread to distribute connections. auto chooses the"
+        " best one available.",
         choices=("auto", "epoll", "kqueue", "queue"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """How many processes serve, and when one of them is replaced."""
+    """How many processes serve requests, and when one is replaced."""
 
     workers: int = option(
         "workers",
         1,
-        "Processes that serve, under a supervisor; auto (or 0) is one for each core that this"
-        " process may use, and on free-threaded Python a single one. 1 serves in the process that"
-        " was started, unless one of the options below needs a supervisor.",
+        "Number of worker processes under a supervisor. auto (or 0) starts one for each available"
+        " core, or a single one on free-threaded Python. 1 serves in the started process, unless"
+        " another option needs a supervisor.",
         low=0,
         word="auto",
     )
     preload: bool = option(
         "preload",
         False,
-        "Import the application once, in a process that the workers are forked from: they share"
+        "Import the application once, in a process from which the workers are forked. They share"
         " its memory and start at once.",
     )
-    # As gunicorn's, but not as deadly: the successor comes first, and the requests may yet finish.
+    # Milder than gunicorn's --timeout: the replacement starts first, and requests may still finish.
     worker_timeout: float = option(
         "worker_timeout",
         30.0,
-        "A worker that has taken no request for so long, since all its threads are inside of one"
-        " or it does not run at all, is replaced; 0 never.",
+        "Replace a worker that has accepted no request for this long, because all its threads are"
+        " busy or it does not run. 0 never replaces it.",
         unit="seconds",
         low=0.0,
     )
-    # Less than the 90 seconds that systemd waits, which could not say why.
+    # Below systemd's default of 90 seconds (TimeoutStartSec), so that our message is logged first.
     start_timeout: float = option(
         "start_timeout",
         60.0,
-        "For a worker to import the application and to become ready; then it is killed, with its"
-        " traceback in the log. A reload is given up, and the old application serves on; 0 never.",
+        "Time for a worker to import the application and become ready; then it is killed and its"
+        " traceback is logged. A reload that takes longer is abandoned, and the old application"
+        " keeps serving. 0 waits without limit.",
         unit="seconds",
         low=0.0,
     )
     max_requests: int = option(
         "max_requests",
         0,
-        "Replace a worker after about so many requests (it is looked at once a second); 0 never.",
+        "Replace a worker after about this many requests; the count is checked once a second. 0"
+        " never replaces it.",
         low=0,
     )
     max_requests_jitter: int = option(
         "max_requests_jitter",
         0,
-        "Up to so many requests more, by chance, so that not all workers are replaced at once.",
+        "Add a random number of requests, up to this one, to max_requests, so that workers are"
+        " not all replaced at once.",
         low=0,
     )
     max_rss: int = option(
         "max_rss",
         0,
-        "Replace a worker whose resident memory has grown beyond; 0 never.",
+        "Replace a worker whose resident memory exceeds this size. 0 never replaces it.",
         unit="bytes",
         low=0,
     )
     pid_file: str = option(
         "pid_file",
         "",
-        "Write the number of the process that takes signals to this file, when the addresses are"
-        " bound, and remove it in the end.",
+        "File for the id of the process that receives signals. It is written once the addresses"
+        " are bound and removed at exit.",
     )
     user: str = option(
         "user",
         "",
-        "The user, a name or a number, that the worker processes become before they import the"
-        " application. The supervisor stays root, to bind ports and to read keys.",
+        "User (name or number) to which worker processes switch before they import the"
+        " application. The supervisor stays root to bind ports and read keys.",
     )
-    group: str = option("group", "", "The group that they become; without it, that of the user.")
+    group: str = option(
+        "group", "", "Group to which worker processes switch. Empty chooses the group of the user."
+    )
 
     @property
     def needs_supervisor(self) -> bool:
@@ -119,62 +125,69 @@ class Processes:
 
 @dataclass(frozen=True, slots=True)
 class ASGI:
-    """How ASGI applications are run. Sync applications need nothing of it."""
+    """How ASGI applications run. Sync applications ignore these settings."""
 
     loop: str = option(
         "loop",
         "auto",
-        "Event loop of an ASGI application: asyncio, uvloop, or auto: uvloop where installed.",
+        "Event loop of an ASGI application: asyncio or uvloop. auto chooses uvloop where it is"
+        " installed.",
         choices=("auto", "asyncio", "uvloop"),
     )
     loops: int = option(
         "loops",
         0,
-        "Event loops of an ASGI application, each on a thread and with a lifespan of its own; 0"
-        " chooses: one, and on free-threaded Python one a core, but one beside a sync application.",
+        "Number of event loops of an ASGI application, each with its own thread and lifespan. 0"
+        " chooses one for each core on free-threaded Python, else one; beside a sync application"
+        " always one.",
         low=0,
     )
     lifespan: str = option(
         "lifespan",
         "auto",
-        "Whether an ASGI application is told of start and stop: on refuses one that does not"
-        " support it, auto serves that too.",
+        "Whether to run the ASGI lifespan protocol. With on, an application that does not support"
+        " it is refused; with auto it is served without it.",
         choices=("auto", "on", "off"),
     )
     root_path: str = option(
-        "root_path", "", "Path under which a proxy serves an ASGI application, such as /api."
+        "root_path",
+        "",
+        "Path under which a proxy serves an ASGI application, such as /api. It becomes root_path"
+        " in the scope.",
     )
-    # As uvicorn and hypercorn.
+    # The default of uvicorn and hypercorn.
     ws_message: int = option(
         "limit_ws_message",
         16 * MIB,
-        "Largest WebSocket message, after inflation; beyond it close code 1009.",
+        "Maximum size of a WebSocket message after decompression. Beyond it the connection closes"
+        " with code 1009.",
         unit="bytes",
         low=1,
     )
     ws_queue: int = option(
         "limit_ws_queue",
         32,
-        "WebSocket messages that wait for the application before no more are read.",
+        "Maximum number of WebSocket messages that wait for the application. Reading pauses when"
+        " it is reached.",
         low=1,
     )
     ws_ping: float = option(
         "ws_ping_interval",
         20.0,
-        "Time between two pings of a WebSocket; 0 sends none.",
+        "Time between two pings on a WebSocket. 0 sends none.",
         unit="seconds",
         low=0.0,
     )
     ws_pong: float = option(
         "ws_ping_timeout",
         20.0,
-        "For a client to answer a ping; then close code 1011.",
+        "Time for a client to answer a ping. Then the connection closes with code 1011.",
         unit="seconds",
         low=0.1,
     )
     ws_compression: str = option(
         "ws_compression",
         "deflate",
-        "Compression that a WebSocket's client may choose: deflate (permessage-deflate), or off.",
+        "Compression offered to WebSocket clients: deflate (permessage-deflate), or off.",
         choices=("deflate", "off"),
     )

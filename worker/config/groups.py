@@ -1,7 +1,7 @@
-"""The groups of settings, of which `ServerConfig` is made.
+"""The groups of settings that make up `ServerConfig`.
 
-Every field of theirs is one option. Its name on the command line, in `serve(app, ...)` and on the
-settings page, its type, its unit and its help text are read from the field, so they cannot drift.
+Each field is one option. Its name, type, unit and help text are defined at the field; the command
+line, `serve(app, ...)` and the settings page all read them from there.
 """
 
 from .concurrency import ASGI, Processes, Threads

@@ -1,4 +1,4 @@
-"""Where a server listens, and what it shows of itself there."""
+"""Settings of listening sockets, TLS and HTTP/2."""
 
 from __future__ import annotations
 
@@ -9,95 +9,100 @@ from .option import option
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Where the server listens."""
+    """Addresses to listen on, and how the sockets are opened."""
 
     addresses: tuple[str, ...] = option(
         "bind",
         ("127.0.0.1:8000",),
-        "Where to listen: PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH or fd://N. May be repeated. With"
-        " http:// before it an address is without TLS where the others have it.",
+        "Address to listen on: PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH or fd://N. May be"
+        " repeated. An http:// before the address switches TLS off for it.",
     )
-    # As gunicorn and uvicorn; the kernel caps it at net.core.somaxconn.
+    # The default of gunicorn and uvicorn. Linux caps it at net.core.somaxconn.
     backlog: int = option(
-        "backlog", 2048, "Connections the kernel keeps waiting to be accepted.", low=1
+        "backlog",
+        2048,
+        "Maximum number of connections that the kernel queues until they are accepted.",
+        low=1,
     )
     unix_permissions: str = option(
         "unix_permissions",
         "",
-        "Who may connect to a unix socket, as chmod has it in octal, such as 660; empty leaves it"
-        " to the umask.",
+        "Permissions of a unix socket in octal, such as 660. Empty leaves them to the umask.",
     )
     reuse_port: bool = option(
         "reuse_port",
         False,
-        "Share a TCP port with other servers that do so too (SO_REUSEPORT): the kernel distributes"
-        " the connections. Workers of one server need no such thing.",
+        "Share a TCP port with other servers that also set SO_REUSEPORT; the kernel distributes"
+        " the connections. The workers of one server do not need it.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The certificate that the server shows, and those that clients must show."""
+    """The server's certificate, and the certificates that clients must present."""
 
     certfile: str = option(
         "certfile",
         "",
-        "The server's certificate in PEM, then those that lead to its authority. Switches TLS on.",
+        "PEM file with the server's certificate, followed by its intermediate certificates."
+        " Switches TLS on.",
     )
-    keyfile: str = option("keyfile", "", "The key of the certificate, if it is not in certfile.")
+    keyfile: str = option("keyfile", "", "PEM file with the private key, if it is not in certfile.")
     keyfile_password: str = option(
-        "keyfile_password", "", "The password of an encrypted key.", secret=True
+        "keyfile_password", "", "Password of an encrypted private key.", secret=True
     )
     keyfile_password_file: str = option(
         "keyfile_password_file",
         "",
-        "A file whose first line is the password of an encrypted key. The password itself is taken"
-        " from THREADWELL_KEYFILE_PASSWORD alone, because everybody may read command lines.",
+        "File whose first line is the password of an encrypted private key. There is no flag for"
+        " the password itself, since all users can read command lines; set"
+        " THREADWELL_KEYFILE_PASSWORD instead.",
     )
     cert: str = option(
         "cert",
         "",
-        "adhoc makes a certificate up, for development, with trustme. Switches TLS on.",
+        "Set to adhoc to generate a certificate for development with trustme. Switches TLS on.",
         choices=("adhoc",),
     )
     ca_certs: str = option(
         "ca_certs",
         "",
-        "The authorities whose client certificates are accepted: a file in PEM, or a folder of"
-        " hashed ones.",
+        "Certificate authorities whose client certificates are accepted: a PEM file, or a"
+        " directory of hashed ones.",
     )
     client_certs: str = option(
         "client_certs",
         "none",
-        "Whether clients must show a certificate: with required the others are refused in the"
-        " handshake.",
+        "Whether to request client certificates. With required, clients without one are refused"
+        " in the handshake.",
         choices=("none", "optional", "required"),
     )
     min_version: str = option(
-        "tls_min_version", "1.2", "The oldest version of TLS.", choices=("1.2", "1.3")
+        "tls_min_version", "1.2", "Minimum TLS version.", choices=("1.2", "1.3")
     )
 
     @property
     def on(self) -> bool:
-        """Whether there is a certificate, and so TLS."""
+        """Whether TLS is on: a certificate is configured."""
         return bool(self.certfile or self.cert)
 
 
 @dataclass(frozen=True, slots=True)
 class Http2:
-    """Whether clients may choose HTTP/2, and what they may then do at once."""
+    """Whether HTTP/2 is offered, and how many requests run at once on a connection."""
 
-    # hypercorn and granian offer it unasked; here it brings event loops into the process, and what
-    # else has installed h2 must not decide that.
+    # hypercorn and granian offer it by default. Here it adds event loops to the process, and that
+    # must not depend on whether some other package has installed h2.
     on: bool = option(
         "http2",
         False,
-        "Offer HTTP/2 to clients, in the TLS handshake (ALPN). Needs TLS and h2.",
+        "Offer HTTP/2 in the TLS handshake (ALPN). Needs TLS and the h2 library.",
     )
-    # What RFC 9113, 6.5.2 recommends at least, and clients take for granted before they are told.
+    # The recommended minimum (RFC 9113, 6.5.2), which clients also assume before SETTINGS.
     streams: int = option(
         "http2_streams",
         100,
-        "Requests at once on an HTTP/2 connection; more are refused, unexecuted.",
+        "Maximum number of concurrent requests on an HTTP/2 connection. Further ones are refused"
+        " before they run.",
         low=1,
     )

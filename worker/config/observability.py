@@ -1,4 +1,4 @@
-"""What is written about the requests, and what is counted."""
+"""Settings of logs and metrics."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 from .option import option
 
-# RFC 9110, 5.6.2, but for the underscore, which proxies and CGI confuse with the dash.
+# A token (RFC 9110, 5.6.2) without the underscore, which proxies and CGI confuse with the dash.
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What is written about the requests."""
+    """The access log, the log level and request ids."""
 
     access_log: str = option(
         "access_log",
         "",
-        "Write a line a request to this file; - is standard output, syslog: the system's syslog,"
-        " syslog:udp://HOST:PORT or syslog:tcp://HOST:PORT another one. Off if empty.",
+        "Write one line for each request to this file; - is standard output, syslog: the local"
+        " syslog, and syslog:udp://HOST:PORT or syslog:tcp://HOST:PORT a remote one. Empty"
+        " switches the access log off.",
     )
     format: str = option(
         "log_format",
         "combined",
-        "common, combined, json, or an Apache format string such as '%h \"%r\" %>s %b %D'.",
+        'Access log format: common, combined, json, or an Apache format string such as \'%h "%r"'
+        " %>s %b %D'.",
     )
     level: str = option(
         "log_level",
         "info",
-        "Least severe message that is logged.",
+        "Minimum severity of the messages that are logged.",
         choices=("debug", "info", "warning", "error", "critical"),
     )
     request_id_header: str = option(
         "request_id_header",
         "",
-        "Give every request an id in this header, such as X-Request-ID: the one that a trusted"
-        " proxy has sent, else a new one. Off if empty.",
+        "Header that carries the request id, such as X-Request-ID. An id from a trusted proxy is"
+        " kept, otherwise a new one is made. Empty switches it off.",
     )
     request_id_echo: bool = option(
-        "request_id_echo", False, "Send the request's id back in the answer."
+        "request_id_echo", False, "Send the request id back in the response."
     )
 
     def __post_init__(self) -> None:
@@ -53,11 +55,11 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Where operators and their programs look."""
+    """Endpoints for operators and monitoring."""
 
     bind: tuple[str, ...] = option(
         "metrics_bind",
         (),
-        "Where to serve /metrics for Prometheus, and /healthz and /readyz: an address as for bind,"
-        " without TLS. May be repeated. Nothing is counted if empty.",
+        "Address for /metrics (Prometheus), /healthz and /readyz, as for bind but without TLS."
+        " May be repeated. Empty switches metrics off.",
     )

@@ -1,4 +1,4 @@
-"""A setting as data: what it is called, its type, its unit, what it may be, and what it does."""
+"""One setting as data: its name, type, unit, allowed values and help text."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def option(
     secret: bool = False,
     word: str = "",
 ) -> Any:
-    """A dataclass field that is also an option called `name` (dashes on the command line).
+    """Return a dataclass field that is also the option `name`, with dashes on the command line.
 
-    A `secret` one has no flag, because everybody on the machine may read command lines, and no
-    representation; the environment and the keyword take it. `word` may be said for 0.
+    A `secret` option has no flag, because all users of the machine can read command lines, and it
+    is left out of `repr`; the environment and the keyword argument set it. `word` is a word that
+    stands for 0.
     """
     metadata = {
         "name": name,
@@ -44,8 +45,8 @@ def option(
 class Option:
     """One row of the option table.
 
-    `name` is the keyword of `serve` and `ServerConfig.from_options`; `flag` the command line's
-    spelling. `group` and `attribute` say where the value stands in `ServerConfig`.
+    `name` is the keyword of `serve` and `ServerConfig.from_options`, `flag` the name on the command
+    line. `ServerConfig` has the value as `attribute` of `group`.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Option:
         return isinstance(self.default, tuple)
 
     def convert(self, value: Any) -> Any:
-        """`value`, as typed or as passed, in the option's type; `ConfigError` when it has none."""
+        """Return `value`, text or not, in the type of the option. Raises `ConfigError`."""
         if self.multiple:
             values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
             if not values and self.default:
@@ -80,7 +81,7 @@ class Option:
         try:
             converted = self._convert(value)
         except (TypeError, ValueError, OverflowError) as error:
-            wanted = _KINDS[self.type] + (f" or {self.word}" if self.word else "")
+            wanted = _TYPE_NAMES[self.type] + (f" or {self.word}" if self.word else "")
             shown = "what was given" if self.secret else repr(value)
             raise ConfigError(f"{self.name}: {shown} is not {wanted}{self._in_unit()}") from error
         if self.low is not None and converted < self.low:
@@ -91,7 +92,7 @@ class Option:
 
     def _convert(self, value: Any) -> Any:
         if self.type is bool:
-            return _truth(value)
+            return _parse_bool(value)
         if self.word and value == self.word:
             return 0
         return self._number(value) if self.type in (int, float) else self._text(value)
@@ -115,24 +116,27 @@ class Option:
         return f" of {self.unit}" if self.unit else ""
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
-_TRUTHS = {
+_BOOLEANS = {
     **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
     **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
 }
 
 
-def _truth(value: Any) -> bool:
+def _parse_bool(value: Any) -> bool:
     if isinstance(value, str):
-        value = _TRUTHS.get(value.strip().lower())
+        value = _BOOLEANS.get(value.strip().lower())
     if not isinstance(value, bool):
         raise TypeError(value)
     return value
 
 
 def parse_size(text: str) -> int:
-    """The bytes that `text` says: digits, and K, M or G for the powers of 1024. `ValueError`."""
+    """Return the bytes of a size such as `10M`: K, M and G are powers of 1024.
+
+    Raises `ValueError`.
+    """
     match = re.fullmatch(r"([0-9]+) ?([kmgKMG]?)(?:i?[bB])?", text.strip())
     if match is None:
         raise ValueError(text)

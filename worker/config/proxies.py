@@ -1,4 +1,4 @@
-"""Which proxies stand before a server, and what they are believed."""
+"""Settings of trusted proxies and of the headers that they set."""
 
 from __future__ import annotations
 
@@ -9,38 +9,42 @@ from .option import option
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """Which proxies are believed, and how they say for whom they speak. By default none is."""
+    """Which proxies are trusted, and which of their headers are used. By default no proxy is."""
 
     trusted: tuple[str, ...] = option(
         "trusted_proxies",
         (),
-        "Addresses and networks of the proxies that are believed, such as 10.0.0.0/8; unix for"
-        " whoever connects to a unix socket; * for everybody, where nobody but the proxy can"
-        " connect. May be repeated. Nobody is believed if empty.",
+        "Addresses and networks of trusted proxies, such as 10.0.0.0/8; unix trusts peers of a"
+        " unix socket, and * trusts every peer, for servers that only the proxy can reach. May be"
+        " repeated. Empty trusts none.",
     )
-    # What nearly every proxy sets by itself. One that does not know a header passes on what the
-    # client has sent, so the others must be asked for.
+    # The headers that nearly every proxy sets by default. A proxy passes on a client's header that
+    # it does not know, so the others must be enabled explicitly.
     headers: tuple[str, ...] = option(
         "forwarded_header",
         ("x-forwarded-for", "x-forwarded-proto"),
-        "A header that the trusted proxies set, or overwrite, in every request, by its full name:"
-        " of the X-Forwarded ones For, Proto, Host, Port and Prefix, or Forwarded (RFC 7239) alone."
-        " May be repeated.",
+        "Header that the trusted proxies set or overwrite in every request: X-Forwarded-For,"
+        " X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Port or X-Forwarded-Prefix, or"
+        " Forwarded (RFC 7239) alone. May be repeated.",
     )
     hops: int = option(
         "proxy_hops",
         0,
-        "How many proxies there are in a row: the client is the entry that many from the right,"
-        " whatever the addresses between. 0 goes from the right past all trusted addresses.",
+        "Number of proxies in a row: the client is the entry that many from the right, whatever"
+        " its address. 0 takes the first address from the right that is not trusted.",
         low=0,
     )
     protocol: bool = option(
         "proxy_protocol",
         False,
-        "Every connection begins with a PROXY header, version 1 or 2, as HAProxy and load balancers"
-        " send it. Only trusted_proxies may connect then.",
+        "Expect a PROXY header (version 1 or 2) at the start of every connection, as HAProxy and"
+        " load balancers send it. Only trusted_proxies may connect then.",
     )
-    # The specification asks for three seconds at least: a segment may be lost.
+    # The specification requires at least three seconds, to allow for a lost segment.
     timeout: float = option(
-        "proxy_protocol_timeout", 5.0, "For a whole PROXY header.", unit="seconds", low=0.1
+        "proxy_protocol_timeout",
+        5.0,
+        "Time for a complete PROXY header to arrive.",
+        unit="seconds",
+        low=0.1,
     )

@@ -1,1 +1,1 @@
-"""HTTP without input or output: what holds for any version and any kind of server."""
+"""HTTP semantics without I/O, shared by HTTP/1.1 and HTTP/2, threads and event loops."""

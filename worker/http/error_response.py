@@ -7,16 +7,14 @@ import logging
 from ..errors import StreamLimitError
 from ..messages import Request, Response
 from ..request_id import named
+from .response_head import TEXT_PLAIN
 
 log = logging.getLogger("threadwell")
-
-#: The header of a text that the server has written.
-TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
 def refusal(status: int, message: str) -> Response:
     """The answer `status` with a line of text: the last one of its connection."""
-    return Response(status, [TEXT], message.encode("latin-1", "replace") + b"\n")
+    return Response(status, [TEXT_PLAIN], message.encode("latin-1", "replace") + b"\n")
 
 
 def failed(request: Request, error: BaseException) -> Response:
@@ -24,9 +22,9 @@ def failed(request: Request, error: BaseException) -> Response:
     nothing of the cause."""
     if isinstance(error, StreamLimitError):
         log.warning("%s was refused: %s", named(request.head), error)
-        return Response(503, [("Retry-After", "5"), TEXT], b"Too many streams are open\n")
+        return Response(503, [("Retry-After", "5"), TEXT_PLAIN], b"Too many streams are open\n")
     log_failure(request, error)
-    return Response(500, [TEXT], b"Internal Server Error\n")
+    return Response(500, [TEXT_PLAIN], b"Internal Server Error\n")
 
 
 def log_failure(request: Request, error: BaseException) -> None:

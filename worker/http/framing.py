@@ -1,4 +1,4 @@
-"""How long a response body is, and which Content-Length follows from that (RFC 9110, 8.6)."""
+"""The length of a response body, and its Content-Length (RFC 9110, 8.6)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ log = logging.getLogger("threadwell")
 def length_of_body(
     status: int, head: RequestReceived | None, length: int | None, declared: int
 ) -> tuple[bytes, float, bool]:
-    """The line that says the length, how much body may follow, and whether that is too little.
+    """Decide the framing of a response.
 
-    `length` is the body's, None for one that is still being made; `declared` what the application
-    says of it, or -1. The line is empty where no length can be said.
+    `length` is that of the body, None for a stream; `declared` is the application's Content-Length,
+    or -1. Returns the Content-Length field line (empty if the length is unknown), how many octets
+    of body may follow, and whether the body is shorter than declared.
     """
     if status in (204, 304) or (head is not None and head.method == "HEAD"):
         return _length_without_body(status, length, declared), 0, False
@@ -30,7 +31,7 @@ def length_of_body(
 
 
 def _length_without_body(status: int, length: int | None, declared: int) -> bytes:
-    """RFC 9110, 8.6: a 204 says no length; HEAD and 304 may say what GET would."""
+    """RFC 9110, 8.6: 204 has no Content-Length; HEAD and 304 may have that of the GET."""
     if status == 204 or (status == 304 and declared < 0):
         return b""
     if declared < 0 and length is None:

@@ -1,4 +1,4 @@
-"""What HTTP allows in names, values and targets, in a form that is quick to check."""
+"""The octets that HTTP allows in names, values and targets, as tables for fast checks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 
 from ..messages import cgi_name
 
-# RFC 9110, 5.6.2 and 5.5. Deleting the allowed octets leaves the forbidden ones: one pass in C.
+# RFC 9110, 5.6.2 and 5.5. `bytes.translate` deletes the allowed octets in one pass in C; whatever
+# is left is forbidden.
 TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 FIELD_VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
-# The same as a table that changes the forbidden octets only: quicker, where lines are short.
+# The same set as a table that changes only forbidden octets: faster for short field lines.
 FIELD_CHECK = bytes(octet if octet in FIELD_VALUE else 1 - (octet == 1) for octet in range(0x100))
-# RFC 3986 has fewer, but browsers send | ^ { } " in a query unescaped. A fragment is never sent.
+# RFC 3986 allows fewer octets, but browsers send | ^ { } " unescaped in a query. A
+# fragment is never sent, so # is forbidden.
 TARGET_CHECK = bytes(
     octet if 0x21 <= octet < 0x7F and octet != ord("#") else 1 - (octet == 1)
     for octet in range(0x100)
@@ -23,7 +25,7 @@ HOST = re.compile(
 )
 LARGEST_SIZE = 2**63 - 1
 LONGEST_LENGTH = len(str(LARGEST_SIZE)) - 1
-# Lines that are secret, or that hardly ever come twice, are not worth remembering.
+# Field lines that are secret, or rarely repeated, are not cached.
 NEVER_CACHED = frozenset(
     cgi_name(name)
     for name in (

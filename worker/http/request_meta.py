@@ -1,4 +1,4 @@
-"""What the fields of a request say about its connection."""
+"""The request fields that control the connection."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from ..messages import RequestReceived
 
 
 class _RequestMeta:
-    """The fields of a request that steer its connection, looked up once."""
+    """The fields of a request that control its connection, looked up once."""
 
     __slots__ = ("accept_encoding", "close", "upgrade", "websocket")
 
     def __init__(self) -> None:
-        #: The client wants the connection closed after the answer (RFC 9112, 9.3).
+        #: The connection must close after the response (RFC 9112, 9.3).
         self.close = False
-        #: The protocol that an upgrade asks for, lower-case; empty without one.
+        #: The protocol of the Upgrade field in lower case; empty without a valid upgrade.
         self.upgrade = ""
         self.websocket = False
         self.accept_encoding = ""
 
 
 def _classify_request(request: RequestReceived) -> _RequestMeta:
-    """What `request` says about its connection; its fields are joined already."""
+    """Return the fields of `request` that control its connection."""
     meta = _RequestMeta()
     variables = request.variables
     if request.version == "1.0":
@@ -31,7 +31,7 @@ def _classify_request(request: RequestReceived) -> _RequestMeta:
             meta.close = True
         elif "keep-alive" in options:
             meta.close = False
-        # RFC 9110, 7.8: not from HTTP/1.0, and only with the connection option
+        # RFC 9110, 7.8: ignored in HTTP/1.0, and without the connection option
         if "upgrade" in options and "HTTP_UPGRADE" in variables and request.version == "1.1":
             meta.upgrade = variables["HTTP_UPGRADE"].lower()
             meta.websocket = meta.upgrade == "websocket" and request.method == "GET"

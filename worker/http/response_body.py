@@ -1,4 +1,4 @@
-"""The body of a `Response`, whatever it is made of."""
+"""The body of a `Response`: bytes, blocks or a file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from ..messages import FileBody, Request, Response
 
 log = logging.getLogger("threadwell")
 
+#: Octets of a file that are read at once, where the kernel cannot send it.
+FILE_BLOCK = 64 * 1024
+
 
 def blocks_of(response: Response) -> Iterator[bytes]:
+    """Iterate over the non-empty blocks of the body of `response`."""
     body = response.body
     if isinstance(body, FileBody):
         return _file_blocks(body)
@@ -22,21 +26,21 @@ def blocks_of(response: Response) -> Iterator[bytes]:
 
 
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
-    """A file behind what was pushed, whose framing the kernel does not know. The caller closes it:
-    where no octet may follow, nobody asks for the first."""
-    while file.count and (block := read_some(file, min(file.count, 65536))):
+    # For a file that follows pushed data: it needs framing, so `sendfile` cannot send it. The
+    # caller closes the descriptor, for this generator does not start if no octet may be sent.
+    while file.count and (block := read_some(file, min(file.count, FILE_BLOCK))):
         file.offset += len(block)
         file.count -= len(block)
         yield block
 
 
 def has_no_body(request: Request, response: Response) -> bool:
-    """Whether nothing may follow the head of this answer."""
+    """Whether `response` has no body (RFC 9110, 6.4.1)."""
     return request.method == "HEAD" or response.code in (204, 304)
 
 
 def is_event_stream(response: Response) -> bool:
-    """Whether this is of the kind that nothing but its client's leaving ends."""
+    """Whether `response` is a server-sent event stream, which only the client ends."""
     return any(
         name.lower() == "content-type" and value.lower().startswith("text/event-stream")
         for name, value in response.headers
@@ -44,12 +48,12 @@ def is_event_stream(response: Response) -> bool:
 
 
 def declares_length(response: Response) -> bool:
-    """Whether the application has said how long the body will be."""
+    """Whether the application set Content-Length."""
     return any(name.lower() == "content-length" for name, _ in response.headers)
 
 
 def with_first_block(response: Response, blocks: Iterator[bytes]) -> tuple[Response, bytes]:
-    """`response` as the application wants it by then, and its first block; empty without one."""
+    """Take the first block, empty if there is none, then apply `revise`; returns both."""
     first = next(blocks, b"")
     if response.revise is not None:
         status, headers = response.revise()
@@ -58,14 +62,14 @@ def with_first_block(response: Response, blocks: Iterator[bytes]) -> tuple[Respo
 
 
 def close_body(body: bytes | BinaryIO) -> None:
-    """Let go of what the client has sent."""
+    """Close the request body, if it is a file."""
     if not isinstance(body, bytes):
-        with contextlib.suppress(ValueError):  # the application has detached what is in it
+        with contextlib.suppress(ValueError):  # the application has detached the raw file
             body.close()
 
 
 def close_response(close: Callable[[], object]) -> None:
-    """Call what the application wants called at the end; an error there is the application's."""
+    """Call `close` of a response, and log its errors."""
     try:
         close()
     except BaseException:
@@ -73,7 +77,10 @@ def close_response(close: Callable[[], object]) -> None:
 
 
 def read_some(file: FileBody, size: int) -> bytes:
-    """The next octets of `file`. Its position is the application's: the descriptor is a copy."""
+    """Read the next octets of `file` at its offset.
+
+    The descriptor is a copy that shares its position with the application's, so `pread` is used.
+    """
     if hasattr(os, "pread"):
         return os.pread(file.fd, size, file.offset)
     os.lseek(file.fd, file.offset, os.SEEK_SET)

@@ -1,7 +1,7 @@
-"""The head of a response: statuses, header lines and dates, checked and encoded.
+"""The head of a response: status lines, field lines and dates, checked and encoded.
 
-Nothing an application says gets on the wire unchecked: CR, LF and NUL in it would be the
-client's to choose in a careless application, and split the response (RFC 9110, 5.5).
+Whatever an application returns is checked before it is sent: CR, LF or NUL from untrusted input
+would let a client split the response (RFC 9110, 5.5).
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ import http
 import time
 
 from ..errors import InvalidResponseError
+from .grammar import TOKEN
 
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+#: The Content-Type of the server's own short answers.
+TEXT_PLAIN = ("Content-Type", "text/plain; charset=utf-8")
+
+_TOKEN = frozenset(TOKEN.decode("ascii"))
 _CONTROLS = frozenset(map(chr, [*range(0x09), *range(0x0A, 0x20), 0x7F]))
 
-# What a header line means to the framing; 0 is: nothing.
+# The kinds of fields that concern the framing or are the server's own; 0 is any other field.
 CONTENT_LENGTH, CONNECTION, DATE, SERVER, DROPPED = 1, 2, 4, 8, 16
 _KINDS = {
     "content-length": CONTENT_LENGTH,
     "connection": CONNECTION,
     "date": DATE,
     "server": SERVER,
-    # Hop-by-hop, and so the server's (RFC 9110, 7.6.1): an application cannot frame a message.
+    # Hop-by-hop (RFC 9110, 7.6.1): the server frames the message, so these are dropped.
     "transfer-encoding": DROPPED,
     "keep-alive": DROPPED,
     "proxy-connection": DROPPED,
@@ -35,12 +39,12 @@ _LONGEST_CACHED_VALUE = 128
 _MOST_CACHED_LINES = 512
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-#: For what a locale must not change.
+#: Names of the months in English, whatever the locale.
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 
 def imf_fixdate(seconds: float) -> str:
-    """`seconds` since the epoch as RFC 9110, 5.6.7 wants them; `strftime` follows the locale."""
+    """Format `seconds` since the epoch as RFC 9110, 5.6.7 requires; `strftime` is localized."""
     year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
     return (
         f"{_DAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year:04}"
@@ -49,13 +53,14 @@ def imf_fixdate(seconds: float) -> str:
 
 
 class SpecialError(Exception):
-    """A header or a status that the short way of `ResponseWriter.answer` does not know."""
+    """The fast path of `ResponseWriter.answer` cannot handle this header or status."""
 
 
 class LineCache(dict[tuple[str, str], bytes]):
-    """Application headers to checked, encoded lines. Bounded; belongs to one thread.
+    """Maps headers to checked and encoded field lines. Bounded; used by one thread.
 
-    Has only what means nothing to the framing, and `Content-Length`, always spelled like that.
+    It has only fields that do not concern the framing, and Content-Length in that capitalization.
+    Raises `SpecialError` for other fields.
     """
 
     def __missing__(self, pair: tuple[str, str]) -> bytes:
@@ -73,7 +78,7 @@ class LineCache(dict[tuple[str, str], bytes]):
 
 
 def encode_header(name: str, value: str) -> tuple[bytes, int]:
-    """The line of a header, and what it means to the framing. Raises `InvalidResponseError`."""
+    """Return the field line of a header, and its kind. Raises `InvalidResponseError`."""
     if not isinstance(name, str) or not isinstance(value, str):
         raise InvalidResponseError(f"the header {name!r}: {value!r} is not a pair of str")
     if not name or not _TOKEN.issuperset(name):
@@ -81,7 +86,7 @@ def encode_header(name: str, value: str) -> tuple[bytes, int]:
     if not _CONTROLS.isdisjoint(value):
         raise InvalidResponseError(f"the header {name} has a control character: {value!r}")
     try:
-        # joined, and not formatted: a str-Enum would say something else than what was checked
+        # `join` uses the checked characters; formatting would call __format__ of a str Enum
         line = "".join((name, ": ", value.strip(), "\r\n")).encode("latin-1")
     except UnicodeEncodeError as error:
         raise InvalidResponseError(f"the header {name} is not Latin-1: {value!r}") from error
@@ -89,7 +94,7 @@ def encode_header(name: str, value: str) -> tuple[bytes, int]:
 
 
 class StatusLines(dict["int | str", bytes]):
-    """The status of a response with a body to its first line. Bounded; belongs to one thread."""
+    """Maps the status of a response with a body to its status line. Bounded; used by one thread."""
 
     def __missing__(self, status: int | str) -> bytes:
         code, line = encode_status(status)
@@ -101,7 +106,7 @@ class StatusLines(dict["int | str", bytes]):
 
 
 class LengthLines(dict[int, bytes]):
-    """Lengths to their header lines. Bounded; belongs to one thread."""
+    """Maps lengths to Content-Length field lines. Bounded; used by one thread."""
 
     def __missing__(self, length: int) -> bytes:
         line = b"Content-Length: %d\r\n" % length
@@ -111,9 +116,9 @@ class LengthLines(dict[int, bytes]):
 
 
 def encode_status(status: int | str, lowest: int = 200) -> tuple[int, bytes]:
-    """The status as a number, and its line, always of HTTP/1.1 (RFC 9112, 2.3).
+    """Return the status as a number, and its status line, always with HTTP/1.1 (RFC 9112, 2.3).
 
-    Raises `InvalidResponseError`.
+    Raises `InvalidResponseError`, also for a status below `lowest`.
     """
     text = str(status)
     digits, _, reason = text.partition(" ")
@@ -133,6 +138,10 @@ def encode_status(status: int | str, lowest: int = 200) -> tuple[int, bytes]:
 
 
 def declared_length(value: str, before: int) -> int:
+    """Parse a Content-Length; `before` is that of an earlier field, or -1.
+
+    Raises `InvalidResponseError` if it is invalid, or differs from `before`.
+    """
     if not value.isascii() or not value.isdigit() or len(value) > 18:
         raise InvalidResponseError(f"the Content-Length {value!r} is not a number of bytes")
     length = int(value)

@@ -1,1 +1,1 @@
-"""HTTP/1.1: octets to requests, and answers to octets."""
+"""HTTP/1.1: parsing requests and writing responses."""

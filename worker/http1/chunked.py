@@ -8,23 +8,23 @@ from ..config.groups import Limits
 from ..errors import ProtocolError
 from ..http.grammar import FIELD_VALUE, LARGEST_SIZE, TOKEN
 
-# 1*HEXDIG (16 of them pass 2**63 already), then extensions of visible text, blanks and obs-text.
+# 1*HEXDIG (16 digits exceed 2**63 already), then extensions of visible text, blanks and obs-text.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 class ChunkedDecoder:
-    """The data of a chunked body, fed in any pieces; RFC 9112, 7.1, to the letter.
+    """Decodes a chunked body that arrives in any pieces, strictly by RFC 9112, 7.1.
 
-    h11 decodes chunks too, but passes control characters in extensions, blanks behind a size
-    and bare LF in trailers, and limits none of them; so lines are read here, and a test holds
-    the result to h11's. `done` is set at the end, and `rest` is what was fed beyond it.
+    h11 decodes chunks too, but accepts control characters in extensions, whitespace after a size
+    and bare LF in trailers, and limits none of them. A test compares the results with h11's. At the
+    end of the body `done` becomes True, and `rest` has the octets after it.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._held = b""  # the beginning of a line that is not whole yet
+        self._held = b""  # the beginning of an incomplete line
         self._in_chunk = 0  # octets of the current chunk still to come
-        self._chunk_end = False  # the CRLF behind a chunk's data is due
+        self._chunk_end = False  # the CRLF after the data of a chunk comes next
         self._in_trailers = False
         self._extensions = 0
         self._trailers = 0
@@ -32,7 +32,7 @@ class ChunkedDecoder:
         self.rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The body's octets in `data`. Raises `ProtocolError`."""
+        """Return the octets of the body in `data`. Raises `ProtocolError`."""
         data = self._held + data if self._held else data
         self._held = b""
         blocks: list[bytes] = []
@@ -98,7 +98,7 @@ class ChunkedDecoder:
         self._in_trailers = not self._in_chunk
 
     def _trailer(self, line: bytes) -> None:
-        """Trailers are checked and dropped: merged with headers they would smuggle some."""
+        """Check a trailer field and drop it: merged into the headers it could forge one."""
         if not line:
             self.done = True
             return

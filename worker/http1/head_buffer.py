@@ -9,10 +9,6 @@ from ..tls.wrong_port import began_handshake
 if TYPE_CHECKING:
     from .parser import RequestParser
 
-#: A request without a body up to this size is remembered with its connection: clients that poll
-#: send the same octets each time.
-LONGEST_REPEATED = 1024
-
 
 class HeadBuffer:
     """The octets of a head that is not whole yet. Belongs to its connection's owner.

@@ -1,14 +1,13 @@
-"""Bytes to requests: the one parser of all that comes in, and the only importer of h11.
+"""The parser of HTTP/1.1 request heads, and the only module that imports h11.
 
-    RequestParser.parse        a head: the strict fast path, else `_unusual`, where h11 decides
-    RequestParser.unfinished   what can be refused before the head is whole
-    ChunkedDecoder             a chunked body, in whatever pieces it arrives
+    RequestParser.parse        a complete head: the strict fast path, else `_parse_with_h11`
+    RequestParser.unfinished   rejects an incomplete head as early as possible
 
-The fast path knows the request that a browser, a proxy or a client library sends: origin-form
-target, HTTP/1.1 or 1.0, no field twice, no Transfer-Encoding. It looks header lines up, first as
-they stand together and then one by one, so their strict check is run once a distinct line.
-Everything it does not know goes to h11, behind checks for what h11 lets pass (bare LF, control
-characters, folded lines, an invalid Host). A test holds both to the same meaning.
+The fast path handles the requests that browsers, proxies and client libraries send: origin-form
+target, HTTP/1.1 or 1.0, no repeated field, no Transfer-Encoding. It caches field lines, all lines
+of a head together and each by itself, so the strict check runs once for each distinct line.
+Every other head goes to h11, after checks for what h11 accepts (bare LF, control characters,
+folded lines, an invalid Host). A test verifies that both paths give the same result.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from ..http.grammar import (
     TARGET_CHECK,
     TOKEN,
 )
-from ..messages import RequestReceived, cgi_name
+from ..messages import RequestReceived, cgi_name, new_tuple
 
 _SLASH = ord("/")
 _METHODS = {
@@ -39,7 +38,7 @@ _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?]+)(/[^?]*)?(?:\?(.*))?", re.IGNORECASE)
 
-# RFC 9112, 2.2 asks for at least one empty line to be ignored before a request line.
+# RFC 9112, 2.2: at least one empty line before a request line should be ignored.
 _MOST_EMPTY_LINES = 8
 
 _LONGEST_CACHED_LINE = 256
@@ -48,8 +47,8 @@ _LONGEST_CACHED_BLOCK = 1024
 _MOST_CACHED_BLOCKS = 128
 
 
-# The fields that say where a message ends, and what becomes of the connection.
-_STEERING = frozenset(
+# The fields that frame the message, or control the connection.
+_CONNECTION_FIELDS = frozenset(
     (
         "HTTP_TRANSFER_ENCODING",
         "CONTENT_LENGTH",
@@ -59,38 +58,35 @@ _STEERING = frozenset(
     )
 )
 
-# The constructor of a named tuple, without the Python function around it.
-_new = tuple.__new__
 
-
-class _UnusualError(Exception):
-    """The fast path does not know this; h11 decides."""
+class _SlowPathError(Exception):
+    """The fast path does not handle this head; h11 does."""
 
 
 class _FieldCache:
-    """Header lines to their variables, checked. Bounded; belongs to one thread.
+    """Maps field lines to CGI variables, after checking them. Bounded; used by one thread.
 
-    Lines are remembered one by one, and as they stand together: a browser, a proxy or a library
-    sends the same ones again and again. Whatever is secret, or new each time, is not kept.
+    Field lines are cached one by one and all together: a client sends the same ones again and
+    again. Lines that are secret or different each time are not cached (`NEVER_CACHED`).
     """
 
     def __init__(self, most_lines: int) -> None:
         self._most_lines = most_lines
         self._names: dict[bytes, str] = {}
         self._lines: dict[bytes, tuple[str, str]] = {}
-        #: A version and the lines behind it: their variables, the version, and whether it is the
-        #: usual one and no line steers the connection.
+        #: The version and the field lines as received, to their variables, the version, and
+        #: whether that is 1.1 and no field affects the connection.
         self.blocks: dict[bytes, tuple[dict[str, str], str, bool]] = {}
 
     def parse(self, block: bytes) -> tuple[dict[str, str], str, bool]:
-        """What `blocks` has, or could have, for `block`. `KeyError` and `_UnusualError`."""
+        """Return the entry of `blocks` for `block`. Raises `KeyError` and `_SlowPathError`."""
         raw_version, *lines = block.split(b"\r\n")
         version = _VERSIONS[raw_version]
         known = self._lines.get
         variables = dict([known(line) or self._line(line) for line in lines])
         if len(variables) != len(lines) or len(lines) > self._most_lines:
-            raise _UnusualError  # a field that comes twice, or too many
-        entry = (variables, version, version == "1.1" and not _steers(variables))
+            raise _SlowPathError  # a field that comes twice, or too many
+        entry = (variables, version, version == "1.1" and not _affects_connection(variables))
         if len(block) <= _LONGEST_CACHED_BLOCK and NEVER_CACHED.isdisjoint(variables):
             if len(self.blocks) >= _MOST_CACHED_BLOCKS:
                 self.blocks.clear()
@@ -98,14 +94,14 @@ class _FieldCache:
         return entry
 
     def parse_from_cookie(self, tail: bytes, variables: dict[str, str]) -> bool:
-        """Add a cookie's value and the lines behind it; whether none of them steers.
+        """Add the value of Cookie and the field lines after it to `variables`.
 
-        Raises `_UnusualError`.
+        Returns whether none of the fields affects the connection. Raises `_SlowPathError`.
         """
         lines = tail.split(b"\r\n")
         cookie = lines.pop(0)
         if cookie.translate(FIELD_CHECK) != cookie:
-            raise _UnusualError
+            raise _SlowPathError
         count = len(variables) + 1 + len(lines)
         variables["HTTP_COOKIE"] = cookie.strip(b" \t").decode("latin-1")
         is_simple = True
@@ -113,22 +109,22 @@ class _FieldCache:
         for line in lines:
             variable, value = known(line) or self._line(line)
             variables[variable] = value
-            if variable in _STEERING:
-                is_simple = not _steers({variable: value}) and is_simple
+            if variable in _CONNECTION_FIELDS:
+                is_simple = not _affects_connection({variable: value}) and is_simple
         if len(variables) != count or count > self._most_lines:
-            raise _UnusualError  # a field that comes twice, or too many
+            raise _SlowPathError  # a field that comes twice, or too many
         return is_simple
 
     def _line(self, line: bytes) -> tuple[str, str]:
         raw_name, colon, raw_value = line.partition(b":")
         if not colon or raw_value.translate(FIELD_CHECK) != raw_value:
-            raise _UnusualError
+            raise _SlowPathError
         variable = self._names.get(raw_name) or self._name(raw_name)
         pair = (variable, raw_value.strip(b" \t").decode("latin-1"))
         if variable in NEVER_CACHED:
             return pair
         if variable == "HTTP_HOST" and HOST.fullmatch(pair[1]) is None:
-            raise _UnusualError
+            raise _SlowPathError
         if len(line) > _LONGEST_CACHED_LINE:
             return pair
         if len(self._lines) >= _MOST_CACHED_LINES:
@@ -138,9 +134,9 @@ class _FieldCache:
 
     def _name(self, raw_name: bytes) -> str:
         if not raw_name or raw_name.translate(None, TOKEN):
-            raise _UnusualError
+            raise _SlowPathError
         if b"_" in raw_name:
-            raise _UnusualError  # it has no variable
+            raise _SlowPathError  # no variable: see `RequestReceived`
         variable = cgi_name(raw_name.decode("ascii"))
         if len(raw_name) <= _LONGEST_CACHED_LINE:
             if len(self._names) >= _MOST_CACHED_LINES:
@@ -149,65 +145,65 @@ class _FieldCache:
         return variable
 
 
-def _steers(variables: dict[str, str]) -> bool:
-    """Whether one of `variables` says where the message ends, or what becomes of the connection."""
-    steering = _STEERING.intersection(variables)
+def _affects_connection(variables: dict[str, str]) -> bool:
+    """Whether one of `variables` frames the message, or controls the connection."""
+    steering = _CONNECTION_FIELDS.intersection(variables)
     if steering == {"HTTP_CONNECTION"}:
-        # what browsers say, and what HTTP/1.1 does anyway
+        # browsers send it, and it is the default of HTTP/1.1
         return variables["HTTP_CONNECTION"].lower() != "keep-alive"
     return bool(steering)
 
 
 class RequestParser:
-    """Parses request heads. Belongs to one thread, for its cache.
+    """Parses request heads. Used by one thread, because of its caches.
 
-    Raises `ProtocolError`, and nothing else, for whatever bytes come.
+    For any input the only exception is `ProtocolError`.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._fields = _FieldCache(limits.field_count)
-        self._known = self._fields.blocks.get
-        # a head of this size has no line that is too long
-        self._small = min(limits.field_size, limits.request_line, limits.head)
+        self._cached_block = self._fields.blocks.get
+        # in a head up to this size no line can be too long
+        self._longest_fast_head = min(limits.field_size, limits.request_line, limits.head)
 
     def parse(self, head: bytes) -> RequestReceived:
-        """The request of `head`: its lines, without the empty line that ends them."""
+        """Return the request of `head`, which is without the empty line at its end."""
         try:
             raw_method, raw_target, rest = head.split(b" ", 2)
             if raw_target.translate(TARGET_CHECK) != raw_target or raw_target[0] != _SLASH:
-                return self._unusual(head)
+                return self._parse_with_h11(head)
             before, cookie, after = rest.partition(b"\r\nCookie: ")
-            known, version, is_simple = self._known(before) or self._fields.parse(before)
+            known, version, is_simple = self._cached_block(before) or self._fields.parse(before)
             variables = known.copy()
             if cookie:
                 is_simple = self._fields.parse_from_cookie(after, variables) and is_simple
-            if "HTTP_HOST" not in variables or len(head) > self._small:
-                return self._unusual(head)
+            if "HTTP_HOST" not in variables or len(head) > self._longest_fast_head:
+                return self._parse_with_h11(head)
             target = raw_target.decode()
             path, _, query = target.partition("?")
             method = _METHODS[raw_method]
             if is_simple and method != "HEAD":
-                return _new(
+                return new_tuple(
                     RequestReceived,
                     (method, target, path, query, version, rest, variables, None, False, True),
                 )
-        except (LookupError, ValueError, _UnusualError):
-            return self._unusual(head)
+        except (LookupError, ValueError, _SlowPathError):
+            return self._parse_with_h11(head)
         length = variables.get("CONTENT_LENGTH")
         if "HTTP_TRANSFER_ENCODING" in variables or (
             length is not None
             and not (length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH)
         ):
-            return self._unusual(head)
+            return self._parse_with_h11(head)
         size = None if length is None else int(length)
         return RequestReceived(method, target, path, query, version, rest, variables, size)
 
     def skip_empty_lines(self, buffer: bytes | bytearray, skipped: int) -> int:
-        """How many octets of empty lines stand before the request line.
+        """Return how many octets of empty lines precede the request line (RFC 9112, 2.2).
 
-        `skipped` is how many were skipped for this request before. Raises `ProtocolError` when
-        there is no end to them.
+        `skipped` is how many were skipped earlier for this request. Raises `ProtocolError` if
+        there are too many.
         """
         at = 0
         while buffer.startswith(b"\r\n", at):
@@ -217,9 +213,9 @@ class RequestParser:
         return at
 
     def unfinished(self, buffer: bytes | bytearray, scanned: int) -> None:
-        """Refuse what cannot become a head any more; `buffer` has no empty line yet.
+        """Reject an incomplete head that cannot become valid; `buffer` has no empty line yet.
 
-        Octets up to `scanned` were looked at before. Raises `ProtocolError`.
+        Octets up to `scanned` were checked before. Raises `ProtocolError`.
         """
         limits = self._limits
         if buffer and not 0x20 < buffer[0] < 0x7F and buffer[0] != 0x0D:
@@ -228,17 +224,17 @@ class RequestParser:
             len(buffer) > limits.request_line + 1
         ):
             raise ProtocolError(414, "The request line is too long")
-        if len(buffer) > limits.head + 3:  # the beginning of the empty line may be there
+        if len(buffer) > limits.head + 3:  # the buffer may end with a part of the empty line
             raise ProtocolError(431, "The request head is too large")
         start = max(scanned - 1, 0)
         if buffer[start : start + 1] == b"\n" and buffer[start - 1 : start] == b"\r":
-            start += 1  # that LF is of a CRLF
+            start += 1  # this LF belongs to a CRLF
         if buffer.count(b"\n", start) != buffer.count(b"\r\n", start):
             raise ProtocolError(400, "A line does not end with CRLF")
 
-    # ---- What the fast path does not know ------------------------------------------------
+    # ---- The slow path -------------------------------------------------------------------
 
-    def _unusual(self, head: bytes) -> RequestReceived:
+    def _parse_with_h11(self, head: bytes) -> RequestReceived:
         if head.startswith(b"\r\n"):
             return self.parse(head[self.skip_empty_lines(head, 0) :])
         self._check_sizes(head)
@@ -249,7 +245,8 @@ class RequestParser:
             event = connection.next_event()
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
-            # h11 says 501 for any coding but a single chunked; a wrong use of chunked is a 400
+            # h11 gives 501 for any coding but a single chunked; a misuse of chunked is a 400
+            # (RFC 9112, 6.1 and 6.3)
             if status == 501 and _wrongly_chunked(head):
                 status = 400
             raise ProtocolError(status, str(error).partition(":")[0].capitalize()) from error
@@ -271,9 +268,9 @@ class RequestParser:
 
 
 def _check_octets(head: bytes) -> None:
-    """Refuse what h11 would mend or let through: it is how requests get smuggled.
+    """Reject what h11 would repair or accept, because it allows request smuggling.
 
-    Bare CR and LF, other controls, and folded lines (RFC 9112, 2.2 and 5.2).
+    That is bare CR and LF, other control characters, and folded lines (RFC 9112, 2.2 and 5.2).
     """
     for line in head.split(b"\r\n"):
         if line.translate(None, FIELD_VALUE):
@@ -293,7 +290,7 @@ def _wrongly_chunked(head: bytes) -> bool:
 
 
 def _from_h11(event: h11.Request) -> RequestReceived:
-    """The same request in our words, after the checks that h11 leaves to its user."""
+    """Convert `event`, after the checks that h11 leaves to its user."""
     method = event.method.decode("ascii")
     target = event.target.decode("ascii")
     major, _, minor = event.http_version.decode("ascii").partition(".")
@@ -303,15 +300,15 @@ def _from_h11(event: h11.Request) -> RequestReceived:
     headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers]
     authority, path, query = _split_target(method, target)
     if authority:
-        # RFC 9112, 3.2.2: what Host says is to be ignored
+        # RFC 9112, 3.2.2: an absolute-form target replaces Host
         headers = [("host", authority), *(pair for pair in headers if pair[0] != "host")]
-    variables = _joined(headers)
+    variables = _join_fields(headers)
     if HOST.fullmatch(variables.get("HTTP_HOST", "")) is None:
         raise ProtocolError(400, "The Host is not valid")
     chunked = "HTTP_TRANSFER_ENCODING" in variables
     length = variables.get("CONTENT_LENGTH")
     if chunked and (length is not None or version == "1.0"):
-        # RFC 9112, 6.1 and 6.3: the framing is faulty, or somebody smuggles
+        # RFC 9112, 6.1 and 6.3: faulty framing, or an attempt to smuggle a request
         raise ProtocolError(400, "Transfer-Encoding where it must not be")
     if length is not None and len(length) > LONGEST_LENGTH:
         raise ProtocolError(413, "The request body is too large")
@@ -327,12 +324,12 @@ def _from_h11(event: h11.Request) -> RequestReceived:
         variables,
         None if length is None else int(length),
         chunked,
-        version == "1.1" and method != "HEAD" and not _steers(variables),
+        version == "1.1" and method != "HEAD" and not _affects_connection(variables),
     )
 
 
 def _split_target(method: str, target: str) -> tuple[str, str, str]:
-    """Authority (of the absolute form), path and query; RFC 9112, 3.2."""
+    """Return authority (of the absolute form only), path and query (RFC 9112, 3.2)."""
     if method == "CONNECT":
         raise ProtocolError(501, "This is not a proxy")
     if "#" in target:
@@ -348,14 +345,14 @@ def _split_target(method: str, target: str) -> tuple[str, str, str]:
     return match[1], match[2] or "/", match[3] or ""
 
 
-def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
+def _join_fields(headers: list[tuple[str, str]]) -> dict[str, str]:
     variables: dict[str, str] = {}
     for name, value in headers:
         if "_" in name:
             continue
         variable = cgi_name(name)
         if variable in variables:
-            # RFC 6265, 5.4 and RFC 9113, 8.2.3 for the cookies
+            # RFC 9110, 5.3; for cookies RFC 6265, 5.4 and RFC 9113, 8.2.3
             separator = "; " if variable == "HTTP_COOKIE" else ", "
             variables[variable] += separator + value
         else:

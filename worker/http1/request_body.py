@@ -1,4 +1,4 @@
-"""A request body on its way in: counted, bounded, in memory and then on disk."""
+"""A request body while it arrives: counted, limited, in memory and then on disk."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from .chunked import ChunkedDecoder
 
 
 class BodyReceiver:
-    """Takes the octets behind a head until the body is whole. Belongs to its connection's owner.
+    """Collects the octets after a head until the body is complete.
 
-    `deadline` is absolute, in the seconds of `time.monotonic`; it moves only by what `min_rate`
-    grants for the octets that came (as Apache's RequestReadTimeout has it).
+    Used by the owner of the connection only. `deadline` is absolute, in the seconds of
+    `time.monotonic`. Each `min_rate` octets received extend it by a second, as with Apache's
+    RequestReadTimeout.
     """
 
     __slots__ = (
@@ -26,8 +27,8 @@ class BodyReceiver:
         "_file",
         "_limit",
         "_memory",
-        "_missing",
-        "_rate",
+        "_remaining",
+        "_min_rate",
         "rest",
         "size",
     )
@@ -37,35 +38,35 @@ class BodyReceiver:
         if (head.content_length or 0) > self._limit:
             raise too_large()
         self._chunked = ChunkedDecoder(config.limits) if head.chunked else None
-        self._missing = head.content_length or 0
+        self._remaining = head.content_length or 0
         self._memory = config.limits.memory_body
         self._blocks: list[bytes] = []
         self._file: io.FileIO | None = None
         self._deadline = now + config.timeouts.body
-        self._rate = config.timeouts.min_rate
+        self._min_rate = config.timeouts.min_rate
         self.size = 0
-        #: Once the body is whole: the octets behind it.
+        #: Once the body is complete: the octets after it.
         self.rest = b""
 
     @property
     def deadline(self) -> float:
-        return self._deadline + self.size / self._rate
+        return self._deadline + self.size / self._min_rate
 
     def feed(self, data: bytes) -> bool:
-        """Take `data`; whether the body is whole now. Raises `ProtocolError` and `OSError`."""
+        """Add `data`; returns whether the body is complete. Raises `ProtocolError`, `OSError`."""
         if self._chunked is not None:
-            # joined, or a chunk of a few bytes would cost an object or a system call each
+            # joined, or each tiny chunk would cost an object or a system call
             self._keep(b"".join(self._chunked.feed(data)))
             self.rest = self._chunked.rest
             return self._chunked.done
-        wanted = data[: self._missing]
-        self._missing -= len(wanted)
+        wanted = data[: self._remaining]
+        self._remaining -= len(wanted)
         self._keep(wanted)
         self.rest = data[len(wanted) :]
-        return not self._missing
+        return not self._remaining
 
     def finish(self) -> bytes | BinaryIO:
-        """The whole body: in memory, or as a file at its start that the caller closes."""
+        """Return the complete body: bytes, or a file at its start, which the caller closes."""
         if self._file is None:
             return b"".join(self._blocks)
         file, self._file = self._file, None
@@ -73,7 +74,7 @@ class BodyReceiver:
         return io.BufferedReader(file)
 
     def close(self) -> None:
-        """Drop what came. May be called more than once."""
+        """Discard the body. May be called more than once."""
         self._blocks.clear()
         if self._file is not None:
             self._file.close()
@@ -92,9 +93,8 @@ class BodyReceiver:
             self._blocks.clear()
 
     def _spool(self, blocks: list[bytes]) -> None:
-        """Write `blocks` into a file."""
         if self._file is None:
-            # unbuffered: a second copy of every block would be made for nothing
+            # unbuffered, to avoid a second copy of each block
             self._file = tempfile.TemporaryFile(buffering=0, prefix="threadwell-")  # noqa: SIM115
         for block in blocks:
             view = memoryview(block)
@@ -103,5 +103,5 @@ class BodyReceiver:
 
 
 def too_large() -> ProtocolError:
-    """What a body over the limit is answered with."""
+    """Return the error for a body above the limit."""
     return ProtocolError(413, "The request body is too large")

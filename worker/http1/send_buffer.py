@@ -1,4 +1,4 @@
-"""What the kernel has not taken of an answer yet."""
+"""The part of a response that the kernel has not accepted yet."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ if TYPE_CHECKING:
     from ..config.groups import Timeouts
     from ..connection import Connection
 
-# What one flush sends before it lets other connections have a turn.
-_FLUSH_TURN = 4 * 1024 * 1024
+# Octets that one flush sends before other connections get a turn.
+_FLUSH_LIMIT = 4 * 1024 * 1024
 _MOST_VIEWS = 64
+# Octets of a file that are read at once where `os.sendfile` cannot be used, as with TLS.
+_FILE_BLOCK = 256 * 1024
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 
 class SendBuffer:
-    """What the kernel has not taken of an answer. Belongs to its connection's owner.
+    """The rest of a response: blocks, then perhaps a file. Used by the owner of the connection.
 
-    `persistent` says what becomes of the connection afterwards.
+    `persistent` says whether the connection stays open afterwards.
     """
 
-    __slots__ = ("_deadline", "_file", "_rate", "_sent", "_views", "persistent")
+    __slots__ = ("_deadline", "_file", "_min_rate", "_sent", "_views", "persistent")
 
     def __init__(
         self,
@@ -41,23 +43,26 @@ class SendBuffer:
         self._file = file
         self._sent = 0
         self._deadline = time.monotonic() + timeouts.write
-        self._rate = timeouts.min_rate
+        self._min_rate = timeouts.min_rate
         self.persistent = persistent
 
     @property
     def deadline(self) -> float:
-        """Absolute, in the seconds of `time.monotonic`; moves by what the client has taken."""
-        return self._deadline + self._sent / self._rate
+        """Absolute, in the seconds of `time.monotonic`; what the client accepts extends it."""
+        return self._deadline + self._sent / self._min_rate
 
     def append(self, data: bytes) -> None:
-        """Send `data` too, behind what waits. Not behind a file."""
+        """Add `data` after the blocks. Not allowed with a file."""
         self._views.append(memoryview(data))
 
     def flush(self, connection: Connection) -> bool:
-        """Send on; whether all is out. False: wait for room. Raises `ClientDisconnected`."""
-        turn = self._sent + _FLUSH_TURN
+        """Send what the kernel accepts; returns whether all is sent.
+
+        If not, wait until the socket is writable. Raises `ClientDisconnected`.
+        """
+        limit = self._sent + _FLUSH_LIMIT
         while self._views or self._file is not None:
-            if self._sent >= turn:
+            if self._sent >= limit:
                 return False
             sent = self._send_views(connection) if self._views else self._send_file(connection)
             if not sent:
@@ -66,7 +71,7 @@ class SendBuffer:
         return True
 
     def close(self) -> None:
-        """Let go of the rest."""
+        """Discard the rest, and close the file."""
         self._views.clear()
         if self._file is not None:
             os.close(self._file.fd)
@@ -98,7 +103,7 @@ class SendBuffer:
         assert file is not None
         sent = 0
         if file.count:
-            size = min(file.count, _FLUSH_TURN)
+            size = min(file.count, _FLUSH_LIMIT)
             try:
                 sent = _send_some(connection, file, size)
             except BlockingIOError:
@@ -106,7 +111,8 @@ class SendBuffer:
             except OSError as error:
                 raise ClientDisconnected(str(error)) from error
             if not sent:
-                # shorter than it was: what is missing cannot be said, so the line is cut
+                # The file is shorter than its declared length: only cutting the connection
+                # tells the client that the response is incomplete.
                 raise ClientDisconnected("the file ended early")
             file.offset += sent
             file.count -= sent
@@ -118,5 +124,5 @@ class SendBuffer:
 def _send_some(connection: Connection, file: FileBody, size: int) -> int:
     if not connection.encrypted and hasattr(os, "sendfile"):
         return os.sendfile(connection.fd, file.fd, file.offset, size)
-    block = read_some(file, min(size, 256 * 1024))
+    block = read_some(file, min(size, _FILE_BLOCK))
     return connection.send(block) if block else 0

@@ -1,12 +1,12 @@
-"""The one writer: whatever leaves a connection leaves through here.
+"""The writer of HTTP/1.1 responses: everything that a connection sends passes through it.
 
-    ResponseWriter.answer    a body that is there: bytes, a list of them, or a file
-    ResponseWriter.stream    a body that is still being made: a `StreamWriter`
-    ResponseWriter.interim   100 and 103
-    Outgoing.flush           what the kernel did not take at once
+    ResponseWriter.answer    a complete body: bytes, a list of bytes, or a file
+    ResponseWriter.stream    a body that is still being produced: a `StreamWriter`
+    ResponseWriter.interim   interim responses such as 100 and 103
+    SendBuffer.flush         what the kernel did not accept at once
 
-`_render` decides the framing for all of them (RFC 9112, 6.3): no body after HEAD, 204 and 304; a
-length that is known; chunks for HTTP/1.1; else the end of the connection.
+`_render` decides the framing of all of them (RFC 9112, 6.3): no body after HEAD, 204 and 304; else
+Content-Length if the length is known; else chunked for HTTP/1.1; else the closed connection.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-# Below this, copying a body behind its head costs less than a second buffer in the system call.
+# Up to this size, copying a body after its head is cheaper than a second buffer in the system call.
 _COPIED_BODY = 16 * 1024
 _monotonic = time.monotonic
 
 
 class ResponseWriter:
-    """Writes responses. Belongs to one thread, for its caches and its clock."""
+    """Writes responses. Used by one thread, because of its caches and its clock."""
 
     def __init__(self, timeouts: Timeouts, server_name: str = "threadwell") -> None:
         self._timeouts = timeouts
@@ -62,11 +62,11 @@ class ResponseWriter:
         self._date = b""
         self._stamp = b""
         self._date_ends = -math.inf
-        #: When the last answer was written, in the seconds of `time.monotonic`.
+        #: The time of the last response, in the seconds of `time.monotonic`.
         self.now = 0.0
 
     def date_header(self) -> bytes:
-        """The `Date` line, made anew at most once a second (RFC 9110, 6.6.1)."""
+        """Return the Date field line, made at most once a second (RFC 9110, 6.6.1)."""
         self.now = time.monotonic()
         if self.now >= self._date_ends:
             now = time.time()
@@ -82,10 +82,10 @@ class ResponseWriter:
         response: Response,
         persistent: bool,
     ) -> bool:
-        """Send a response whose body is there; whether the connection persists after it.
+        """Send a response with a complete body; returns whether the connection persists.
 
-        What the kernel does not take is left in `connection.send_buffer`. Raises
-        `InvalidResponseError` before anything is sent, and `ClientDisconnected`.
+        What the kernel does not accept is left in `connection.send_buffer`. Raises
+        `InvalidResponseError`, before anything is sent, and `ClientDisconnected`.
         """
         status, headers, body = response[:3]
         if type(body) is not bytes or len(body) > _COPIED_BODY:
@@ -95,8 +95,8 @@ class ResponseWriter:
         if now >= self._date_ends:
             self.date_header()
         data = b""
-        if persistent and head is not None and (head[IS_SIMPLE] or _is_usual(head)):
-            # the short way: what is not usual is left to `_render`
+        if persistent and head is not None and (head[IS_SIMPLE] or _allows_fast_path(head)):
+            # the fast path; whatever it cannot handle is left to `_render`
             try:
                 status_line = self._status_lines[status]
                 known = self._lines
@@ -105,7 +105,7 @@ class ResponseWriter:
                 if length_line not in lines:
                     lines.append(length_line)
                 block = b"".join(lines)
-                if block.count(b"Content-Length") == 1:  # that one
+                if block.count(b"Content-Length") == 1:  # ours
                     data = b"".join((status_line, self._stamp, block, b"\r\n", body))
             except (SpecialError, TypeError):
                 pass
@@ -172,9 +172,9 @@ class ResponseWriter:
         response: Response,
         persistent: bool,
     ) -> StreamWriter:
-        """Begin a response whose body is still being made. The head leaves with its first block.
+        """Begin a response whose body is still being produced.
 
-        Raises `InvalidResponseError`.
+        The head is sent with the first block of the body. Raises `InvalidResponseError`.
         """
         framed = self._framed(head, response, persistent)
         return StreamWriter(connection, response.code, *framed, self._timeouts)
@@ -182,15 +182,18 @@ class ResponseWriter:
     def _framed(
         self, head: RequestReceived, response: Response, persistent: bool
     ) -> tuple[bytes, float, bool, bool]:
-        """The head of a stream, how much of it may follow, whether in chunks, and whether the
-        connection persists."""
+        """Return the head of a stream, how much body may follow, whether that is chunked, and
+        whether the connection persists."""
         parts, allowed, persistent = self._render(head, response, None, persistent)
         chunked = allowed == math.inf and _understands_chunks(head)
         return b"".join(parts), allowed, chunked, persistent
 
     def interim(self, connection: Connection, status: int, headers: HeaderList) -> None:
-        """Send an interim response (RFC 9110, 15.2). Raises `ClientDisconnected`, also when the
-        kernel does not take it at once: a client that reads nothing must not hold a thread."""
+        """Send an interim response (RFC 9110, 15.2).
+
+        Raises `ClientDisconnected`, also if the kernel does not accept it at once: a client that
+        does not read must not block a thread.
+        """
         lines = [encode_header(name, value)[0] for name, value in headers]
         data = encode_status(status, 100)[1] + b"".join(lines) + b"\r\n"
         if connection.send_from(memoryview(data)) < len(data):
@@ -204,9 +207,10 @@ class ResponseWriter:
         length: int | None,
         persistent: bool,
     ) -> tuple[list[bytes], Any, bool]:
-        """The head's parts, how much body may follow, and whether the connection persists.
+        """Return the parts of the head, how much body may follow, and whether the connection
+        persists.
 
-        `length` is the body's, None for one that is still being made.
+        `length` is that of the body, None for a stream.
         """
         status, line = encode_status(response.status)
         fields, declared, closes = self._fields(response.headers)
@@ -228,10 +232,10 @@ class ResponseWriter:
         return parts, allowed, persistent
 
     def _fields(self, headers: HeaderList) -> tuple[list[bytes], int, bool]:
-        """The header lines, ours before the application's; the length they declare, or -1; and
-        whether they close the connection."""
+        """Return the field lines, the server's before the application's; the declared length, or
+        -1; and whether the application closes the connection."""
         if isinstance(headers, Iterator):
-            # looked at before, and so empty by now: what it had would be lost without a word
+            # the fast path may have consumed it: its headers would be lost silently
             raise InvalidResponseError("the headers are an iterator, and not a list")
         lines: list[bytes] = []
         seen = 0
@@ -254,20 +258,19 @@ class ResponseWriter:
         return lines, declared, closes
 
 
-def _is_usual(head: RequestReceived) -> bool:
-    """Whether an answer with a body has its usual form, `is_simple` or not."""
+def _allows_fast_path(head: RequestReceived) -> bool:
+    """Whether the response has a body, and needs no Connection field to persist."""
     return head.version == "1.1" and head.method != "HEAD"
 
 
 def _understands_chunks(head: RequestReceived | None) -> bool:
-    """Whether the client understands chunks."""
     return head is not None and head.version == "1.1"
 
 
 class StreamWriter:
-    """A response whose body is still being made. Used by the thread that was lent to it.
+    """A response whose body is still being produced. Used by the thread that runs the stream.
 
-    Each `write` returns when the kernel has the block, so the next is not asked for before.
+    `write` returns when the kernel has accepted the block, so the application waits for the client.
     """
 
     __slots__ = (
@@ -298,26 +301,26 @@ class StreamWriter:
         self._timeouts = timeouts
         self.status = status
         self.persistent = persistent
-        #: Octets of the body that were sent.
+        #: Octets of the body sent so far.
         self.sent = 0
 
     @property
     def headers_sent(self) -> bool:
-        """Whether anything is on the wire, so that no other answer can be given."""
+        """Whether the head was sent, so that no other response is possible."""
         return not self._head
 
     @property
     def ends_with_the_connection(self) -> bool:
-        """Whether only the closed connection tells the client where the body ends."""
+        """Whether the body is close-delimited: it ends with the connection (RFC 9112, 6.3)."""
         return self._allowed == math.inf and not self._chunked
 
     @property
     def allowed(self) -> float | int:
-        """How many more octets may follow; infinite when no length was declared."""
+        """How many more octets may follow; infinite if no length was declared."""
         return self._allowed
 
     def write(self, block: bytes) -> None:
-        """Send `block`, or what of it may go. Raises `ClientDisconnected`."""
+        """Send `block`, cut to the declared length. Raises `ClientDisconnected`."""
         if not isinstance(block, bytes):
             raise TypeError(f"a body is made of bytes, not {type(block).__name__}")
         size = min(len(block), self._allowed)
@@ -334,9 +337,10 @@ class StreamWriter:
             self._send(block)
 
     def finish_with(self, block: bytes) -> None:
-        """Send `block`, which fills the declared length, without waiting for the client.
+        """Send `block`, which completes the declared length, without waiting for the client.
 
-        What the kernel does not take is left in `connection.send_buffer`. `ClientDisconnected`.
+        What the kernel does not accept is left in `connection.send_buffer`. Raises
+        `ClientDisconnected`.
         """
         size = int(self._allowed)
         self.sent += size
@@ -366,9 +370,10 @@ class StreamWriter:
 
 
 def send_all(connection: Connection, data: bytes, deadline: float) -> None:
-    """Send `data`, waiting for the client where the kernel is full: on a lent thread only.
+    """Send `data`, and block while the send buffer of the kernel is full.
 
-    Raises `ClientDisconnected`, also when the client has not taken it all by `deadline`.
+    Only a thread that runs a stream may call it. Raises `ClientDisconnected`, also if the client
+    has not accepted everything by `deadline`.
     """
     view = memoryview(data)
     while view:
@@ -376,18 +381,19 @@ def send_all(connection: Connection, data: bytes, deadline: float) -> None:
         if sent:
             view = view[sent:]
         elif not wait_for_room(connection, deadline):
-            # the application may catch this and go on: nothing of that must follow a part
+            # The application may catch the error and continue: no more octets may follow an
+            # incomplete block.
             connection.disconnect()
             raise ClientDisconnected("the client did not read its response in time")
 
 
 def wait_for_room(connection: Connection, deadline: float) -> bool:
-    """Block until `connection` takes more, or `deadline` is over (False)."""
+    """Block until `connection` is writable, or return False at `deadline`."""
     return has_room(connection.fd, deadline - time.monotonic())
 
 
 class Echo(ResponseWriter):
-    """A writer whose answers to requests say the request's id, unless the application does."""
+    """A writer that adds the request id to responses, unless the application has set it."""
 
     def __init__(self, timeouts: Timeouts, header: str) -> None:
         super().__init__(timeouts)

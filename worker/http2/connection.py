@@ -19,10 +19,10 @@ import h2.events
 import h2.exceptions
 from hyperframe.frame import GoAwayFrame
 
-from ..asgi.connection import RECEIVED_AT_ONCE
 from ..connection import State
 from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ClientDisconnected, ProtocolError
+from ..http1.budgets import RECV_SIZE
 from ..lifecycle import ClientGone, Refused
 from .fair_queue import FairQueue
 from .flood_guard import TooMuchError
@@ -128,7 +128,7 @@ class HTTP2Connection(HTTP2Sender):
             self.discard_input()
             return
         try:
-            data = self.conn.recv(RECEIVED_AT_ONCE)
+            data = self.conn.recv(RECV_SIZE)
         except BlockingIOError:
             self.on_nothing_received()
             return

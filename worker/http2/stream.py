@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..asgi.async_body import Streamed
 from ..asgi.cycle import Cycle
+from ..asgi.request_stream import MOST_DISCARDED
 from ..connection import State
 from ..deadlines import EXPIRIES
 from ..errors import ClientDisconnected, ProtocolError
-from ..http.error_response import TEXT
+from ..http.response_head import TEXT_PLAIN
 from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
 from ..messages import FileBody, Request, RequestReceived, Response
 from .request_body import SpooledBody, StreamedBody
@@ -36,9 +37,6 @@ log = logging.getLogger("threadwell")
 
 # RFC 9113, 7.
 NO_ERROR, INTERNAL_ERROR, CANCEL = 0x0, 0x2, 0x8
-# How much of a body is received after the response. A client that sends no more than this gets no
-# reset after its response.
-_MOST_DISCARDED = 65536
 
 
 class _Call:
@@ -196,7 +194,7 @@ class Stream:
         if not isinstance(incoming, StreamedBody) or self.finished:
             self.extend_window()
             return
-        if incoming.buffered > _MOST_DISCARDED and not self._paused:
+        if incoming.buffered > MOST_DISCARDED and not self._paused:
             # the body's deadline does not run while the application takes its time
             self._paused = True
             incoming.pause()
@@ -410,7 +408,7 @@ class Stream:
             self.cycle.answered = True
             self.cycle.disconnect()
         body = message.encode("latin-1", "replace") + b"\n"
-        response = Response(status, [TEXT], body)
+        response = Response(status, [TEXT_PLAIN], body)
         self.answer(self.writer.render(self.head, response, len(body)), [body])
 
     # ---- The end --------------------------------------------------------------------------
@@ -443,7 +441,7 @@ class Stream:
 
     def is_worth_reading(self) -> bool:
         """Whether the rest of a request is received although the request has its response."""
-        return self.missing <= _MOST_DISCARDED
+        return self.missing <= MOST_DISCARDED
 
     def lost(self, why: str, code: int = CANCEL) -> None:
         """Reset the stream: its client left before it had its response, or is too slow."""

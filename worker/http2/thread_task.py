@@ -19,8 +19,9 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import ClientDisconnected, NeedsAsyncError
-from ..http.error_response import TEXT, log_cut
+from ..http.error_response import log_cut
 from ..http.response_body import close_body, close_response, is_event_stream
+from ..http.response_head import TEXT_PLAIN
 from ..messages import FileBody, HeaderList, Request, RequestReceived, Response
 from ..polling.task import ThreadTask
 from ..request_id import enter, named
@@ -273,7 +274,7 @@ class HTTP2Runner(RequestRunner):
             return False
         if not self._has_loop:
             log.error("%s needs the asyncio side: %s", named(self.request.head), why)
-            self.answer(Response(501, [TEXT], b"Not Implemented\n"))
+            self.answer(Response(501, [TEXT_PLAIN], b"Not Implemented\n"))
             return False
         task = self.task
         task.is_over = True

@@ -1,1 +1,1 @@
-"""The access log: what is in a line, and where it goes."""
+"""The access log: its formats and its targets."""

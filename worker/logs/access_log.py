@@ -1,8 +1,8 @@
-"""The access log: a line for every answer, written by a thread of its own.
+"""The access log: one log line for each response, written by a thread of its own.
 
-Whoever serves a request makes its line, for later its head would have to be kept; the writing,
-which may have to wait for a disk or a reader, is the thread's. It sleeps while there is nothing,
-and otherwise writes what has come together in a tenth of a second.
+The thread that serves a request formats its log line, so the head need not be kept. The log thread
+writes the lines, because writing may block on a disk or a reader. It sleeps while there are none,
+and otherwise collects them for a tenth of a second.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..lifecycle import LifecycleEvent, ResponseCompleted
-from .format import compile_format, fitted
+from .format import compile_format, fit_line
 from .target import Target, open_target
 
 if TYPE_CHECKING:
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-# Seconds for which lines are collected, so that one write is for many.
-_COLLECTED = 0.1
-# Lines that may wait: at most a few megabytes, and the work of a fraction of a second.
+# Seconds for which log lines are collected, so that one write has many.
+_COLLECT_SECONDS = 0.1
+# Log lines that may wait: a few megabytes, which are written in a fraction of a second.
 _MOST_WAITING = 16384
-# Seconds between two messages about lines that were lost.
-_QUIET = 10.0
-# Seconds for the last lines to be written when the server stops.
+# Seconds between two messages about lost log lines.
+_REPORT_INTERVAL = 10.0
+# Seconds to write the last log lines when the server stops.
 _LAST_MOMENT = 3.0
 
 
 class AccessLog:
-    """A `LifecycleCollector` that writes a line for every answer. Safe from all threads.
+    """A `LifecycleCollector` that writes a log line for each response. Any thread may call.
 
-    A line that finds no room, because nothing can be written for a while, is lost and counted: a
-    log must not be what an answer waits for.
+    If the queue is full, because the target does not accept lines, a line is dropped and counted:
+    a response must not wait for the log.
     """
 
     event_types = (ResponseCompleted,)
@@ -50,18 +50,18 @@ class AccessLog:
         self._target = target
         self._format = text
         self._local = threading.local()
-        # without its end; 0 for any length
+        # without the newline; 0 for no limit
         self._longest = max(target.longest - 1, 0)
         self._lines: deque[str] = deque()
-        #: The thread looks by itself, so that nobody need wake it.
-        self._awake = False
-        self._alarm = threading.Event()
-        self._hurry = threading.Event()
+        #: The log thread will look at the queue without being woken.
+        self._thread_awake = False
+        self._wakeup = threading.Event()
+        self._flush_early = threading.Event()
         self._closing = False
-        self._writing = threading.Lock()  # guards the target, and whether it is closed
+        self._write_lock = threading.Lock()  # guards `_target` and `_closed`
         self._closed = False
-        self._losing = threading.Lock()  # guards what follows
-        #: Lines that were not written.
+        self._lost_lock = threading.Lock()  # guards the next three
+        #: How many log lines were lost.
         self.lost = 0
         self._reported = 0
         self._next_report = 0.0
@@ -72,7 +72,7 @@ class AccessLog:
 
     @classmethod
     def open(cls, settings: Log) -> AccessLog:
-        """As `settings` say. Raises `ConfigError` for a format or a place that cannot be used."""
+        """Open the access log that `settings` describe. Raises `ConfigError`."""
         compile_format(settings.format)
         return cls(open_target(settings.access_log), settings.format)
 
@@ -86,48 +86,48 @@ class AccessLog:
             take(event)
 
     def for_thread(self) -> Callable[[ResponseCompleted], None]:
-        """See `lifecycle.for_thread`; what a format remembers is one thread's."""
+        """Return a collector for one thread, with its own caches: see `lifecycle.for_thread`."""
         line_of = compile_format(self._format)
         lines, longest = self._lines, self._longest or math.inf
 
         def take(event: ResponseCompleted) -> None:
             line = line_of(event)
             if len(line) > longest:
-                line = fitted(line_of, event, self._longest)
+                line = fit_line(line_of, event, self._longest)
             waiting = len(lines)
             if waiting >= _MOST_WAITING or self._closing:
-                self._lose(1)
+                self._count_lost(1)
                 return
             lines.append(line)
-            if not self._awake:
-                self._awake = True
-                self._alarm.set()
+            if not self._thread_awake:
+                self._thread_awake = True
+                self._wakeup.set()
             elif waiting >= _MOST_WAITING // 2:
-                self._hurry.set()
+                self._flush_early.set()
 
         return take
 
     def flush(self) -> None:
-        """Write what waits."""
-        with self._writing:
-            # before the lines are taken: whoever comes later wakes the thread
-            self._awake = False
-            # no more than there are now: without a GIL they may come as fast as they are taken
+        """Write the queued log lines."""
+        with self._write_lock:
+            # reset before the queue is read, so that a later line wakes the thread
+            self._thread_awake = False
+            # no more than are queued now: on free-threaded Python new ones may never cease
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if not lines:
                 return
             lost = self._target.write(lines)
-            why = self._target.trouble
+            why = self._target.last_error
         if lost:
-            self._lose(lost)
+            self._count_lost(lost)
         if self.lost != self._reported:
             self._report(why)
 
     def reopen(self) -> None:
-        """Go on in the file that has the name now, for whoever renames logs. No line is lost."""
+        """Open the file anew, after a log rotation has renamed it. No log line is lost."""
         self.flush()
         try:
-            with self._writing:
+            with self._write_lock:
                 if not self._closed:
                     self._target.reopen()
         except OSError as error:
@@ -135,49 +135,51 @@ class AccessLog:
         self._next_report = 0.0
 
     def close(self) -> None:
-        """Write what waits, and close the file. What is recorded afterwards is dropped."""
-        if self._closing or os.getpid() != self._process:  # a copy of what another one writes
+        """Write the queued log lines, and close the target. Later records are dropped."""
+        if (
+            self._closing or os.getpid() != self._process
+        ):  # in a forked child: the parent writes the log
             return
         self._closing = True
         atexit.unregister(self.close)
-        self._alarm.set()
-        self._hurry.set()
+        self._wakeup.set()
+        self._flush_early.set()
         self._thread.join(_LAST_MOMENT)
         if self._thread.is_alive():
-            self._lose(len(self._lines))
+            self._count_lost(len(self._lines))
             log.error("The access log could not be written to its end")
             return
         self._next_report = 0.0
-        self._report(self._target.trouble)
-        with self._writing:
+        self._report(self._target.last_error)
+        with self._write_lock:
             self._closed = True
             self._target.close()
 
-    # ---- Inside ---------------------------------------------------------------------------
+    # ---- The log thread -------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._closing:
-            self._alarm.wait()
-            self._alarm.clear()
-            self._hurry.wait(_COLLECTED)
-            self._hurry.clear()
+            self._wakeup.wait()
+            self._wakeup.clear()
+            self._flush_early.wait(_COLLECT_SECONDS)
+            self._flush_early.clear()
             try:
                 self.flush()
             except Exception:
                 log.exception("The access log met an internal error")
         self.flush()
 
-    def _lose(self, count: int) -> None:
-        with self._losing:
+    def _count_lost(self, count: int) -> None:
+        with self._lost_lock:
             self.lost += count
 
     def _report(self, why: OSError | None) -> None:
         now = time.monotonic()
         if now < self._next_report:
             return
-        with self._losing:
+        with self._lost_lock:
             lost, self._reported = self.lost - self._reported, self.lost
         if lost:
-            self._next_report = now + _QUIET
+            self._next_report = now + _REPORT_INTERVAL
             reason = why or "its lines come faster than they can be written"
             log.error("The access log cannot be written, %d lines are lost: %s", lost, reason)

@@ -1,4 +1,4 @@
-"""The lines of the access log: Apache's formats, or JSON."""
+"""The formats of the access log: Apache's, or JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from json.encoder import encode_basestring_ascii as _quoted
+from json.encoder import encode_basestring_ascii as _json_string
 
 from ..errors import ConfigError
 from ..http.response_head import MONTHS
@@ -17,22 +17,22 @@ from ..messages import Request, cgi_name
 COMMON = '%h %l %u %t "%r" %>s %b'
 COMBINED = COMMON + ' "%{Referer}i" "%{User-Agent}i"'
 
-#: From an event to its line, without the line's end. ASCII, and printable. Used by one thread.
+#: Formats an event as a log line: printable ASCII without a newline. Used by one thread.
 LineOf = Callable[[ResponseCompleted], str]
 
 _DIRECTIVE = re.compile(r"%(?:>?([A-Za-z%])|\{([^}]+)\}([A-Za-z]))")
-# What would end a line or a quoted field early; anything not printable, as Apache escapes it.
+# Characters that could end a log line or a quoted field early, escaped as Apache does.
 _UNSAFE = re.compile(r'["\\]|[^\x20-\x7e]')
-# What has an escape of its own, as in C.
-_NAMED = {'"': '\\"', "\\": "\\\\"} | {
+# Characters with an escape of their own, as in C.
+_C_ESCAPES = {'"': '\\"', "\\": "\\\\"} | {
     character: f"\\{name}" for character, name in zip("\t\n\v\f\r", "tnvfr", strict=True)
 }
-# To how many characters the fields of a line that is too long are cut, one after the other.
-_CUTS = (1024, 512, 256, 128, 64, 32, 16)
+# Lengths to which the fields of a log line that is too long are cut, tried in this order.
+_CUT_SIZES = (1024, 512, 256, 128, 64, 32, 16)
 
-# Of texts that are not written anew each time.
-_LONGEST_KNOWN = 256
-_MOST_KNOWN = 1024
+# Bounds of the text caches.
+_LONGEST_CACHED = 256
+_MOST_CACHED = 1024
 
 _Field = Callable[[ResponseCompleted], str]
 
@@ -45,42 +45,42 @@ def _escape(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     character = match[0]
-    return _NAMED.get(character) or "".join(
+    return _C_ESCAPES.get(character) or "".join(
         f"\\x{octet:02x}" for octet in character.encode("latin-1", "replace")
     )
 
 
-class _Known(dict[str, str]):
-    """Texts as `spell` writes them, kept: the same clients come again and again. Bounded."""
+class _TextCache(dict[str, str]):
+    """Maps texts to their rendered form, which the same clients need again. Bounded."""
 
-    def __init__(self, spell: Callable[[str], str]) -> None:
+    def __init__(self, render: Callable[[str], str]) -> None:
         super().__init__()
-        self._spell = spell
+        self._render = render
 
     def __missing__(self, text: str) -> str:
-        spelled = self._spell(text)
-        if len(text) <= _LONGEST_KNOWN:
-            if len(self) >= _MOST_KNOWN:
+        rendered = self._render(text)
+        if len(text) <= _LONGEST_CACHED:
+            if len(self) >= _MOST_CACHED:
                 self.clear()
-            self[text] = spelled
-        return spelled
+            self[text] = rendered
+        return rendered
 
 
 # ---- Times ---------------------------------------------------------------------------------
 
 
 class _Clock:
-    """Seconds since the epoch as text, made once a second."""
+    """Formats seconds since the epoch with `render`, once a second."""
 
-    def __init__(self, spell: Callable[[int], str]) -> None:
-        self._spell = spell
+    def __init__(self, render: Callable[[int], str]) -> None:
+        self._render = render
         self._last = (-1, "")
 
     def __call__(self, seconds: float) -> str:
         second = int(seconds)
         known, text = self._last
         if known != second:
-            text = self._spell(second)
+            text = self._render(second)
             self._last = (second, text)
         return text
 
@@ -100,12 +100,13 @@ def _iso_second(second: int) -> str:
 
 
 def received_at(event: ResponseCompleted) -> float:
-    """When the request was wholly there, in seconds since the epoch."""
+    """Return when the request was complete, in seconds since the epoch."""
     return time.time() - event.seconds
 
 
 def _time_field(text: str) -> _Field:
-    """`%{TEXT}t`: as `strftime` has it, or one of Apache's words; of the end after `end:`."""
+    """`%{TEXT}t`: a `strftime` format or one of Apache's words, after an optional `begin:` or
+    `end:`."""
     side, colon, rest = text.partition(":")
     at: Callable[[ResponseCompleted], float] = received_at
     if colon and side in ("begin", "end"):
@@ -125,7 +126,7 @@ def _time_field(text: str) -> _Field:
 
 
 def _answered_at(event: ResponseCompleted) -> float:
-    """Now: a line is made when the answer is out."""
+    """The current time: log lines are formatted when the response is sent."""
     del event
     return time.time()
 
@@ -171,7 +172,7 @@ def _duration(scale: float) -> _Field:
 
 
 def _fields() -> dict[str, _Field]:
-    """What the letters stand for: Apache's mod_log_config, where it has the same."""
+    """Return the directives by letter, as in Apache's mod_log_config."""
     stamp = _Clock(_apache_time)
     return {
         "h": lambda event: event.client[0] or "-",
@@ -195,13 +196,13 @@ def _fields() -> dict[str, _Field]:
     }
 
 
-# What is never known, and the percent sign.
+# The percent sign, and directives whose value is never known.
 _CONSTANTS = {"%": "%", "l": "-", "u": "-"}
 _DURATIONS = {"s": 1, "ms": 1e3, "us": 1e6}
 
 
 def compile_format(text: str) -> LineOf:
-    """A function from the event to its line. Raises `ConfigError` for an unknown directive."""
+    """Return the formatter for the format `text`. Raises `ConfigError` if it is invalid."""
     if text == "json":
         return _json_format()
     if text in ("common", "combined"):
@@ -239,14 +240,14 @@ def _directive(match: re.Match[str], known: dict[str, _Field]) -> _Field:
     raise ConfigError(f"log_format: {match[0]!r} is not known")
 
 
-# The formats that most have: named tuples are unpacked in one step, where the fields above ask them
-# name by name.
+# The common formats, optimized: they unpack named tuples in one step, where the directives above
+# read attributes one by one.
 
 
 def _apache_format(*, combined: bool) -> LineOf:
-    """`COMMON` or `COMBINED`, as `compile_format` would make it, in less time."""
+    """Return a fast formatter for `COMMON` or `COMBINED`."""
     clock = _Clock(_apache_time)
-    known = _Known(lambda text: _escape(text) or "-")
+    known = _TextCache(lambda text: _escape(text) or "-")
 
     def line(event: ResponseCompleted) -> str:
         request, status, size = event.request, event.status, event.body_bytes
@@ -267,7 +268,7 @@ def _apache_format(*, combined: bool) -> LineOf:
 
 def _json_format() -> LineOf:
     clock = _Clock(_iso_second)
-    known = _Known(_quoted)
+    known = _TextCache(_json_string)
 
     def line(event: ResponseCompleted) -> str:
         request = event.request
@@ -278,7 +279,7 @@ def _json_format() -> LineOf:
         else:
             method, target, _, _, version, _, variables = request[0][:7]
             asked = (
-                f'"method": {_quoted(method)}, "target": {_quoted(target)}'
+                f'"method": {_json_string(method)}, "target": {_json_string(target)}'
                 f', "protocol": "HTTP/{version}"'
             )
             get = variables.get
@@ -290,29 +291,29 @@ def _json_format() -> LineOf:
             f', "status": {event.status}, "bytes": {event.body_bytes}'
             f', "received": {event.received}, "seconds": {event.seconds:.6f}'
             f', "complete": {"true" if event.complete else "false"}, "referer": {referer}'
-            f', "user_agent": {agent}, "request_id": {_quoted(event.request_id)}}}'
+            f', "user_agent": {agent}, "request_id": {_json_string(event.request_id)}}}'
         )
 
     return line
 
 
-# ---- Lines that must not be longer ------------------------------------------------------------
+# ---- Log lines of a limited length -------------------------------------------------------------
 
 
-def fitted(line_of: LineOf, event: ResponseCompleted, most: int) -> str:
-    """The line of `event` in `most` characters: what the client has sent is cut until it fits.
+def fit_line(line_of: LineOf, event: ResponseCompleted, most: int) -> str:
+    """Format `event` in at most `most` characters, by cutting the texts that the client sent.
 
-    A line of JSON is JSON all the same.
+    A JSON line stays valid JSON.
     """
     line = line_of(event)
-    for size in _CUTS:
+    for size in _CUT_SIZES:
         if len(line) <= most or event.request is None:
             break
-        line = line_of(_cut(event, event.request, size))
+        line = line_of(_shorten_request(event, event.request, size))
     return line if len(line) <= most else line[:most]
 
 
-def _cut(event: ResponseCompleted, request: Request, size: int) -> ResponseCompleted:
+def _shorten_request(event: ResponseCompleted, request: Request, size: int) -> ResponseCompleted:
     def short(text: str) -> str:
         return text if len(text) <= size else text[:size] + "..."
 

@@ -1,11 +1,11 @@
-"""Where the lines of the access log go: a file, a pipe, or syslog.
+"""The targets of the access log: a file, a pipe, or syslog.
 
-Lines of several threads and of several processes are never torn: what is written at once is whole
-lines, and no more than the kernel writes as one.
+Log lines of several threads and processes never mix: each write has complete lines only, and no
+more than the kernel writes atomically.
 
-    a file      opened for appending, where each write(2) is one, whatever its size
-    a pipe      at most PIPE_BUF octets at once (pipe(7)); longer lines are cut in their fields
-    a syslog    a message a line
+    file      opened with O_APPEND: each write(2) is atomic, whatever its size
+    pipe      at most PIPE_BUF octets at once (pipe(7)); the fields of longer lines are cut
+    syslog    one message for each log line
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ..system.readiness import has_room
 log = logging.getLogger("threadwell")
 
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
-# What is written to a file at once, about.
+# Approximate number of octets in one write to a file.
 _FILE_BLOCK = 256 * 1024
-# Seconds for whoever reads a pipe or a syslog to take what is there.
-_PATIENCE = 2.0
-# Seconds after which a syslog that could not be reached is tried again.
-_RETRY = 1.0
+# Seconds to wait for the reader of a pipe, or for a syslog.
+_WRITE_TIMEOUT = 2.0
+# Seconds until an unreachable syslog is tried again.
+_RETRY_INTERVAL = 1.0
 
-_SPELLINGS = "syslog:, syslog:/PATH, syslog:udp://HOST:PORT and syslog:tcp://HOST:PORT"
+_ACCEPTED_FORMS = "syslog:, syslog:/PATH, syslog:udp://HOST:PORT and syslog:tcp://HOST:PORT"
 _REMOTE = re.compile(
     r"(?P<kind>udp|tcp)://(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/\s?]+))"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
@@ -50,29 +50,29 @@ _FACILITIES = {
     )
 } | {f"local{number}": 16 + number for number in range(8)}
 _INFORMATIONAL = 6
-# What every receiver takes (RFC 5424, 6.1), and what rsyslog and journald take as they come; less
-# what stands before a line, the name of the host above all.
+# The size of a message that receivers should accept (RFC 5424, 6.1), less the header before the log
+# line, mainly the host name; and the size that rsyslog and journald accept by default.
 _LONGEST_DATAGRAM = 2048 - 350
 _LONGEST_MESSAGE = 8192
 
 
 class Target(ABC):
-    """Used by one thread at a time; `close` is the last call."""
+    """A place for log lines. Used by one thread at a time; `close` is the last call."""
 
-    #: How long a line may be, its end included; 0 for any length.
+    #: Maximum length of a log line with its newline; 0 for no limit.
     longest = 0
-    #: What kept the last lines from being written.
-    trouble: OSError | None = None
+    #: The error of the last `write`, None if it succeeded.
+    last_error: OSError | None = None
 
     @abstractmethod
     def write(self, lines: list[str]) -> int:
-        """Write `lines`, which are ASCII; how many of them could not be written."""
+        """Write `lines`, which are ASCII; returns how many could not be written."""
 
     @abstractmethod
     def reopen(self) -> None:
-        """Go on in the file that has the name now, if it is one that has.
+        """Open the file anew, after a log rotation has renamed it.
 
-        Raises `OSError`, and goes on as it was.
+        Raises `OSError`, and keeps the old file then.
         """
 
     @abstractmethod
@@ -80,10 +80,10 @@ class Target(ABC):
 
 
 def open_target(text: str) -> Target:
-    """What the setting `access_log` says. Raises `ConfigError` for what cannot be used."""
+    """Open the target that the option `access_log` names. Raises `ConfigError`."""
     try:
         if text == "-":
-            if sys.stdout is None:  # closed by who started this process
+            if sys.stdout is None:  # the parent process closed it
                 raise OSError(errno.EBADF, "standard output is closed")
             return FileTarget(os.dup(sys.stdout.fileno()))
         if (address := parse_syslog(text)) is not None:
@@ -103,7 +103,7 @@ def _open(path: str) -> int:
 
 
 class FileTarget(Target):
-    """A descriptor, and the `path` to open again where there is one."""
+    """A file or a pipe. `path` is empty for a descriptor that cannot be opened anew."""
 
     def __init__(self, descriptor: int, path: str = "") -> None:
         self._path = path
@@ -114,12 +114,12 @@ class FileTarget(Target):
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._block = _FILE_BLOCK if regular else _PIPE_BUF
         self.longest = 0 if regular else _PIPE_BUF
-        #: The last line is there in part, because the disk was full.
-        self._torn = False
+        #: The last log line was written in part, because the disk was full.
+        self._partial_line = False
 
     def write(self, lines: list[str]) -> int:
         lost = 0
-        self.trouble = None
+        self.last_error = None
         at = 0
         while at < len(lines):
             first, size = at, 0
@@ -130,25 +130,25 @@ class FileTarget(Target):
             try:
                 self._write(text.encode("ascii", "replace"))
             except OSError as error:
-                self.trouble = error
+                self.last_error = error
                 lost += at - first
         return lost
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(b"\n" + data if self._torn else data)
+        view = memoryview(b"\n" + data if self._partial_line else data)
         whole = len(view)
         try:
             while view:
                 try:
                     view = view[os.write(self._descriptor, view) :]
                 except BlockingIOError:
-                    # somebody who shares this pipe wants it so
-                    if not has_room(self._descriptor, _PATIENCE):
+                    # another process that shares this pipe made it non-blocking
+                    if not has_room(self._descriptor, _WRITE_TIMEOUT):
                         raise
         except OSError:
-            self._torn = self._torn or 0 < len(view) < whole
+            self._partial_line = self._partial_line or 0 < len(view) < whole
             raise
-        self._torn = False
+        self._partial_line = False
 
     def reopen(self) -> None:
         if not self._path:
@@ -165,7 +165,7 @@ class FileTarget(Target):
 
 
 class SyslogAddress(NamedTuple):
-    """Where a syslog listens: `kind` is unix, udp or tcp; of a unix socket `host` is the path."""
+    """The address of a syslog: `kind` is unix, udp or tcp; `host` is the path of a unix socket."""
 
     kind: str
     host: str
@@ -174,7 +174,7 @@ class SyslogAddress(NamedTuple):
 
 
 def parse_syslog(text: str) -> SyslogAddress | None:
-    """The syslog that `text` says; None if it says something else. Raises `ConfigError`."""
+    """Parse `syslog:...`; None if `text` does not begin so. Raises `ConfigError`."""
     if not text.startswith("syslog:"):
         return None
     place, _, query = text.removeprefix("syslog:").partition("?")
@@ -189,7 +189,7 @@ def parse_syslog(text: str) -> SyslogAddress | None:
         return SyslogAddress("unix", place or default, 0, facility)
     match = _REMOTE.fullmatch(place)
     if match is None or int(match["port"] or _PORT) > 65535:
-        raise ConfigError(f"access_log: {text!r} is no syslog; {_SPELLINGS} are understood")
+        raise ConfigError(f"access_log: {text!r} is no syslog; {_ACCEPTED_FORMS} are understood")
     host = match["ipv6"] or match["host"]
     return SyslogAddress(match["kind"], host, int(match["port"] or _PORT), facility)
 
@@ -211,7 +211,7 @@ def _open_syslog(address: SyslogAddress) -> Target:
 
 
 class Syslog(Target):
-    """A connection to a syslog, made anew when it breaks."""
+    """A connection to a syslog, which is opened again when it fails."""
 
     def __init__(self, address: SyslogAddress) -> None:
         self._address = address
@@ -221,31 +221,34 @@ class Syslog(Target):
 
     @abstractmethod
     def connect(self) -> None:
-        """Raises `OSError`."""
+        """Open the connection. Raises `OSError`."""
 
     @abstractmethod
     def send(self, lines: list[str]) -> int:
-        """Send `lines`; how many of them went nowhere. Raises `OSError` when all may have."""
+        """Send `lines`; returns how many were lost.
+
+        Raises `OSError` if the connection failed. `lines` then has those to send again.
+        """
 
     def write(self, lines: list[str]) -> int:
-        self.trouble = None
+        self.last_error = None
         now = time.monotonic()
         if self._sock is None and now < self._retry_at:
-            self.trouble = ConnectionError("it could not be reached just now")
+            self.last_error = ConnectionError("it could not be reached just now")
             return len(lines)
         for _ in range(2):
             try:
                 if self._sock is None:
                     self.connect()
                 return self.send(lines)
-            except OSError as error:  # it was started anew, perhaps
-                self.trouble = error
+            except OSError as error:  # the syslog may have been restarted
+                self.last_error = error
                 self.close()
-        self._retry_at = now + _RETRY
+        self._retry_at = now + _RETRY_INTERVAL
         return len(lines)
 
     def reopen(self) -> None:
-        """A syslog rotates its files itself."""
+        """Do nothing: a syslog rotates its own files."""
 
     def close(self) -> None:
         if self._sock is not None:
@@ -254,7 +257,7 @@ class Syslog(Target):
 
     def _adopt(self, sock: socket.socket, address: object) -> None:
         try:
-            sock.settimeout(_PATIENCE)
+            sock.settimeout(_WRITE_TIMEOUT)
             sock.connect(address)  # type: ignore[arg-type]
         except BaseException:
             sock.close()
@@ -262,7 +265,7 @@ class Syslog(Target):
         self._sock = sock
 
     def _resolve(self, kind: socket.SocketKind) -> None:
-        """Connect to the first address of the host that lets itself."""
+        """Connect to the first address of the host that accepts. Raises `OSError`."""
         address = self._address
         error: OSError | None = None
         found = socket.getaddrinfo(address.host, address.port, type=kind)
@@ -276,7 +279,7 @@ class Syslog(Target):
         raise error
 
     def _message(self, line: str) -> bytes:
-        """`line` as RFC 5424 has it: version, time, host, program, process, kind, no data."""
+        """Format a message (RFC 5424, 6): version, time, host, program, process, kind, no data."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
         return (
@@ -290,7 +293,7 @@ def _host_name() -> str:
 
 
 class LocalSyslog(Syslog):
-    """The system's own, in the words of syslog(3): what journald and rsyslog expect there."""
+    """The local syslog, in the format of syslog(3), which journald and rsyslog expect there."""
 
     longest = _LONGEST_MESSAGE
 
@@ -302,7 +305,7 @@ class LocalSyslog(Syslog):
         except OSError as error:
             if isinstance(error, (FileNotFoundError, ConnectionRefusedError, PermissionError)):
                 raise
-            # as syslog(3), which knows those that listen for streams, too
+            # as syslog(3) does, for a syslog that listens on a stream socket
             self._adopt(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path)
             self._end = b"\0"
 
@@ -315,14 +318,14 @@ class LocalSyslog(Syslog):
             try:
                 self._sock.sendall((lead + line).encode("ascii", "replace") + self._end)
             except OSError:
-                # the line that failed may go on a new connection; those before it have gone
+                # the failed line is sent again on a new connection, those before it are not
                 del lines[:number]
                 raise
         return 0
 
 
 class UDPSyslog(Syslog):
-    """A datagram a line (RFC 5426). What the network loses, nobody knows."""
+    """One datagram for each log line (RFC 5426). Losses in the network are not detected."""
 
     longest = _LONGEST_DATAGRAM
 
@@ -335,14 +338,14 @@ class UDPSyslog(Syslog):
         for line in lines:
             try:
                 self._sock.send(self._message(line))
-            except ConnectionRefusedError as error:  # of a line before this one
-                self.trouble = error
+            except ConnectionRefusedError as error:  # reported for an earlier datagram
+                self.last_error = error
                 lost += 1
         return lost
 
 
 class TCPSyslog(Syslog):
-    """Messages with their lengths before them (RFC 6587, 3.4.1)."""
+    """Messages over TCP with octet counting (RFC 6587, 3.4.1)."""
 
     longest = _LONGEST_MESSAGE
 

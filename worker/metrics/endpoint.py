@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from ..config import ServerConfig
 from ..errors import ConfigError
+from ..http.response_head import TEXT_PLAIN
 from ..messages import Request, Response
-from ..net.bind import open_socket, parse_bind
+from ..net.bind import check_metrics_addresses, open_socket, parse_bind
 from ..polling.kernel import KernelPoller
 from ..sync_worker import SyncWorker
 from .counters import blocks_for
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 _CONNECTIONS_PER_POLL = 16
 # Seconds to finish a request when the server has stopped.
 _LAST_MOMENT = 1.0
-_TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _UNCACHED = ("Cache-Control", "no-store")
 
 
@@ -58,35 +58,26 @@ class Endpoint:
 
     def __call__(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
-            return Response(405, [("Allow", "GET, HEAD"), _TEXT], b"GET and HEAD are for this\n")
+            return Response(
+                405, [("Allow", "GET, HEAD"), TEXT_PLAIN], b"GET and HEAD are for this\n"
+            )
         if request.path == "/healthz":
-            return Response(200, [_TEXT, _UNCACHED], b"alive\n")
+            return Response(200, [TEXT_PLAIN, _UNCACHED], b"alive\n")
         if request.path == "/readyz":
             why = self._unready_reason()
             status = 503 if why else 200
-            return Response(status, [_TEXT, _UNCACHED], (why or "ready").encode() + b"\n")
+            return Response(status, [TEXT_PLAIN, _UNCACHED], (why or "ready").encode() + b"\n")
         if request.path != "/metrics":
-            return Response(404, [_TEXT], b"/metrics, /healthz and /readyz are here\n")
+            return Response(404, [TEXT_PLAIN], b"/metrics, /healthz and /readyz are here\n")
         openmetrics = "application/openmetrics-text" in request.header("accept")
         body = render(self._gather(), openmetrics=openmetrics)
         kind = ("Content-Type", OPENMETRICS if openmetrics else PLAIN)
         return Response(200, [kind, _UNCACHED], body.encode())
 
 
-def check_addresses(config: ServerConfig) -> None:
-    """Check `metrics_bind`. Raises `ConfigError` for an address that cannot be parsed or used."""
-    for text in config.metrics.bind:
-        try:
-            address = parse_bind(text)
-        except ConfigError as error:
-            raise ConfigError(f"metrics_{error}") from None
-        if address.scheme == "https":
-            raise ConfigError(f"metrics_bind: {text}: there is no TLS; give it without https://")
-
-
 def open_metrics(config: ServerConfig) -> list[socket.socket]:
     """Listen on the addresses of `metrics_bind`. Raises `ConfigError` if that fails."""
-    check_addresses(config)
+    check_metrics_addresses(config.metrics)
     settings = replace(config.bind, reuse_port=False)
     with contextlib.ExitStack() as opened:
         sockets = []

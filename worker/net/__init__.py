@@ -1,1 +1,1 @@
-"""Listening sockets: parsing an address, binding, and closing without losing a client."""
+"""Listening sockets: parsing addresses, binding, and closing without resetting clients."""

@@ -1,4 +1,4 @@
-"""Sockets that are listened on: where they come from, and how connections come out of them."""
+"""Listening sockets: addresses as users write them, and the sockets for them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ import re
 import socket
 import stat
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from ..config import ServerConfig
-from ..config.groups import Bind
+from ..config.groups import Bind, Metrics
 from ..errors import ConfigError
 from ..messages import Address
 from .bound_socket import BoundSocket, BoundUnixSocket
 
-if TYPE_CHECKING:
-    pass
-
-_SPELLINGS = "PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH and fd://N are understood"
+_ACCEPTED_FORMS = "PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH and fd://N are understood"
 
 
 _MOST_BACKLOG = 2**31 - 1
@@ -31,36 +27,39 @@ _HOST = re.compile(r"(?P<host>[^\[\]:/\s]*):(?P<port>[0-9]{1,9})")
 
 @dataclass(frozen=True, slots=True)
 class BindAddress:
-    """One `bind` in parts. `port` is -1 for a unix socket's `host` path and for a descriptor."""
+    """One `bind` in parts.
+
+    `host` is a path for a unix socket and a number for a descriptor; `port` is -1 for both.
+    """
 
     kind: str  # "tcp", "unix" or "fd"
     host: str
     port: int = -1
-    #: `http` or `https` if it was said; else it is TLS wherever there is a certificate.
+    #: `http` or `https` if given, else empty: then TLS is used if there is a certificate.
     scheme: str = ""
 
 
 def parse_bind(text: str) -> BindAddress:
-    """What `text` says to listen on, in any of the spellings that people type.
+    """Parse an address to listen on. Raises `ConfigError`.
 
-    `8000`, `:8000`, `0:8000` (all IPv4), `host:8000`, `[::]:8000`, `unix:/path`, `unix:///path`,
-    `fd://3`, and each with `http://` or `https://` before it. Raises `ConfigError`.
+    Accepted are `8000`, `:8000`, `0:8000` (all IPv4), `host:8000`, `[::]:8000`, `unix:/path`,
+    `unix:///path` and `fd://3`, each also with `http://` or `https://` before it.
     """
-    spelled, scheme = text.strip(), ""
-    if match := re.fullmatch(r"(https?)://(.*?)/?", spelled):
-        scheme, spelled = match.groups()
-    if match := re.fullmatch(r"unix:(?://)?(/?.+)", spelled):
+    rest, scheme = text.strip(), ""
+    if match := re.fullmatch(r"(https?)://(.*?)/?", rest):
+        scheme, rest = match.groups()
+    if match := re.fullmatch(r"unix:(?://)?(/?.+)", rest):
         if match[1].startswith("@"):
             raise ConfigError(
                 f"bind: {text!r}: a socket without a file is not opened here, only inherited; give"
                 f" a path, such as /run/app.sock, or ./{match[1]} for a file of that name"
             )
         return BindAddress("unix", match[1], scheme=scheme)
-    if match := re.fullmatch(r"fd:(?://)?([0-9]+)", spelled):
+    if match := re.fullmatch(r"fd:(?://)?([0-9]+)", rest):
         return BindAddress("fd", match[1], scheme=scheme)
-    match = _PORT.fullmatch(spelled) or _IPV6.fullmatch(spelled) or _HOST.fullmatch(spelled)
+    match = _PORT.fullmatch(rest) or _IPV6.fullmatch(rest) or _HOST.fullmatch(rest)
     if match is None:
-        raise ConfigError(f"bind: {text!r} is no address; {_SPELLINGS}")
+        raise ConfigError(f"bind: {text!r} is no address; {_ACCEPTED_FORMS}")
     host, port = match.groupdict().get("host"), match["port"]
     if host is None:
         host = "127.0.0.1"
@@ -71,15 +70,26 @@ def parse_bind(text: str) -> BindAddress:
 
 
 def hosts_of(config: ServerConfig) -> list[str]:
-    """The names and addresses of this machine that `config` binds. Raises `ConfigError`."""
+    """Return the hosts of the TCP addresses that `config` binds. Raises `ConfigError`."""
     addresses = map(parse_bind, config.bind.addresses)
     return [address.host for address in addresses if address.kind == "tcp"]
 
 
-def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None) -> socket.socket:
-    """A listening socket, with what else `settings` say of it.
+def check_metrics_addresses(settings: Metrics) -> None:
+    """Check the addresses of `metrics_bind` without binding them. Raises `ConfigError`."""
+    for text in settings.bind:
+        try:
+            address = parse_bind(text)
+        except ConfigError as error:
+            raise ConfigError(f"metrics_{error}") from None
+        if address.scheme == "https":
+            raise ConfigError(f"metrics_bind: {text}: there is no TLS; give it without https://")
 
-    Raises `OSError` where the system refuses, `ConfigError` for nonsense.
+
+def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None) -> socket.socket:
+    """Open a listening socket at `address`, with the options in `settings`.
+
+    Raises `OSError` if the system refuses, and `ConfigError` for an invalid setting.
     """
     settings = settings or Bind()
     if backlog > _MOST_BACKLOG:
@@ -91,13 +101,13 @@ def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None
     family = _family(address)
     sock = BoundSocket(family, socket.SOCK_STREAM)
     try:
-        if os.name != "nt":  # there it would let two servers have one port
+        if os.name != "nt":  # on Windows it would let two servers bind one port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if settings.reuse_port:
             _share_port(sock)
         if family == socket.AF_INET6 and address.host == "::":
-            # both families, where the system has both, and the other has no socket of its own
-            alone = BindAddress("tcp", "0.0.0.0", address.port) not in _plain(settings)
+            # accept IPv4 too, unless IPv4 has a socket of its own on this port
+            alone = BindAddress("tcp", "0.0.0.0", address.port) not in _without_scheme(settings)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not alone))
         sock.bind((address.host, address.port))
@@ -109,7 +119,7 @@ def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None
 
 
 def open_sockets(settings: Bind) -> list[socket.socket]:
-    """The sockets of all addresses, or none: raises as `open_socket` does."""
+    """Open the sockets of all addresses. If one fails the others are closed: see `open_socket`."""
     with contextlib.ExitStack() as opened:
         sockets = [
             opened.enter_context(open_socket(parse_bind(text), settings.backlog, settings))
@@ -125,11 +135,11 @@ def _family(address: BindAddress) -> socket.AddressFamily:
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"bind: no address is known for the host {address.host!r}") from error
     families = [entry[0] for entry in found]
-    # localhost is IPv4 to most who type it
+    # most users expect localhost to be IPv4
     return socket.AF_INET if socket.AF_INET in families else families[0]
 
 
-def _plain(settings: Bind) -> list[BindAddress]:
+def _without_scheme(settings: Bind) -> list[BindAddress]:
     return [replace(parse_bind(text), scheme="") for text in settings.addresses]
 
 
@@ -154,11 +164,11 @@ def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socke
     try:
         _remove_stale(path)
         if permissions is not None:
-            with contextlib.suppress(OSError):  # Linux: so that it is never open to more than these
+            with contextlib.suppress(OSError):  # on Linux it then never has wider permissions
                 os.fchmod(sock.fileno(), permissions)
         sock.bind(path)
         if permissions is not None:
-            os.chmod(path, permissions)  # and the umask has no say
+            os.chmod(path, permissions)  # regardless of the umask
         sock.listen(backlog)
     except BaseException:
         sock.close()
@@ -167,18 +177,21 @@ def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socke
 
 
 class SharedSocket(socket.socket):
-    """A listening socket that another process keeps: its backlog is not lost when this closes."""
+    """A listening socket that another process holds too: closing it does not lose the backlog."""
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket file that a server left behind; one that answers is left alone."""
+    """Remove a socket file that a dead server left behind.
+
+    Raises `OSError` if a server answers there, or if the path is not a socket.
+    """
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise OSError(errno.EEXIST, "the path exists and is no socket", path)
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a server that hangs has a full backlog
+        probe.setblocking(False)  # connecting to a full backlog would block
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
@@ -211,16 +224,16 @@ def _open_inherited(fd: int, backlog: int) -> socket.socket:
 
 
 def address_of(name: object) -> Address:
-    """What the socket module says of a peer or a socket, as an address."""
+    """Convert a name from the socket module, such as that of `getpeername`, to an address."""
     if isinstance(name, tuple):
         return str(name[0]), int(name[1])
-    if isinstance(name, bytes):  # an abstract one of Linux's: see unix(7)
+    if isinstance(name, bytes):  # an abstract socket of Linux: see unix(7)
         name = name.replace(b"\0", b"@", 1).decode(errors="replace")
     return str(name or ""), 0
 
 
 def url_of(scheme: str, name: object) -> str:
-    """Where a socket is reached whose `getsockname` says `name`."""
+    """Return the URL of a socket whose `getsockname` is `name`."""
     if not isinstance(name, tuple):
         return f"unix:{address_of(name)[0]}"
     host, port = str(name[0]), name[1]

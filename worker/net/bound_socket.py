@@ -1,7 +1,7 @@
-"""Sockets that were bound here, and can turn newcomers away before they are closed.
+"""Listening sockets that refuse new connections before they close.
 
-What the kernel accepts after the last look at the backlog is reset when the listener closes. So
-first nothing new may come, then what waits is accepted, and only then the listener is closed.
+When a listener closes, the kernel resets the connections that are still in its backlog. So the
+listener refuses new connections first, then the backlog is accepted, and only then it closes.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import time
 from array import array
 from collections.abc import Iterable
 
-# Seconds for handshakes with other machines that have begun: somewhat more than a round trip.
+# Seconds for TCP handshakes under way with other machines: somewhat more than a round trip.
 _ROUND_TRIP = 0.02
 
 # Not in the socket module; see socket(7) and Linux' asm-generic/socket.h.
 _SO_ATTACH_FILTER, _SO_BINDTOIFINDEX = 26, 62
-# An interface that nobody has: through it nobody comes, so the kernel finds no listener for a SYN
-# and refuses it. Handshakes that have begun are found by their addresses, and go on.
+# An interface that does not exist. No SYN arrives through it, so the kernel finds no listener and
+# refuses the SYN. Handshakes under way are found by their addresses, and complete.
 _NO_INTERFACE = 2**31 - 1
-# A filter in the instructions of bpf(4), each with its code, two jumps and an operand. It begins
-# at the TCP header, whose flags are octet 13 (RFC 9293, 3.1). A segment with SYN and without ACK
-# is dropped, and comes again after a second; what completes a handshake passes. For SO_REUSEPORT:
-# there the kernel chooses a listener without asking for interfaces, and then it is another's turn.
+# A classic BPF filter, see bpf(4): each instruction has a code, two jumps and an operand. It sees
+# the segment from the TCP header on, whose flags are octet 13 (RFC 9293, 3.1). It drops a segment
+# with SYN and without ACK, which the client sends again after a second, and passes what completes
+# a handshake. It is needed with SO_REUSEPORT, where the kernel chooses a listener regardless of
+# interfaces; the repeated SYN then goes to another listener.
 _NO_SYN = (
     (0x30, 0, 0, 13),  # load the octet 13
     (0x54, 0, 0, 0x12),  # keep SYN and ACK
@@ -37,10 +38,10 @@ _NO_SYN = (
 
 
 def turn_away(sockets: Iterable[socket.socket]) -> None:
-    """Let nothing new come to those of `sockets` that were bound here; to be emptied, and closed.
+    """Make those of `sockets` that were bound here refuse new connections.
 
-    Whoever else has a copy of one gets nothing from it any more. Elsewhere than on Linux nothing
-    can be done for TCP.
+    The caller then accepts the backlog and closes them. Copies of them in other processes refuse
+    new connections too. For TCP this works on Linux only.
     """
     distant = False
     for sock in sockets:
@@ -51,37 +52,40 @@ def turn_away(sockets: Iterable[socket.socket]) -> None:
 
 
 class BoundSocket(socket.socket):
-    """A TCP socket that was bound here."""
+    """A TCP socket that this server has bound itself."""
 
     def turn_away(self) -> bool:
-        """Let no connection begin. Whether some may have begun and not be in the backlog yet."""
+        """Refuse new connections.
+
+        Returns whether handshakes may be under way whose connections are not in the backlog yet.
+        """
         if sys.platform != "linux":
             return False
         try:
             host = str(self.getsockname()[0])
             self.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
             if self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
-                self._drop_newcomers()
+                self._drop_syn()
         except OSError:
-            # closed, by another loop just now; before Linux 5.7 only root may; and in sandboxes
+            # another loop has closed it; before Linux 5.7 this needs root; sandboxes forbid it
             return False
         return not (host.startswith("127.") or host == "::1")
 
-    def _drop_newcomers(self) -> None:
+    def _drop_syn(self) -> None:
         program = array("B", b"".join(struct.pack("HBBI", *each) for each in _NO_SYN))
         pointer = struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
         self.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
 
 
 class BoundUnixSocket(BoundSocket):
-    """A unix socket that was bound here: its file goes when it is closed, or turns away."""
+    """A unix socket that this server has bound: `close` and `turn_away` remove its file."""
 
     _removed = False
 
     def turn_away(self) -> bool:
-        with contextlib.suppress(OSError):  # closed, by another loop just now; or it has no file
+        with contextlib.suppress(OSError):  # another loop has closed it, or it has no file
             path = "" if self._removed else self.getsockname()
-            # while it listens nobody else takes the path
+            # no other server takes over the path while this socket listens
             if path and isinstance(path, str):
                 self._removed = True
                 os.unlink(path)

@@ -1,1 +1,1 @@
-"""Proxies: which are trusted, and what their fields and headers say."""
+"""Trusted proxies, and what they tell about clients."""

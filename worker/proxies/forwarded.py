@@ -1,6 +1,6 @@
-"""What proxies write into header fields, as values: X-Forwarded-... and Forwarded (RFC 7239).
+"""Parsers of the header fields that proxies set: X-Forwarded-... and Forwarded (RFC 7239).
 
-Every function raises `ValueError` for what is not as it must be, and guesses nothing.
+Every function raises `ValueError` for malformed input.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from typing import NamedTuple
 IPAddress = IPv4Address | IPv6Address
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# RFC 7239, 4: a pair; then what separates it from the next. All of it may be missing.
-# Blanks are not given back: what is wrong behind many of them would be tried with every number.
+# RFC 7239, 4: a pair, then the separator before the next one. Both may be missing. The possessive
+# quantifiers prevent quadratic backtracking on a long run of blanks.
 _PAIR = re.compile(rf"[ \t]*+(?:({_TOKEN})=(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*)\"))?[ \t]*+([;,]|\Z)")
-# RFC 7239, 6. Real addresses are then read by the ipaddress module.
+# RFC 7239, 6. The ipaddress module then validates the addresses.
 _HIDDEN = r"_[A-Za-z0-9._-]+"
 _NODE = re.compile(
     rf"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\]|(?:[Uu][Nn][Kk][Nn][Oo][Ww][Nn]|{_HIDDEN}))"
     rf"(?::([0-9]{{1,5}}|{_HIDDEN}))?"
 )
 _BARE_IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
-# RFC 3986, 3.2.2, without what no host of a web site has.
+# RFC 3986, 3.2.2, without percent-encoding and sub-delims, which no host of a web site has.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~-]+))(?::([0-9]{1,5}))?")
-#: Whom nginx names in X-Forwarded-For where its own client has come by a unix socket.
+#: What nginx writes into X-Forwarded-For for a client on a unix socket.
 UNIX = "unix:"
-# RFC 1035, 2.3.4, and a port.
+# RFC 1035, 2.3.4: 255 octets; and a port.
 _LONGEST_HOST = 261
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+;=:@-]+)*/?")
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 class Node(NamedTuple):
-    """Somebody on the way of a request. `address` is None for one that is not to be named."""
+    """A client or proxy that a field names. `address` is None for an unknown or hidden one."""
 
     address: IPAddress | None
     port: int
 
 
 def items(text: str) -> list[str]:
-    """The elements of a list; empty ones do not count (RFC 9110, 5.6.1.2)."""
+    """Return the elements of a comma-separated list, without empty ones (RFC 9110, 5.6.1.2)."""
     return [item for part in text.split(",") if (item := part.strip(" \t"))]
 
 
 def elements(text: str) -> list[dict[str, str]]:
-    """The elements of a Forwarded field, the names of their parameters in lower case."""
+    """Return the elements of a Forwarded field as dictionaries with lower-case names."""
     found: list[dict[str, str]] = []
     element: dict[str, str] = {}
     at, end = 0, ""
@@ -67,8 +67,10 @@ def elements(text: str) -> list[dict[str, str]]:
 
 
 def node(text: str, *, bare_ipv6: bool) -> Node:
-    """Who `text` names; `bare_ipv6` as X-Forwarded-For has it, where an IPv6 address may stand
-    without brackets."""
+    """Parse a node (RFC 7239, 6).
+
+    `bare_ipv6` allows an IPv6 address without brackets, as in X-Forwarded-For.
+    """
     if bare_ipv6 and text == UNIX:
         return Node(None, 0)
     if bare_ipv6 and text.count(":") > 1 and _BARE_IPV6.fullmatch(text):
@@ -88,13 +90,13 @@ def node(text: str, *, bare_ipv6: bool) -> Node:
 
 
 def plain_address(text: str) -> IPAddress:
-    """The address that `text` is: without a zone, and an IPv4 one that comes as IPv6 as itself."""
+    """Parse an address, without its zone; an IPv4-mapped IPv6 address becomes IPv4."""
     address = ip_address(text.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def scheme(text: str) -> str:
-    """`http` or `https`, for those of WebSockets too."""
+    """Return `http` or `https`, also for `ws` and `wss`."""
     try:
         return _SCHEMES[text.lower()]
     except KeyError:
@@ -102,7 +104,7 @@ def scheme(text: str) -> str:
 
 
 def host(text: str) -> tuple[str, int]:
-    """Host, IPv6 without its brackets, and port, which is 0 where there is none."""
+    """Return host (IPv6 without brackets) and port, which is 0 if there is none."""
     match = _HOST.fullmatch(text)
     if match is None or len(text) > _LONGEST_HOST:
         raise ValueError("this is no host")
@@ -113,15 +115,15 @@ def host(text: str) -> tuple[str, int]:
 
 
 def port(text: str) -> int:
-    """A port, which is not 0."""
+    """Return a port, which is never 0."""
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise ValueError("this is no port")
     return int(text)
 
 
 def prefix(text: str) -> str:
-    """The beginning of a path, without a slash at its end: empty for `/`."""
-    # "//host" would lead links to another site; "." and ".." mean something else to a browser
+    """Return a path prefix without a slash at its end: empty for `/`."""
+    # "//host" would turn links into ones to another site; browsers resolve "." and ".."
     if not _PREFIX.fullmatch(text) or not {".", ".."}.isdisjoint(text.split("/")):
         raise ValueError("this is no path")
     return text.rstrip("/")

@@ -1,6 +1,6 @@
-"""The PROXY header of a connection: read before its first octet, on the threads and on the loops.
+"""Reads the PROXY header at the start of a connection, for threads and event loops.
 
-No more is taken from the kernel than the header has, for a TLS handshake may stand behind it.
+It consumes no octet after the header, for a TLS handshake may follow.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from ..system.throttled_log import ThrottledLog
     from .trust import Forwarding
 
-# What is looked at in one turn: a header with addresses and a few values.
+# Octets that are peeked at once: a header with addresses and a few values.
 _PEEKED_AT_ONCE = 536
 
 
 class ProxyHeaderRejected(OSError):
-    """The connection must be closed: its peer is not trusted, or has sent no PROXY header."""
+    """The connection must close: its peer is not trusted, or sent no valid PROXY header."""
 
 
 def advance(conn: Connection, forwarding: Forwarding) -> None:
-    """Read the header, and amend `conn` by it.
+    """Read the header, and apply it to `conn`.
 
-    Raises `BlockingIOError` while the rest is not there, `ProxyHeaderRejected`, and `OSError`.
+    Raises `BlockingIOError` while the header is incomplete, `ProxyHeaderRejected`, and `OSError`.
     """
     header = conn.proxy_header
     if not isinstance(header, Header):
@@ -37,17 +37,17 @@ def advance(conn: Connection, forwarding: Forwarding) -> None:
         header = conn.proxy_header = Header()
     sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.plain()
     while header.announced is None:
-        # not the methods of a TLS session, which has not begun
+        # the methods of `socket`: those of a TLS session would start its handshake
         data = socket.socket.recv(sock, _PEEKED_AT_ONCE, socket.MSG_PEEK)
         if not data:
-            # load balancers look in this way whether somebody is there
+            # health checks of load balancers connect and close in this way
             raise ClientDisconnected("closed before a whole PROXY header")
         try:
             taken = header.feed(data)
         except ProxyHeaderError as error:
             raise ProxyHeaderRejected(f"its PROXY header cannot be used: {error}") from error
         socket.socket.recv(sock, taken)
-    forwarding.announced(conn, header.announced)
+    forwarding.apply_proxy_header(conn, header.announced)
     conn.proxy_header = None
 
 

@@ -1,10 +1,10 @@
-"""The PROXY protocol, versions 1 and 2: what a proxy says before the first octet of its client.
+"""The PROXY protocol, versions 1 and 2: a header that a proxy sends before the client's octets.
 
 https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 
-`Header` is fed what has come, and takes no octet that is not the header's: behind it stands a TLS
-handshake, or a request. It opens no socket, and believes whatever it reads: who may send it is
-`proxies.TrustedPeers`' to say.
+`Header` parses octets as they arrive, and consumes none after the header: a TLS handshake or a
+request follows. It does no I/O, and accepts any sender; `trust.TrustedPeers` decides whose headers
+are read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNKNOWN_LINE = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
 
 # Signature, version and command, family and transport, length.
 _FIXED = 16
-#: Type-length-values are for addresses' sake small: a certificate's name, an identifier.
+# Type-length-values are short: the name of a certificate, an identifier.
 _LONGEST = _FIXED + 4096
 
 _LOCAL, _PROXY = 0x20, 0x21
@@ -40,37 +40,36 @@ _CLIENT_SSL = 0x01
 
 
 class ProxyHeaderError(ValueError):
-    """What has come is no PROXY header, or a wrong one."""
+    """The octets are not a valid PROXY header."""
 
 
 class Announced(NamedTuple):
-    """What a PROXY header says. An address is None where it says none: the socket's are meant.
+    """The content of a PROXY header.
 
-    `own` says that the proxy connects for itself, as for a health check, and not for a client;
-    `encrypted` that the client has spoken TLS with the proxy.
+    An address is None if the header has none; then the address of the socket holds.
+    `local` means that the proxy connects on its own behalf, such as for a health check, and not for
+    a client (the command LOCAL); `encrypted`, that the client used TLS with the proxy.
     """
 
     client: Address | None = None
     server: Address | None = None
-    own: bool = False
+    local: bool = False
     encrypted: bool = False
 
 
 class Header:
-    """A header that comes in pieces."""
+    """Parses a header that arrives in any pieces."""
 
     def __init__(self) -> None:
         self._held = b""
-        #: What it says, when it is whole.
+        #: The content, once the header is complete.
         self.announced: Announced | None = None
 
-    @property
-    def headers_sent(self) -> bool:
-        """Whether some of it is here."""
-        return bool(self._held)
-
     def feed(self, data: bytes) -> int:
-        """How many octets of `data` belong to the header. Raises `ProxyHeaderError`."""
+        """Parse `data`; returns how many of its octets belong to the header.
+
+        Raises `ProxyHeaderError`.
+        """
         held = self._held + data
         size = _size(held)
         if size is None:
@@ -83,7 +82,7 @@ class Header:
 
 
 def _size(held: bytes) -> int | None:
-    """The size of the header that `held` begins with; None while it is not whole."""
+    """Return the size of the header at the start of `held`; None while it is incomplete."""
     if held[:12] == _SIGNATURE[: len(held)]:
         if len(held) < _FIXED:
             return None
@@ -133,8 +132,8 @@ def _version_2(header: bytes) -> Announced:
     if command not in (_LOCAL, _PROXY):
         raise ProxyHeaderError("the version or the command is not known")
     if command == _LOCAL:
-        # whatever is said of addresses is to be skipped
-        return Announced(own=True)
+        # the specification says to skip the addresses
+        return Announced(local=True)
     size = _SIZES.get(family)
     if size is None:
         raise ProxyHeaderError("the family or the transport is none that HTTP comes by")
@@ -142,7 +141,7 @@ def _version_2(header: bytes) -> Announced:
     if len(addresses) < size:
         raise ProxyHeaderError("it is too short for its addresses")
     if family == _UNSPECIFIED:
-        # addresses of no known length may come first, so nothing of it can be read
+        # addresses of unknown length may come first, so the rest cannot be parsed
         return Announced()
     encrypted = _values(header, _FIXED + size)
     if family == _UNIX:
@@ -164,7 +163,7 @@ def _packed(octets: bytes) -> str:
 
 
 def _values(header: bytes, at: int) -> bool:
-    """Go through the type-length-values from `at` on: whether the client has spoken TLS."""
+    """Parse the type-length-values from `at` on; returns whether the client used TLS."""
     encrypted = False
     while at < len(header):
         kind, length = header[at], int.from_bytes(header[at + 1 : at + 3])
@@ -184,7 +183,7 @@ def _values(header: bytes, at: int) -> bool:
 def _check_sum(header: bytes, at: int, value: bytes) -> None:
     if len(value) != 4:
         raise ProxyHeaderError("the checksum is malformed")
-    # it is computed with zeros in its own place
+    # it is computed with zeros in the place of the checksum itself
     if crc32c(header[:at] + bytes(4) + header[at + 4 :]) != int.from_bytes(value):
         raise ProxyHeaderError("the checksum is wrong")
 
@@ -200,7 +199,7 @@ def _table() -> list[int]:
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of RFC 4960, appendix B (Castagnoli's)."""
+    """Return the CRC32c checksum of `data` (RFC 9260, appendix A)."""
     table, sum_ = _table(), 0xFFFFFFFF
     for octet in data:
         sum_ = table[(sum_ ^ octet) & 0xFF] ^ sum_ >> 8

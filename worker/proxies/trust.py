@@ -1,12 +1,12 @@
-"""Proxies that are trusted, and for whom their requests come.
+"""Trusted proxies: whose headers are trusted, and which client they name.
 
-    Forwarding.amend        a request as it was sent to the outermost trusted proxy
-    Forwarding.announced    a connection for which a proxy has sent a PROXY header
-    TrustedPeers            who is believed
+    Forwarding.amend                 a request as the client sent it to the outermost trusted proxy
+    Forwarding.apply_proxy_header    a connection after its PROXY header
+    TrustedPeers                     the trusted addresses
 
-Rule: nothing that a client can write itself is believed. So the fields are read from the right,
-where the nearest proxy has written, and no further than addresses are trusted. What is not believed
-the application does not get to see, for its framework might believe it.
+Rule: nothing that a client could have written itself is trusted. So the fields are read from the
+right, where the nearest proxy appends, and only as far as the addresses are trusted. Fields that
+are not trusted are removed from the request, because the framework might trust them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import changed
 from ..errors import ConfigError, ProtocolError
-from ..messages import Address, Origin, RequestReceived, cgi_name
+from ..messages import Address, Origin, RequestReceived, cgi_name, new_tuple
 from . import forwarded
 
 if TYPE_CHECKING:
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from .forwarded import IPAddress, Node
     from .proxy_protocol import Announced
 
-_FOR, _PROTO, _HOST, _PORT, _PREFIX = _EXTENDED = (
+_FOR, _PROTO, _HOST, _PORT, _PREFIX = _X_FORWARDED = (
     "HTTP_X_FORWARDED_FOR",
     "HTTP_X_FORWARDED_PROTO",
     "HTTP_X_FORWARDED_HOST",
     "HTTP_X_FORWARDED_PORT",
     "HTTP_X_FORWARDED_PREFIX",
 )
-_STANDARD = "HTTP_FORWARDED"
+_FORWARDED = "HTTP_FORWARDED"
 
-# What is understood here; of a trusted proxy only these are taken away where they are not believed.
-_UNDERSTOOD = frozenset((*_EXTENDED, _STANDARD))
-# What frameworks and middleware are told by proxies, too; nobody else is to say it.
-_TELLING = _UNDERSTOOD | {
+# The fields that this module reads. From a trusted proxy only these are removed, if not enabled.
+_SUPPORTED_FIELDS = frozenset((*_X_FORWARDED, _FORWARDED))
+# Also the fields that frameworks and middleware read; only trusted proxies may send them.
+_FORWARDING_FIELDS = _SUPPORTED_FIELDS | {
     cgi_name(name)
     for name in (
         "x-forwarded-by x-forwarded-protocol x-forwarded-scheme x-forwarded-server"
@@ -51,27 +51,24 @@ _TELLING = _UNDERSTOOD | {
         " x-url-scheme"
     ).split()
 }
-# A name with an underscore; h11, which such heads go through, makes names lower-case.
+# A name with an underscore: h11 parses such heads, and converts names to lower case.
 _UNDERSCORE = re.compile(rb"\r\n[a-z0-9-]*_[a-z0-9_-]*:")
 
 _MOST_REMEMBERED = 1024
 _LONGEST = 256
-# How much of a field is logged.
+# Characters of a field that are logged.
 _SHOWN = 200
 
-# The constructor of a named tuple, without the Python function around it.
-_new = tuple.__new__
 
-
-# ---- Who is trusted --------------------------------------------------------------------------
+# ---- Trusted peers ---------------------------------------------------------------------------
 
 
 class TrustedPeers:
-    """The addresses that are trusted, from `trusted_proxies`. Raises `ConfigError`."""
+    """The trusted addresses, from the option `trusted_proxies`. Raises `ConfigError`."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        #: Whoever connects.
-        self.everybody = False
+        #: Every peer is trusted: `*`, or a network of prefix length 0.
+        self.trusts_everyone = False
         self.unix = False
         self._networks: list[IPv4Network | IPv6Network] = []
         for text in texts:
@@ -80,7 +77,7 @@ class TrustedPeers:
 
     def _add(self, word: str) -> None:
         if word == "*":
-            self.everybody = True
+            self.trusts_everyone = True
         elif word == "unix":
             self.unix = True
         else:
@@ -88,24 +85,24 @@ class TrustedPeers:
             if network.prefixlen:
                 self._networks.append(network)
             else:
-                self.everybody = True
+                self.trusts_everyone = True
 
     def __bool__(self) -> bool:
-        return self.everybody or self.unix or bool(self._networks)
+        return self.trusts_everyone or self.unix or bool(self._networks)
 
     def __contains__(self, address: IPAddress | None) -> bool:
-        """Whether `address` is in one of the networks: what * says of others is not asked."""
+        """Whether `address` is in one of the networks; `*` does not count here."""
         return address is not None and any(address in network for network in self._networks)
 
     def may_connect(self, conn: RequestSource) -> bool:
-        """Whether the peer of `conn`, by its socket, is trusted."""
-        if self.everybody:
+        """Whether the peer of `conn`, by the address of its socket, is trusted."""
+        if self.trusts_everyone:
             return True
         if conn.sock.family == getattr(socket, "AF_UNIX", None):
             return self.unix
         try:
             return forwarded.plain_address(conn.peer[0]) in self
-        except ValueError:  # a socket that somebody has handed over, without an address
+        except ValueError:  # a socket without an address, from another process
             return False
 
 
@@ -123,36 +120,36 @@ def _network(word: str) -> IPv4Network | IPv6Network:
         raise ConfigError(f"trusted_proxies: {word} is no network; {network} is the one around it")
     if isinstance(network, IPv6Network) and network.prefixlen >= 96:
         ipv4 = network.network_address.ipv4_mapped
-        if ipv4 is not None:  # as addresses are compared
+        if ipv4 is not None:  # addresses are compared as IPv4 too
             return IPv4Network((ipv4, network.prefixlen - 96))
     return network
 
 
 def check(settings: Proxies) -> None:
-    """Raise `ConfigError` for `settings` that cannot be used together."""
+    """Check that `settings` are valid and fit each other. Raises `ConfigError`."""
     trusted = TrustedPeers(settings.trusted)
-    believed_fields(settings.headers)
+    trusted_fields(settings.headers)
     others = [name for name in changed(settings) if name != "trusted_proxies"]
     if others and not trusted:
         raise ConfigError(f"{others[0]}: nobody is trusted; name your proxies with trusted_proxies")
-    if trusted.everybody and not (settings.hops or settings.protocol):
+    if trusted.trusts_everyone and not (settings.hops or settings.protocol):
         raise ConfigError(
             "trusted_proxies: where everybody is trusted, say with proxy_hops how many proxies"
             " there are; else each client could choose its own address"
         )
 
 
-def believed_fields(texts: Sequence[str]) -> frozenset[str]:
-    """The CGI names of the fields in `forwarded_header`. Raises `ConfigError`."""
+def trusted_fields(texts: Sequence[str]) -> frozenset[str]:
+    """Return the CGI names of the fields in `forwarded_header`. Raises `ConfigError`."""
     names = [name for text in texts for name in text.lower().replace(",", " ").split()]
     chosen = {cgi_name(name.replace("_", "-")) for name in names}
     for name in names:
-        if cgi_name(name.replace("_", "-")) not in _UNDERSTOOD:
+        if cgi_name(name.replace("_", "-")) not in _SUPPORTED_FIELDS:
             raise ConfigError(
                 f"forwarded_header: {name!r} is none of x-forwarded-for, x-forwarded-proto,"
                 " x-forwarded-host, x-forwarded-port, x-forwarded-prefix, forwarded"
             )
-    if _STANDARD in chosen and len(chosen) > 1:
+    if _FORWARDED in chosen and len(chosen) > 1:
         raise ConfigError(
             "forwarded_header: forwarded says all that the others say; choose the ones that your"
             " proxies set"
@@ -160,32 +157,32 @@ def believed_fields(texts: Sequence[str]) -> frozenset[str]:
     return frozenset(chosen)
 
 
-# ---- For whom a request comes ----------------------------------------------------------------
+# ---- The client of a request -----------------------------------------------------------------
 
 
 class Forwarding:
-    """Says for whom requests come. Belongs to one thread, for what it remembers."""
+    """Determines the client of each request. Used by one thread, because of its caches."""
 
     def __init__(self, settings: Proxies, throttled_log: ThrottledLog) -> None:
         self.peers = TrustedPeers(settings.trusted)
-        self._believed = believed_fields(settings.headers)
-        self._standard = _STANDARD in self._believed
+        self._trusted_fields = trusted_fields(settings.headers)
+        self._uses_forwarded = _FORWARDED in self._trusted_fields
         self._hops = settings.hops
-        self._unwanted = _UNDERSTOOD - self._believed
-        self._seldom = throttled_log
-        self._without_any = _Without(_TELLING)
-        self._without_understood = _Without(_UNDERSTOOD)
-        self._without_unwanted = _Without(self._unwanted)
-        self._fields = sorted(self._believed)
-        #: What was understood before of an origin, a Host, and those fields.
-        self._known: dict[tuple[object, ...], tuple[Origin | None, str]] = {}
+        self._removed_fields = _SUPPORTED_FIELDS - self._trusted_fields
+        self._throttled_log = throttled_log
+        self._strip_all = _FieldFilter(_FORWARDING_FIELDS)
+        self._strip_supported = _FieldFilter(_SUPPORTED_FIELDS)
+        self._strip_untrusted = _FieldFilter(self._removed_fields)
+        self._fields = sorted(self._trusted_fields)
+        #: Cache: a connection's origin, Host and the trusted fields, to the request's origin.
+        self._origins: dict[tuple[object, ...], tuple[Origin | None, str]] = {}
         self._nodes: dict[str, tuple[Address, bool]] = {}
         self._servers: dict[tuple[str, int, str, str], Address] = {}
 
     def amend(self, conn: RequestSource, head: RequestReceived) -> RequestReceived:
-        """`head`, for the application; whom it comes for is set in `conn`.
+        """Set the client of the request in `conn`, and return `head` for the application.
 
-        Raises `ProtocolError` where a trusted proxy says what cannot be understood.
+        Raises `ProtocolError` if a trusted proxy sent a malformed field.
         """
         direct = conn.direct
         if direct is None:
@@ -195,53 +192,64 @@ class Forwarding:
         return head
 
     def _direct(self, conn: RequestSource) -> Origin:
-        """What holds for `conn` itself."""
         trusted = self.peers.may_connect(conn)
         return conn.origin._replace(trusted=trusted)
 
     def read(
         self, conn: RequestSource, direct: Origin, head: RequestReceived
     ) -> tuple[Origin, RequestReceived]:
-        """For whom `head` comes on `conn`, whose own origin is `direct`, and the head for the
-        application. Raises `ProtocolError`."""
-        block, variables = head[5:7]  # quicker than by their names
-        # as many as there are lines: no name has an underscore, for which there is no variable
+        """Return the origin of the request `head`, and the head for the application.
+
+        `direct` is the origin of `conn` itself. Raises `ProtocolError`.
+        """
+        block, variables = head[5:7]  # faster than by name
+        # If there is a variable for each field line, no name has an underscore: see
+        # `RequestReceived`.
         spoofed = block.count(b"\r\n") != len(variables) and bool(_UNDERSCORE.search(block))
-        if not spoofed and _TELLING.isdisjoint(variables):
+        if not spoofed and _FORWARDING_FIELDS.isdisjoint(variables):
             return direct, head
         if not direct.trusted:
-            return direct, self._without_any(head)
+            return direct, self._strip_all(head)
         get = variables.get
         key = (direct, get("HTTP_HOST", ""), *[get(name) for name in self._fields])
-        known = self._known.get(key)
+        known = self._origins.get(key)
         if known is None:
-            known = self._understood(conn, direct, variables)
-            if not _asks_certificates(conn) and sum(map(len, filter(None, key[1:]))) <= _LONGEST:
-                if len(self._known) >= _MOST_REMEMBERED:
-                    self._known.clear()
-                self._known[key] = known
+            known = self._interpret(conn, direct, variables)
+            if (
+                not _requests_certificates(conn)
+                and sum(map(len, filter(None, key[1:]))) <= _LONGEST
+            ):
+                if len(self._origins) >= _MOST_REMEMBERED:
+                    self._origins.clear()
+                self._origins[key] = known
         origin, host = known
         if origin is None:
-            return direct, self._without_understood(head)
-        if host or spoofed or not self._unwanted.isdisjoint(variables):
-            head = self._without_unwanted(head, host)
+            return direct, self._strip_supported(head)
+        if host or spoofed or not self._removed_fields.isdisjoint(variables):
+            head = self._strip_untrusted(head, host)
         return origin, head
 
-    def _understood(
+    def _interpret(
         self, conn: RequestSource, direct: Origin, variables: dict[str, str]
     ) -> tuple[Origin | None, str]:
-        """What a trusted proxy says, and the Host that it changes. None if what is said is not to
-        be believed. Raises `ProtocolError`."""
+        """Return the origin that a trusted proxy reports, and the Host if that differs.
+
+        The origin is None if the fields are not to be trusted. Raises `ProtocolError`.
+        """
         try:
-            said = self._standardized(variables) if self._standard else self._extended(variables)
-            if said is None:
+            info = (
+                self._read_forwarded(variables)
+                if self._uses_forwarded
+                else self._read_x_forwarded(variables)
+            )
+            if info is None:
                 return None, ""
-            return self._origin(conn, direct, said, variables.get("HTTP_HOST", ""))
+            return self._origin(conn, direct, info, variables.get("HTTP_HOST", ""))
         except ValueError as error:
             fields = [
                 (name, variables[name][:_SHOWN]) for name in self._fields if name in variables
             ]
-            self._seldom.say(
+            self._throttled_log.say(
                 "forwarded",
                 logging.WARNING,
                 "A request of %s was refused: what it says of its way is malformed (%s)",
@@ -251,27 +259,28 @@ class Forwarding:
             message = "What a proxy says of the way of this request is malformed"
             raise ProtocolError(400, message) from error
 
-    def _extended(self, variables: dict[str, str]) -> _Said | None:
-        """What the X-Forwarded-... fields say; None where it is not to be believed."""
+    def _read_x_forwarded(self, variables: dict[str, str]) -> _ForwardedInfo | None:
+        """Read the X-Forwarded-... fields; None if they are not to be trusted."""
 
         def field(name: str) -> list[str]:
-            return forwarded.items(variables.get(name, "")) if name in self._believed else []
+            return forwarded.items(variables.get(name, "")) if name in self._trusted_fields else []
 
         def chosen(name: str) -> str:
-            # from the same proxy, as far as each has added its own; one that overwrites leaves one
+            # The entry of the same proxy, if each proxy appends one. A proxy that overwrites the
+            # field leaves a single entry.
             found = field(name)
             return found[-min(depth, len(found))] if found else ""
 
         address, depth = None, self._hops or 1
-        if _FOR in self._believed:
+        if _FOR in self._trusted_fields:
             nodes = field(_FOR)
             if len(nodes) < self._hops:
-                return None  # it has not come through all the proxies
+                return None  # the request did not pass through all proxies
             if nodes:
-                address, depth = self._walk(nodes)
+                address, depth = self._find_client(nodes)
         proto, host = chosen(_PROTO), chosen(_HOST)
         port, prefix = chosen(_PORT), chosen(_PREFIX)
-        return _Said(
+        return _ForwardedInfo(
             address,
             proto and forwarded.scheme(proto),
             host,
@@ -279,21 +288,21 @@ class Forwarding:
             prefix and forwarded.prefix(prefix),
         )
 
-    def _standardized(self, variables: dict[str, str]) -> _Said | None:
-        """What the Forwarded field says; None where it is not to be believed."""
-        elements = forwarded.elements(variables.get(_STANDARD, ""))
+    def _read_forwarded(self, variables: dict[str, str]) -> _ForwardedInfo | None:
+        """Read the Forwarded field; None if it is not to be trusted."""
+        elements = forwarded.elements(variables.get(_FORWARDED, ""))
         if len(elements) < self._hops:
             return None
         if not elements:
-            return _Said()
+            return _ForwardedInfo()
         nodes = [element.get("for") for element in elements]
-        address, depth = self._walk(nodes)
+        address, depth = self._find_client(nodes)
         chosen = elements[-depth]
         proto = chosen.get("proto", "")
-        return _Said(address, proto and forwarded.scheme(proto), chosen.get("host", ""))
+        return _ForwardedInfo(address, proto and forwarded.scheme(proto), chosen.get("host", ""))
 
-    def _walk(self, nodes: Sequence[str | None]) -> tuple[Address | None, int]:
-        """Who the client is, and how many entries from the right. None says nothing of it."""
+    def _find_client(self, nodes: Sequence[str | None]) -> tuple[Address | None, int]:
+        """Return the client's address, or None if unknown, and its position from the right."""
         if self._hops:
             text = nodes[-self._hops]
             return None if text is None else self._node(text)[0], self._hops
@@ -309,12 +318,12 @@ class Forwarding:
         return address, depth
 
     def _node(self, text: str) -> tuple[Address, bool]:
-        """Whom `text` names, and whether it is trusted to say who came before."""
+        """Return the address of the node `text`, and whether it is a trusted proxy."""
         known = self._nodes.get(text)
         if known is None:
-            node = forwarded.node(text, bare_ipv6=not self._standard)
+            node = forwarded.node(text, bare_ipv6=not self._uses_forwarded)
             trusted = self.peers.unix if text == forwarded.UNIX else node.address in self.peers
-            known = _spelled(node), trusted
+            known = _address(node), trusted
             if len(text) <= _LONGEST:
                 if len(self._nodes) >= _MOST_REMEMBERED:
                     self._nodes.clear()
@@ -322,58 +331,63 @@ class Forwarding:
         return known
 
     def _origin(
-        self, conn: RequestSource, direct: Origin, said: _Said, asked: str
+        self, conn: RequestSource, direct: Origin, info: _ForwardedInfo, asked: str
     ) -> tuple[Origin, str]:
-        """The origin that was `said`, and the Host that takes the place of `asked`, if another."""
+        """Return the origin that `info` describes, and a Host to replace `asked` with, or ''."""
         client, port = direct.client, direct.client_port
-        if said.client is not None:
-            client, port = said.client, str(said.client[1])
-        scheme = said.scheme or direct.scheme
+        if info.client is not None:
+            client, port = info.client, str(info.client[1])
+        scheme = info.scheme or direct.scheme
         server, host = direct.server, ""
-        if said.host or said.port:
-            server, host = _authority(said, direct, scheme, asked)
+        if info.host or info.port:
+            server, host = _authority(info, direct, scheme, asked)
             host = "" if host == asked else host
-        if server != direct.server or scheme != direct.scheme or said.prefix:
-            server = self._shared(conn, server, scheme, said.prefix)
-        return Origin(client, port, server, scheme, said.prefix), host
+        if server != direct.server or scheme != direct.scheme or info.prefix:
+            server = self._shared_server(conn, server, scheme, info.prefix)
+        return Origin(client, port, server, scheme, info.prefix), host
 
-    def _shared(self, conn: RequestSource, server: Address, scheme: str, prefix: str) -> Address:
-        """`server` as an object that stands for all that is the same: see `Channel.server`."""
-        if _asks_certificates(conn):
+    def _shared_server(
+        self, conn: RequestSource, server: Address, scheme: str, prefix: str
+    ) -> Address:
+        """Return one object for equal server, scheme and prefix: see `Channel.server`."""
+        if _requests_certificates(conn):
             return (server[0], server[1])
         key = (*server, scheme, prefix)
         known = self._servers.get(key)
         if known is None:
             if len(self._servers) >= _MOST_REMEMBERED:
                 self._servers.clear()
-            # a new object, also where there is an equal one with another scheme
+            # a new tuple: an equal one may stand for another scheme
             known = self._servers[key] = (server[0], server[1])
         return known
 
     # ---- The PROXY protocol -------------------------------------------------------------------
 
-    def announced(self, conn: RequestSource, said: Announced) -> None:
-        """A trusted peer has said for whom `conn` is."""
+    def apply_proxy_header(self, conn: RequestSource, info: Announced) -> None:
+        """Set the client of `conn` from the PROXY header of a trusted peer."""
         own = conn.origin
-        scheme = "https" if said.encrypted else own.scheme
-        client, server = said.client or own.client, said.server or own.server
-        # The proxy's own connection is the proxy's; anybody's octets come through the others, so
-        # the fields of HTTP are believed by the address alone, and not by everybody's.
-        trusted = said.own
-        if said.client is not None:
+        scheme = "https" if info.encrypted else own.scheme
+        client, server = info.client or own.client, info.server or own.server
+        # A connection of the proxy itself (LOCAL) is trusted. Others carry any client's octets:
+        # HTTP fields are trusted only if the announced client address is in a trusted network.
+        trusted = info.local
+        if info.client is not None:
             trusted = bool(client[0]) and forwarded.plain_address(client[0]) in self.peers
-        if said.server is not None or said.encrypted:
-            server = self._shared(conn, server, scheme, "")
+        if info.server is not None or info.encrypted:
+            server = self._shared_server(conn, server, scheme, "")
         conn.direct = conn.origin = Origin(client, str(client[1]), server, scheme, "", trusted)
 
 
-def _asks_certificates(conn: RequestSource) -> bool:
-    """Whether something of `conn` is its own that adapters know by its server."""
-    return not isinstance(conn.sock, socket.socket) and conn.sock.asks
+def _requests_certificates(conn: RequestSource) -> bool:
+    """Whether `conn` may have a client certificate: then its server tuple is its own.
+
+    See `Channel.server`.
+    """
+    return not isinstance(conn.sock, socket.socket) and conn.sock.requests_certificates
 
 
-class _Said(NamedTuple):
-    """What a proxy says; what is empty or None it does not say."""
+class _ForwardedInfo(NamedTuple):
+    """The content of the forwarding fields; empty or None where a field is missing."""
 
     client: Address | None = None
     scheme: str = ""
@@ -382,68 +396,70 @@ class _Said(NamedTuple):
     prefix: str = ""
 
 
-def _spelled(node: Node) -> Address:
+def _address(node: Node) -> Address:
     return (str(node.address), node.port) if node.address is not None else ("", 0)
 
 
-def _authority(said: _Said, direct: Origin, scheme: str, asked: str) -> tuple[Address, str]:
-    """Server and Host of what was `said`, to a server that was `asked` as its Host says.
+def _authority(
+    info: _ForwardedInfo, direct: Origin, scheme: str, asked: str
+) -> tuple[Address, str]:
+    """Return the server address and Host that the client used.
 
-    Raises `ValueError`.
+    `asked` is the Host that the request has. Raises `ValueError`.
     """
-    usual = 443 if scheme == "https" else 80
-    if not said.host:
-        server = (direct.server[0], said.port)
+    default = 443 if scheme == "https" else 80
+    if not info.host:
+        server = (direct.server[0], info.port)
         if not asked:
             return server, ""
         name, _ = forwarded.host(asked)
     else:
-        name, own = forwarded.host(said.host)
-        server = (name, said.port or own or usual)
-        if not said.port:
-            return server, said.host
+        name, own_port = forwarded.host(info.host)
+        server = (name, info.port or own_port or default)
+        if not info.port:
+            return server, info.host
     bracketed = f"[{name}]" if ":" in name else name
-    return server, bracketed if said.port == usual else f"{bracketed}:{said.port}"
+    return server, bracketed if info.port == default else f"{bracketed}:{info.port}"
 
 
-class _Without:
-    """Heads without the `unwanted` fields. Belongs to one thread, for what it remembers.
+class _FieldFilter:
+    """Removes fields from request heads. Used by one thread, because of its cache.
 
-    Lines whose name has an underscore where one of the fields that tell has a dash go, too: in an
-    environ made of them later they would pass for it.
+    Field lines whose name has underscores in place of the dashes of a forwarding field are removed
+    too: a WSGI environ would not tell them apart.
     """
 
-    def __init__(self, unwanted: frozenset[str]) -> None:
-        self._unwanted = unwanted
-        self._stays: dict[bytes, bool] = {}
+    def __init__(self, removed_fields: frozenset[str]) -> None:
+        self._removed_fields = removed_fields
+        self._is_kept: dict[bytes, bool] = {}
 
     def __call__(self, head: RequestReceived, host: str = "") -> RequestReceived:
-        """`head` without them, and for `host`, if that is given."""
+        """Return `head` without the fields, and with the Host `host` if given."""
         block, variables = head[5:7]
         version, *lines = block.split(b"\r\n")
         kept = [version]
-        known = self._stays.get
+        known = self._is_kept.get
         for line in lines:
             name = line.partition(b":")[0]
-            stays = known(name)
-            if stays or (stays is None and self._look_at(name)):
+            keep = known(name)
+            if keep or (keep is None and self._decide(name)):
                 kept.append(line)
         variables = variables.copy()
-        for variable in self._unwanted.intersection(variables):
+        for variable in self._removed_fields.intersection(variables):
             del variables[variable]
         if host:
             variables["HTTP_HOST"] = host
             kept = [line for line in kept if line[:5].lower() != b"host:"]
             kept.insert(1, b"Host: " + host.encode("latin-1"))
         block = b"\r\n".join(kept)
-        return _new(RequestReceived, (*head[:5], block, variables, *head[7:]))
+        return new_tuple(RequestReceived, (*head[:5], block, variables, *head[7:]))
 
-    def _look_at(self, name: bytes) -> bool:
-        """Whether lines of that name stay."""
+    def _decide(self, name: bytes) -> bool:
+        """Whether field lines with `name` are kept."""
         variable = cgi_name(name.decode("latin-1"))
-        stays = variable not in (_TELLING if b"_" in name else self._unwanted)
+        kept = variable not in (_FORWARDING_FIELDS if b"_" in name else self._removed_fields)
         if len(name) <= _LONGEST:
-            if len(self._stays) >= _MOST_REMEMBERED:
-                self._stays.clear()
-            self._stays[name] = stays
-        return stays
+            if len(self._is_kept) >= _MOST_REMEMBERED:
+                self._is_kept.clear()
+            self._is_kept[name] = kept
+        return kept

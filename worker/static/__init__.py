@@ -1,4 +1,4 @@
-"""Files of folders, served in front of an application; see `files`."""
+"""Static files, served in front of an application; see `files`."""
 
 from .files import StaticApp, StaticFiles
 from .folders import check_static

@@ -1,6 +1,6 @@
-"""What a client says that it has already, and which part it wants (RFC 9110, 13 and 14).
+"""Conditional requests, ranges and content codings (RFC 9110, 13, 14 and 12.5.3).
 
-`fields` are a request's header fields by their CGI names.
+`fields` are the header fields of a request by their CGI names.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _QUALITY = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.IGNORECASE)
 
 
 def precondition(fields: Mapping[str, str], etag: str, modified: int) -> int:
-    """304 or 412 where that is the answer, else 0; in the order of RFC 9110, 13.2.2.
+    """Evaluate the preconditions in the order of RFC 9110, 13.2.2. Returns 304, 412 or 0.
 
-    `etag` is a strong one; `modified` in seconds since the epoch.
+    `etag` is a strong validator; `modified` is in seconds since the epoch.
     """
     if wanted := fields.get("HTTP_IF_MATCH"):
-        if not _names(wanted, etag, weakly=False):
+        if not _matches(wanted, etag, weakly=False):
             return 412
     elif (date := _date(fields, "HTTP_IF_UNMODIFIED_SINCE")) is not None and modified > date:
         return 412
     if known := fields.get("HTTP_IF_NONE_MATCH"):
-        return 304 if _names(known, etag, weakly=True) else 0
+        return 304 if _matches(known, etag, weakly=True) else 0
     date = _date(fields, "HTTP_IF_MODIFIED_SINCE")
     return 304 if date is not None and modified <= date else 0
 
@@ -35,13 +35,13 @@ def precondition(fields: Mapping[str, str], etag: str, modified: int) -> int:
 def wanted_range(
     fields: Mapping[str, str], size: int, etag: str, modified: int
 ) -> tuple[int, int] | None:
-    """Where the range that is asked for begins, and its length; None: the whole file.
+    """Return the start and the length of the requested range; None for the whole file.
 
-    A length of 0 says that there is no such range (416). A server may ignore what it does not
-    understand, and several ranges at once (RFC 9110, 14.2).
+    A length of 0 means that the range is not satisfiable (416). Invalid ranges, other units and
+    multiple ranges are ignored, as RFC 9110, 14.2 allows.
     """
     match = _RANGE.fullmatch(fields.get("HTTP_RANGE", "").strip())
-    if match is None or not _is_the_same(fields, etag, modified):
+    if match is None or not _if_range_holds(fields, etag, modified):
         return None
     first, last = match.groups()
     if not first:
@@ -59,7 +59,7 @@ def wanted_range(
 
 @lru_cache(maxsize=64)
 def accepted_codings(text: str) -> frozenset[str]:
-    """The content codings that the Accept-Encoding `text` allows; `*` is among them as such."""
+    """Return the content codings that the Accept-Encoding `text` allows, `*` as itself."""
     accepted = set()
     for item in text.lower().split(","):
         coding, _, parameters = item.partition(";")
@@ -69,15 +69,15 @@ def accepted_codings(text: str) -> frozenset[str]:
     return frozenset(accepted)
 
 
-def _names(listed: str, etag: str, *, weakly: bool) -> bool:
-    """Whether `etag` is among the tags of a field; a weak one counts only `weakly`."""
+def _matches(listed: str, etag: str, *, weakly: bool) -> bool:
+    """Whether `etag` is in the list `listed`; weak tags match only if `weakly`."""
     if listed.strip() == "*":
         return True
     return any(match[2] == etag and (weakly or not match[1]) for match in _TAG.finditer(listed))
 
 
-def _is_the_same(fields: Mapping[str, str], etag: str, modified: int) -> bool:
-    """If-Range: whether the client has its other parts of the very same file."""
+def _if_range_holds(fields: Mapping[str, str], etag: str, modified: int) -> bool:
+    """Evaluate If-Range (RFC 9110, 13.1.5): whether the client has parts of the same file."""
     condition = fields.get("HTTP_IF_RANGE")
     if not condition:
         return True
@@ -87,7 +87,7 @@ def _is_the_same(fields: Mapping[str, str], etag: str, modified: int) -> bool:
 
 
 def _date(fields: Mapping[str, str], name: str) -> int | None:
-    """The date in the field `name`, in seconds; None where there is none to be understood."""
+    """Return the date in the field `name` in seconds; None if it is missing or invalid."""
     text = fields.get(name)
     parts = parsedate(text) if text else None
     if parts is None:

@@ -1,11 +1,11 @@
-"""Static files: which requests are theirs, and the answers.
+"""Static files: which requests they answer, and how.
 
-StaticApp               in front of a SyncApp
-StaticFiles.is_mine     a look at the path
-StaticFiles.respond     the file that it names, or 404, 405
-  Folders.find          which variants there are
+StaticApp               wraps a SyncApp
+StaticFiles.is_mine     decides by the path
+StaticFiles.respond     the file, or 404 or 405
+  Folders.find          the variants of the file
   precondition, wanted_range
-  FileBody              for `SendBuffer`, which sends it by sendfile
+  FileBody              `SendBuffer` sends it with sendfile
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
+from ..http.response_head import TEXT_PLAIN
 from ..messages import FileBody, Request, Response
 from .conditions import accepted_codings, precondition, wanted_range
 from .folders import Folders, Moved, Variant, is_outdated
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
     from ..config.groups import Static
     from ..messages import SyncApp
 
-_TEXT = ("Content-Type", "text/plain; charset=utf-8")
-_NOT_FOUND = Response(404, [_TEXT], b"Not Found\n")
-_NOT_ALLOWED = Response(405, [_TEXT, ("Allow", "GET, HEAD")], b"Method Not Allowed\n")
-_CHANGED = Response(412, [_TEXT], b"Precondition Failed\n")
-# What a 304 says of a file (RFC 9110, 15.4.5).
-_KEPT = ("Cache-Control", "ETag", "Vary")
-# Not to wait for a writer of what has become a pipe since it was looked at.
-_FLAGS = (
+_NOT_FOUND = Response(404, [TEXT_PLAIN], b"Not Found\n")
+_NOT_ALLOWED = Response(405, [TEXT_PLAIN, ("Allow", "GET, HEAD")], b"Method Not Allowed\n")
+_PRECONDITION_FAILED = Response(412, [TEXT_PLAIN], b"Precondition Failed\n")
+# The fields that a 304 has (RFC 9110, 15.4.5).
+_NOT_MODIFIED_FIELDS = ("Cache-Control", "ETag", "Vary")
+# O_NONBLOCK: opening does not block if the file has been replaced by a named pipe.
+_OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NONBLOCK", 0)
@@ -40,50 +40,50 @@ _FLAGS = (
 
 
 class StaticFiles:
-    """The files that `settings` name. Any thread may use it. Raises `ConfigError`."""
+    """The files in the folders of `settings`. Any thread may use it. Raises `ConfigError`."""
 
     def __init__(self, settings: Static) -> None:
         self._folders = Folders(settings)
         prefixes = {mount.prefix for mount in self._folders.mounts}
-        #: Below / the application is asked for what is no file.
-        self._everywhere = "/" in prefixes
+        #: A folder is mounted at /: the application answers requests for missing files.
+        self._serves_root = "/" in prefixes
         self._prefixes = tuple(sorted(prefixes - {"/"}))
-        self._bare = frozenset(prefix[:-1] for prefix in self._prefixes)
+        self._bare_prefixes = frozenset(prefix[:-1] for prefix in self._prefixes)
 
     def is_mine(self, path: str) -> bool:
-        """Whether a request for `path`, as it was sent, may be for a file; waits for nothing."""
-        return self._everywhere or self._is_below(_decoded(path))
+        """Whether `path`, as sent, may name a file. Does not block."""
+        return self._serves_root or self._is_below(_decoded(path))
 
     def respond(self, method: str, path: str, fields: Mapping[str, str]) -> Response | None:
-        """The answer to a request for `path`, as it was sent; None: it is the application's.
+        """Return the response to a request for `path`, as sent; None leaves it to the application.
 
-        `fields` are its header fields by their CGI names. May wait for the disk. The descriptor of
-        a `FileBody` is the caller's.
+        `fields` are the header fields by their CGI names. May block on the disk. The caller closes
+        the descriptor of a `FileBody`.
         """
         url = _decoded(path)
         below = self._is_below(url)
         if method not in ("GET", "HEAD"):
             return _NOT_ALLOWED if below else None
-        found = self._folders.find(url) if below or self._everywhere else None
+        found = self._folders.find(url) if below or self._serves_root else None
         missing = _NOT_FOUND if below else None
         if found is None:
             return missing
         if isinstance(found, Moved):
             return Response(302, found.headers)
-        itself = next(each for each in found if not each.coding)
-        for variant in _understood(found, fields):
+        original = next(each for each in found if not each.coding)
+        for variant in _acceptable_variants(found, fields):
             try:
-                return _answer(variant, itself, method, fields)
-            except OSError:  # gone, or not to be read, since the folder was
+                return _respond_with(variant, original, method, fields)
+            except OSError:  # deleted or made unreadable since the folder was read
                 continue
         return missing
 
     def _is_below(self, url: str) -> bool:
-        return url.startswith(self._prefixes) or url in self._bare
+        return url.startswith(self._prefixes) or url in self._bare_prefixes
 
 
 class StaticApp:
-    """A `SyncApp`: the files, and `app` for everything else."""
+    """A `SyncApp` that serves the files, and passes other requests to `app`."""
 
     threadwell_interface = "sync"
 
@@ -101,14 +101,16 @@ class StaticApp:
 
 
 def _decoded(path: str) -> str:
-    """`path` with its percent-encoding undone, once; as file names are: UTF-8, or any octets."""
+    """Decode the percent-encoding of `path` once; octets that are not UTF-8 become surrogates."""
     if "%" not in path and path.isascii():
         return path
     return unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "surrogateescape")
 
 
-def _understood(variants: tuple[Variant, ...], fields: Mapping[str, str]) -> Iterator[Variant]:
-    """The variants that the client understands, the smallest first, as far as the file itself."""
+def _acceptable_variants(
+    variants: tuple[Variant, ...], fields: Mapping[str, str]
+) -> Iterator[Variant]:
+    """The variants that the client accepts, smallest first, up to the file itself."""
     accepted = accepted_codings(fields.get("HTTP_ACCEPT_ENCODING", ""))
     for variant in variants:
         if not variant.coding or variant.coding in accepted:
@@ -117,19 +119,24 @@ def _understood(variants: tuple[Variant, ...], fields: Mapping[str, str]) -> Ite
             return
 
 
-def _answer(variant: Variant, itself: Variant, method: str, fields: Mapping[str, str]) -> Response:
-    """Raises `OSError` when the file is not there any more, or may not be read, and when it has
-    become older than the one that it was made of, `itself`."""
-    fd = os.open(variant.path, _FLAGS)
+def _respond_with(
+    variant: Variant, original: Variant, method: str, fields: Mapping[str, str]
+) -> Response:
+    """Open `variant` and return its response.
+
+    Raises `OSError` if it was deleted, is not readable, or is a compressed file that is older than
+    `original`.
+    """
+    fd = os.open(variant.path, _OPEN_FLAGS)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(variant.path)
-        if variant is not itself and is_outdated(status, os.stat(itself.path)):
+        if variant is not original and is_outdated(status, os.stat(original.path)):
             raise FileNotFoundError(variant.path)
-        # it may have been replaced since the folder was read, and what is said must hold
+        # the file may have been replaced since the folder was read, and the headers must match
         variant = variant.with_status(status)
-        response = _of_open_file(variant, fd, method, fields)
+        response = _respond_with_file(variant, fd, method, fields)
     except BaseException:
         os.close(fd)
         raise
@@ -138,12 +145,14 @@ def _answer(variant: Variant, itself: Variant, method: str, fields: Mapping[str,
     return response
 
 
-def _of_open_file(variant: Variant, fd: int, method: str, fields: Mapping[str, str]) -> Response:
+def _respond_with_file(
+    variant: Variant, fd: int, method: str, fields: Mapping[str, str]
+) -> Response:
     code = precondition(fields, variant.etag, variant.modified)
     if code == 304:
-        return Response(304, [pair for pair in variant.headers if pair[0] in _KEPT])
+        return Response(304, [pair for pair in variant.headers if pair[0] in _NOT_MODIFIED_FIELDS])
     if code:
-        return _CHANGED
+        return _PRECONDITION_FAILED
     size = variant.size
     if method == "HEAD":
         return Response(200, [*variant.headers, ("Content-Length", str(size))])
@@ -153,7 +162,7 @@ def _of_open_file(variant: Variant, fd: int, method: str, fields: Mapping[str, s
         return Response(200, headers, FileBody(fd, 0, size))
     begin, length = part
     if not length:
-        unsatisfied = [_TEXT, ("Content-Range", f"bytes */{size}")]
+        unsatisfied = [TEXT_PLAIN, ("Content-Range", f"bytes */{size}")]
         return Response(416, unsatisfied, b"Range Not Satisfiable\n")
     where = ("Content-Range", f"bytes {begin}-{begin + length - 1}/{size}")
     headers = [*variant.headers, where, ("Content-Length", str(length))]

@@ -1,5 +1,7 @@
-"""Which file a path names, by WhiteNoise: it finds them, and knows their types and for how long
-they may be kept. What is answered is `files`' own."""
+"""Finds files with WhiteNoise, which also provides their types and cache headers.
+
+`files` makes the responses.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +33,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("threadwell")
 
 _CODINGS = {".br": "br", ".gz": "gzip", ".zst": "zstd"}
-# Files with a dot before their name are not meant for others, but for these (RFC 8615).
+# Names that begin with a dot are hidden, except for this one (RFC 8615).
 _SHOWN = ".well-known"
 
 
 class Mount(NamedTuple):
-    """A folder, and the path that its files are below: it begins and ends with a slash."""
+    """A folder, and the URL prefix of its files, which begins and ends with a slash."""
 
     prefix: str
     folder: str
 
 
 def parse_mounts(settings: Static) -> list[Mount]:
-    """The folders that `settings` name. Raises `ConfigError`."""
+    """Parse the folders of `settings`. Raises `ConfigError`."""
     return [_parse(text) for text in settings.mounts]
 
 
@@ -71,7 +73,7 @@ def _is_canonical(prefix: str) -> bool:
 
 
 def check_static(settings: Static) -> None:
-    """Look at what `settings` say, without reading the folders. Raises `ConfigError`."""
+    """Check `settings` without reading the folders. Raises `ConfigError`."""
     parse_mounts(settings)
     _pattern(settings)
 
@@ -87,9 +89,10 @@ def _pattern(settings: Static) -> re.Pattern[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A file as it is sent: itself, or a compressed one beside it. `coding` is empty for itself.
+    """A file as it is sent: the original, or a compressed file beside it.
 
-    `headers` have all that is said of it but its length; `modified` is in seconds since the epoch.
+    `coding` is empty for the original. `headers` has all headers but Content-Length; `modified` is
+    in seconds since the epoch.
     """
 
     path: str
@@ -104,9 +107,9 @@ class Variant:
     def of(
         cls, path: str, coding: str, common: tuple[tuple[str, str], ...], status: os.stat_result
     ) -> Variant:
-        """The file at `path`, of which `status` is known. `common` is said of all its variants."""
+        """Make the variant at `path` with `status`; all variants have the headers `common`."""
         mtime, size = status.st_mtime_ns, status.st_size
-        # one for each coding: parts of one must not be completed with parts of another
+        # each coding has its own tag: a client must not combine ranges of different codings
         etag = f'"{mtime:x}-{size:x}{"-" + coding if coding else ""}"'
         headers = [*common, ("Last-Modified", imf_fixdate(mtime // 10**9)), ("ETag", etag)]
         if coding:
@@ -114,7 +117,7 @@ class Variant:
         return cls(path, coding, common, size, mtime, etag, tuple(headers))
 
     def with_status(self, status: os.stat_result) -> Variant:
-        """The same path as it is now, where `status` says that the file is another."""
+        """Return this variant, or a new one if the file has changed according to `status`."""
         if (status.st_mtime_ns, status.st_size) == (self.mtime_ns, self.size):
             return self
         return Variant.of(self.path, self.coding, self.common, status)
@@ -126,7 +129,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What is at another path; `headers` say where."""
+    """A redirect; `headers` has the Location."""
 
     headers: tuple[tuple[str, str], ...]
 
@@ -138,7 +141,8 @@ Found = tuple[Variant, ...] | Moved
 class Folders(WhiteNoise):  # type: ignore[misc]
     """The files of all mounts. Any thread may use it once it is made.
 
-    With `refresh` the folders are looked at each time, else once, here. Raises `ConfigError`.
+    With `refresh` files are looked up at each request, else the folders are read once, here. Raises
+    `ConfigError`.
     """
 
     def __init__(self, settings: Static) -> None:
@@ -151,16 +155,18 @@ class Folders(WhiteNoise):  # type: ignore[misc]
             index_file=settings.index or None,
             immutable_file_test=lambda _path, url: bool(immutable and immutable.search(url)),
         )
-        # what is added later hides what was added before: the longer prefix is the nearer one
+        # later folders take precedence over earlier ones, and the longest prefix must win
         self.mounts = sorted(parse_mounts(settings), key=lambda mount: len(mount.prefix))
         for mount in self.mounts:
             self.add_files(mount.folder, mount.prefix)
 
     def find(self, url: str) -> Found | None:
-        """What there is at the decoded path `url`. May wait for the disk with `refresh` only."""
+        """Return what is at the decoded path `url`. Blocks on the disk only with `refresh`."""
         if not self.autorefresh:
             found = self.files.get(url)
-        elif "\0" in url or (os.name == "nt" and ":" in url):  # a drive, or a second stream
+        elif "\0" in url or (
+            os.name == "nt" and ":" in url
+        ):  # a drive, or an alternate data stream
             return None
         else:
             try:
@@ -169,7 +175,7 @@ class Folders(WhiteNoise):  # type: ignore[misc]
                 return None
         return found  # type: ignore[no-any-return]
 
-    # ---- What WhiteNoise asks of itself ----------------------------------------------------
+    # ---- Methods that WhiteNoise calls -----------------------------------------------------
 
     def redirect(self, from_url: str, to_url: str) -> Moved:
         # WhiteNoise's own fails on names that are not UTF-8
@@ -205,7 +211,7 @@ class Folders(WhiteNoise):  # type: ignore[misc]
             if os.path.isdir(path):
                 raise IsDirectoryError(path)
             raise MissingFileError(path)
-        coded = [
+        compressed = [
             (path + suffix, coding, other)
             for suffix, coding in _CODINGS.items()
             if (other := _status(path + suffix, stat_cache)) is not None
@@ -216,16 +222,16 @@ class Folders(WhiteNoise):  # type: ignore[misc]
         self.add_cache_headers(headers, path, url)
         headers["X-Content-Type-Options"] = "nosniff"
         headers["Accept-Ranges"] = "bytes"
-        if coded:
+        if compressed:
             headers["Vary"] = "Accept-Encoding"
         common = tuple(headers.items())
         variants = [Variant.of(path, "", common, status)]
-        variants += [Variant.of(name, coding, common, other) for name, coding, other in coded]
+        variants += [Variant.of(name, coding, common, other) for name, coding, other in compressed]
         return tuple(sorted(variants, key=lambda variant: (variant.size, variant.coding)))
 
 
 def _status(path: str, known: dict[str, os.stat_result] | None) -> os.stat_result | None:
-    """What the system says of a regular file at `path`; None where there is none."""
+    """Return the status of a regular file at `path`; None if there is none."""
     if known is not None:
         return known.get(path)
     try:
@@ -235,21 +241,21 @@ def _status(path: str, known: dict[str, os.stat_result] | None) -> os.stat_resul
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def is_outdated(coded: os.stat_result, itself: os.stat_result) -> bool:
-    """Whether a compressed file was made of what the file itself was before."""
-    return int(coded.st_mtime) < int(itself.st_mtime)
+def is_outdated(compressed: os.stat_result, original: os.stat_result) -> bool:
+    """Whether the compressed file is older than the original."""
+    return int(compressed.st_mtime) < int(original.st_mtime)
 
 
 def _is_hidden(path: str) -> bool:
-    """Whether a part of `path`, below its folder, is not for others."""
+    """Whether a part of `path`, relative to its folder, is hidden."""
     return any(part.startswith(".") and part != _SHOWN for part in path.split("/"))
 
 
 def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.stat_result]]:
-    """The regular files in `folder` and below, and what the system says of them.
+    """Iterate over the regular files in `folder` and below, with their status.
 
-    Links are followed, as `collectstatic --link` makes them, but in no circle: `above` has the
-    folders on the way.
+    Links are followed, because `collectstatic --link` makes them, but no circles: `above` has the
+    device and inode of the parent folders.
     """
     try:
         here = os.stat(folder)
@@ -265,7 +271,7 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str
             continue
         try:
             status = entry.stat()
-        except OSError:  # a link to nothing
+        except OSError:  # a broken link
             continue
         if stat.S_ISDIR(status.st_mode):
             yield from _walk(entry.path, (*above, identity))

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ServerConfig
 from ..errors import ConfigError
-from ..net.bind import hosts_of
 from ..server import Served, Server
-from ..tls.context import make_context
+from ..tls.context import context_for
 from .forking import Build, Loaded, ServerSpec
 from .phase import TRANSITIONS, IllegalPhase, Phase, Phased
 from .supervisor import StartFailed, Supervisor
@@ -96,7 +95,7 @@ def _as_user(
 
     def load_as_user() -> Loaded:
         nonlocal context
-        context = make_context(config.tls, hosts_of(config))
+        context = context_for(config)
         identity.assume()
         return load()
 

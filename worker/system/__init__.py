@@ -1,1 +1,1 @@
-"""What the operating system offers: descriptors, signals, resources, the service manager."""
+"""Operating system services: descriptors, signals, resources, the service manager."""

@@ -1,4 +1,4 @@
-"""A file with the number of the process that is to be sent signals."""
+"""The pid file: the id of the process that receives signals."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from ..errors import ConfigError
 
 try:
     import fcntl
-except ImportError:  # Windows, where nobody is sent signals
+except ImportError:  # Windows, which has no such signals
     fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
 def pid_file(path: str) -> Iterator[None]:
-    """Write this process into the file `path`, and remove it in the end; nothing if it is empty.
+    """Write the id of this process to the file `path`, and remove the file at the end.
 
-    Enter it when the sockets are bound. A file that a dead process left is taken over. Whether one
-    is alive its lock tells, for its number may be another's by now; a fork does not inherit it.
-    Raises `ConfigError`.
+    Does nothing if `path` is empty. Enter it once the sockets are bound. A file that a dead process
+    left behind is overwritten. The lock on the file shows whether its process is alive: the id may
+    belong to another process by now, and a forked child does not inherit the lock. Raises
+    `ConfigError` if the file cannot be written, or if its process is alive.
     """
     if not path:
         yield
@@ -38,13 +39,13 @@ def pid_file(path: str) -> Iterator[None]:
                 if _is_at(fd, path):
                     os.unlink(path)
         os.close(fd)
-        if os.name == "nt":  # where no open file can be removed
+        if os.name == "nt":  # an open file cannot be removed there
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
 
 def _claim(path: str) -> int:
-    """A descriptor of the file at `path`, which is ours now."""
+    """Return a descriptor of the file at `path`, locked by this process."""
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
@@ -57,7 +58,7 @@ def _claim(path: str) -> int:
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)  # whoever had it removed it meanwhile
+        os.close(fd)  # its owner removed the file meanwhile
 
 
 def _lock(fd: int, path: str) -> None:
@@ -67,7 +68,7 @@ def _lock(fd: int, path: str) -> None:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            return  # a file system without locks
+            return  # the file system has no locks
         number = os.read(fd, 20).decode("ascii", "replace").strip() or "another"
         raise ConfigError(
             f"pid_file: {path} is that of process {number}, which runs; stop it, or give another"

@@ -1,4 +1,4 @@
-"""Whether a descriptor is ready, of any number: `select` knows those below 1024 only."""
+"""Readiness of descriptors by poll(2), which has no limit of 1024 as select(2) has."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 def has_input(fd: int, seconds: float | None = 0) -> bool:
-    """Whether something can be read of `fd`, an end of input included, within `seconds`.
+    """Whether `fd` becomes readable, or reaches its end of input, within `seconds`.
 
-    None waits for ever.
+    None waits without limit.
     """
     if not hasattr(select, "poll"):
         return bool(select.select([fd], [], [], seconds and max(seconds, 0))[0])
@@ -17,7 +17,7 @@ def has_input(fd: int, seconds: float | None = 0) -> bool:
 
 
 def wait_for_input(fds: Iterable[int], seconds: float | None) -> None:
-    """Until something can be read of one of `fds`, or for `seconds`; POSIX."""
+    """Wait until one of `fds` is readable, at most for `seconds`. Only on POSIX."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
@@ -25,17 +25,17 @@ def wait_for_input(fds: Iterable[int], seconds: float | None) -> None:
 
 
 def has_room(fd: int, seconds: float = 0) -> bool:
-    """Whether something can be written to `fd`, or it is broken, within `seconds`."""
+    """Whether `fd` becomes writable, or fails, within `seconds`."""
     if not hasattr(select, "poll"):
         return bool(select.select([], [fd], [], max(seconds, 0))[1])
     return _poll(fd, select.POLLOUT, seconds)
 
 
 def in_error(fds: Iterable[int]) -> set[int]:
-    """Those that were reset, or whose both directions have ended."""
+    """Return those of `fds` that were reset or have ended in both directions."""
     poll = select.poll()
     for fd in fds:
-        poll.register(fd, 0)  # these two are always told
+        poll.register(fd, 0)  # POLLERR and POLLHUP are always reported
     return {fd for fd, _ in poll.poll(0)}
 
 

@@ -1,4 +1,4 @@
-"""How many cores this process may use: of the machine, by affinity, and by its control group."""
+"""Cores and memory of this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available_cores() -> int:
-    """The whole cores there are for this process, at least 1."""
+    """Return how many whole cores this process may use, at least 1.
+
+    CPU affinity and the quota of the control group are taken into account.
+    """
     try:
         cores = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not on macOS and Windows
@@ -21,7 +24,7 @@ def available_cores() -> int:
 
 
 def _quota(root: Path, membership: Path) -> float:
-    """The cores that the control group of this process and those above it allow; 0 for no bound."""
+    """Return the cores that the control group and its ancestors allow; 0 for no limit."""
     quotas = []
     try:
         lines = membership.read_text("utf-8").splitlines()
@@ -32,7 +35,7 @@ def _quota(root: Path, membership: Path) -> float:
         if controllers and "cpu" not in controllers.split(","):
             continue
         base = root / "cpu" if controllers else root
-        # in a container the path may be that of the host, of which only the root is seen
+        # in a container the path may be the host's, and only the root is visible
         group = base / path.lstrip("/")
         folders = [group, *group.parents]
         quotas += [_bound(each) for each in folders if each == base or base in each.parents]
@@ -51,7 +54,7 @@ def _bound(folder: Path) -> float:
 
 
 def resident_memory() -> int:
-    """The bytes of this process in memory; elsewhere than on Linux, the most there ever were."""
+    """Return the resident memory of this process in bytes; the peak on systems other than Linux."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

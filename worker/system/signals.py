@@ -1,4 +1,4 @@
-"""Signals as something that is waited for, instead of something that interrupts."""
+"""Signals that the main thread waits for, instead of handlers that interrupt it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from .readiness import has_input
 
 
 class Signals:
-    """Takes the signals `numbers` while it is open; the handlers before it are put back.
+    """Receives the signals `numbers` while it is open, then restores the previous handlers.
 
-    The handlers only take note: what they interrupt may hold the lock that they would take. The
-    interpreter itself writes to the wake-up descriptor, so that no signal is slept over. Opened
-    and waited at in the main thread; `wake` may be called by any.
+    The handlers only record the signal: the code that they interrupt may hold a lock that they
+    would need. The interpreter writes to the wake-up descriptor, so that `wait` returns. Open it
+    and wait in the main thread; `wake` may be called from any thread.
     """
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self._numbers = tuple(numbers)
-        self._came: deque[int] = deque()
-        self._before: list[Any] = []
+        self._pending: deque[int] = deque()
+        self._previous: list[Any] = []
         self._descriptor = -1
-        self._waiting, self._waking = socket.socketpair()
-        self._waiting.setblocking(False)
-        self._waking.setblocking(False)
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
 
     def __enter__(self) -> Self:
-        self._descriptor = signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
-        self._before = [signal.signal(number, self._note) for number in self._numbers]
+        self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous = [signal.signal(number, self._on_signal) for number in self._numbers]
         return self
 
     def __exit__(
@@ -41,40 +41,40 @@ class Signals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in zip(self._numbers, self._before, strict=True):
+        for number, handler in zip(self._numbers, self._previous, strict=True):
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._descriptor)
         self.close()
 
     def fileno(self) -> int:
-        """Readable when there is something to `take`."""
-        return self._waiting.fileno()
+        """Return a descriptor that is readable when `take` would return something."""
+        return self._reader.fileno()
 
     def wait(self, seconds: float | None = None) -> list[int]:
-        """Wait for a signal, or for `wake`, or until the time is over; then `take`."""
-        if not self._came:
-            has_input(self._waiting.fileno(), seconds)
+        """Wait for a signal or `wake`, at most `seconds`, and return what `take` returns."""
+        if not self._pending:
+            has_input(self._reader.fileno(), seconds)
         return self.take()
 
     def take(self) -> list[int]:
-        """The signals that came since the last look, in their order."""
+        """Return the signals received since the last call, in order."""
         with contextlib.suppress(BlockingIOError):
-            while self._waiting.recv(4096):
+            while self._reader.recv(4096):
                 pass
-        came = []
-        while self._came:
-            came.append(self._came.popleft())
-        return came
+        taken = []
+        while self._pending:
+            taken.append(self._pending.popleft())
+        return taken
 
     def wake(self) -> None:
         """Make `wait` return."""
         with contextlib.suppress(OSError):  # full, or closed meanwhile
-            self._waking.send(b"!")
+            self._writer.send(b"!")
 
     def close(self) -> None:
-        """Let go of the descriptors; the handlers stay. For a process that was forked."""
-        self._waiting.close()
-        self._waking.close()
+        """Close the descriptors and keep the handlers, as a forked process needs it."""
+        self._reader.close()
+        self._writer.close()
 
-    def _note(self, number: int, _frame: object) -> None:
-        self._came.append(number)
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._pending.append(number)

@@ -1,6 +1,6 @@
-"""The two protocols of a service manager: sockets that it hands over, and how the service is.
+"""The protocols of systemd: socket activation and service notification.
 
-See sd_listen_fds(3) and sd_notify(3). Without a service manager nothing here does anything.
+See sd_listen_fds(3) and sd_notify(3). Without a service manager these functions do nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _FIRST_DESCRIPTOR = 3
 
 
 def inherited_sockets(backlog: int) -> list[socket.socket]:
-    """The listening sockets that a service manager opened for this process; taken once.
+    """Return the listening sockets that a service manager passed to this process.
 
-    Raises `ConfigError` for a descriptor that is none.
+    A second call returns none. Raises `ConfigError` for a descriptor that is not such a socket.
     """
     owner, count = os.environ.get("LISTEN_PID"), os.environ.get("LISTEN_FDS", "")
     if owner != str(os.getpid()) or not count.isdecimal():
         return []
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-        os.environ.pop(name, None)  # what this process starts must not take them for its own
+        os.environ.pop(name, None)  # child processes must not take the sockets as theirs
     return [_adopt(fd, backlog) for fd in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count))]
 
 
@@ -38,7 +38,7 @@ def _adopt(fd: int, backlog: int) -> socket.socket:
         raise ConfigError(f"LISTEN_FDS: file descriptor {fd} is not a stream socket")
     try:
         sock.listen(backlog)
-    except OSError as error:  # a connection: the socket unit says Accept=yes
+    except OSError as error:  # it is a connection: the socket unit has Accept=yes
         sock.detach()
         why = f"LISTEN_FDS: file descriptor {fd} cannot listen: {error.strerror}"
         raise ConfigError(f"{why}; give a socket that can") from None
@@ -46,37 +46,37 @@ def _adopt(fd: int, backlog: int) -> socket.socket:
 
 
 class Notifier:
-    """Tells the service manager how the service is. May be used from any thread."""
+    """Reports the state of the service to the service manager. Any thread may call."""
 
     def __init__(self) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
         watched = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         period = os.environ.get("WATCHDOG_USEC", "") if self._address else ""
-        #: Seconds between two signs of life, half of what is allowed; 0 when none is wanted.
+        #: Seconds between two watchdog messages, half of the allowed time; 0 if none is expected.
         self.interval = int(period) / 2e6 if watched and period.isdecimal() else 0.0
         self._next = 0.0
 
     def ready(self, status: str) -> None:
-        """Requests are taken."""
-        self._tell("READY=1", f"STATUS={status}", f"MAINPID={os.getpid()}")
+        """Report that the service accepts requests."""
+        self._send("READY=1", f"STATUS={status}", f"MAINPID={os.getpid()}")
 
     def reloading(self) -> None:
-        """New code is being loaded; `ready` says that it is over."""
+        """Report that a reload has begun; `ready` ends it."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000 if self._address else 0
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reloading")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reloading")
 
     def stopping(self) -> None:
-        """The end has begun."""
-        self._tell("STOPPING=1", "STATUS=stopping")
+        """Report that the service is stopping."""
+        self._send("STOPPING=1", "STATUS=stopping")
 
     def alive(self) -> None:
-        """A sign of life, if it is time for one."""
+        """Send a watchdog message if one is due."""
         now = time.monotonic()
         if self.interval and now >= self._next:
             self._next = now + self.interval
-            self._tell("WATCHDOG=1")
+            self._send("WATCHDOG=1")
 
-    def _tell(self, *facts: str) -> None:
+    def _send(self, *fields: str) -> None:
         if not self._address:
             return
         path = self._address
@@ -84,6 +84,6 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.connect(address)
-                sock.sendall("\n".join(facts).encode())
+                sock.sendall("\n".join(fields).encode())
         except OSError:
-            pass  # the service goes on without its manager
+            pass  # the service also works without its manager

@@ -23,7 +23,7 @@ from ..errors import NeedsAsyncError, ProtocolError
 from ..http.request_meta import _classify_request
 from ..http.response_body import close_body, close_response
 from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
-from ..messages import IS_SIMPLE, FileBody, Request, RequestReceived, Response
+from ..messages import IS_SIMPLE, FileBody, Request, RequestReceived, Response, new_tuple
 from ..polling import fork_guard
 from ..request_id import enter
 from . import finalize
@@ -44,8 +44,6 @@ class Outcome(Enum):
 # Global names are found more quickly than members of an Enum.
 _NEXT, _ENDED, _HANDED_OFF = Outcome.NEXT, Outcome.ENDED, Outcome.HANDED_OFF
 _DIRECT, _RECORDED = ResponsePath.DIRECT, ResponsePath.RECORDED
-# The constructor of a named tuple, without the Python function around it.
-_new = tuple.__new__
 _monotonic = time.monotonic
 
 
@@ -58,7 +56,7 @@ def exchange(
     conn.response_path = _DIRECT
     conn.worker = worker
     conn.notes = worker.notes
-    request = _new(Request, (head, body, conn))
+    request = new_tuple(Request, (head, body, conn))
     conn.persistent = persistent = worker.persistent
     if not head[IS_SIMPLE]:
         meta = _classify_request(head)
@@ -205,7 +203,7 @@ def _watch(
     if worker.request_ids is not None:
         trusted = conn.direct is not None and conn.direct.trusted
         conn.request_id, head = worker.request_ids.give(request.head, trusted=trusted)
-        request = _new(Request, (head, body, conn))
+        request = new_tuple(Request, (head, body, conn))
         enter(conn.request_id)
     collector = worker.collector
     if collector is None:

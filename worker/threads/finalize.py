@@ -15,16 +15,13 @@ from ..connection import Connection, State
 from ..deadlines import EXPIRIES, idle_reason, is_overdue
 from ..errors import ClientDisconnected
 from ..http.error_response import refusal
+from ..http1.budgets import RECV_SIZE, RECVS_PER_TURN
 from ..lifecycle import ClientGone, ConnectionClosed, Refused, ResponseCompleted
 from ..system.readiness import has_input
 
 if TYPE_CHECKING:
     from ..tls.session import TLSSocket
     from .thread_state import ThreadState
-
-# What is read of a lingering connection before other connections get their turn.
-_RECEIVES_A_TURN = 16
-_RECEIVED_AT_ONCE = 65536
 
 _LAST_ANSWER = EXPIRIES[State.LINGERING].reason
 
@@ -212,7 +209,7 @@ def _read_to_the_end(worker: ThreadState, conn: Connection) -> None:
     """Linger on a blocking socket, which no poller has."""
     deadline = time.monotonic() + worker.config.timeouts.linger
     try:
-        while has_input(conn.fd, deadline - time.monotonic()) and conn.recv(_RECEIVED_AT_ONCE):
+        while has_input(conn.fd, deadline - time.monotonic()) and conn.recv(RECV_SIZE):
             pass
     except OSError:
         pass
@@ -222,8 +219,8 @@ def _read_to_the_end(worker: ThreadState, conn: Connection) -> None:
 def drain_input(worker: ThreadState, conn: Connection) -> None:
     """Discard what a lingering connection has received, until the client has closed too."""
     try:
-        for _ in range(_RECEIVES_A_TURN):
-            if not conn.recv(_RECEIVED_AT_ONCE):
+        for _ in range(RECVS_PER_TURN):
+            if not conn.recv(RECV_SIZE):
                 close(worker, conn, _LAST_ANSWER)
                 return
     except BlockingIOError:

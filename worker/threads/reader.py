@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import ProtocolError
+from ..http1.budgets import RECV_SIZE, RECVS_PER_TURN
 from ..http1.head_buffer import HeadBuffer
 from ..http1.request_body import BodyReceiver
 from . import finalize
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from ..connection import Connection
     from ..messages import RequestReceived
     from .thread_state import ThreadState
-
-RECEIVED_AT_ONCE = 65536
-# How many times a connection is received from before other connections get their turn.
-_RECEIVES_A_TURN = 16
 
 
 #: A request and its body. The request is None when it is not whole, or the connection has ended.
@@ -34,7 +31,7 @@ def recv_head(worker: ThreadState, conn: Connection) -> Received:
     pieces = conn.head_buffer
     assert isinstance(pieces, HeadBuffer)
     while (whole := pieces.take(worker.parser)) is None:
-        data = conn.recv(RECEIVED_AT_ONCE)
+        data = conn.recv(RECV_SIZE)
         if not data:
             finalize.close(worker, conn, "closed by the client within a head")
             return None, b""
@@ -68,11 +65,11 @@ def recv_body(worker: ThreadState, conn: Connection) -> Received:
             return head, data[:length]
         body = conn.body = BodyReceiver(head, worker.config, time.monotonic())
     data, conn.buffer = conn.buffer, b""
-    for _ in range(_RECEIVES_A_TURN):
+    for _ in range(RECVS_PER_TURN):
         if not data:
             if not conn.continued and not body.size:
                 _continue(worker, conn, head)
-            data = conn.recv(RECEIVED_AT_ONCE)
+            data = conn.recv(RECV_SIZE)
             if not data:
                 finalize.close(worker, conn, "closed by the client within a body")
                 return None, b""

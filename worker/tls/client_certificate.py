@@ -1,11 +1,11 @@
-"""What an application is told of the TLS session of a client, in the words of Apache's mod_ssl."""
+"""The variables of a TLS session and of the client's certificate, named as in Apache's mod_ssl."""
 
 from __future__ import annotations
 
 import ssl
 from typing import Any
 
-#: The attributes of a name that have a variable each, and their short names (RFC 4514, 3).
+#: The attributes of a distinguished name that have variables, with short names (RFC 4514, 3).
 _SHORT = {
     "countryName": "C",
     "stateOrProvinceName": "ST",
@@ -24,9 +24,9 @@ _Name = tuple[tuple[tuple[str, str], ...], ...]
 
 
 def variables(session: ssl.SSLSocket) -> dict[str, str]:
-    """Version and cipher of `session`; `SSL_CLIENT_...` if clients are asked for certificates.
+    """Return version and cipher of `session`, and `SSL_CLIENT_...` if certificates are requested.
 
-    As in an environ: UTF-8 in Latin-1. To be called when the handshake is done.
+    The values are UTF-8 decoded as Latin-1, as in a WSGI environ. Call it after the handshake.
     """
     cipher = session.cipher()
     found = {"SSL_PROTOCOL": session.version() or "", "SSL_CIPHER": cipher[0] if cipher else ""}
@@ -36,7 +36,7 @@ def variables(session: ssl.SSLSocket) -> dict[str, str]:
 
 
 def _of_client(session: ssl.SSLSocket) -> dict[str, str]:
-    # an untrusted one has not come through the handshake
+    # the handshake has already rejected an untrusted certificate
     certificate: Any = session.getpeercert()
     encoded = session.getpeercert(binary_form=True)
     if not certificate or not encoded:
@@ -65,7 +65,7 @@ def _of_client(session: ssl.SSLSocket) -> dict[str, str]:
 
 
 def distinguished(name: _Name) -> str:
-    """`name` as text, its last part first (RFC 4514, 2.1)."""
+    """Return `name` as text, its last part first (RFC 4514, 2.1)."""
     return ",".join(
         "+".join(
             f"{_SHORT.get(attribute, attribute)}={_escape(value)}" for attribute, value in part
@@ -75,7 +75,7 @@ def distinguished(name: _Name) -> str:
 
 
 def _escape(value: str) -> str:
-    """`value` so that none of it passes for another part (RFC 4514, 2.4)."""
+    """Escape the separators in `value` (RFC 4514, 2.4)."""
     text = "".join("\\" + letter if letter in _ESCAPED else letter for letter in value)
     text = text.replace("\0", "\\00")
     if text.startswith(("#", " ")):

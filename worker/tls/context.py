@@ -1,6 +1,6 @@
-"""The `ssl.SSLContext` that the options describe, and what is wrong when there can be none.
+"""The `ssl.SSLContext` that the options describe, with error messages that suggest a fix.
 
-`ssl` is imported when TLS is asked for, and not before.
+`ssl` is imported only if TLS is on.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from ..config import changed
+from ..config import ServerConfig, changed
 from ..config.groups import Tls
 from ..errors import ConfigError
+from ..net.bind import hosts_of
 
 if TYPE_CHECKING:
     import ssl
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _CERTIFICATES = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN TRUSTED CERTIFICATE-----")
 _KEY = b"PRIVATE KEY-----"
 _HASHED = re.compile("[0-9a-f]{8}\\.[0-9]+")
-# What OpenSSL's reasons mean to whoever has made the files.
+# Explanations of OpenSSL's reasons.
 _REASONS = {
     "EE_KEY_TOO_SMALL": "its key is too short; make one of 2048 bits (RSA) or 256 (EC)",
     "CA_KEY_TOO_SMALL": "the key of its authority is too short",
@@ -29,17 +30,22 @@ _REASONS = {
 
 
 class _NoPassword(Exception):
-    """The key is encrypted, and there is nothing to open it with."""
+    """The key is encrypted, and no password was given."""
+
+
+def context_for(config: ServerConfig) -> ssl.SSLContext | None:
+    """The TLS context that `config` describes; None without TLS. See `make_context`."""
+    return make_context(config.tls, hosts_of(config), http2=config.http2.on)
 
 
 def make_context(
     tls: Tls, hosts: Sequence[str] = (), *, http2: bool = False
 ) -> ssl.SSLContext | None:
-    """The context of a server with the settings `tls`; None when they do not switch TLS on.
+    """Return the TLS context for the settings `tls`; None if they do not switch TLS on.
 
-    The files are read now; nothing is asked on the terminal. A certificate that is made up is for
-    `hosts` too. With `http2` clients may choose that. Raises `ConfigError`, which names the option,
-    the cause, and what would do.
+    The files are read now; OpenSSL never prompts on the terminal. A generated certificate is valid
+    for `hosts` too. With `http2`, ALPN offers HTTP/2. Raises `ConfigError`, which names the option,
+    says why, and suggests a fix.
     """
     check(tls)
     if http2:
@@ -58,10 +64,10 @@ def make_context(
         "1.2": ssl.TLSVersion.TLSv1_2,
         "1.3": ssl.TLSVersion.TLSv1_3,
     }[tls.min_version]
-    # compression tells a listener about cookies (CRIME), renegotiation costs the server only
+    # compression leaks cookies to an eavesdropper (CRIME); renegotiation only costs CPU time
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    # requests say themselves whether they are whole; without it no answer could be sent any more to
-    # a client that ends its output, and forgets to say so in TLS
+    # Some clients end their output without close_notify. OpenSSL would then refuse to send the
+    # response; HTTP framing already shows whether the request is complete.
     context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     if tls.cert:
@@ -76,7 +82,7 @@ def make_context(
 
 
 def require_h2() -> None:
-    """Raises `ConfigError` where the library is not there."""
+    """Raise `ConfigError` if the h2 library is not installed."""
     try:
         import h2.connection  # noqa: F401
     except ImportError:
@@ -84,7 +90,7 @@ def require_h2() -> None:
 
 
 def check(tls: Tls) -> None:
-    """Refuse what contradicts itself, before any file is read. Raises `ConfigError`."""
+    """Check that the settings fit each other, without reading a file. Raises `ConfigError`."""
     if tls.cert and (tls.certfile or tls.keyfile):
         raise ConfigError(
             "cert: adhoc makes a certificate, and certfile or keyfile brings one; leave one out"
@@ -120,7 +126,7 @@ def _load_certificate(context: ssl.SSLContext, tls: Tls) -> None:
     key = tls.keyfile or tls.certfile
 
     def give() -> str:
-        # without a function OpenSSL would ask on the terminal, and a service would hang
+        # without a callback OpenSSL would prompt on the terminal, and a service would hang
         nonlocal asked
         asked = True
         if password is None:
@@ -141,7 +147,7 @@ def _load_certificate(context: ssl.SSLContext, tls: Tls) -> None:
 
 
 def _explain(tls: Tls, error: ssl.SSLError, option: str, *, asked: bool) -> NoReturn:
-    """Raise what `error`, from the loading of the certificate, means."""
+    """Raise a `ConfigError` that explains `error`, which loading the certificate raised."""
     reason = error.reason
     if reason == "KEY_VALUES_MISMATCH":
         raise ConfigError(
@@ -164,7 +170,7 @@ def _explain(tls: Tls, error: ssl.SSLError, option: str, *, asked: bool) -> NoRe
 
 
 def _check_files(tls: Tls) -> None:
-    """Find the mistakes that OpenSSL has one and the same word for."""
+    """Detect mistakes that OpenSSL reports with one and the same error."""
     certificate = _read("certfile", tls.certfile)
     if not any(begin in certificate for begin in _CERTIFICATES):
         if _KEY in certificate:
@@ -197,7 +203,7 @@ def _password(tls: Tls) -> str | None:
         raise ConfigError(
             f"keyfile_password_file: {tls.keyfile_password_file} is not text in UTF-8"
         ) from None
-    # echo and editors end a line that is not part of the password
+    # editors and echo add an end of line that is not part of the password
     return text.partition("\n")[0].removesuffix("\r")
 
 
@@ -223,7 +229,7 @@ def _ask_clients(context: ssl.SSLContext, tls: Tls) -> None:
     import ssl
 
     if os.path.isdir(tls.ca_certs):
-        # looked up by the hash of the name when a client comes: see openssl-rehash(1)
+        # OpenSSL looks up authorities by hashed file names at each handshake: openssl-rehash(1)
         try:
             names = os.listdir(tls.ca_certs)
         except OSError as error:

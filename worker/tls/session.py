@@ -1,7 +1,7 @@
-"""TLS on a non-blocking socket, with the surface that a connection needs.
+"""TLS on a non-blocking socket, with the socket methods that a connection uses.
 
-The `ssl` module raises errors of its own where a plain socket raises `BlockingIOError`; here they
-become one, and `wants_write` says when the poller must look for room to send.
+The `ssl` module raises its own errors where a socket raises `BlockingIOError`. They are converted
+to that, and `wants_write` tells the poller to wait until the socket is writable.
 """
 
 from __future__ import annotations
@@ -14,34 +14,36 @@ from ..errors import PlainRequest
 
 
 class TLSSocket:
-    """One client's TLS session. Belongs to the connection's owner."""
+    """The TLS session of one client. Used by the owner of the connection only."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self._ssl = context.wrap_socket(
             sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
         )
         self.wants_write = False
-        #: What was agreed on for the application layer (RFC 7301); known after the handshake.
+        #: The protocol selected by ALPN (RFC 7301); known after the handshake.
         self.protocol: str | None = None
-        #: The answer was cut: no close_notify must say that it was whole.
+        #: The response was cut: close_notify must not be sent, for it would mark it as complete.
         self.truncated = False
-        self._begun = False
-        self._facts: dict[str, str] | None = None
-        #: What ASGI applications are told of it, once that is known.
+        self._handshake_started = False
+        self._variables: dict[str, str] | None = None
+        #: The `tls` extension of the ASGI scope, once it has been made.
         self.extension: dict[str, Any] | None = None
 
     def handshake(self) -> bool:
-        """Go on with the handshake; whether it is done.
+        """Continue the handshake; returns whether it is done.
 
-        Raises `OSError` when it failed, and `PlainRequest` before anything is read.
+        Raises `OSError` if it failed, and `PlainRequest` if the client sends HTTP without TLS;
+        nothing has been read then.
         """
         try:
-            if not self._begun:
-                # afterwards OpenSSL has eaten it. A record begins with an octet below 0x20
+            if not self._handshake_started:
+                # Peek, because OpenSSL would consume it. A TLS record begins with an octet below
+                # 0x20 (RFC 8446, 5.1), a request with a letter.
                 first = socket.socket.recv(self._ssl, 1, socket.MSG_PEEK)
                 if first.isalpha():
                     raise PlainRequest("a request without TLS")
-                self._begun = True
+                self._handshake_started = True
             self._ssl.do_handshake()
         except (ssl.SSLWantReadError, BlockingIOError):
             self.wants_write = False
@@ -54,7 +56,7 @@ class TLSSocket:
         return True
 
     def recv(self, size: int) -> bytes:
-        """As `socket.recv`; takes along what is decrypted already, which no poller could see."""
+        """As `socket.recv`, with all data that is decrypted already: a poller cannot see that."""
         self.wants_write = False
         try:
             data = self._ssl.recv(size)
@@ -79,8 +81,8 @@ class TLSSocket:
         return self._ssl.family
 
     @property
-    def asks(self) -> bool:
-        """Whether clients are asked for certificates."""
+    def requests_certificates(self) -> bool:
+        """Whether the server requests client certificates."""
         return self._ssl.context.verify_mode is not ssl.CERT_NONE
 
     def fileno(self) -> int:
@@ -93,7 +95,7 @@ class TLSSocket:
         self._ssl.setblocking(flag)
 
     def shutdown(self, how: int) -> None:
-        """As `socket.shutdown`. With SHUT_RDWR any thread may cut the line, and nothing is said."""
+        """As `socket.shutdown`. Any thread may call it with SHUT_RDWR, which sends no alert."""
         if how == socket.SHUT_WR:
             self._notify()
             self._ssl.shutdown(how)
@@ -101,36 +103,36 @@ class TLSSocket:
             socket.socket.shutdown(self._ssl, how)
 
     def close(self) -> None:
-        """Say that this was all (RFC 9112, 9.8), and close."""
+        """Send close_notify (RFC 9112, 9.8), and close."""
         self._notify()
         self._ssl.close()
 
     def _notify(self) -> None:
         if self.truncated:
             return
-        self.truncated = True  # once is enough
+        self.truncated = True  # send it only once
         try:
             self._ssl.unwrap()
         except (OSError, ValueError):
-            pass  # said, and the client's own is not waited for; or there is nobody to say it to
+            pass  # the client's close_notify is not waited for; or the client has left
 
     def facts(self) -> dict[str, str]:
-        """See `peer.variables`; looked at once."""
-        if self._facts is None:
+        """Return the variables of `client_certificate.variables`, which are computed once."""
+        if self._variables is None:
             from . import client_certificate
 
-            self._facts = client_certificate.variables(self._ssl)
-        return self._facts
+            self._variables = client_certificate.variables(self._ssl)
+        return self._variables
 
     @property
     def session(self) -> ssl.SSLSocket:
-        """For who wants to look at it."""
+        """The `ssl.SSLSocket`, to read the properties of the session."""
         return self._ssl
 
     def without_tls(self) -> socket.socket:
-        """The socket under the session, which has not begun."""
+        """Detach the TCP socket, before the handshake has started."""
         return socket.socket(fileno=self._ssl.detach())
 
     def plain(self) -> ssl.SSLSocket:
-        """The session as a socket, for an application that hijacks it."""
+        """Return the session as a socket, for an application that hijacks the connection."""
         return self._ssl
