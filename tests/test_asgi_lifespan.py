@@ -516,7 +516,7 @@ def test_a_loop_that_ends_takes_nothing_away_from_the_others(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It closes no listener that another loop accepts from, and is offered no connection."""
-    monkeypatch.setattr(worker_module, "turn_away", lambda sockets: None)
+    monkeypatch.setattr(worker_module, "refuse_connections", lambda sockets: None)
     ending, go_on = threading.Event(), threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -257,8 +257,8 @@ def test_trusted(texts: list[str], inside: str, outside: str) -> None:
     peers = TrustedPeers(texts)
     assert not peers.trusts_everyone
     if inside:
-        assert forwarded.plain_address(inside) in peers
-    assert forwarded.plain_address(outside) not in peers
+        assert forwarded.parse_address(inside) in peers
+    assert forwarded.parse_address(outside) not in peers
     assert None not in peers
 
 

@@ -20,8 +20,8 @@ from threadwell import Request, Response, ThreadedServer
 from threadwell.worker.lifecycle import LifecycleEvent, Refused
 from threadwell.worker.proxies.proxy_protocol import (
     Announced,
-    Header,
     ProxyHeaderError,
+    ProxyHeaderParser,
     crc32c,
 )
 
@@ -150,7 +150,7 @@ INVALID = {
 def test_valid(name: str, step: int) -> None:
     data, expected = VALID[name]
     behind = b"\x16\x03GET / HTTP/1.1\r\n\r\n"
-    header, fed, taken = Header(), data + behind, 0
+    header, fed, taken = ProxyHeaderParser(), data + behind, 0
     for at in range(0, len(fed), step):
         if header.announced is not None:
             break
@@ -164,7 +164,7 @@ def test_valid(name: str, step: int) -> None:
 @pytest.mark.parametrize("step", [1, 100_000])
 def test_invalid(name: str, step: int) -> None:
     data = INVALID[name]
-    header = Header()
+    header = ProxyHeaderParser()
     with pytest.raises(ProxyHeaderError):
         for at in range(0, len(data), step):
             header.feed(data[at : at + step])
@@ -174,7 +174,7 @@ def test_invalid(name: str, step: int) -> None:
 def test_no_part_of_a_header_is_one() -> None:
     for data, _ in VALID.values():
         for end in range(1, len(data)):
-            header = Header()
+            header = ProxyHeaderParser()
             assert header.feed(data[:end]) == end
             assert header.announced is None
 
@@ -186,7 +186,7 @@ def test_damage_is_an_error_or_another_header() -> None:
         data = bytearray(chance.choice(sources))
         for _ in range(chance.randrange(1, 4)):
             data[chance.randrange(len(data))] = chance.randrange(256)
-        header = Header()
+        header = ProxyHeaderParser()
         try:
             taken = header.feed(bytes(data))
         except ProxyHeaderError:

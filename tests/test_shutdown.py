@@ -19,7 +19,7 @@ from threadwell import SyncWorker, ThreadedServer
 from threadwell.worker import Bind, Server, ServerConfig
 from threadwell.worker.connection import State
 from threadwell.worker.net.bind import open_socket, parse_bind
-from threadwell.worker.net.bound_socket import BoundSocket, BoundUnixSocket, turn_away
+from threadwell.worker.net.bound_socket import BoundSocket, BoundUnixSocket, refuse_connections
 from threadwell.worker.polling.listener import Listener
 from threadwell.worker.supervisor.forking import Loaded, ServerSpec
 from threadwell.worker.system.readiness import has_room
@@ -259,7 +259,7 @@ def test_a_listener_that_another_loop_closes_while_it_turns_away(
     unix = kind is BoundUnixSocket
     sock = ClosedMeanwhile(socket.AF_UNIX if unix else socket.AF_INET)
     sock.bind(str(tmp_path / "s") if unix else ("127.0.0.1", 0))
-    turn_away([sock])
+    refuse_connections([sock])
 
 
 @tcp_and_unix

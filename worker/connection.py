@@ -388,7 +388,7 @@ class Connection:
     @property
     def tls(self) -> dict[str, str]:
         # a socket that the application has detached from its TLS session has no facts left
-        return {} if isinstance(self.sock, socket.socket) else self.sock.facts()
+        return {} if isinstance(self.sock, socket.socket) else self.sock.variables()
 
     def stream(self, request: Request, response: Response) -> PushedResponse:
         return self._host().open_stream(self, request, response)

@@ -19,7 +19,7 @@ class ClientDisconnected(OSError):
     """The client closed its connection, or did not read its response before the deadline."""
 
 
-class PlainRequest(OSError):
+class CleartextRequest(OSError):
     """A client sent a plain HTTP request where a TLS handshake was expected."""
 
 
@@ -40,7 +40,7 @@ class NeedsAsyncError(Exception):
     or an asynchronous body."""
 
 
-def is_about_the_client(error: BaseException | None, seen: frozenset[int] = frozenset()) -> bool:
+def is_client_disconnect(error: BaseException | None, seen: frozenset[int] = frozenset()) -> bool:
     """Whether `error` was caused by a `ClientDisconnected`.
 
     For an exception group this must hold for all members. `seen` has the ids of the errors visited
@@ -52,7 +52,7 @@ def is_about_the_client(error: BaseException | None, seen: frozenset[int] = froz
         seen |= {id(error)}
         if isinstance(error, BaseExceptionGroup):
             members = error.exceptions
-            return all(is_about_the_client(member, seen) for member in members)
+            return all(is_client_disconnect(member, seen) for member in members)
         error = error.__cause__ or error.__context__
     return False
 

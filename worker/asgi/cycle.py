@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
+from ..errors import ClientDisconnected, InvalidResponseError, is_client_disconnect
 from ..http.response_body import FILE_BLOCK
 from ..messages import FileBody, Response, new_tuple
 from ..request_id import named
@@ -128,7 +128,7 @@ class Cycle:
         transport = self.transport
         if isinstance(error, asyncio.CancelledError) and transport.worker.cancelling:
             pass
-        elif is_about_the_client(error):
+        elif is_client_disconnect(error):
             log.debug("%s: the client left", named(self.head))
         else:
             log.error("The application failed on %s", named(self.head), exc_info=error)

@@ -22,7 +22,7 @@ from ..lifecycle import (
     RequestWaited,
     event_types_of,
 )
-from ..net.bound_socket import turn_away
+from ..net.bound_socket import refuse_connections
 from ..proxies.trust import Forwarding
 from ..request_id import request_ids, within
 from ..system.readiness import has_input, in_error
@@ -428,7 +428,7 @@ class LoopWorker:
         self.draining = True
         self._deadline = deadline
         self.idle_until = time.monotonic() + linger if linger else 0.0
-        turn_away(listener.sock for listener in self._acceptor.listeners)
+        refuse_connections(listener.sock for listener in self._acceptor.listeners)
         self._acceptor.take_backlogs()
         self._acceptor.close()
         for connection in list(self.connections):

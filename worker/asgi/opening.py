@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..connection import State
 from ..deadlines import EXPIRIES, first_wait
-from ..errors import PlainRequest
+from ..errors import CleartextRequest
 from ..proxies import proxy_header
 from ..system.readiness import has_input
 from ..tls.wrong_port import WITHOUT_TLS
@@ -72,7 +72,7 @@ class OpeningConnection(RefusingConnection):
         except BlockingIOError:
             self.resume_reading()
         except proxy_header.ProxyHeaderRejected as error:
-            proxy_header.complain(self.conn, self.worker.throttled_log, error)
+            proxy_header.log_rejection(self.conn, self.worker.throttled_log, error)
             self.record_refusal("proxy")
             self.close(str(error))
         except OSError as error:
@@ -95,7 +95,7 @@ class OpeningConnection(RefusingConnection):
         sock = cast("TLSSocket", self.conn.sock)
         try:
             done = sock.handshake()
-        except PlainRequest:
+        except CleartextRequest:
             self._refuse_without_tls()
             return
         except OSError as error:

@@ -46,7 +46,7 @@ class ASGIStaticApp:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             path = scope["raw_path"].decode("latin-1")  # without the root path
-            if self._files.is_mine(path) and await self._answered(scope, path, send):
+            if self._files.may_serve(path) and await self._answered(scope, path, send):
                 return
         await self._app(scope, receive, send)
 

@@ -16,7 +16,7 @@ from wsproto.connection import Connection as Frames
 from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason
 
-from ..errors import ClientDisconnected, InvalidResponseError, is_about_the_client
+from ..errors import ClientDisconnected, InvalidResponseError, is_client_disconnect
 from ..http.response_head import TEXT_PLAIN
 from ..messages import Response
 from ..request_id import named
@@ -115,7 +115,7 @@ class Session:
     def _returned(self, error: BaseException | None) -> None:
         if isinstance(error, asyncio.CancelledError) and self.transport.worker.cancelling:
             pass
-        elif error is not None and not is_about_the_client(error):
+        elif error is not None and not is_client_disconnect(error):
             log.error(
                 "The application failed on the WebSocket %s", named(self.head), exc_info=error
             )

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError
-from ..http.response_head import LineCache, SpecialError, encode_header
+from ..http.response_head import FieldLineCache, SlowPathError, encode_header
 from ..http1.send_buffer import SendBuffer
-from ..http1.writer import Echo, ResponseWriter, StreamWriter
+from ..http1.writer import RequestIdWriter, ResponseWriter, StreamWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,13 +52,13 @@ def as_text(pair: Any) -> tuple[str, str]:
     return name.decode("latin-1"), value.decode("latin-1")
 
 
-class _LineCache(LineCache):
-    """A `LineCache` for headers that are pairs of bytes."""
+class _LineCache(FieldLineCache):
+    """A `FieldLineCache` for headers that are pairs of bytes."""
 
     def __missing__(self, pair: Any) -> bytes:
         text = as_text(pair)
         line = super().__missing__(text)
-        kept = self.pop(text, None)  # None where `LineCache` does not cache the line
+        kept = self.pop(text, None)  # None where `FieldLineCache` does not cache the line
         if kept is not None:
             self[pair] = line
         return line
@@ -96,7 +96,7 @@ class LoopWriter(ResponseWriter):
                     self.date_header()
                     lines = b"".join((status_line, self._stamp, block, _CHUNKED))
                     return lines, math.inf, True, True
-            except (SpecialError, TypeError):
+            except (SlowPathError, TypeError):
                 pass
         return super()._framed(head, response, persistent)
 
@@ -126,7 +126,7 @@ class LoopWriter(ResponseWriter):
         return super()._render(head, response._replace(headers=headers), length, persistent)
 
 
-class EchoingLoopWriter(Echo, LoopWriter):  # type: ignore[misc]
+class EchoingLoopWriter(RequestIdWriter, LoopWriter):  # type: ignore[misc]
     """A `LoopWriter` that adds the request's id to the headers."""
 
 

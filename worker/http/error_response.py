@@ -17,7 +17,7 @@ def refusal(status: int, message: str) -> Response:
     return Response(status, [TEXT_PLAIN], message.encode("latin-1", "replace") + b"\n")
 
 
-def failed(request: Request, error: BaseException) -> Response:
+def error_response(request: Request, error: BaseException) -> Response:
     """The answer for an application that raised `error`, which is logged. The client is told
     nothing of the cause."""
     if isinstance(error, StreamLimitError):

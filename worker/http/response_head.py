@@ -52,15 +52,15 @@ def imf_fixdate(seconds: float) -> str:
     )
 
 
-class SpecialError(Exception):
+class SlowPathError(Exception):
     """The fast path of `ResponseWriter.answer` cannot handle this header or status."""
 
 
-class LineCache(dict[tuple[str, str], bytes]):
+class FieldLineCache(dict[tuple[str, str], bytes]):
     """Maps headers to checked and encoded field lines. Bounded; used by one thread.
 
     It has only fields that do not concern the framing, and Content-Length in that capitalization.
-    Raises `SpecialError` for other fields.
+    Raises `SlowPathError` for other fields.
     """
 
     def __missing__(self, pair: tuple[str, str]) -> bytes:
@@ -69,7 +69,7 @@ class LineCache(dict[tuple[str, str], bytes]):
         if kind == CONTENT_LENGTH:
             line = b"Content-Length: %d\r\n" % declared_length(value, -1)
         elif kind:
-            raise SpecialError
+            raise SlowPathError
         if len(value) <= _LONGEST_CACHED_VALUE and name.lower() not in _NEVER_CACHED:
             if len(self) >= _MOST_CACHED_LINES:
                 self.clear()
@@ -99,7 +99,7 @@ class StatusLines(dict["int | str", bytes]):
     def __missing__(self, status: int | str) -> bytes:
         code, line = encode_status(status)
         if code in (204, 304):
-            raise SpecialError
+            raise SlowPathError
         if len(self) < _MOST_CACHED_LINES:
             self[status] = line
         return line

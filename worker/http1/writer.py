@@ -27,9 +27,9 @@ from ..http.response_head import (
     DATE,
     DROPPED,
     SERVER,
+    FieldLineCache,
     LengthLines,
-    LineCache,
-    SpecialError,
+    SlowPathError,
     StatusLines,
     declared_length,
     encode_header,
@@ -56,7 +56,7 @@ class ResponseWriter:
     def __init__(self, timeouts: Timeouts, server_name: str = "threadwell") -> None:
         self._timeouts = timeouts
         self._server_line = b"Server: " + server_name.encode("latin-1") + b"\r\n"
-        self._lines = LineCache()
+        self._lines = FieldLineCache()
         self._status_lines = StatusLines()
         self._length_lines = LengthLines()
         self._date = b""
@@ -107,7 +107,7 @@ class ResponseWriter:
                 block = b"".join(lines)
                 if block.count(b"Content-Length") == 1:  # ours
                     data = b"".join((status_line, self._stamp, block, b"\r\n", body))
-            except (SpecialError, TypeError):
+            except (SlowPathError, TypeError):
                 pass
         if not data:
             parts, allowed, persistent = self._render(head, response, len(body), persistent)
@@ -310,7 +310,7 @@ class StreamWriter:
         return not self._head
 
     @property
-    def ends_with_the_connection(self) -> bool:
+    def is_close_delimited(self) -> bool:
         """Whether the body is close-delimited: it ends with the connection (RFC 9112, 6.3)."""
         return self._allowed == math.inf and not self._chunked
 
@@ -392,7 +392,7 @@ def wait_for_room(connection: Connection, deadline: float) -> bool:
     return has_room(connection.fd, deadline - time.monotonic())
 
 
-class Echo(ResponseWriter):
+class RequestIdWriter(ResponseWriter):
     """A writer that adds the request id to responses, unless the application has set it."""
 
     def __init__(self, timeouts: Timeouts, header: str) -> None:

@@ -37,7 +37,7 @@ _NO_SYN = (
 )
 
 
-def turn_away(sockets: Iterable[socket.socket]) -> None:
+def refuse_connections(sockets: Iterable[socket.socket]) -> None:
     """Make those of `sockets` that were bound here refuse new connections.
 
     The caller then accepts the backlog and closes them. Copies of them in other processes refuse
@@ -46,7 +46,7 @@ def turn_away(sockets: Iterable[socket.socket]) -> None:
     distant = False
     for sock in sockets:
         if isinstance(sock, BoundSocket):
-            distant = sock.turn_away() or distant
+            distant = sock.refuse_connections() or distant
     if distant:
         time.sleep(_ROUND_TRIP)
 
@@ -54,7 +54,7 @@ def turn_away(sockets: Iterable[socket.socket]) -> None:
 class BoundSocket(socket.socket):
     """A TCP socket that this server has bound itself."""
 
-    def turn_away(self) -> bool:
+    def refuse_connections(self) -> bool:
         """Refuse new connections.
 
         Returns whether handshakes may be under way whose connections are not in the backlog yet.
@@ -78,11 +78,11 @@ class BoundSocket(socket.socket):
 
 
 class BoundUnixSocket(BoundSocket):
-    """A unix socket that this server has bound: `close` and `turn_away` remove its file."""
+    """A unix socket bound by this server: `close` and `refuse_connections` remove its file."""
 
     _removed = False
 
-    def turn_away(self) -> bool:
+    def refuse_connections(self) -> bool:
         with contextlib.suppress(OSError):  # another loop has closed it, or it has no file
             path = "" if self._removed else self.getsockname()
             # no other server takes over the path while this socket listens
@@ -92,5 +92,5 @@ class BoundUnixSocket(BoundSocket):
         return False
 
     def close(self) -> None:
-        self.turn_away()
+        self.refuse_connections()
         super().close()

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from ..connection import Connection, State
 from ..deadlines import is_overdue
 from ..errors import ClientDisconnected
-from ..net.bound_socket import turn_away
+from ..net.bound_socket import refuse_connections
 from ..system.readiness import has_input
 from . import fork_guard
 from .listener import Listener
@@ -214,7 +214,7 @@ class Poller(ABC):
             self._linger = linger
             self.linger(time.monotonic())
             self.draining = True
-        turn_away([listener.sock for listener in list(self.listeners.values())])
+        refuse_connections([listener.sock for listener in list(self.listeners.values())])
         with self._lock:
             adopted = self._close_listeners()
             self._deaf = True

@@ -74,7 +74,7 @@ def node(text: str, *, bare_ipv6: bool) -> Node:
     if bare_ipv6 and text == UNIX:
         return Node(None, 0)
     if bare_ipv6 and text.count(":") > 1 and _BARE_IPV6.fullmatch(text):
-        return Node(plain_address(text), 0)
+        return Node(parse_address(text), 0)
     match = _NODE.fullmatch(text)
     if match is None:
         raise ValueError("this names nobody")
@@ -86,10 +86,10 @@ def node(text: str, *, bare_ipv6: bool) -> Node:
         raise ValueError("this is no port")
     if ipv4 is not None:
         return Node(IPv4Address(ipv4), number)
-    return Node(None, 0) if ipv6 is None else Node(plain_address(str(IPv6Address(ipv6))), number)
+    return Node(None, 0) if ipv6 is None else Node(parse_address(str(IPv6Address(ipv6))), number)
 
 
-def plain_address(text: str) -> IPAddress:
+def parse_address(text: str) -> IPAddress:
     """Parse an address, without its zone; an IPv4-mapped IPv6 address becomes IPv4."""
     address = ip_address(text.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address

@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from ..errors import ClientDisconnected
-from .proxy_protocol import Header, ProxyHeaderError
+from .proxy_protocol import ProxyHeaderError, ProxyHeaderParser
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -31,11 +31,11 @@ def advance(conn: Connection, forwarding: Forwarding) -> None:
     Raises `BlockingIOError` while the header is incomplete, `ProxyHeaderRejected`, and `OSError`.
     """
     header = conn.proxy_header
-    if not isinstance(header, Header):
+    if not isinstance(header, ProxyHeaderParser):
         if not forwarding.peers.may_connect(conn):
             raise ProxyHeaderRejected("its address is not one of trusted_proxies")
-        header = conn.proxy_header = Header()
-    sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.plain()
+        header = conn.proxy_header = ProxyHeaderParser()
+    sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.as_socket()
     while header.announced is None:
         # the methods of `socket`: those of a TLS session would start its handshake
         data = socket.socket.recv(sock, _PEEKED_AT_ONCE, socket.MSG_PEEK)
@@ -51,9 +51,11 @@ def advance(conn: Connection, forwarding: Forwarding) -> None:
     conn.proxy_header = None
 
 
-def complain(conn: Connection, throttled_log: ThrottledLog, error: ProxyHeaderRejected) -> None:
+def log_rejection(
+    conn: Connection, throttled_log: ThrottledLog, error: ProxyHeaderRejected
+) -> None:
     """Log why `conn` is closed."""
-    throttled_log.say(
+    throttled_log.log(
         str(error),
         logging.WARNING,
         "The connection of %s was closed: %s",

@@ -2,9 +2,9 @@
 
 https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 
-`Header` parses octets as they arrive, and consumes none after the header: a TLS handshake or a
-request follows. It does no I/O, and accepts any sender; `trust.TrustedPeers` decides whose headers
-are read.
+`ProxyHeaderParser` parses octets as they arrive, and consumes none after the header: a TLS
+handshake or a request follows. It does no I/O, and accepts any sender; `trust.TrustedPeers` decides
+whose headers are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 from typing import NamedTuple
 
 from ..messages import Address
-from .forwarded import IPAddress, plain_address
+from .forwarded import IPAddress, parse_address
 
 _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _LONGEST_LINE = 107  # "the longest possible line", with its CRLF
@@ -57,7 +57,7 @@ class Announced(NamedTuple):
     encrypted: bool = False
 
 
-class Header:
+class ProxyHeaderParser:
     """Parses a header that arrives in any pieces."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ def _version_1(line: bytes) -> Announced:
 def _parsed(text: bytes, version: int) -> str:
     decoded = text.decode("ascii")
     try:
-        address = plain_address(decoded)
+        address = parse_address(decoded)
     except ValueError:
         raise ProxyHeaderError("an address is malformed") from None
     if ("." in decoded and ":" not in decoded) != (version == 4):
@@ -158,7 +158,7 @@ def _version_2(header: bytes) -> Announced:
 
 def _packed(octets: bytes) -> str:
     family = socket.AF_INET if len(octets) == 4 else socket.AF_INET6
-    address: IPAddress = plain_address(socket.inet_ntop(family, octets))
+    address: IPAddress = parse_address(socket.inet_ntop(family, octets))
     return str(address)
 
 

@@ -101,7 +101,7 @@ class TrustedPeers:
         if conn.sock.family == getattr(socket, "AF_UNIX", None):
             return self.unix
         try:
-            return forwarded.plain_address(conn.peer[0]) in self
+            return forwarded.parse_address(conn.peer[0]) in self
         except ValueError:  # a socket without an address, from another process
             return False
 
@@ -249,7 +249,7 @@ class Forwarding:
             fields = [
                 (name, variables[name][:_SHOWN]) for name in self._fields if name in variables
             ]
-            self._throttled_log.say(
+            self._throttled_log.log(
                 "forwarded",
                 logging.WARNING,
                 "A request of %s was refused: what it says of its way is malformed (%s)",
@@ -372,7 +372,7 @@ class Forwarding:
         # HTTP fields are trusted only if the announced client address is in a trusted network.
         trusted = info.local
         if info.client is not None:
-            trusted = bool(client[0]) and forwarded.plain_address(client[0]) in self.peers
+            trusted = bool(client[0]) and forwarded.parse_address(client[0]) in self.peers
         if info.server is not None or info.encrypted:
             server = self._shared_server(conn, server, scheme, "")
         conn.direct = conn.origin = Origin(client, str(client[1]), server, scheme, "", trusted)

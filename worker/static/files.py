@@ -1,7 +1,7 @@
 """Static files: which requests they answer, and how.
 
 StaticApp               wraps a SyncApp
-StaticFiles.is_mine     decides by the path
+StaticFiles.may_serve     decides by the path
 StaticFiles.respond     the file, or 404 or 405
   Folders.find          the variants of the file
   precondition, wanted_range
@@ -50,7 +50,7 @@ class StaticFiles:
         self._prefixes = tuple(sorted(prefixes - {"/"}))
         self._bare_prefixes = frozenset(prefix[:-1] for prefix in self._prefixes)
 
-    def is_mine(self, path: str) -> bool:
+    def may_serve(self, path: str) -> bool:
         """Whether `path`, as sent, may name a file. Does not block."""
         return self._serves_root or self._is_below(_decoded(path))
 
@@ -93,7 +93,7 @@ class StaticApp:
 
     def __call__(self, request: Request) -> Response | None:
         head = request[0]
-        if self._files.is_mine(head.path):
+        if self._files.may_serve(head.path):
             response = self._files.respond(head.method, head.path, head.variables)
             if response is not None:
                 return response

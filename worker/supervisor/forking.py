@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..config import ServerConfig
 from ..errors import ConfigError
-from ..net.bound_socket import turn_away
+from ..net.bound_socket import refuse_connections
 from ..server import Served, Server
 from ..system.readiness import in_error
 from .pipe import LONGEST_TEXT, Message, Pipe
@@ -74,7 +74,7 @@ class ServerSpec:
         """Stop listening. The process that has bound a unix socket also removes its file."""
         is_owner = os.getpid() == self.owner
         if is_owner:
-            turn_away(self.sockets)
+            refuse_connections(self.sockets)
         for sock in self.sockets if is_owner else self.take_sockets():
             sock.close()
         self.sockets.clear()

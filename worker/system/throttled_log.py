@@ -20,7 +20,7 @@ class ThrottledLog:
         self._next: dict[str, float] = {}
         self._suppressed: dict[str, int] = {}
 
-    def say(self, kind: str, level: int, message: str, *args: object) -> None:
+    def log(self, kind: str, level: int, message: str, *args: object) -> None:
         """Log `message`, with the number suppressed since the last one of its `kind`.
 
         Within a minute of the last one it is only counted.

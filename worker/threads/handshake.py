@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..connection import Connection, State
 from ..deadlines import first_wait, is_overdue
-from ..errors import PlainRequest
+from ..errors import CleartextRequest
 from ..lifecycle import ConnectionOpened
 from ..proxies import proxy_header
 from ..system.readiness import has_input
@@ -79,7 +79,7 @@ def _read_proxy_header(worker: ThreadState, conn: Connection) -> bool:
         _wait(worker, conn, State.PROXY_HEADER)
         return False
     except proxy_header.ProxyHeaderRejected as error:
-        proxy_header.complain(conn, worker.throttled_log, error)
+        proxy_header.log_rejection(conn, worker.throttled_log, error)
         refused(worker, conn, "proxy")
         close(worker, conn, str(error))
         return False
@@ -99,7 +99,7 @@ def _advance_handshake(worker: ThreadState, conn: Connection) -> bool:
     sock = cast("TLSSocket", conn.sock)
     try:
         done = sock.handshake()
-    except PlainRequest:
+    except CleartextRequest:
         _answer_without_tls(worker, conn, sock)
         return False
     except OSError as error:

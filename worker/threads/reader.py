@@ -92,7 +92,7 @@ def _feed(worker: ThreadState, conn: Connection, data: bytes) -> bool:
     except OSError as error:
         body.close()  # free the space for other requests
         text = "A request was refused, for its body cannot be kept: %s"
-        worker.throttled_log.say("body", logging.ERROR, text, error)
+        worker.throttled_log.log("body", logging.ERROR, text, error)
         raise ProtocolError(503, "There is no room for the request body") from error
 
 

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, StreamLimitError
-from ..http.error_response import failed
+from ..http.error_response import error_response
 from ..http.response_body import (
     blocks_of,
     declares_length,
@@ -189,7 +189,7 @@ class RequestRunner(ABC):
     def fail(self, error: BaseException) -> None:
         """Answer 500, or 503 where too many streams are open; nothing of an answer has left."""
         try:
-            self.answer(failed(self.request, error))
+            self.answer(error_response(self.request, error))
         except ClientDisconnected as gone:
             self.client_gone(gone)
 

@@ -85,7 +85,7 @@ class HTTP1Runner(RequestRunner):
     def cut(self, error: BaseException) -> None:
         stream = self._end_stream()
         log_cut(self.request, error)
-        if stream.ends_with_the_connection:
+        if stream.is_close_delimited:
             # nothing else tells an HTTP/1.0 client that there should have been more
             self.conn.abort_with_reset()
         reason = "the application failed in the middle of its answer"
@@ -186,7 +186,7 @@ class HTTP1Runner(RequestRunner):
         if conn.hijacked is not None:
             return conn.hijacked
         self.lend(State.HIJACKED)
-        sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.plain()
+        sock = conn.sock if isinstance(conn.sock, socket.socket) else conn.sock.as_socket()
         if self.request.header("upgrade").lower() == "websocket":
             conn.unbounded = True
             conn.hijacked = HijackedWebSocket(sock, conn.buffer)

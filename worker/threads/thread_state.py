@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..connection import RequestHost
 from ..http1.parser import RequestParser
-from ..http1.writer import Echo, ResponseWriter
+from ..http1.writer import RequestIdWriter, ResponseWriter
 from ..lifecycle import RequestStarted, RequestWaited, event_types_of, for_thread
 from ..proxies.trust import Forwarding
 from ..request_id import request_ids
@@ -65,7 +65,7 @@ class ThreadState(RequestHost):
         self.slot = Slot()
         self.parser = RequestParser(config.limits)
         self.writer = (
-            Echo(config.timeouts, config.log.request_id_header)
+            RequestIdWriter(config.timeouts, config.log.request_id_header)
             if config.log.request_id_echo
             else ResponseWriter(config.timeouts)
         )

@@ -10,7 +10,7 @@ import socket
 import ssl
 from typing import Any
 
-from ..errors import PlainRequest
+from ..errors import CleartextRequest
 
 
 class TLSSocket:
@@ -33,7 +33,7 @@ class TLSSocket:
     def handshake(self) -> bool:
         """Continue the handshake; returns whether it is done.
 
-        Raises `OSError` if it failed, and `PlainRequest` if the client sends HTTP without TLS;
+        Raises `OSError` if it failed, and `CleartextRequest` if the client sends HTTP without TLS;
         nothing has been read then.
         """
         try:
@@ -42,7 +42,7 @@ class TLSSocket:
                 # 0x20 (RFC 8446, 5.1), a request with a letter.
                 first = socket.socket.recv(self._ssl, 1, socket.MSG_PEEK)
                 if first.isalpha():
-                    raise PlainRequest("a request without TLS")
+                    raise CleartextRequest("a request without TLS")
                 self._handshake_started = True
             self._ssl.do_handshake()
         except (ssl.SSLWantReadError, BlockingIOError):
@@ -116,7 +116,7 @@ class TLSSocket:
         except (OSError, ValueError):
             pass  # the client's close_notify is not waited for; or the client has left
 
-    def facts(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         """Return the variables of `client_certificate.variables`, which are computed once."""
         if self._variables is None:
             from . import client_certificate
@@ -133,6 +133,6 @@ class TLSSocket:
         """Detach the TCP socket, before the handshake has started."""
         return socket.socket(fileno=self._ssl.detach())
 
-    def plain(self) -> ssl.SSLSocket:
+    def as_socket(self) -> ssl.SSLSocket:
         """Return the session as a socket, for an application that hijacks the connection."""
         return self._ssl

@@ -33,7 +33,7 @@ class WrongPort:
         self._say("https", "http", hint, peer, server)
 
     def _say(self, asked: str, spoken: str, hint: str, peer: Address, server: Address) -> None:
-        self._log.say(
+        self._log.log(
             asked,
             logging.INFO,
             f"%s asked for {asked} at %s, which speaks {spoken}; {hint}",
