@@ -64,7 +64,7 @@ class Cycle:
         self.disconnected = False
         self.task: asyncio.Task[None] | None = None
         #: Changed by `_become`; and directly, to save the look-up that every request would pay for,
-        #: where `_start` and `_answer` know the state before.
+        #: in `_start`, `_answer`, `_open` and `_send_block`, which know the state before.
         self._state: ResponseState = _NEW
         self._status = 0
         self._headers: list[Any] = []
@@ -339,7 +339,7 @@ class Cycle:
             bodiless = self.head.method == "HEAD" or self._status in (204, 304)
             if not more and not bodiless and self._trailers is None:
                 stream.finish_with_last(body)
-                self._become(_DONE)
+                self._state = _DONE  # from STREAMING: `_open` was called
                 self._complete(stream)
                 return
             if body:
@@ -404,7 +404,7 @@ class Cycle:
         self.persistent = self._persists()
         response = Response(self._status, self._headers)
         self._stream = transport.writer.stream(transport.conn, self.head, response, self.persistent)
-        self._become(_STREAMING)
+        self._state = _STREAMING  # from STARTED: `send` has checked it, and the client is there
         if transport.conn.record is not None:
             transport.conn.record.status = self._status
         if transport.worker.draining and self._is_event_stream():
