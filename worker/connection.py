@@ -337,6 +337,11 @@ class Connection:
             raise IllegalTransition(f"{self.state.value} -> {state.value}")
         self.state = state
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the connection comes from a trusted proxy."""
+        return self.direct is not None and self.direct.trusted
+
     def reset_origin(self) -> None:
         """Forget what the last request said of its origin: the connection's own holds."""
         if self.direct is not None:

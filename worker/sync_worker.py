@@ -29,6 +29,7 @@ from .app_kind import bind_call, decline, is_asgi
 from .assembly import check, make_loops, make_threads, with_files
 from .connection import Connection, State
 from .errors import ClientDisconnected, ProtocolError
+from .http.request_meta import RequestMeta, classify_request
 from .http1.budgets import LONGEST_REPEATED_HEAD, RECV_SIZE, REQUESTS_PER_TURN
 from .http1.head_buffer import HeadBuffer
 from .lifecycle import guarded
@@ -42,9 +43,6 @@ from .threads.streaming import HTTP1Runner
 from .threads.thread_state import ThreadState
 from .tls.context import context_for
 from .tls.wrong_port import WITH_TLS
-
-# The reference page has these two here.
-from .http.request_meta import _classify_request, _RequestMeta  # noqa: F401  # isort: skip
 
 if TYPE_CHECKING:
     import asyncio
@@ -64,6 +62,9 @@ if TYPE_CHECKING:
     from .polling.task import AnyTask
 
 log = logging.getLogger("threadwell")
+
+# The reference page has these two here.
+_RequestMeta, _classify_request = RequestMeta, classify_request
 
 _new_context = contextvars.Context
 

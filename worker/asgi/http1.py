@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ..connection import State
 from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ProtocolError
-from ..http.request_meta import _classify_request
+from ..http.request_meta import classify_request
 from ..http1.budgets import RECV_SIZE, REQUESTS_PER_TURN
 from ..messages import IS_SIMPLE, Request, RequestReceived
 from ..system.readiness import has_input
@@ -28,7 +28,7 @@ from .http1_reader import HTTP1Reader
 from .last_response import RefusingConnection
 from .request_stream import BodyStream
 from .scope import ConnectionScopes
-from .states import READ_STATE_NAMES, ReadState
+from .states import ReadState
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -51,9 +51,7 @@ class HTTP1Connection(RefusingConnection):
     hybrid; else None.
     """
 
-    __slots__ = (
-        "_advancing", "cycle", "origin_pool", "reader", "scopes", "session", "writer",
-    )  # fmt: skip
+    __slots__ = ("_advancing", "cycle", "origin_pool", "reader", "scopes", "session", "writer")
 
     def __init__(
         self, worker: LoopContext, conn: Connection, origin_pool: ReturnsConnections | None = None
@@ -80,18 +78,13 @@ class HTTP1Connection(RefusingConnection):
     # ---- What other threads may ask -----------------------------------------------------------
 
     def state_name(self) -> str:
-        if self.conn.send_buffer is not None:
-            return "writing"
-        state = self.reader.state  # read once: the loop may change it meanwhile
-        if state is _READY:
-            return "head" if self.conn.buffer or self.conn.head_buffer else "idle"
-        return READ_STATE_NAMES[state]
+        return "writing" if self.conn.send_buffer is not None else self.reader.state_name()
 
     def is_busy(self) -> bool:
         return self.reader.state in (_BUSY, _BODY, _SESSION)
 
     def idle_since(self) -> float | None:
-        if self.reader.state is not _READY or self.conn.buffer or self.conn.head_buffer:
+        if not self.reader.waits_for_request():
             return None
         timeouts = self.worker.config.timeouts
         return self.deadline - (timeouts.keep_alive if self.conn.requests else timeouts.head)
@@ -226,8 +219,7 @@ class HTTP1Connection(RefusingConnection):
         worker.served += 1
         self.reader.state = _BUSY  # from READY; see `HTTP1Reader.state`
         if worker.request_ids is not None:
-            trusted = conn.direct is not None and conn.direct.trusted
-            conn.request_id, head = worker.request_ids.give(head, trusted=trusted)
+            conn.request_id, head = worker.request_ids.give(head, trusted=conn.is_trusted)
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = worker.persistent
         if not head[IS_SIMPLE] and not self._prepare(cycle, head):
@@ -238,7 +230,7 @@ class HTTP1Connection(RefusingConnection):
 
     def _prepare(self, cycle: Cycle, head: RequestReceived) -> bool:
         """Act on the fields that frame or steer a request; whether it is to be called as HTTP."""
-        meta = _classify_request(head)
+        meta = classify_request(head)
         cycle.persistent = cycle.persistent and not meta.close
         if meta.websocket:
             self.cycle = None
@@ -262,7 +254,7 @@ class HTTP1Connection(RefusingConnection):
     def adopt(self, request: Request) -> None:
         """Begin with a request that a thread has read, its body included."""
         head, body = request.head, request.body
-        if _classify_request(head).websocket:
+        if classify_request(head).websocket:
             self.reader.become(_BUSY)
             self.resume_reading()
             if not isinstance(body, bytes):
@@ -278,7 +270,7 @@ class HTTP1Connection(RefusingConnection):
         self.reader.become(_BUSY)
         self.resume_reading()
         self.cycle = cycle = Cycle(self, request.head)
-        cycle.persistent = self.worker.persistent and not _classify_request(request.head).close
+        cycle.persistent = self.worker.persistent and not classify_request(request.head).close
         return cycle
 
     # ---- Its body -------------------------------------------------------------------------
@@ -470,8 +462,7 @@ class HTTP1Connection(RefusingConnection):
             cycle.disconnect()
 
     def _overdue(self) -> None:
-        state = self.reader.state
-        if state is _LINGER:
+        if self.reader.state is _LINGER:
             self.close(EXPIRIES[State.LINGERING].reason)
         elif self.conn.head_deadline:
             expiry = EXPIRIES[State.HEAD]
@@ -486,7 +477,7 @@ class HTTP1Connection(RefusingConnection):
             self.session.drain()
         elif self.cycle is not None:
             self.cycle.drain()
-        elif self.reader.state is _READY and not self.conn.buffer and not has_input(self.conn.fd):
+        elif self.reader.waits_for_request() and not has_input(self.conn.fd):
             if idle_until:  # the first request of a new connection is probably on its way
                 self.deadline = min(self.deadline, idle_until)
             else:

@@ -10,7 +10,7 @@ from ..http1.head_buffer import HeadBuffer
 from ..messages import IS_SIMPLE, RequestReceived
 from ..tls.wrong_port import WITH_TLS
 from .request_stream import MOST_DISCARDED, BodyStream
-from .states import READ_TRANSITIONS, ReadState, checked
+from .states import READ_STATE_NAMES, READ_TRANSITIONS, ReadState, checked
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -42,6 +42,17 @@ class HTTP1Reader:
     def become(self, state: ReadState) -> None:
         """Move to `state`. Raises `IllegalTransition` where the table has no such step."""
         self.state = checked(READ_TRANSITIONS, self.state, state)
+
+    def waits_for_request(self) -> bool:
+        """Whether no octet of the next request has come."""
+        return self.state is ReadState.READY and not (self._conn.buffer or self._conn.head_buffer)
+
+    def state_name(self) -> str:
+        """The name of the state in metrics. Any thread may call."""
+        state = self.state  # read once: the loop may change it meanwhile
+        if state is ReadState.READY:
+            return "head" if self._conn.buffer or self._conn.head_buffer else "idle"
+        return READ_STATE_NAMES[state]
 
     def next_head(self) -> RequestReceived | None:
         """Take the head that the buffer begins with; None while it is not complete.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..messages import RequestReceived
 
 
-class _RequestMeta:
+class RequestMeta:
     """The fields of a request that control its connection, looked up once."""
 
     __slots__ = ("accept_encoding", "close", "upgrade", "websocket")
@@ -19,9 +19,13 @@ class _RequestMeta:
         self.accept_encoding = ""
 
 
-def _classify_request(request: RequestReceived) -> _RequestMeta:
+# The name on the reference page, which signatures are held to.
+_RequestMeta = RequestMeta
+
+
+def classify_request(request: RequestReceived) -> _RequestMeta:
     """Return the fields of `request` that control its connection."""
-    meta = _RequestMeta()
+    meta = RequestMeta()
     variables = request.variables
     if request.version == "1.0":
         meta.close = True

@@ -52,6 +52,11 @@ class StreamOrigin:
         """For whom the request comes."""
         return self.origin.client
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the connection comes from a trusted proxy."""
+        return self.direct is not None and self.direct.trusted
+
     def reset_origin(self) -> None:
         """Take the identity of the connection itself."""
         if self.direct is not None:
@@ -69,8 +74,7 @@ class StreamOrigin:
                 self.reset_origin()
                 raise
         if worker.request_ids is not None:
-            trusted = self.direct is not None and self.direct.trusted
-            self.request_id, head = worker.request_ids.give(head, trusted=trusted)
+            self.request_id, head = worker.request_ids.give(head, trusted=self.is_trusted)
         return head
 
     def add_id(self, fields: Fields, settings: Log) -> None:

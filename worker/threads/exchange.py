@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..connection import Connection, ResponsePath, State
 from ..errors import NeedsAsyncError, ProtocolError
-from ..http.request_meta import _classify_request
+from ..http.request_meta import classify_request
 from ..http.response_body import close_body, close_response
 from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
 from ..messages import IS_SIMPLE, FileBody, Request, RequestReceived, Response, new_tuple
@@ -59,7 +59,7 @@ def exchange(
     request = new_tuple(Request, (head, body, conn))
     conn.persistent = persistent = worker.persistent
     if not head[IS_SIMPLE]:
-        meta = _classify_request(head)
+        meta = classify_request(head)
         conn.persistent = persistent = persistent and not meta.close
         if meta.websocket and worker.async_pool is not None:
             return _hand_off(worker, conn, request)
@@ -201,8 +201,8 @@ def _watch(
 ) -> Request:
     """Give the request its id, and tell the collector of it; the request with its id."""
     if worker.request_ids is not None:
-        trusted = conn.direct is not None and conn.direct.trusted
-        conn.request_id, head = worker.request_ids.give(request.head, trusted=trusted)
+        ids = worker.request_ids
+        conn.request_id, head = ids.give(request.head, trusted=conn.is_trusted)
         request = new_tuple(Request, (head, body, conn))
         enter(conn.request_id)
     collector = worker.collector
