@@ -13,8 +13,8 @@ import pytest
 
 from threadwell import ThreadedServer
 
-from .certificates import Authority
-from .wire_client import Client
+from .helpers.certificates import Authority
+from .helpers.wire_client import Client
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,7 +87,7 @@ def serve_http2(
 @pytest.fixture
 def http2(authority: Authority) -> Iterator[Callable[..., Any]]:
     """`http2(server)`: a client of HTTP/2, closed after the test."""
-    from .http2_client import Http2Client
+    from .helpers.http2_client import Http2Client
 
     with contextlib.ExitStack() as stack:
 

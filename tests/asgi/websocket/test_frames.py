@@ -1,0 +1,582 @@
+"""WebSocket frames by hand, in the categories of the Autobahn test suite."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from threadwell import ThreadedServer
+
+from ...helpers.asgi_tools import UPGRADE, Receive, Scope, Send, no_lifespan
+from ...helpers.wire_client import Client
+
+CONTINUED, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+_MASK = b"\x37\xfa\x21\x3d"
+_LIMIT = 1_000_000
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    await no_lifespan(scope)
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadedServer]:
+    options: Any = {"limit_ws_message": _LIMIT, "linger_timeout": 0.1, "graceful_timeout": 2}
+    with ThreadedServer(echo, bind="127.0.0.1:0", **options) as running:
+        yield running
+
+
+Open = Callable[..., Client]
+
+
+@pytest.fixture
+def ws(server: ThreadedServer, connect: Callable[..., Client]) -> Open:
+    """`ws()`: a client behind its handshake."""
+
+    def shake(extensions: str = "") -> Client:
+        client = connect(server)
+        offer = f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
+        got = client.get(headers=UPGRADE + offer)
+        assert got.status == 101
+        client.extensions = got.header("sec-websocket-extensions")  # type: ignore[attr-defined]
+        return client
+
+    return shake
+
+
+def masked(data: bytes) -> bytes:
+    return bytes(octet ^ _MASK[at % 4] for at, octet in enumerate(data))
+
+
+def frame(
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    mask: bool = True,
+    length: bytes | None = None,
+) -> bytes:
+    """A client's frame, as wrong as it may be asked for."""
+    first = bytes([(fin << 7) | (rsv << 4) | opcode])
+    if length is None:
+        size = len(payload)
+        if size < 126:
+            length = bytes([size])
+        elif size < 65536:
+            length = b"\x7e" + size.to_bytes(2)
+        else:
+            length = b"\x7f" + size.to_bytes(8)
+    second = bytes([length[0] | mask << 7]) + length[1:]
+    return first + second + (_MASK + masked(payload) if mask else payload)
+
+
+def read(client: Client) -> tuple[int, bytes, int]:
+    """The opcode, the payload and the reserved bits of the server's next frame."""
+    first, second = client._exactly(2)
+    assert first & 0x80, "not the last of its message"
+    assert second < 0x80, "masked"
+    size = second
+    if size >= 126:
+        size = int.from_bytes(client._exactly(2 if size == 126 else 8))
+    return first & 15, client._exactly(size), first >> 4 & 7
+
+
+def closed_with(client: Client, code: int) -> None:
+    """The next frame is a close with `code`, and it is the last."""
+    opcode, payload, _ = read(client)
+    assert (opcode, int.from_bytes(payload[:2])) == (CLOSE, code)
+    assert client.closed()
+
+
+# ---- 1, framing ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 65535, 65536, 200_000])
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_sizes(ws: Open, opcode: int, size: int) -> None:
+    client = ws()
+    payload = b"*" * size
+    client.send(frame(opcode, payload))
+    assert read(client) == (opcode, payload, 0)
+
+
+@pytest.mark.parametrize("step", [1, 997])
+def test_pieces(ws: Open, step: int) -> None:
+    client = ws()
+    data = frame(TEXT, b"a" * 300) + frame(PING, b"p") + frame(BINARY, b"b" * 70_000)
+    data = data[:1000] if step == 1 else data
+    for at in range(0, len(data), step):
+        client.send(data[at : at + step])
+    expected = [(TEXT, b"a" * 300, 0), (PONG, b"p", 0), (BINARY, b"b" * 70_000, 0)]
+    expected = expected[: 2 if step == 1 else 3]
+    # a pong may overtake a message that is still with the application
+    assert sorted(read(client) for _ in expected) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        b"\x7e\0\x05",
+        b"\x7f" + (5).to_bytes(8),
+        b"\x7f" + (65535).to_bytes(8),
+        b"\x7f\x80" + bytes(7),
+    ],
+    ids=["16 bits", "64 bits", "64 bits for 16", "the highest bit"],
+)
+def test_lengths_that_are_not_the_shortest(ws: Open, length: bytes) -> None:
+    client = ws()
+    client.send(frame(BINARY, b"hello", length=length))
+    closed_with(client, 1002)
+
+
+def test_unmasked(ws: Open) -> None:
+    client = ws()
+    client.send(frame(TEXT, b"hello", mask=False))
+    closed_with(client, 1002)
+
+
+# ---- 2, pings and pongs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", [b"", b"hello", bytes(range(120, 245)), b"\xff\xfe"])
+def test_a_ping_is_answered(ws: Open, payload: bytes) -> None:
+    client = ws()
+    client.send(frame(PING, payload))
+    assert read(client) == (PONG, payload, 0)
+
+
+def test_a_ping_that_is_too_long(ws: Open) -> None:
+    client = ws()
+    client.send(frame(PING, b"x" * 126))
+    closed_with(client, 1002)
+
+
+def test_pongs_that_nobody_asked_for(ws: Open) -> None:
+    client = ws()
+    client.send(frame(PONG) + frame(PONG, b"x") + frame(PING, b"y"))
+    assert read(client) == (PONG, b"y", 0)
+
+
+def test_many_pings(ws: Open) -> None:
+    client = ws()
+    client.send(b"".join(frame(PING, b"%d" % number) for number in range(100)))
+    for number in range(100):
+        assert read(client) == (PONG, b"%d" % number, 0)
+
+
+# ---- 3 and 4, reserved bits and opcodes ------------------------------------------------------
+
+
+@pytest.mark.parametrize("rsv", range(1, 8))
+@pytest.mark.parametrize("opcode", [TEXT, BINARY, PING, CLOSE])
+def test_reserved_bits(ws: Open, rsv: int, opcode: int) -> None:
+    client = ws()
+    client.send(frame(opcode, b"", rsv=rsv))
+    closed_with(client, 1002)
+
+
+@pytest.mark.parametrize("opcode", [3, 4, 5, 6, 7, 11, 12, 13, 14, 15])
+def test_reserved_opcodes(ws: Open, opcode: int) -> None:
+    client = ws()
+    client.send(frame(TEXT, b"before") + frame(opcode, b"x"))
+    frames = [read(client)]
+    if frames[0][0] == TEXT:
+        closed_with(client, 1002)
+    else:  # the application was too late with its answer
+        assert frames[0][1][:2] == (1002).to_bytes(2)
+
+
+# ---- 5, fragments ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG, CLOSE])
+def test_a_control_frame_in_fragments(ws: Open, opcode: int) -> None:
+    client = ws()
+    client.send(frame(opcode, b"", fin=False) + frame(CONTINUED, b""))
+    closed_with(client, 1002)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("between", [b"", frame(PING, b"p"), frame(PONG, b"p")])
+def test_fragments(ws: Open, opcode: int, between: bytes) -> None:
+    client = ws()
+    parts = [b"one", b"", b"two", b"three"]
+    client.send(frame(opcode, parts[0], fin=False))
+    for part in parts[1:-1]:
+        client.send(between + frame(CONTINUED, part, fin=False))
+    client.send(between + frame(CONTINUED, parts[-1]))
+    received = read(client)
+    while received[0] == PONG:
+        received = read(client)
+    assert received == (opcode, b"onetwothree", 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(CONTINUED, b"x"),
+        frame(CONTINUED, b"x", fin=False),
+        frame(TEXT, b"a", fin=False) + frame(TEXT, b"b"),
+        frame(TEXT, b"a", fin=False) + frame(BINARY, b"b", fin=False),
+        frame(TEXT, b"a", fin=False) + frame(CONTINUED, b"b") + frame(CONTINUED, b"c"),
+    ],
+)
+def test_fragments_out_of_order(ws: Open, data: bytes) -> None:
+    client = ws()
+    client.send(data)
+    opcode, payload, _ = read(client)
+    if opcode == TEXT:
+        opcode, payload, _ = read(client)
+    assert (opcode, int.from_bytes(payload)) == (CLOSE, 1002)
+
+
+# ---- 6, UTF-8 --------------------------------------------------------------------------------
+
+VALID = [
+    "κόσμε".encode(),
+    b"\x00",
+    b"\xc2\x80",
+    b"\xe0\xa0\x80",
+    b"\xf0\x90\x80\x80",
+    b"\x7f",
+    b"\xdf\xbf",
+    b"\xef\xbf\xbf",
+    b"\xed\x9f\xbf",
+    b"\xee\x80\x80",
+    b"\xf4\x8f\xbf\xbf",
+]
+INVALID = [
+    b"\x80",
+    b"\xbf",
+    b"\xc0\xaf",
+    b"\xc1\xbf",
+    b"\xe0\x80\xaf",
+    b"\xe0\x9f\xbf",
+    b"\xf0\x80\x80\xaf",
+    b"\xf8\x88\x80\x80\x80",
+    b"\xfc\x84\x80\x80\x80\x80",
+    b"\xf4\x90\x80\x80",
+    b"\xed\xa0\x80",
+    b"\xed\xa0\x80\xed\xb0\x80",
+    b"\xfe",
+    b"\xff",
+    b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
+    b"\xe2\x82",
+    b"a\xc3",
+]
+
+
+@pytest.mark.parametrize("payload", VALID)
+def test_valid_text(ws: Open, payload: bytes) -> None:
+    client = ws()
+    client.send(frame(TEXT, payload))
+    assert read(client) == (TEXT, payload, 0)
+    # cut between any two octets, in fragments and in pieces
+    for at in range(len(payload) + 1):
+        client.send(frame(TEXT, payload[:at], fin=False) + frame(CONTINUED, payload[at:]))
+        assert read(client) == (TEXT, payload, 0)
+
+
+@pytest.mark.parametrize("payload", INVALID)
+@pytest.mark.parametrize("fragments", [False, True])
+def test_invalid_text(ws: Open, payload: bytes, fragments: bool) -> None:
+    client = ws()
+    if fragments:
+        edges = pairwise(range(len(payload) + 1))
+        first, *rest = [payload[a:b] for a, b in edges]
+        client.send(frame(TEXT, first, fin=False))
+        client.send(b"".join(frame(CONTINUED, part, fin=False) for part in rest))
+        client.send(frame(CONTINUED))
+    else:
+        client.send(frame(TEXT, payload))
+    closed_with(client, 1007)
+
+
+def test_invalid_text_is_noticed_before_its_message_ends(ws: Open) -> None:
+    client = ws()
+    client.send(frame(TEXT, b"abc\xff", fin=False))
+    closed_with(client, 1007)
+
+
+def test_binary_is_not_looked_at(ws: Open) -> None:
+    client = ws()
+    client.send(frame(BINARY, b"\xff\xfe"))
+    assert read(client) == (BINARY, b"\xff\xfe", 0)
+
+
+# ---- 7, closing ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999]
+)
+def test_codes_that_are_answered(ws: Open, code: int) -> None:
+    client = ws()
+    client.send(frame(CLOSE, code.to_bytes(2) + b"why"))
+    closed_with(client, code)
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000])
+def test_codes_that_must_not_be_sent(ws: Open, code: int) -> None:
+    client = ws()
+    client.send(frame(CLOSE, code.to_bytes(2)))
+    closed_with(client, 1002)
+
+
+def test_close_without_a_code(ws: Open) -> None:
+    client = ws()
+    client.send(frame(CLOSE))
+    assert read(client) == (CLOSE, b"", 0)
+    assert client.closed()
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [(b"\x03", 1002), (b"\x03\xe8" + b"x" * 124, 1002), (b"\x03\xe8\xff", 1007)],
+    ids=["an octet", "too long", "not UTF-8"],
+)
+def test_close_that_is_wrong(ws: Open, payload: bytes, code: int) -> None:
+    client = ws()
+    client.send(frame(CLOSE, payload))
+    closed_with(client, code)
+
+
+def test_nothing_is_heard_behind_a_close(ws: Open) -> None:
+    client = ws()
+    client.send(frame(CLOSE, b"\x03\xe8") + frame(TEXT, b"late") + frame(PING) + frame(CLOSE))
+    closed_with(client, 1000)
+
+
+def test_close_within_a_message(ws: Open) -> None:
+    client = ws()
+    client.send(frame(TEXT, b"begun", fin=False) + frame(CLOSE, b"\x03\xe8"))
+    closed_with(client, 1000)
+
+
+# ---- 9, limits -------------------------------------------------------------------------------
+
+
+def test_the_largest_message(ws: Open) -> None:
+    client = ws()
+    client.send(frame(BINARY, bytes(_LIMIT)))
+    assert read(client) == (BINARY, bytes(_LIMIT), 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(BINARY, bytes(_LIMIT + 1)),
+        frame(TEXT, "é".encode() * (_LIMIT // 2 + 1)),
+        frame(BINARY, bytes(_LIMIT // 2), fin=False) + frame(CONTINUED, bytes(_LIMIT // 2 + 1)),
+        frame(BINARY, bytes(_LIMIT + 1), fin=False),
+    ],
+    ids=["binary", "text", "fragments", "unfinished"],
+)
+def test_a_message_that_is_too_big(ws: Open, data: bytes) -> None:
+    client = ws()
+    client.send(data)
+    opcode, payload, _ = read(client)
+    assert (opcode, int.from_bytes(payload)) == (CLOSE, 1009)
+
+
+def test_small_fragments_take_no_more_room_than_a_message(ws: Open) -> None:
+    client = ws()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        client.send(frame(BINARY, b"ab", fin=False) + frame(CONTINUED, b"ab", fin=False) * 30_000)
+        client.send(frame(PING))
+        assert read(client)[0] == PONG
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
+    client.send(frame(CONTINUED, b"ab"))
+    assert read(client) == (BINARY, b"ab" * 30_002, 0)
+
+
+# ---- 12 and 13, compression ------------------------------------------------------------------
+
+OFFERS = [
+    ("permessage-deflate", "permessage-deflate"),
+    ("permessage-deflate; client_max_window_bits", "permessage-deflate"),
+    ("permessage-deflate; client_max_window_bits=8", "permessage-deflate"),
+    (
+        "permessage-deflate; server_no_context_takeover",
+        "permessage-deflate; server_no_context_takeover",
+    ),
+    (
+        "permessage-deflate; client_no_context_takeover",
+        "permessage-deflate; client_no_context_takeover",
+    ),
+    (
+        "permessage-deflate; server_max_window_bits=9",
+        "permessage-deflate; server_max_window_bits=9",
+    ),
+    (
+        'permessage-deflate; server_max_window_bits="12"',
+        "permessage-deflate; server_max_window_bits=12",
+    ),
+    ("permessage-deflate; unknown, permessage-deflate", "permessage-deflate"),
+    ("x-webkit-deflate-frame, permessage-deflate", "permessage-deflate"),
+    ("permessage-deflate; server_max_window_bits=8", None),
+    ("permessage-deflate; server_max_window_bits", None),
+    ("permessage-deflate; server_max_window_bits=x", None),
+    ("permessage-deflate; client_max_window_bits=16", None),
+    ("permessage-deflate; server_no_context_takeover=1", None),
+    ("permessage-deflate; server_no_context_takeover; server_no_context_takeover", None),
+    ("permessage-deflate; unknown=1", None),
+    ("x-other", None),
+]
+
+
+@pytest.mark.parametrize(("offer", "agreed"), OFFERS)
+def test_negotiation(ws: Open, offer: str, agreed: str | None) -> None:
+    client: Any = ws(offer)
+    assert client.extensions == agreed
+
+
+class Deflate:
+    """A client's half of permessage-deflate, over many messages."""
+
+    def __init__(self, bits: int = 15) -> None:
+        self._out = zlib.compressobj(wbits=-bits)
+        self._in = zlib.decompressobj(wbits=-15)
+
+    def compress(self, data: bytes) -> bytes:
+        out = self._out.compress(data) + self._out.flush(zlib.Z_SYNC_FLUSH)
+        return out.removesuffix(b"\0\0\xff\xff")
+
+    def decompress(self, data: bytes) -> bytes:
+        return self._in.decompress(data + b"\0\0\xff\xff")
+
+
+@pytest.mark.parametrize("offer", [offer for offer, agreed in OFFERS if agreed])
+def test_compressed_messages(ws: Open, offer: str) -> None:
+    client, deflate = ws(offer), Deflate(9)
+    fresh_in = "client_no_context" in offer
+    fresh_out = "server_no_context" in offer
+    generator = random.Random(1)
+    for size in (0, 1, 16, 1000, 70_000):
+        payload = bytes(generator.choices(b"abcdefgh {}", k=size))
+        if fresh_in:
+            deflate._out = zlib.compressobj(wbits=-15)
+        client.send(frame(TEXT, deflate.compress(payload), rsv=4))
+        opcode, got, rsv = read(client)
+        assert (opcode, rsv) == (TEXT, 4)
+        if fresh_out:
+            deflate._in = zlib.decompressobj(wbits=-15)
+        assert deflate.decompress(got) == payload
+
+
+@pytest.mark.parametrize("bits", range(9, 16))
+def test_the_window_that_was_agreed(ws: Open, bits: int) -> None:
+    """A client with a small window can inflate: nothing is referred to that it has forgotten."""
+    client = ws(f"permessage-deflate; server_max_window_bits={bits}")
+    inflate = zlib.decompressobj(wbits=-bits)
+    block = random.Random(bits).randbytes(1 << (bits - 1))
+    payload = block + random.Random(0).randbytes(1 << bits) + block  # too far back to refer to
+    for _ in range(3):
+        client.send(frame(BINARY, payload))
+        opcode, got, rsv = read(client)
+        assert (opcode, rsv) == (BINARY, 4)
+        assert inflate.decompress(got + b"\0\0\xff\xff") == payload
+
+
+@pytest.mark.parametrize("parameter", ["", "; server_no_context_takeover"])
+def test_the_context_is_taken_over_unless_agreed_otherwise(ws: Open, parameter: str) -> None:
+    client = ws("permessage-deflate" + parameter)
+    payload = random.Random(1).randbytes(2000)
+    sizes = []
+    for _ in range(2):
+        client.send(frame(BINARY, payload))
+        sizes.append(len(read(client)[1]))
+    assert (sizes[1] < 100) is (not parameter)
+    assert sizes[0] > 1900
+
+
+def test_text_in_compressed_fragments_is_checked(ws: Open) -> None:
+    """A character may be in two fragments; what is none is noticed at once."""
+    client, deflate = ws("permessage-deflate"), Deflate()
+    data = deflate.compress("hé€𐍈".encode() * 50)
+    for at in range(1, len(data)):
+        part = frame(CONTINUED, data[at:])
+        client.send(frame(TEXT, data[:at], fin=False, rsv=4) + part)
+        assert deflate.decompress(read(client)[1]).decode() == "hé€𐍈" * 50
+        data = deflate.compress("hé€𐍈".encode() * 50)
+        if at >= len(data) - 1:
+            break
+    wrong = Deflate()
+    client = ws("permessage-deflate")
+    client.send(frame(TEXT, wrong.compress(b"fine \xff") + b"\0\0\xff\xff", fin=False, rsv=4))
+    closed_with(client, 1007)
+
+
+def test_compressed_and_plain_messages_in_fragments(ws: Open) -> None:
+    client, deflate = ws("permessage-deflate"), Deflate()
+    for _ in range(3):
+        data = deflate.compress(b"hello " * 100)
+        client.send(frame(TEXT, data[:3], fin=False, rsv=4) + frame(PING, b"between"))
+        client.send(frame(CONTINUED, data[3:5], fin=False) + frame(PONG))
+        client.send(frame(CONTINUED, data[5:]) + frame(CONTINUED, b"")[:0])
+        assert read(client) == (PONG, b"between", 0)
+        assert deflate.decompress(read(client)[1]) == b"hello " * 100
+        client.send(frame(TEXT, b"plain"))
+        assert deflate.decompress(read(client)[1]) == b"plain"
+
+
+def test_a_block_that_is_the_last(ws: Open) -> None:
+    """RFC 7692, 7.2.3.4: a message may end with a block that says that it is the last."""
+    client, deflate = ws("permessage-deflate"), Deflate()
+    for _ in range(2):
+        final = zlib.compressobj(wbits=-15)
+        data = final.compress(b"hello") + final.flush(zlib.Z_FINISH)
+        client.send(frame(TEXT, data + b"\0", rsv=4))
+        assert deflate.decompress(read(client)[1]) == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(CONTINUED, b"x", rsv=4), 1002),
+        (frame(TEXT, b"a", fin=False) + frame(CONTINUED, b"b", rsv=4), 1002),
+        (frame(PING, b"x", rsv=4), 1002),
+        (frame(TEXT, b"x", rsv=2), 1002),
+        (frame(TEXT, b"\xff\xff\xff", rsv=4), 1007),
+        (frame(TEXT, Deflate().compress(b"\xff"), rsv=4), 1007),
+    ],
+)
+def test_compression_that_is_wrong(ws: Open, data: bytes, code: int) -> None:
+    client = ws("permessage-deflate")
+    client.send(data)
+    closed_with(client, code)
+
+
+@pytest.mark.parametrize("size", [_LIMIT + 1, 200_000_000])
+def test_a_bomb(ws: Open, size: int) -> None:
+    """What is small on the wire may be large afterwards, and is measured then."""
+    compressor = zlib.compressobj(wbits=-15)
+    data = b"".join(
+        compressor.compress(bytes(min(1 << 20, size - at))) for at in range(0, size, 1 << 20)
+    )
+    data += compressor.flush(zlib.Z_SYNC_FLUSH)
+    client = ws("permessage-deflate")
+    client.send(frame(BINARY, data.removesuffix(b"\0\0\xff\xff"), rsv=4))
+    opcode, payload, _ = read(client)
+    assert (opcode, int.from_bytes(payload)) == (CLOSE, 1009)
+
+
+def test_the_largest_compressed_message(ws: Open) -> None:
+    client, deflate = ws("permessage-deflate"), Deflate()
+    client.send(frame(BINARY, deflate.compress(bytes(_LIMIT)), rsv=4))
+    assert deflate.decompress(read(client)[1]) == bytes(_LIMIT)

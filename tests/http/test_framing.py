@@ -1,0 +1,169 @@
+"""How a response is framed, whatever body an application returns."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from threadwell import Response, ThreadedServer
+
+from ..helpers.responses import BODIES, GET, Counted, raw, respond, whole
+from ..helpers.wire_client import Client
+
+Serve = Callable[..., ThreadedServer]
+Connect = Callable[..., Client]
+
+every_body = pytest.mark.parametrize("kind", list(BODIES))
+
+
+@every_body
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize(
+    ("version", "field"),
+    [("1.1", ""), ("1.1", "Connection: close"), ("1.0", ""), ("1.0", "Connection: keep-alive")],
+)
+def test_exactly_one_framing(
+    kind: str, declared: bool, version: str, field: str, serve: Serve, connect: Connect
+) -> None:
+    length = [("Content-Length", str(len(whole(kind))))] if declared else []
+    client = connect(serve(lambda request: Response(200, length, BODIES[kind]())))
+    line = f"{field}\r\n" if field else ""
+    request = f"GET / HTTP/{version}\r\nHost: x\r\n{line}\r\n".encode()
+    client.send(request)
+    answer = client.answer()
+    assert answer.complete
+    assert answer.body == whole(kind)
+    has_length = answer.header("content-length") is not None
+    chunked = answer.header("transfer-encoding") is not None
+    by_the_end = not has_length and not chunked
+    assert not (has_length and chunked)
+    if declared:
+        assert has_length
+    if version == "1.0":
+        assert not chunked
+    else:
+        assert not by_the_end
+    asked_to_stay = field == "Connection: keep-alive" or (version == "1.1" and not field)
+    if asked_to_stay and not by_the_end:
+        assert (answer.header("connection") or "keep-alive") == "keep-alive"
+        if version == "1.0":
+            assert answer.header("connection") == "keep-alive"
+        client.send(request)
+        assert client.answer().body == whole(kind)
+    else:
+        assert answer.header("connection") == "close"
+        assert client.closed()
+
+
+@every_body
+@pytest.mark.parametrize("declared", [True, False])
+def test_head_has_no_body(kind: str, declared: bool, serve: Serve, connect: Connect) -> None:
+    length = [("Content-Length", str(len(whole(kind))))] if declared else []
+    client = connect(serve(lambda request: Response(200, length, BODIES[kind]())))
+    for _ in range(2):
+        client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = client.answer("HEAD")
+        assert answer.status == 200
+        assert answer.header("transfer-encoding") is None or answer.header("content-length") is None
+        if declared or "stream" not in kind:
+            assert answer.header("content-length") == str(len(whole(kind)))
+    client.send(GET)
+    assert client.answer().body == whole(kind)
+
+
+@every_body
+@pytest.mark.parametrize("status", [204, 304, "204 Nothing", "304 Not Modified"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_statuses_without_a_body(
+    kind: str, status: int | str, declared: bool, serve: Serve, connect: Connect
+) -> None:
+    length = [("Content-Length", "5"), ("Transfer-Encoding", "chunked")] if declared else []
+    client = connect(serve(lambda request: Response(status, length, BODIES[kind]())))
+    for _ in range(2):
+        client.send(GET)
+        answer = client.answer()
+        assert answer.status == int(str(status)[:3])
+        assert answer.header("transfer-encoding") is None
+        if answer.status == 204:
+            assert answer.header("content-length") is None
+        elif declared:
+            assert answer.header("content-length") == "5"
+    client.sock.shutdown(socket.SHUT_WR)
+    assert client.closed()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "list", "stream"])
+def test_a_body_shorter_than_declared(kind: str, serve: Serve, connect: Connect) -> None:
+    app = respond(Response(200, [("Content-Length", "7")], BODIES[kind]()))
+    data = raw(connect(serve(app)), GET + GET)
+    assert data.count(b"HTTP/1.1 ") == 1
+    assert data.endswith(b"\r\n\r\nhello")
+    assert b"\r\nContent-Length: 7\r\n" in data
+
+
+@pytest.mark.parametrize("kind", ["bytes", "list", "stream", "large", "large list", "large stream"])
+def test_a_body_longer_than_declared(kind: str, serve: Serve, connect: Connect) -> None:
+    length = len(whole(kind)) - 2
+    app = lambda request: Response(200, [("Content-Length", str(length))], BODIES[kind]())  # noqa: E731
+    client = connect(serve(app))
+    client.send(GET)
+    answer = client.answer()
+    assert answer.header("content-length") == str(length)
+    assert answer.body == whole(kind)[:-2]
+    # whatever becomes of the connection, no octet of the rest is on it
+    client.send(GET)
+    data = client.sock.recv(9)
+    assert data in (b"", b"HTTP/1.1 ")
+
+
+@every_body
+def test_a_declared_length_of_zero(kind: str, serve: Serve, connect: Connect) -> None:
+    client = connect(
+        serve(lambda request: Response(200, [("Content-Length", "0")], BODIES[kind]()))
+    )
+    client.send(GET)
+    answer = client.answer()
+    assert (answer.header("content-length"), answer.body) == ("0", b"")
+
+
+def test_blocks_leave_before_the_next_is_asked_for(serve: Serve, connect: Connect) -> None:
+    go_on = threading.Event()
+
+    def blocks() -> Iterator[bytes]:
+        yield b"one"
+        assert go_on.wait(5)
+        yield b"two"
+
+    client = connect(serve(lambda request: Response(200, (), blocks())))
+    client.send(GET)
+    received = b""
+    while b"one" not in received:
+        received += client.sock.recv(65536)
+    go_on.set()
+    while not received.endswith(b"0\r\n\r\n"):
+        received += client.sock.recv(65536)
+    assert received.endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+
+
+def test_an_error_in_a_stream_is_seen(serve: Serve, connect: Connect, caplog: Any) -> None:
+    for version in (b"1.1", b"1.0"):
+        body = Counted(b"one", ValueError("secret"))
+        client = connect(serve(respond(Response(200, (), body))))
+        client.send(b"GET / HTTP/%b\r\nHost: x\r\n\r\n" % version)
+        received = b""
+        cut = False
+        try:
+            while data := client.sock.recv(65536):
+                received += data
+        except ConnectionResetError:
+            cut = True
+        assert not received.endswith(b"0\r\n\r\n")
+        assert cut or version == b"1.1"
+        assert b"secret" not in received
+        assert body.done.wait(5)
+        assert body.closed == 1
+    assert "secret" in caplog.text

@@ -1,0 +1,317 @@
+"""A file with the process's number, and processes that become another user."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from threadwell import ConfigError, ServerConfig, ThreadedServer, serve
+from threadwell.worker.supervisor.user import find_identity
+from threadwell.worker.system.pid_file import pid_file
+
+from ..helpers.certificates import Authority
+from ..helpers.supervised import APP, Load, Supervised, receive
+from ..helpers.waiting import until
+
+Start = Callable[..., Supervised]
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """`start(*arguments)`: a running command among the files of `tmp_path`."""
+    (tmp_path / "application.py").write_text(APP.format(version=1))
+    with contextlib.ExitStack() as stack:
+
+        def run(*arguments: str, **options: Any) -> Supervised:
+            command = ["application:app", "--bind", "127.0.0.1:0", *arguments]
+            started = Supervised(options.pop("folder", tmp_path), *command, **options)
+            stack.callback(started.close)
+            return started
+
+        yield run
+
+
+# ---- The file -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"], ["--reload"]])
+def test_the_file_has_who_takes_signals(start: Start, tmp_path: Path, arguments: list[str]) -> None:
+    path = tmp_path / "app.pid"
+    server = start("--pid-file", str(path), *arguments)
+    assert path.read_text() == f"{server.process.pid}\n"
+    assert server.get()
+    assert server.end() == 0
+    assert not path.exists()
+
+
+def test_it_stays_over_reloads_and_kills_of_workers(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "app.pid"
+    server = start("--pid-file", str(path), "--workers", "2")
+    before = path.stat().st_ino
+    server.send(signal.SIGHUP)
+    server.await_line("The new application is served")
+    os.kill(server.ready_workers()[-1], signal.SIGKILL)
+    until(lambda: len(server.ready_workers()) == 5)
+    assert path.read_text() == f"{server.process.pid}\n"
+    assert path.stat().st_ino == before
+    assert server.end() == 0
+    assert not path.exists()
+
+
+def test_one_that_was_left_behind_is_taken_over(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "app.pid"
+    # of a living process, but not of a server: numbers come again
+    path.write_text(f"{os.getpid()}\n")
+    server = start("--pid-file", str(path))
+    assert path.read_text() == f"{server.process.pid}\n"
+    server.process.kill()
+    server.end()
+    assert path.exists()
+    server = start("--pid-file", str(path), "--workers", "2")
+    assert path.read_text() == f"{server.process.pid}\n"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_one_that_is_held_is_not(start: Start, tmp_path: Path, workers: str) -> None:
+    path = tmp_path / "app.pid"
+    first = start("--pid-file", str(path))
+    sock = tmp_path / "app.sock"
+    arguments = ["--pid-file", str(path), "--bind", f"unix:{sock}", "--workers", workers]
+    second = start(*arguments, ready=False)
+    assert second.process.wait(20) == 2
+    second.end()
+    assert second.said(f"--pid-file: {path} is that of process {first.process.pid}, which runs")
+    assert len(second.lines) == 1
+    assert not sock.exists()
+    assert path.read_text() == f"{first.process.pid}\n"
+
+
+def test_it_is_not_written_where_nothing_is_bound(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        place = f"127.0.0.1:{busy.getsockname()[1]}"
+        path = tmp_path / "app.pid"
+        server = start("--pid-file", str(path), "--bind", place, ready=False)
+        assert server.process.wait(20) == 2
+        server.end()
+        assert not path.exists()
+
+
+def test_a_file_that_somebody_else_has_replaced_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "app.pid"
+    with pid_file(str(path)):
+        path.unlink()
+        path.write_text("another")
+    assert path.read_text() == "another"
+
+
+def test_where_it_cannot_be_written(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"pid_file: .* cannot be written: No such file"),
+        pid_file(str(tmp_path / "nowhere" / "app.pid")),
+    ):
+        pass
+
+
+def test_a_server_object_writes_none() -> None:
+    with pytest.raises(ConfigError, match="pid_file: a process may have several"):
+        ThreadedServer(print, interface="wsgi", pid_file="app.pid")
+    with pytest.raises(ConfigError, match="user: a server object serves in this process"):
+        ThreadedServer(print, interface="wsgi", user="root")
+
+
+# ---- The user -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"user": "nobody-knows"}, "user: there is no user nobody-knows"),
+        ({"group": "nobody-knows"}, "group: there is no group nobody-knows"),
+        ({"user": "987654"}, "group: nobody knows the user 987654"),
+        ({"user": "9" * 40}, "user: there is no user 999"),
+        ({"group": "9" * 40}, "group: there is no group 999"),
+    ],
+)
+def test_who_does_not_exist(options: dict[str, Any], said: str) -> None:
+    settings = ServerConfig.from_options(**options).processes
+    with pytest.raises(ConfigError, match=said):
+        find_identity(settings)
+
+
+def test_who_is_meant() -> None:
+    def found(**options: str) -> tuple[int, int, str]:
+        identity = find_identity(ServerConfig.from_options(**options).processes)
+        assert identity is not None
+        return identity.uid, identity.gid, identity.name
+
+    assert found(user="root") == (0, 0, "root")
+    assert found(user="0", group="12345") == (0, 12345, "root")
+    assert found(user="54321", group="12345") == (54321, 12345, "")
+    assert found(group="12345") == (os.getuid(), 12345, "")
+    assert find_identity(ServerConfig().processes) is None
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may")
+def test_who_is_not_root_stays_as_it_is() -> None:
+    with pytest.raises(ConfigError, match="only root may become another user"):
+        serve("module:app", user="root", bind="127.0.0.1:0")
+
+
+@pytest.fixture
+def public(start: Start) -> Iterator[Path]:
+    """A folder, an interpreter and threadwell in it, that any user of this machine can read."""
+    folder = Path(tempfile.mkdtemp(prefix="threadwell-"))
+    folder.chmod(0o755)
+    try:
+        package = folder / "threadwell"
+        hidden = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "src" / "threadwell", package, ignore=hidden)
+        shutil.copytree(ROOT / "worker", package / "worker", ignore=hidden)
+        shutil.copytree(ROOT / "adapters", package / "adapters", ignore=hidden)
+        for name in ("h11", "click", "typing_extensions"):
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.origin is not None:
+                origin = Path(spec.origin)
+                if origin.name == "__init__.py":
+                    shutil.copytree(origin.parent, folder / name, ignore=hidden)
+                else:
+                    shutil.copy(origin, folder)
+        (folder / "application.py").write_text(WHO)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+WHO = """
+import os
+def app(environ, start_response):
+    with open("/proc/self/status") as file:
+        ids = {line.split(":")[0]: line.split()[1:] for line in file if line[:3] in WANTED}
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{IMPORTED_BY} {os.getpid()} {ids} {os.environ.get('HOME')}".encode()]
+WANTED = ("Uid", "Gid", "Gro")
+IMPORTED_BY = os.getuid()
+"""
+
+
+def interpreter() -> str:
+    """A Python that every user can run."""
+    check = ["-c", "import sys, ssl; assert sys.version_info >= (3, 11)"]
+    for path in (sys.executable, "/usr/bin/python3"):
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            subprocess.run([path, *check], check=True, user=65534)
+            return path
+    pytest.skip("no Python here can be run by another user")
+
+
+class AsNobody(Supervised):
+    def __init__(self, folder: Path, *arguments: str, ready: bool = True) -> None:
+        command = [interpreter(), "-m", "threadwell", "application:app", "--log-level", "debug"]
+        self.start(
+            [*command, "--user", "nobody", *arguments], folder, env={"PYTHONPATH": str(folder)}
+        )
+        if ready:
+            self.await_line("Ctrl-C")
+
+
+@as_root
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+def test_the_application_is_imported_and_run_by_the_user(
+    public: Path, tmp_path: Path, preload: list[str]
+) -> None:
+    path = tmp_path / "app.pid"  # in a folder of root's
+    server = AsNobody(public, "--bind", "127.0.0.1:0", "--pid-file", str(path), *preload)
+    try:
+        answer = server.get()
+        assert answer.startswith("65534 ")
+        assert f"'Uid': {['65534'] * 4}" in answer
+        assert f"'Gid': {['65534'] * 4}" in answer
+        assert "'Groups': ['65534']" in answer
+        assert answer.endswith("/nonexistent")
+        assert path.read_text() == f"{server.process.pid}\n"
+    finally:
+        assert server.end() == 0
+    assert not path.exists()
+
+
+@as_root
+def test_a_key_of_root_s_is_read_again_by_a_reload(public: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue("server")
+    assert stat.S_IMODE(tmp_path.parent.stat().st_mode) & 0o077 == 0  # nobody else reads here
+    server = AsNobody(
+        public, "--bind", "127.0.0.1:0", "--certfile", str(cert), "--keyfile", str(key)
+    )
+    try:
+        with Load(server.port, clients=2, context=authority.trusting()) as load:
+            load.more(5)
+            authority.issue("server")
+            server.send(signal.SIGHUP)
+            server.await_line("The new application is served")
+            until(lambda: len(load.certificates) == 2)
+        assert not load.failures
+    finally:
+        assert server.end() == 0
+
+
+@as_root
+def test_a_unix_socket_is_the_user_s(public: Path) -> None:
+    path = public / "app.sock"
+    server = AsNobody(public, "--bind", f"unix:{path}", "--unix-permissions", "660")
+    try:
+        assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(20)
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert receive(client)[1].startswith(b"65534 ")
+    finally:
+        assert server.end() == 0
+    assert not path.exists()
+
+
+@as_root
+def test_only_a_group(start: Start) -> None:
+    server = start("--group", "12345")
+    status = Path(f"/proc/{server.ready_workers()[0]}/status").read_text()
+    assert "Gid:\t" + "\t".join(["12345"] * 4) in status
+    assert "Uid:\t0" in status
+
+
+@as_root
+def test_metrics_and_logs_of_workers_that_are_somebody_else(public: Path) -> None:
+    (public / "logs").mkdir()
+    os.chown(public / "logs", 65534, 65534)
+    log = public / "logs" / "access.log"
+    arguments = ["--metrics-bind", "127.0.0.1:0", "--access-log", str(log), "--workers", "2"]
+    server = AsNobody(public, "--bind", "127.0.0.1:0", *arguments)
+    try:
+        assert server.get().startswith("65534 ")
+        until(lambda: log.exists() and log.read_text().count("\n") == 1)
+        assert log.stat().st_uid == 65534
+        place = re.search(r"http://\S+:(\d+)/metrics", "".join(server.lines))
+        assert place
+        url = f"http://127.0.0.1:{place[1]}/metrics"
+        with urllib.request.urlopen(url, timeout=20) as response:
+            assert re.search(r"^threadwell_requests\S* 1", response.read().decode(), re.MULTILINE)
+    finally:
+        assert server.end() == 0
