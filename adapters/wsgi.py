@@ -209,9 +209,9 @@ class WSGIApp:
         head, _, channel = request[:3]
         assert channel is not None
         method, target, path, query, _, _, variables, _, _, is_simple = head[:10]
-        client, client_port, server, _, _, _ = channel.origin
+        origin = channel.origin
         template = channel.notes.get(self)
-        if template is None or template[0] is not server:
+        if template is None or template[0] is not origin.server:
             template = channel.notes[self] = self._template(channel)
         if "%" in path:
             path = unquote_to_bytes(path).decode("latin-1")
@@ -220,8 +220,8 @@ class WSGIApp:
         environ["PATH_INFO"] = path
         environ["QUERY_STRING"] = query
         environ["REQUEST_URI"] = environ["RAW_URI"] = target
-        environ["REMOTE_ADDR"] = client[0]
-        environ["REMOTE_PORT"] = client_port
+        environ["REMOTE_ADDR"] = origin.client[0]
+        environ["REMOTE_PORT"] = origin.client_port
         environ["wsgi.early_hints"] = call.early_hints
         if not is_simple or "HTTP_PROXY" in variables or self._script_name:
             self._amend(environ, call)
@@ -229,11 +229,12 @@ class WSGIApp:
 
     def _template(self, channel: Channel) -> tuple[Address, Environ]:
         """The variables that all requests with this `origin.server` object have in common."""
-        _, _, server, scheme, prefix, _ = channel.origin
-        host, port = server
+        origin = channel.origin
+        scheme = origin.scheme
+        host, port = origin.server
         template: Environ = {
             **dict.fromkeys(_PER_REQUEST, ""),
-            "SCRIPT_NAME": prefix,
+            "SCRIPT_NAME": origin.prefix,
             # A unix socket has a path and no port.
             "SERVER_NAME": host if port else "localhost",
             "SERVER_PORT": str(port or (443 if scheme == "https" else 80)),
@@ -255,7 +256,7 @@ class WSGIApp:
             # With client certificates, each connection has an address object of its own.
             if "SSL_CLIENT_VERIFY" in channel.tls:
                 template.update(channel.tls)
-        return server, template
+        return origin.server, template
 
     def _amend(self, environ: Environ, call: Call) -> None:
         """Add what only some requests need: a body, HTTP/1.0, an upgrade, a mount path."""

@@ -120,8 +120,9 @@ class ResponseStream(Protocol):
         """Send `block`; returns when the kernel has it. Raises `ClientDisconnected`."""
 
 
-class Origin(NamedTuple):
-    """For whom a request comes, and where it was sent to.
+@dataclass(slots=True)
+class Origin:
+    """For whom a request comes, and where it was sent to. Not changed once it is made.
 
     `client_port` is the port of `client` as text. `server` is one object for all connections of a
     listener, or for all requests of which a proxy says the same server, scheme and prefix; where

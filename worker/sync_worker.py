@@ -267,7 +267,7 @@ class SyncWorker(ThreadState):
             connection = self.poller.wait(0)
             if connection is None:
                 return
-            self._handle_connection(connection, connection.client, None)
+            self._handle_connection(connection, connection.peer, None)
 
     def _run_accept_loop(self, poll_interval: float, runner: asyncio.Runner | None) -> None:
         """Poll and serve while this thread has a slot. `runner` is None where all is sync.
@@ -284,12 +284,12 @@ class SyncWorker(ThreadState):
             if schedule.deputy_asleep:
                 schedule.wake()
             if connection is not None:
-                handle(connection, connection.client, runner)
+                handle(connection, connection.peer, runner)
         while schedule.eager and slot.seated:
             connection = wait(poll_interval)
             started = time.monotonic()
             if connection is not None:
-                handle(connection, connection.client, runner)
+                handle(connection, connection.peer, runner)
                 if not schedule.always_eager:
                     schedule.observe(slot, time.monotonic() - started)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ..connection import State
@@ -119,7 +120,7 @@ class OpeningConnection(RefusingConnection):
         sock = cast("TLSSocket", self.conn.sock).without_tls()
         self.conn.sock, self.conn.recv, self.conn.send = sock, sock.recv, sock.send
         conn = self.conn
-        conn.origin, conn.encrypted = conn.origin._replace(scheme="http"), False
+        conn.origin, conn.encrypted = replace(conn.origin, scheme="http"), False
         self.worker.wrong_port.without_tls(conn.peer, conn.server)
         self.refuse(400, WITHOUT_TLS)
 

@@ -46,7 +46,8 @@ class Scopes:
 
     def template(self, conn: RequestSource) -> Scope:
         """What the scopes of all HTTP requests from `conn` have in common."""
-        client, _, (host, port), scheme, prefix, _ = conn.origin
+        origin = conn.origin
+        host, port = origin.server
         extensions = _HTTP_EXTENSIONS
         if conn.encrypted:
             from .tls_extension import tls_extension
@@ -59,9 +60,9 @@ class Scopes:
             "http_version": "1.1",
             "server": (host, port or None),
             # the client of a unix socket has no address
-            "client": client if client[0] else None,
-            "scheme": scheme,
-            "root_path": prefix or self._root_path,
+            "client": origin.client if origin.client[0] else None,
+            "scheme": origin.scheme,
+            "root_path": origin.prefix or self._root_path,
             "extensions": extensions,
         }
 

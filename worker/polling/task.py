@@ -15,7 +15,7 @@ Thread = TypeVar("Thread")
 class ThreadTask(ABC, Generic[Thread]):
     """Given to a poller by `Poller.submit`, and by the poller to one thread."""
 
-    client: Address
+    peer: Address
 
     @abstractmethod
     def run(self, thread: Thread) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -193,7 +194,7 @@ class Forwarding:
 
     def _direct(self, conn: RequestSource) -> Origin:
         trusted = self.peers.may_connect(conn)
-        return conn.origin._replace(trusted=trusted)
+        return replace(conn.origin, trusted=trusted)
 
     def read(
         self, conn: RequestSource, direct: Origin, head: RequestReceived
@@ -211,13 +212,14 @@ class Forwarding:
         if not direct.trusted:
             return direct, self._strip_all(head)
         get = variables.get
-        key = (direct, get("HTTP_HOST", ""), *[get(name) for name in self._fields])
+        told = [get(name) for name in self._fields]
+        key = (direct.client, direct.server, direct.scheme, get("HTTP_HOST", ""), *told)
         known = self._origins.get(key)
         if known is None:
             known = self._interpret(conn, direct, variables)
             if (
                 not _requests_certificates(conn)
-                and sum(map(len, filter(None, key[1:]))) <= _LONGEST
+                and sum(map(len, filter(None, key[3:]))) <= _LONGEST
             ):
                 if len(self._origins) >= _MOST_REMEMBERED:
                     self._origins.clear()

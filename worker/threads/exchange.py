@@ -129,7 +129,7 @@ def _settle(
     if conn.response_path is _RECORDED:
         record, conn.record = conn.record, None
         assert record is not None
-        worker.completed(record.end(conn.client, conn.peer, True))
+        worker.completed(record.end(conn.origin.client, conn.peer, True))
         if conn.persistent:
             return _NEXT
     if for_loop:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ..connection import Connection, State
@@ -144,6 +145,6 @@ def _answer_without_tls(worker: ThreadState, conn: Connection, sock: TLSSocket) 
     """Refuse a request without TLS on a port with it; the client can read an answer without it."""
     plain = sock.without_tls()
     conn.sock, conn.recv, conn.send = plain, plain.recv, plain.send
-    conn.origin, conn.encrypted = conn.origin._replace(scheme="http"), False
+    conn.origin, conn.encrypted = replace(conn.origin, scheme="http"), False
     worker.wrong_port.without_tls(conn.peer, conn.server)
     refuse(worker, conn, 400, WITHOUT_TLS)

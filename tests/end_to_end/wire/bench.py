@@ -183,11 +183,11 @@ class Bench:
         with contextlib.closing(sock):
             connection = Connection(cast("socket.socket", sock), ("::1", 1), ("::1", 80))
             poller.connections.add(connection)
-            self._worker._handle_connection(connection, connection.client, None)
+            self._worker._handle_connection(connection, connection.peer, None)
             while not sock.closed:
                 ready = poller.wait(1)
                 assert ready is connection, "the connection waits for nothing"
-                self._worker._handle_connection(connection, connection.client, None)
+                self._worker._handle_connection(connection, connection.peer, None)
         return Client(cast("socket.socket", Replay(sock.sent)))
 
     def close(self) -> None:
