@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from threadwell import Request, Response, ThreadedServer
-from threadwell.worker.asgi.http1 import HTTP1Connection
+from threadwell.worker.asgi.http1_reader import HTTP1Reader
 from threadwell.worker.asgi.pool import EventLoopPool
 from threadwell.worker.asgi.scope import Scopes
 from threadwell.worker.asgi.states import ReadState
@@ -260,12 +260,12 @@ def test_other_threads_look_at_lines_that_are_made_just_now(
     assert seen.values[:1] == [[("handshake", False)]]
 
     class Turning:
-        conn = SimpleNamespace(send_buffer=None, buffer=b"")
+        _conn = SimpleNamespace(buffer=b"", head_buffer=None)
         phases = iter([ReadState.BUSY, ReadState.READY])
-        reader = property(lambda self: SimpleNamespace(state=next(self.phases)))
+        state = property(lambda self: next(self.phases))
 
-    line: Any = Turning()
-    assert HTTP1Connection.state_name(line) == "serving"
+    reader: Any = Turning()
+    assert HTTP1Reader.state_name(reader) == "serving"
 
 
 def test_a_client_that_has_left_at_the_end_of_its_handshake(
