@@ -72,7 +72,7 @@ class ThreadPool:
         self._clone = clone
         self.throttled_log = ThrottledLog()
         self.wrong_port = WrongPort(self.throttled_log)
-        #: The loops of HTTP/2, where that is offered; and whether they end with this crew.
+        #: The loops of HTTP/2, where that is offered; and whether they end with this pool.
         self.http2: HTTP2Pool | None = None
         self._owns_http2 = False
         self.workers: set[PoolThread] = set()
