@@ -122,14 +122,60 @@ def test_every_page_is_in_the_index() -> None:
     assert names - {"index.md"} == set(_LINK.findall(index))
 
 
-def test_the_table_of_modules_is_complete() -> None:
-    table = re.findall(
+def test_the_tables_of_modules_are_complete() -> None:
+    tables = re.findall(
         r"^\| `((?:worker|adapters|src/threadwell)/[\w/]+\.py)` \|",
         ARCHITECTURE.read_text("utf-8"),
         re.MULTILINE,
     )
-    files = [name for name in MODULES if not name.rpartition("/")[2].startswith("__")]
-    assert sorted(table) == sorted(files)
+    assert sorted(tables) == sorted(name for name in MODULES if has_code(ROOT / name))
+
+
+def has_code(path: Path) -> bool:
+    """Whether `path` is more than an `__init__` that collects names of other modules."""
+    if path.name != "__init__.py":
+        return True
+    return any(
+        not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)
+        and ast.unparse(node).partition(" ")[0] != "__all__"
+        for node in ast.parse(path.read_text("utf-8")).body
+    )
+
+
+def where_is() -> list[tuple[str, str]]:
+    """The files and names of the section "Where is...?"."""
+    page = ARCHITECTURE.read_text("utf-8")
+    section = page.partition("\n## Where is...?\n")[2].partition("\n## ")[0]
+    rows = re.findall(
+        r"^\| [^`|]+(?:`[^`]+`[^`|]*)* \| `([^`]+)` \| (.+) \|$", section, re.MULTILINE
+    )
+    assert len(rows) == section.count("\n| ") - 1, "a row has another form"
+    return [(file, name) for file, names in rows for name in re.findall(r"`([^`]+)`", names)]
+
+
+def defined_in(body: list[ast.stmt]) -> dict[str, list[ast.stmt]]:
+    """The names that `body` defines or assigns, each with the body of a class."""
+    found: dict[str, list[ast.stmt]] = {}
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = node.body
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found[node.name] = []
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {each.id: [] for each in targets if isinstance(each, ast.Name)}
+    return found
+
+
+def test_each_name_is_where_the_page_says() -> None:
+    rows = where_is()
+    assert len(rows) > 20
+    for file, name in rows:
+        body = ast.parse((ROOT / file).read_text("utf-8")).body
+        for part in name.split("."):
+            defined = defined_in(body)
+            assert part in defined, f"{file} does not define {name}"
+            body = defined[part]
 
 
 def test_the_tests_that_are_named_exist() -> None:

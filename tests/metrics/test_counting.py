@@ -144,7 +144,7 @@ def test_threads_and_connections(serve: Serve, connect: Connect, app: App) -> No
     assert numbers["threads", "total"] == 4
     assert numbers["threads", "busy"] == 2
     assert numbers["threads", "lent"] == 1
-    assert numbers["thread_seats"] == 3
+    assert numbers["thread_slots"] == 3
     assert 5 << 20 < numbers["resident_memory_bytes", "0"] < 1 << 40
     app.gate.set()
 

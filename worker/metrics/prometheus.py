@@ -150,7 +150,7 @@ def gauge_metrics(pages: dict[int, list[int]]) -> list[Metric]:
             {**threads},
         ),
         gauge(
-            "threadwell_thread_seats", "Threads that may be inside requests.", total(gauges.SLOTS)
+            "threadwell_thread_slots", "Threads that may be inside requests.", total(gauges.SLOTS)
         ),
         gauge("threadwell_event_loops", "Event loops.", total(gauges.LOOPS)),
         gauge("threadwell_connections", "Open connections, by state.", {**connections}),
