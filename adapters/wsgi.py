@@ -79,17 +79,69 @@ class FileWrapper:
             close()
 
 
-class NoInput(io.RawIOBase):
-    """`wsgi.input` of a request without a body. It has no state, so requests share one."""
+class NoInput(io.BytesIO):
+    """`wsgi.input` of a request without a body: an empty `BytesIO` that cannot change.
 
-    def readable(self) -> bool:
-        return True
+    It takes what that of a request with a body takes. It has no state, so requests share one.
+    """
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ARG002
-        return 0
+    def writable(self) -> bool:
+        return False
+
+    def write(self, data: Any) -> int:  # noqa: ARG002
+        raise io.UnsupportedOperation("write")
+
+    def writelines(self, lines: Any) -> None:  # noqa: ARG002
+        raise io.UnsupportedOperation("writelines")
+
+    def truncate(self, size: int | None = None) -> int:  # noqa: ARG002
+        raise io.UnsupportedOperation("truncate")
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        # The position is never used, and stays: another request would see it.
+        return io.BytesIO().seek(offset, whence)
 
     def close(self) -> None:
         """Do nothing, because other requests use this object."""
+
+
+class ErrorStream(io.TextIOBase):
+    """`wsgi.errors`: what `sys.stderr` is whenever it is used, or nothing if there is none.
+
+    All requests share one, so an application that closes it closes nothing. `sys.stderr` is None in
+    a process without a standard error, and is replaced by tests and by log capturing.
+    """
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(sys.stderr, "encoding", "utf-8")
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        return getattr(sys.stderr, "errors", "backslashreplace")
+
+    def write(self, text: str) -> int:
+        return len(text) if sys.stderr is None else sys.stderr.write(text)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return super().fileno() if sys.stderr is None else sys.stderr.fileno()
+
+    def isatty(self) -> bool:
+        return sys.stderr is not None and sys.stderr.isatty()
+
+    def close(self) -> None:
+        """Do nothing, because other requests use this object."""
+
+    def __getattr__(self, name: str) -> Any:
+        # `buffer`, `reconfigure`: what not every text stream has.
+        return getattr(sys.stderr, name)
 
 
 class LazySocket:
@@ -244,7 +296,7 @@ class WSGIApp:
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": scheme,
             "wsgi.input": NoInput(),
-            "wsgi.errors": sys.stderr,
+            "wsgi.errors": ErrorStream(),
             "wsgi.multithread": self._multithread,
             "wsgi.multiprocess": self._multiprocess,
             "wsgi.run_once": False,

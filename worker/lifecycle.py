@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
+from .http.framing import STATUSES_WITHOUT_BODY
 from .messages import IS_SIMPLE, Address, FileBody, Request, RequestReceived, Response
 
 # The codes of common statuses that have a body, for each spelling: parsing the number takes several
@@ -21,7 +22,7 @@ from .messages import IS_SIMPLE, Address, FileBody, Request, RequestReceived, Re
 _CODES_WITH_BODY: dict[int | str, int] = {
     written: int(status)
     for status in http.HTTPStatus
-    if status not in (204, 304)
+    if status not in STATUSES_WITHOUT_BODY
     for written in (int(status), f"{int(status)} {status.phrase}")
 }
 
@@ -99,7 +100,7 @@ class ResponseCompleted:
         code = _CODES_WITH_BODY.get(response.status)
         if code is None:
             code = response.code
-            if code in (204, 304):
+            if code in STATUSES_WITHOUT_BODY:
                 self.status = code
                 return
         self.status = code

@@ -11,6 +11,7 @@ import pytest
 
 from threadwell import Response, ThreadedServer
 
+from ..helpers.asgi_tools import Receive, Scope, Send
 from ..helpers.responses import BODIES, GET, Counted, raw, respond, whole
 from ..helpers.wire_client import Client
 
@@ -76,7 +77,9 @@ def test_head_has_no_body(kind: str, declared: bool, serve: Serve, connect: Conn
 
 
 @every_body
-@pytest.mark.parametrize("status", [204, 304, "204 Nothing", "304 Not Modified"])
+@pytest.mark.parametrize(
+    "status", [204, 205, 304, "204 Nothing", "205 Reset Content", "304 Not Modified"]
+)
 @pytest.mark.parametrize("declared", [True, False])
 def test_statuses_without_a_body(
     kind: str, status: int | str, declared: bool, serve: Serve, connect: Connect
@@ -90,8 +93,39 @@ def test_statuses_without_a_body(
         assert answer.header("transfer-encoding") is None
         if answer.status == 204:
             assert answer.header("content-length") is None
+        elif answer.status == 205:
+            # the client expects a body after it, so the length must be said (RFC 9112, 6.3)
+            assert answer.header("content-length") == "0"
         elif declared:
             assert answer.header("content-length") == "5"
+    client.sock.shutdown(socket.SHUT_WR)
+    assert client.closed()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("blocks", [[b"hello"], [b"he", b"llo"], [b"", b"hello"]])
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_statuses_without_a_body_on_a_loop(
+    status: int, declared: bool, blocks: list[bytes], method: str, serve: Serve, connect: Connect
+) -> None:
+    length = [(b"content-length", b"5")] if declared else []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": status, "headers": length})
+        for left, block in zip(range(len(blocks))[::-1], blocks, strict=True):
+            await send({"type": "http.response.body", "body": block, "more_body": left > 0})
+
+    client = connect(serve(app))
+    request = f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    client.send(request * 2)
+    for _ in range(2):
+        answer = client.answer(method)
+        assert answer.status == status
+        assert answer.header("transfer-encoding") is None
+        if status == 205:
+            assert answer.header("content-length") == "0"
     client.sock.shutdown(socket.SHUT_WR)
     assert client.closed()
 

@@ -477,7 +477,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 def test_the_meter_passes_all_but_farewells_in_whatever_pieces() -> None:
     chosen = random.Random(7)
     pieces = [
-        frame(kind, bytes(chosen.randrange(8, 40)), number=1)
+        frame(kind, bytes(chosen.randrange(8, 40)), number=kind != 7)
         for kind in chosen.choices([0, 3, 6, 7, 8], k=100)
     ]
     stream = PREFACE + b"".join(pieces)
@@ -542,3 +542,29 @@ def test_a_client_that_says_goodbye_has_its_answers(serve_http2: Serve, http2: C
     going.set()
     assert client.answer(first).status == 200
     assert client.answer(second).body == b"after that"
+
+
+@pytest.mark.parametrize("number", [1, 3, 2**31 - 1])
+def test_a_farewell_on_a_stream_ends_the_connection(
+    serve_http2: Serve, http2: Connect, number: int
+) -> None:
+    """RFC 9113, 6.8: a GOAWAY that is not on stream 0 is a connection error."""
+    client = http2(serve_http2(hello))
+    assert client.fetch().body == b"Hello"
+    client.send(frame(7, bytes(8), number=number))
+    assert client.end() == [(PROTOCOL_ERROR, 1)]
+
+
+def test_a_farewell_with_the_reserved_bit_is_one(serve_http2: Serve, http2: Connect) -> None:
+    """RFC 9113, 4.1: the reserved bit must be ignored."""
+    client = http2(serve_http2(hello))
+    client.send(frame(7, bytes(8), number=2**31))
+    assert client.fetch().body == b"Hello"
+
+
+def test_a_farewell_that_is_too_short_ends_the_connection(
+    serve_http2: Serve, http2: Connect
+) -> None:
+    client = http2(serve_http2(hello))
+    client.send(frame(7, bytes(7), number=0))
+    assert client.end() == [(FRAME_SIZE, 0)]

@@ -115,3 +115,38 @@ def test_an_asynchronous_body_of_a_sync_application(serve_http2: Serve, http2: C
     client = http2(serve_http2(app, asgi_app=asgi))
     assert client.fetch().body == b"012"
     until(lambda: closed == [True])
+
+
+async def reset_on_loop(scope: Scope, receive: Receive, send: Send) -> None:
+    await no_lifespan(scope)
+    length = [(b"content-length", b"5")]
+    await send({"type": "http.response.start", "status": 205, "headers": length})
+    for block in (b"he", b"llo")[scope["path"] == "/whole" :]:
+        more = block == b"he"
+        await send({"type": "http.response.body", "body": block, "more_body": more})
+
+
+def reset_on_threads(request: Request) -> Response:
+    whole = request.path == "/whole"
+    return Response(205, [("Content-Length", "5")], b"hello" if whole else iter([b"he", b"llo"]))
+
+
+async def _blocks() -> AsyncIterator[bytes]:
+    yield b"hello"
+
+
+def reset_by_both(request: Request) -> Response:
+    return Response(205, [("Content-Length", "5")], _blocks())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/whole", "/stream"])
+@pytest.mark.parametrize("app", [reset_on_threads, reset_on_loop, reset_by_both])
+def test_205_has_no_body(
+    serve_http2: Serve, http2: Connect, app: Any, path: str, method: str
+) -> None:
+    """RFC 9110, 15.3.6."""
+    options = {"asgi_app": asgi} if app is reset_by_both else {}
+    got = http2(serve_http2(app, **options)).fetch(path, method=method)
+    assert (got.status, got.headers["content-length"], got.body) == (205, "0", b"")
+    assert got.ended

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, cast
 
+from ..http.framing import STATUSES_WITHOUT_BODY
+
 if TYPE_CHECKING:
     from ..messages import Request, Response
 
@@ -41,7 +43,7 @@ class Streamed:
         ]
         status = self._response.code
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        if self._request.method == "HEAD" or status in (204, 304):
+        if self._request.method == "HEAD" or status in STATUSES_WITHOUT_BODY:
             # the head is that of a stream, although no block of it is sent
             await send({"type": "http.response.body", "body": b"", "more_body": True})
         else:

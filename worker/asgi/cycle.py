@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError, is_client_disconnect
+from ..http.framing import STATUSES_WITHOUT_BODY
 from ..http.response_body import FILE_BLOCK
 from ..messages import FileBody, Response, new_tuple
 from ..request_id import named
@@ -336,7 +337,7 @@ class Cycle:
             return
         try:
             stream = self._stream or self._open()
-            bodiless = self.head.method == "HEAD" or self._status in (204, 304)
+            bodiless = self.head.method == "HEAD" or self._status in STATUSES_WITHOUT_BODY
             if not more and not bodiless and self._trailers is None:
                 stream.finish_with_last(body)
                 self._state = _DONE  # from STREAMING: `_open` was called
@@ -451,7 +452,7 @@ class Cycle:
         """Take a block that is not sent: the client has left, or the response has no body.
 
         An application that calls `receive` learns there that the client has left. Any other gets
-        `ClientDisconnected`: at once, or, behind the head of a response to HEAD, a 204 or a 304,
+        `ClientDisconnected`: at once, or, behind the head of a response to HEAD, a 204, 205 or 304,
         after many blocks.
         """
         if not more:

@@ -9,6 +9,9 @@ from ..messages import RequestReceived
 
 log = logging.getLogger("threadwell")
 
+# RFC 9110, 15.3.5, 15.3.6 and 15.4.5.
+STATUSES_WITHOUT_BODY = frozenset((204, 205, 304))
+
 
 def length_of_body(
     status: int, head: RequestReceived | None, length: int | None, declared: int
@@ -19,7 +22,7 @@ def length_of_body(
     or -1. Returns the Content-Length field line (empty if the length is unknown), how many octets
     of body may follow, and whether the body is shorter than declared.
     """
-    if status in (204, 304) or (head is not None and head.method == "HEAD"):
+    if status in STATUSES_WITHOUT_BODY or (head is not None and head.method == "HEAD"):
         return _length_without_body(status, length, declared), 0, False
     if length is None and declared < 0:
         return b"", math.inf, False
@@ -31,7 +34,12 @@ def length_of_body(
 
 
 def _length_without_body(status: int, length: int | None, declared: int) -> bytes:
-    """RFC 9110, 8.6: 204 has no Content-Length; HEAD and 304 may have that of the GET."""
+    """RFC 9110, 8.6: 204 has no Content-Length; HEAD and 304 may have that of the GET.
+
+    A client reads a body after 205 as after 200 (RFC 9112, 6.3), so its length must be said: 0.
+    """
+    if status == 205:
+        return b"Content-Length: 0\r\n"
     if status == 204 or (status == 304 and declared < 0):
         return b""
     if declared < 0 and length is None:

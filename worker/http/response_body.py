@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, cast
 
 from ..messages import FileBody, Request, Response
+from .framing import STATUSES_WITHOUT_BODY
 
 log = logging.getLogger("threadwell")
 
@@ -36,7 +37,7 @@ def _file_blocks(file: FileBody) -> Iterator[bytes]:
 
 def has_no_body(request: Request, response: Response) -> bool:
     """Whether `response` has no body (RFC 9110, 6.4.1)."""
-    return request.method == "HEAD" or response.code in (204, 304)
+    return request.method == "HEAD" or response.code in STATUSES_WITHOUT_BODY
 
 
 def is_event_stream(response: Response) -> bool:

@@ -10,6 +10,7 @@ import http
 import time
 
 from ..errors import InvalidResponseError
+from .framing import STATUSES_WITHOUT_BODY
 from .grammar import TOKEN
 
 #: The Content-Type of the server's own short answers.
@@ -98,7 +99,7 @@ class StatusLines(dict["int | str", bytes]):
 
     def __missing__(self, status: int | str) -> bytes:
         code, line = encode_status(status)
-        if code in (204, 304):
+        if code in STATUSES_WITHOUT_BODY:
             raise SlowPathError
         if len(self) < _MOST_CACHED_LINES:
             self[status] = line

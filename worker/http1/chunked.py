@@ -8,16 +8,26 @@ from ..config.groups import Limits
 from ..errors import ProtocolError
 from ..http.grammar import FIELD_VALUE, LARGEST_SIZE, TOKEN
 
-# 1*HEXDIG (16 digits exceed 2**63 already), then extensions of visible text, blanks and obs-text.
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
+# RFC 9110, 5.6.4: the text between quotes, with any visible octet behind a backslash.
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*+"'
+_NAME = b"[" + re.escape(TOKEN) + b"]++"
+# RFC 9112, 7.1.1. Parsers that disagree about the end of an extension disagree about the body, so
+# nothing but the grammar is taken. A recipient must accept the blanks (BWS). The quantifiers are
+# possessive, so no line takes more than linear time.
+_EXTENSION = (
+    rb"[ \t]*+;[ \t]*+" + _NAME + rb"(?:[ \t]*+=[ \t]*+(?:" + _NAME + rb"|" + _QUOTED + rb"))?+"
+)
+# 1*HEXDIG (16 digits exceed 2**63 already), then extensions.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*+)")
 
 
 class ChunkedDecoder:
     """Decodes a chunked body that arrives in any pieces, strictly by RFC 9112, 7.1.
 
-    h11 decodes chunks too, but accepts control characters in extensions, whitespace after a size
-    and bare LF in trailers, and limits none of them. A test compares the results with h11's. At the
-    end of the body `done` becomes True, and `rest` has the octets after it.
+    h11 decodes chunks too, but accepts any text as an extension, whitespace after a size and bare
+    LF in trailers, limits none of them, and refuses whitespace before an extension. A test compares
+    the results with h11's. At the end of the body `done` becomes True, and `rest` has the octets
+    after it.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -89,7 +99,7 @@ class ChunkedDecoder:
         match = _CHUNK_LINE.fullmatch(line)
         if match is None:
             raise ProtocolError(400, "The size of a chunk is not valid")
-        self._extensions += len(match[2] or b"")
+        self._extensions += len(match[2])
         if self._extensions > self._limits.chunk_extensions:
             raise ProtocolError(400, "There are too many chunk extensions")
         self._in_chunk = int(match[1], 16)

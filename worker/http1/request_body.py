@@ -12,6 +12,13 @@ from ..messages import RequestReceived
 from .chunked import ChunkedDecoder
 
 
+class SpooledBody(io.BufferedReader):
+    """A body in a file. Reads as a body in memory does, a `BytesIO`: its `read1` takes None."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read1(-1 if size is None else size)
+
+
 class BodyReceiver:
     """Collects the octets after a head until the body is complete.
 
@@ -71,7 +78,7 @@ class BodyReceiver:
             return b"".join(self._blocks)
         file, self._file = self._file, None
         file.seek(0)
-        return io.BufferedReader(file)
+        return SpooledBody(file)
 
     def close(self) -> None:
         """Discard the body. May be called more than once."""

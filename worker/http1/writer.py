@@ -5,8 +5,8 @@
     ResponseWriter.interim   interim responses such as 100 and 103
     SendBuffer.flush         what the kernel did not accept at once
 
-`_render` decides the framing of all of them (RFC 9112, 6.3): no body after HEAD, 204 and 304; else
-Content-Length if the length is known; else chunked for HTTP/1.1; else the closed connection.
+`_render` decides the framing of all of them (RFC 9112, 6.3): no body after HEAD, 204, 205 and 304;
+else Content-Length if the length is known; else chunked for HTTP/1.1; else the closed connection.
 """
 
 from __future__ import annotations

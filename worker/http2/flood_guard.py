@@ -17,6 +17,8 @@ _END_STREAM, _END_HEADERS = 0x1, 0x4
 _FRAME_HEAD = 9
 _PREFACE = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 LARGEST_FRAME = 16384
+_LAST_STREAM = 2**31 - 1
+_SMALLEST_GOAWAY = 8
 # RFC 9113, 7.
 _ENHANCE_YOUR_CALM, _FRAME_SIZE_ERROR = 0xB, 0x6
 
@@ -117,7 +119,7 @@ class FloodGuard:
             length = int.from_bytes(data[position : position + 3], "big")
             if length > LARGEST_FRAME:
                 raise TooMuchError("a frame is too large", _FRAME_SIZE_ERROR)
-            if self._is_dropped(data[position + 3], length):
+            if data[position + 3] == _GOAWAY and self._is_farewell(data, position, length):
                 self._is_dropping = True
                 admitted.append(data[start:position])
             self._count(data[position + 3], data[position + 4], length, now)
@@ -127,8 +129,13 @@ class FloodGuard:
             admitted.append(data[start:position])
         return admitted[0] if len(admitted) == 1 else b"".join(admitted)
 
-    def _is_dropped(self, kind: int, length: int) -> bool:
-        return kind == _GOAWAY and not self._in_block and 8 <= length <= LARGEST_FRAME
+    def _is_farewell(self, data: bytes, position: int, length: int) -> bool:
+        """Whether the GOAWAY frame at `position` is well-formed; h2 refuses one that is not.
+
+        It must be on stream 0 (RFC 9113, 6.8); the first bit of the number is reserved.
+        """
+        stream = int.from_bytes(data[position + 5 : position + _FRAME_HEAD], "big") & _LAST_STREAM
+        return not stream and not self._in_block and length >= _SMALLEST_GOAWAY
 
     def _count(self, kind: int, flags: int, length: int, now: float) -> None:
         self._kind = kind

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextvars
+import io
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -222,6 +225,55 @@ class TestEnviron:
 
         assert connect(serve(app)).get().status == 200
         assert "one two three\n" in capfd.readouterr().err
+
+    def test_every_method_of_the_errors_stream(
+        self, serve: Serve, connect: Connect, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Each request may close it, which closes nothing for another."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            with environ["wsgi.errors"] as errors:
+                print("a line", "\u20ac\udcff", file=errors, flush=True)
+                assert errors.write("") == 0
+                assert errors.writable()
+                assert not errors.readable()
+                assert not errors.seekable()
+                assert errors.isatty() == sys.stderr.isatty()
+                assert errors.encoding == sys.stderr.encoding
+                assert errors.fileno() == sys.stderr.fileno()
+                assert errors.buffer is sys.stderr.buffer
+                for wrong in (b"octets", None, 1):
+                    with pytest.raises(TypeError):
+                        errors.write(wrong)
+                with pytest.raises(io.UnsupportedOperation):
+                    errors.read()
+            errors.close()
+            assert not errors.closed
+            start_response("200 OK", PLAIN)
+            return [b"ok"]
+
+        client = connect(serve(app))
+        assert [client.get().body for _ in range(2)] == [b"ok"] * 2
+        assert capfd.readouterr().err.count("a line") == 2
+
+    @pytest.mark.parametrize("stream", [None, io.StringIO()])
+    def test_a_standard_error_that_changes(
+        self, serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, stream: Any
+    ) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            errors = environ["wsgi.errors"]
+            errors.writelines(["one ", "two"])
+            errors.flush()
+            assert not errors.isatty()
+            start_response("200 OK", PLAIN)
+            return [b"ok"]
+
+        client = connect(serve(app, threads=1))
+        assert client.get().body == b"ok"
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert client.get().body == b"ok"
+        if stream is not None:
+            assert stream.getvalue() == "one two"
 
     def test_context_variables_end_with_the_request(self, serve: Serve, connect: Connect) -> None:
         variable = contextvars.ContextVar("variable", default="unset")

@@ -87,6 +87,68 @@ def test_input(serve: Serve, connect: Connect, reader: str, body: bytes, chunked
     assert seen[1]["PATH_INFO"] == "/next"
 
 
+CALLS = [
+    ("read", ()), ("read", (None,)), ("read", (-1,)), ("read", (0,)), ("read", (5,)),
+    ("read1", ()), ("read1", (None,)), ("read1", (-1,)), ("read1", (0,)), ("read1", (5,)),
+    ("readline", ()), ("readline", (None,)), ("readline", (-1,)), ("readline", (0,)),
+    ("readline", (5,)), ("readlines", ()), ("readlines", (None,)), ("readlines", (-1,)),
+    ("readlines", (0,)), ("readlines", (5,)), ("readinto", (bytearray(5),)),
+    ("readinto", (memoryview(bytearray(0)),)), ("readinto1", (bytearray(5),)), ("readable", ()),
+    ("seekable", ()), ("isatty", ()), ("flush", ()), ("tell", ()), ("seek", (0,)), ("seek", (3,)),
+    ("seek", (0, 1)), ("seek", (0, 2)), ("__iter__", ()), ("__enter__", ()),
+]  # fmt: skip
+WRONG = [("read", ("5",)), ("read1", ("5",)), ("readline", ("5",)), ("readinto", (b"5",))]
+
+
+@pytest.mark.parametrize("body", [b"", SMALL, TEXT], ids=["none", "memory", "disk"])
+def test_every_method_with_every_argument(serve: Serve, connect: Connect, body: bytes) -> None:
+    """A request without a body, with one in memory and with one on disk take the same."""
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        stream, wanted = environ["wsgi.input"], io.BytesIO(body)
+        for name, arguments in CALLS:
+            stream.seek(0)
+            wanted.seek(0)
+            result, right = (getattr(each, name)(*arguments) for each in (stream, wanted))
+            if name.startswith("__"):
+                assert b"".join(result) == body
+            else:
+                assert (result, name, arguments) == (right, name, arguments)
+                assert stream.read() == wanted.read() or name in ("tell", "seek")
+        for name, arguments in WRONG:
+            with pytest.raises(TypeError):
+                getattr(stream, name)(*arguments)
+        with pytest.raises(OSError if len(body) > 1000 else ValueError):
+            stream.seek(-1)
+        stream.seek(0)
+        with io.TextIOWrapper(stream, "latin-1", newline="") as text:
+            assert text.read() == body.decode()
+        start_response("200 OK", PLAIN)
+        return [b"ok"]
+
+    client = connect(serve(app, threads=1, memory_body=1000))
+    for _ in range(2):
+        client.send(hold(body) if body else b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.answer().body == b"ok"
+
+
+def test_what_requests_share_cannot_be_changed(serve: Serve, connect: Connect) -> None:
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        stream = environ["wsgi.input"]
+        assert stream.tell() == 0
+        for name, *arguments in [("write", b"x"), ("writelines", [b"x"]), ("truncate",)]:
+            with pytest.raises(io.UnsupportedOperation):
+                getattr(stream, name)(*arguments)
+        assert not stream.writable()
+        stream.seek(5)
+        stream.close()
+        start_response("200 OK", PLAIN)
+        return [b"ok"]
+
+    client = connect(serve(app, threads=1))
+    assert [client.get().body for _ in range(2)] == [b"ok"] * 2
+
+
 def test_chunked_input_of_nothing(serve: Serve, connect: Connect) -> None:
     seen = Seen()
     client = connect(serve(seen))
