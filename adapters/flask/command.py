@@ -29,7 +29,7 @@ from threadwell.command_options import (
     spelled_as_flag,
 )
 from threadwell.multi_process import Loaded, StartFailed, run_workers
-from threadwell.process_setup import USAGE_ERROR, say
+from threadwell.process_setup import USAGE_ERROR, open_missing_streams, say
 from threadwell.reload import Inherited, WatchedFiles
 from threadwell.single_process import checked_config, run_reloader, run_server
 from threadwell.worker import OPTIONS, ConfigError, format_address
@@ -167,6 +167,10 @@ class _Serve(GroupedCommand):
     """The command. It prints a `ConfigError` as one line."""
 
     default_group = "reload"
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        open_missing_streams()
+        return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -17,6 +17,7 @@ from .worker import (
     open_sockets,
 )
 from .worker.system.pid_file import pid_file
+from .worker.system.standard_streams import open_missing_streams
 from .worker.system.systemd import inherited_sockets
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def serve(
     Raises `ConfigError` for an option that cannot be used, `TypeError` if `app` is no application,
     `OSError` if an address cannot be bound, and what `run_supervised` raises.
     """
+    open_missing_streams()
     config = ServerConfig.from_options(**options)
     supervised = config.processes.needs_supervisor
 

@@ -9,6 +9,7 @@ from .binding import closing_all, open_sockets
 from .process_setup import (
     configure_logging,
     defer_signals_until_served,
+    end_output,
     pid_file,
     raise_descriptor_limit,
 )
@@ -73,6 +74,7 @@ def run_workers(
             stopping=lambda: say("stopping"),
             monitored=monitored,
         )
+    end_output()
     return 0
 
 

@@ -14,7 +14,9 @@ from .process_setup import (
     check_config,
     configure_logging,
     defer_signals_until_served,
+    end_output,
     exit_on_next_signal,
+    flush_streams,
     force_exit_by,
     pid_file,
     raise_descriptor_limit,
@@ -86,6 +88,7 @@ def run_server(
     if config.processes.needs_supervisor:
         raise ConfigError("workers: this serves in one process; `threadwell APP` starts others")
     configure_logging(config.log.level)
+    flush_streams()  # What the application has printed comes before the start message.
     raise_descriptor_limit()
     sockets = open_sockets(config) if inherited is None else inherited.sockets
     server = _CommandServer(app, config, sockets=sockets, ssl_context=ssl_context)
@@ -115,6 +118,7 @@ def run_server(
                 server.stop()
             exit_on_next_signal()
     force_exit_by(server.deadline)
+    end_output()
     return 0
 
 

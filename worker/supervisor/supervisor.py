@@ -24,6 +24,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..system.signals import Signals
+from ..system.standard_streams import write_text
 from ..system.systemd import Notifier
 from ..watchdog import UNSEEN
 from .children import Children
@@ -304,7 +305,7 @@ class Supervisor(Phased):
         if generation.phase is Phase.STARTING and (child.failed or generation.has_failed()):
             self._give_up(generation, reason, child)
             return
-        sys.stderr.write(generation.new_trace(child.trace))
+        write_text(sys.stderr, generation.new_trace(child.trace))
         log.error("%s %s%s", child, end, f": {child.failed}" if child.failed else "")
 
     def _give_up(self, generation: Generation, reason: str, child: Child) -> None:
@@ -317,7 +318,7 @@ class Supervisor(Phased):
             self._failure = StartFailed(reason, child.trace, loaded=not child.failed)
             self._begin_end()
             return
-        sys.stderr.write(child.trace)
+        write_text(sys.stderr, child.trace)
         log.error("The new application is not served, the old one goes on: %s", reason)
         self._statistics.reloaded(well=False)
         self._notify_ready()
