@@ -22,6 +22,7 @@ from .worker.system.standard_streams import (
     open_missing_streams,
     write_text,
 )
+from .worker.system.terminal import Terminal
 from .worker.tls.context import context_for
 
 __all__ = [
@@ -95,16 +96,20 @@ def defer_signals_until_served() -> None:
     """Ignore SIGHUP and SIGUSR1 until the server handles them.
 
     Scripts send them as soon as there is a pid file, and by default they end the process. Call this
-    in the main thread, before the pid file is written.
+    in the main thread, before the pid file is written. If the terminal is closed meanwhile, a
+    `KeyboardInterrupt` is raised there.
     """
+    terminal = Terminal()
+
+    def ignore(number: int, _frame: object) -> None:
+        if number != signal.SIGUSR1 and terminal.hung_up():
+            raise KeyboardInterrupt
+
     for name in ("SIGHUP", "SIGUSR1"):
-        if hasattr(signal, name):
+        # nohup(1) ignores SIGHUP; the server looks whether it is ignored.
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             # SIG_IGN would be inherited by programs that the application starts.
-            signal.signal(getattr(signal, name), _ignore_signal)
-
-
-def _ignore_signal(_number: int, _frame: object) -> None:
-    """Do nothing, unlike the default handler, which ends the process."""
+            signal.signal(getattr(signal, name), ignore)
 
 
 def exit_on_next_signal() -> None:

@@ -91,15 +91,16 @@ class Reloader:
         self._code = 0
 
     def run(self) -> int:
-        """Run children until SIGINT, SIGTERM, or one ends without an error (blocking).
+        """Run children until SIGINT, SIGTERM, SIGHUP, or one ends without an error (blocking).
 
         Returns the exit code of the last child, 0 if it was told to end. Call it in the main
         thread.
         """
-        before = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        # SIGHUP is sent when the terminal is closed, unless nohup(1) ignores it.
+        ending = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            ending.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in ending}
         watched = self._watched
         watcher = Watcher(
             watched.roots,

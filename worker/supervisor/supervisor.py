@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from ..system.signals import Signals
 from ..system.standard_streams import write_text
 from ..system.systemd import Notifier
+from ..system.terminal import Terminal
 from ..watchdog import UNSEEN
 from .children import Children
 from .forking import ServerSpec, describe_exit
@@ -92,6 +93,7 @@ class Supervisor(Phased):
         self._started = started
         self._stopping = stopping
         self._notifier = Notifier()
+        self._terminal = Terminal()
         self._signals = Signals(getattr(signal, name) for name in _HANDLED)
         self._ready_message: Message = {}
         self._children = Children(spec, self._signals, self._statistics)
@@ -172,6 +174,8 @@ class Supervisor(Phased):
         elif number == signal.SIGQUIT:
             self._drain_all()
             self._cut()
+        elif number == signal.SIGHUP and self._terminal.hung_up():
+            self._drain_all()
         elif number == signal.SIGHUP:
             self._reload()
         elif number == signal.SIGUSR1:
