@@ -21,7 +21,7 @@ from flask.helpers import get_debug_flag
 from werkzeug.debug import DebuggedApplication
 
 from threadwell.adapters import WSGIApp, as_sync_app
-from threadwell.app_loader import AppError, app_folder
+from threadwell.app_loader import AppError, app_folder, importing
 from threadwell.command_options import (
     GroupedCommand,
     GroupedOption,
@@ -321,10 +321,11 @@ def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
     If it cannot be imported, the result in a reloader is an application that raises the reason.
     """
     try:
-        app = info.load_app()
+        with importing():
+            app = info.load_app()
     except Exception as error:
         if not in_reloader:
-            if isinstance(error, click.ClickException):
+            if isinstance(error, (click.ClickException, ConfigError)):
                 raise
             traceback.print_exc()
             raise _UsageError(_import_failure(error)) from None
@@ -337,9 +338,12 @@ def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
 def _load_in_worker(info: ScriptInfo) -> Loaded:
     """The application, in a worker process. Raises `AppError`, which the supervisor prints once."""
     try:
-        app = info.load_app()
+        with importing():
+            app = info.load_app()
     except click.ClickException as error:
         raise AppError(error.format_message()) from None
+    except ConfigError:
+        raise
     except Exception as error:
         raise AppError(_import_failure(error), traceback.format_exc()) from None
     sync_app = as_sync_app(app, multiprocess=True)

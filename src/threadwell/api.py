@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .adapters import as_app, as_sync_app
-from .app_loader import load_app
+from .app_loader import NestedServeError, load_app, refuse_nested_serve
 from .worker import (
     ConfigError,
     Hybrid,
@@ -108,9 +108,11 @@ def serve(
     that SIGHUP loads it again. `options` are those of `ServerConfig.from_options`, such as
     `bind="0.0.0.0:8000"` and `threads=8`. The other arguments are those of `ThreadedServer`.
 
-    Raises `ConfigError` for an option that cannot be used, `TypeError` if `app` is no application,
-    `OSError` if an address cannot be bound, and what `run_supervised` raises.
+    Raises `ConfigError` for an option that cannot be used, and if it is called while an application
+    is imported (put the call under `if __name__ == "__main__":`), `TypeError` if `app` is no
+    application, `OSError` if an address cannot be bound, and what `run_supervised` raises.
     """
+    refuse_nested_serve()
     open_missing_streams()
     config = ServerConfig.from_options(**options)
     supervised = config.processes.needs_supervisor
@@ -129,11 +131,16 @@ def serve(
         )
 
     if supervised:
-        from .worker.supervisor import Loaded, run_supervised
+        from .worker.supervisor import Loaded, StartFailed, run_supervised
 
         sockets = inherited_sockets(config.bind.backlog) or open_sockets(config.bind)
         with pid_file(config.processes.pid_file):
-            run_supervised(lambda: Loaded(load()), config, sockets, build=build)
+            try:
+                run_supervised(lambda: Loaded(load()), config, sockets, build=build)
+            except StartFailed as error:
+                if str(error) == str(NestedServeError()):  # It was raised in a worker.
+                    raise NestedServeError from None
+                raise
     else:
         server = build(load(), inherited_sockets(config.bind.backlog))
         server.bind()
