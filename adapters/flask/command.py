@@ -29,7 +29,7 @@ from threadwell.command_options import (
     spelled_as_flag,
 )
 from threadwell.multi_process import Loaded, StartFailed, run_workers
-from threadwell.process_setup import USAGE_ERROR, open_missing_streams, say
+from threadwell.process_setup import USAGE_ERROR, open_missing_streams
 from threadwell.reload import Inherited, WatchedFiles
 from threadwell.single_process import checked_config, run_reloader, run_server
 from threadwell.worker import OPTIONS, ConfigError, format_address
@@ -234,7 +234,7 @@ def _serve(
     elif extra_files or exclude_patterns:
         raise ConfigError("extra-files, exclude-patterns: they are for --reload; add it")
     if config.processes.needs_supervisor:
-        return run_workers(partial(_load_in_worker, info), config, say, (), ssl_context)
+        return run_workers(partial(_load_in_worker, info), config, (), ssl_context)
     app, name = _load(info, in_reloader=inherited is not None)
     notes = ["Debug mode is on: do not use it in production"] if debug else []
     sync_app = as_sync_app(app)

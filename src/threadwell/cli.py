@@ -227,7 +227,7 @@ def _serve(
     elif given := [*reload_dir, *reload_include, *reload_exclude, *reload_extra]:
         raise ConfigError(f"{given[0]}: this is for --reload, which was not given; add it")
     if config.processes.needs_supervisor:
-        return run_workers(load, config, say)
+        return run_workers(load, config)
     loaded = load()
     return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
 
