@@ -232,7 +232,8 @@ class ThreadwellCommand(_Command):
         static = isinstance(handler, StaticFilesHandler)
         if config.processes.needs_supervisor:
             self.stdout.flush()
-            replace_process(config, static_files=static, notes=[_debug_note(static)])
+            notes = [*_asgi_note(), _debug_note(static)]
+            replace_process(config, static_files=static, notes=notes)
         try:
             app = hybrid_of(django_app(handler))
         except ImproperlyConfigured as error:
@@ -296,7 +297,7 @@ class ThreadwellCommand(_Command):
             f"threadwell {__version__}, {threads} thread{'s' if threads > 1 else ''},"
             f" {gil_state()}",
             *gil_advice(),
-            *_asgi_note(server),
+            *_asgi_note(),
             f"Quit the server with {stop}.",
         ]
         if not settings.DEBUG:
@@ -325,12 +326,10 @@ def _request_log(config: ServerConfig) -> RequestLog | None:
     return RequestLog() if settings.DEBUG and config.log.access_log != "-" else None
 
 
-def _asgi_note(server: Server) -> list[str]:
-    if server.asgi_app is None:
-        return []
-    return [
-        f"{settings.ASGI_APPLICATION} serves WebSockets and asynchronous views on an event loop"
-    ]
+def _asgi_note() -> list[str]:
+    """The line of the start message about the ASGI application, if the project has one."""
+    path = getattr(settings, "ASGI_APPLICATION", None)
+    return [f"{path} serves WebSockets and asynchronous views on an event loop"] if path else []
 
 
 def _ipv6_of(host: str) -> str:

@@ -136,10 +136,12 @@ class Supervisor(Phased):
 
     def _run_once(self) -> None:
         began = time.monotonic()
-        for child in self._children.wait(self._timeout()):
-            self._on_message(child)
+        readable = self._children.wait(self._timeout())
+        # before the messages: a signal to the whole group also lets workers ask for replacements
         for number in self._signals.take():
             self._on_signal(number)
+        for child in readable:
+            self._on_message(child)
         self._statistics.poll()
         now = time.monotonic()
         self._reap(now)
