@@ -30,6 +30,7 @@ from .net.bind import BindAddress, hosts_of, open_sockets, parse_bind, url_of
 from .sync_worker import SyncWorker
 from .system.signals import Signals
 from .system.systemd import Notifier
+from .system.terminal import Terminal
 from .tls.context import context_for
 from .watchdog import UNSEEN, Probed, Watchdog
 
@@ -120,6 +121,7 @@ class Server:
         #: When requests in flight are cut, by `time.monotonic`; known once `stop` was called.
         self.deadline = math.inf
         self._signals: Signals | None = None
+        self._terminal: Terminal
 
     # ---- Addresses ------------------------------------------------------------------------
 
@@ -429,7 +431,8 @@ class Server:
         """Serve until `stop` is called, or SIGINT or SIGTERM comes; a second one cuts.
 
         After SIGTERM idle connections linger for `drain_idle` seconds. SIGUSR1 opens the log files
-        anew, SIGHUP reads the certificates again. Signals are handled in the main thread only, and
+        anew. SIGHUP reads the certificates again, or ends the server if its controlling terminal
+        was closed. Signals are handled in the main thread only, and
         their handlers are restored afterwards. Once connections are accepted and signals are
         handled, `started` is called, and systemd is told.
         """
@@ -440,6 +443,7 @@ class Server:
             self._stop_asked.wait()
             self.stop()
             return
+        self._terminal = Terminal()
         with Signals(_HANDLED) as signals:
             self._signals = signals
             try:
@@ -466,7 +470,8 @@ class Server:
         )
         stopper.start()
         while not self._stopped.is_set():
-            ends += self._stop_signals(signals.wait())
+            # the kernel and a shell both send SIGHUP when a terminal is closed
+            ends += self._stop_signals([each for each in signals.wait() if each != _RELOAD])
             if len(ends) > 1:
                 self.cut()
         stopper.join()
@@ -475,10 +480,11 @@ class Server:
         """The signals of `received` that end the server; the others are acted on here."""
         if _REOPEN in received:
             self.reopen_logs()
-        if _RELOAD in received:
+        hung_up = _RELOAD in received and self._terminal.hung_up()
+        if _RELOAD in received and not hung_up:
             log.info("SIGHUP: the application stays; under --workers it would be loaded anew")
             self.reload_certificates()
-        return [number for number in received if number not in (_REOPEN, _RELOAD)]
+        return [n for n in received if n not in (_REOPEN, _RELOAD)] or [_RELOAD] * hung_up
 
     def _wake(self) -> None:
         """Let `serve_forever` see that the server stops."""

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from django.utils import autoreload
 
 from threadwell.binding import adopt_socket, is_same_address, open_socket_for, open_sockets
-from threadwell.process_setup import USAGE_ERROR, exit_on_next_signal
+from threadwell.process_setup import USAGE_ERROR, exit_on_next_signal, open_missing_streams
 from threadwell.reload import this_command
 from threadwell.watch import Watcher
 
@@ -258,6 +258,7 @@ def run_as_parent(command: str) -> None:
     options = sys.argv[2:]
     if sys.argv[1:2] != [command]:
         return
+    open_missing_streams()
     if is_child():
         parent_link()  # The child must notice the end of its parent from now on.
         return

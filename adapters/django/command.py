@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from django.apps import apps
 from django.conf import settings
@@ -37,10 +37,13 @@ from threadwell.process_setup import (
     USAGE_ERROR,
     check_config,
     configure_logging,
+    end_output,
     exit_on_next_signal,
     force_exit_by,
+    open_missing_streams,
     pid_file,
     raise_descriptor_limit,
+    say,
 )
 from threadwell.reload import GRACE
 from threadwell.version import __version__
@@ -112,6 +115,10 @@ class ThreadwellCommand(_Command):
     """A mixin for a `runserver` command that serves with threadwell."""
 
     help = "Serves this project with threadwell: on threads, with autoreload while DEBUG is on."
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        open_missing_streams()  # The streams of the command are made of them.
+        super().__init__(*args, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options of `runserver` and those of threadwell."""
@@ -225,12 +232,14 @@ class ThreadwellCommand(_Command):
         static = isinstance(handler, StaticFilesHandler)
         if config.processes.needs_supervisor:
             self.stdout.flush()
-            replace_process(config, static_files=static, notes=[_debug_note(static)])
+            notes = [*_asgi_note(), _debug_note(static)]
+            replace_process(config, static_files=static, notes=notes)
         try:
             app = hybrid_of(django_app(handler))
         except ImproperlyConfigured as error:
             raise ConfigError(str(error)) from None
         configure_logging(config.log.level)
+        self.stdout.flush()  # From now on, nothing waits for the reader.
         raise_descriptor_limit()
         self._opening = True
         self._server = Server(
@@ -241,10 +250,12 @@ class ThreadwellCommand(_Command):
         )
         with pid_file(config.processes.pid_file):
             try:
-                self._server.start()
+                if threading.current_thread() is not threading.main_thread():
+                    self._server.start()
+                # In the main thread, it starts once signals are handled.
+                self._serve(self._server, with_static=static, **options)
             except (OSError, StartupError) as error:
                 raise ConfigError(f"the server cannot start: {error}") from None
-            self._serve(self._server, with_static=static, **options)
 
     def _stop(self) -> None:
         if self._server is not None:
@@ -263,8 +274,9 @@ class ThreadwellCommand(_Command):
             server.stop()
             self._shorten_exit_on_signal()
         if options.get("shutdown_message"):
-            self.stdout.write(options["shutdown_message"])
+            self._say(options["shutdown_message"])
         force_exit_by(server.deadline)
+        end_output()
 
     def _shorten_exit_on_signal(self) -> None:
         """Let a signal not raise any more, if the process ends after this command."""
@@ -285,16 +297,18 @@ class ThreadwellCommand(_Command):
             f"threadwell {__version__}, {threads} thread{'s' if threads > 1 else ''},"
             f" {gil_state()}",
             *gil_advice(),
-            *_asgi_note(server),
+            *_asgi_note(),
             f"Quit the server with {stop}.",
         ]
-        self.stdout.write("\n".join(lines))
         if not settings.DEBUG:
-            self.stdout.write(_debug_note(with_static))
+            lines.append(_debug_note(with_static))
         elif os.environ.get("DJANGO_RUNSERVER_HIDE_WARNING") != "true":
-            self.stdout.write(self.style.WARNING(_debug_note(with_static)))
-        # A program may be waiting for it at the other end of a pipe.
-        self.stdout.flush()
+            lines.append(self.style.WARNING(_debug_note(with_static)))
+        self._say("\n".join(lines))
+
+    def _say(self, text: str) -> None:
+        """Print `text` without waiting for a reader: it may never come back."""
+        say(text, cast("TextIO", self.stdout))
 
 
 def _debug_note(static: bool) -> str:
@@ -312,12 +326,10 @@ def _request_log(config: ServerConfig) -> RequestLog | None:
     return RequestLog() if settings.DEBUG and config.log.access_log != "-" else None
 
 
-def _asgi_note(server: Server) -> list[str]:
-    if server.asgi_app is None:
-        return []
-    return [
-        f"{settings.ASGI_APPLICATION} serves WebSockets and asynchronous views on an event loop"
-    ]
+def _asgi_note() -> list[str]:
+    """The line of the start message about the ASGI application, if the project has one."""
+    path = getattr(settings, "ASGI_APPLICATION", None)
+    return [f"{path} serves WebSockets and asynchronous views on an event loop"] if path else []
 
 
 def _ipv6_of(host: str) -> str:

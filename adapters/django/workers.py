@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from threadwell.multi_process import Loaded, StartFailed, run_workers
-from threadwell.process_setup import USAGE_ERROR, say
+from threadwell.process_setup import USAGE_ERROR, open_missing_streams
 from threadwell.worker import OPTIONS, ConfigError, ServerConfig
 
 if TYPE_CHECKING:
@@ -68,11 +68,12 @@ def _load(static_files: bool) -> Loaded:
 
 def main() -> int:
     """Serve as `replace_process` has written to the environment; return the exit code."""
+    open_missing_streams()
     facts = json.loads(os.environ.pop(_VARIABLE))
     sys.path[:] = facts["path"]
     config = ServerConfig.from_options(**facts["options"])
     try:
-        return run_workers(lambda: _load(facts["static_files"]), config, say, facts["notes"])
+        return run_workers(lambda: _load(facts["static_files"]), config, facts["notes"])
     except ConfigError as error:
         message = str(error)
     except StartFailed as error:

@@ -21,7 +21,7 @@ from flask.helpers import get_debug_flag
 from werkzeug.debug import DebuggedApplication
 
 from threadwell.adapters import WSGIApp, as_sync_app
-from threadwell.app_loader import AppError, app_folder
+from threadwell.app_loader import AppError, app_folder, importing
 from threadwell.command_options import (
     GroupedCommand,
     GroupedOption,
@@ -29,7 +29,7 @@ from threadwell.command_options import (
     spelled_as_flag,
 )
 from threadwell.multi_process import Loaded, StartFailed, run_workers
-from threadwell.process_setup import USAGE_ERROR, say
+from threadwell.process_setup import USAGE_ERROR, open_missing_streams
 from threadwell.reload import Inherited, WatchedFiles
 from threadwell.single_process import checked_config, run_reloader, run_server
 from threadwell.worker import OPTIONS, ConfigError, format_address
@@ -168,6 +168,10 @@ class _Serve(GroupedCommand):
 
     default_group = "reload"
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        open_missing_streams()
+        return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             code = super().invoke(ctx)
@@ -230,7 +234,7 @@ def _serve(
     elif extra_files or exclude_patterns:
         raise ConfigError("extra-files, exclude-patterns: they are for --reload; add it")
     if config.processes.needs_supervisor:
-        return run_workers(partial(_load_in_worker, info), config, say, (), ssl_context)
+        return run_workers(partial(_load_in_worker, info), config, (), ssl_context)
     app, name = _load(info, in_reloader=inherited is not None)
     notes = ["Debug mode is on: do not use it in production"] if debug else []
     sync_app = as_sync_app(app)
@@ -317,10 +321,11 @@ def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
     If it cannot be imported, the result in a reloader is an application that raises the reason.
     """
     try:
-        app = info.load_app()
+        with importing():
+            app = info.load_app()
     except Exception as error:
         if not in_reloader:
-            if isinstance(error, click.ClickException):
+            if isinstance(error, (click.ClickException, ConfigError)):
                 raise
             traceback.print_exc()
             raise _UsageError(_import_failure(error)) from None
@@ -333,9 +338,12 @@ def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
 def _load_in_worker(info: ScriptInfo) -> Loaded:
     """The application, in a worker process. Raises `AppError`, which the supervisor prints once."""
     try:
-        app = info.load_app()
+        with importing():
+            app = info.load_app()
     except click.ClickException as error:
         raise AppError(error.format_message()) from None
+    except ConfigError:
+        raise
     except Exception as error:
         raise AppError(_import_failure(error), traceback.format_exc()) from None
     sync_app = as_sync_app(app, multiprocess=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .adapters import as_app, as_sync_app
-from .app_loader import load_app
+from .app_loader import NestedServeError, load_app, refuse_nested_serve
 from .worker import (
     ConfigError,
     Hybrid,
@@ -13,16 +15,20 @@ from .worker import (
     Served,
     Server,
     ServerConfig,
+    app_kind,
     format_address,
     open_sockets,
 )
 from .worker.system.pid_file import pid_file
+from .worker.system.standard_streams import open_missing_streams
 from .worker.system.systemd import inherited_sockets
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from .worker.supervisor import Loaded
 
 
 class ThreadedServer(Server):
@@ -98,6 +104,7 @@ def serve(
     asgi_app: Any = None,
     ssl_context: ssl.SSLContext | None = None,
     lifecycle_collector: LifecycleCollector | None = None,
+    quiet: bool = False,
     **options: Any,
 ) -> None:
     """Serve `app` until SIGINT or SIGTERM (blocking). Call it in the main thread.
@@ -107,36 +114,91 @@ def serve(
     that SIGHUP loads it again. `options` are those of `ServerConfig.from_options`, such as
     `bind="0.0.0.0:8000"` and `threads=8`. The other arguments are those of `ThreadedServer`.
 
-    Raises `ConfigError` for an option that cannot be used, `TypeError` if `app` is no application,
-    `OSError` if an address cannot be bound, and what `run_supervised` raises.
+    Unless `quiet`, it prints what the command `threadwell` prints, and writes the messages of the
+    server to standard error if the program has not set up logging.
+
+    Raises `ConfigError` for an option that cannot be used, and if it is called while an application
+    is imported (put the call under `if __name__ == "__main__":`), `TypeError` if `app` is no
+    application, `OSError` if an address cannot be bound, and what `run_supervised` raises.
     """
+    # Imported here, as most programs that import threadwell do not call this.
+    from .process_setup import configure_logging
+    from .single_process import AnnouncingServer
+    from .worker.supervisor import Loaded
+
+    refuse_nested_serve()
+    open_missing_streams()
     config = ServerConfig.from_options(**options)
     supervised = config.processes.needs_supervisor
 
-    def load() -> Served:
-        found = load_app(app).app if isinstance(app, str) else app
-        return _as_served(found, interface, asgi_app, multiprocess=supervised)
+    def load() -> Loaded:
+        found, name = load_app(app) if isinstance(app, str) else (app, _name_of(app))
+        served = _as_served(found, interface, asgi_app, multiprocess=supervised)
+        kind = app_kind(found) if interface == "auto" else interface
+        return Loaded(
+            served, name, kind if asgi_app is None else f"{kind}, with an ASGI application"
+        )
 
-    def build(served: Served, sockets: Sequence[socket.socket]) -> Server:
-        return Server(
+    def build(served: Served, sockets: Sequence[socket.socket]) -> AnnouncingServer:
+        server = AnnouncingServer(
             served,
             config,
             sockets=sockets,
             ssl_context=ssl_context,
             lifecycle_collector=lifecycle_collector,
         )
+        server.announced = quiet or supervised  # The supervisor announces for its workers.
+        return server
 
+    if not quiet and not logging.getLogger("threadwell").hasHandlers():
+        configure_logging(config.log.level)
     if supervised:
-        from .worker.supervisor import Loaded, run_supervised
+        _supervise(load, config, build, quiet=quiet)
+        return
+    loaded = load()
+    server = build(loaded.app, inherited_sockets(config.bind.backlog))
+    server.bind()
+    with pid_file(config.processes.pid_file):
+        server.serve_forever(None if quiet else partial(server.announce, loaded.name, loaded.kind))
 
-        sockets = inherited_sockets(config.bind.backlog) or open_sockets(config.bind)
+
+def _supervise(
+    load: Callable[[], Loaded],
+    config: ServerConfig,
+    build: Callable[[Served, Sequence[socket.socket]], Server],
+    *,
+    quiet: bool,
+) -> None:
+    """Serve with several processes. Raises as `serve`."""
+    from .multi_process import announcer, no_app, open_monitored
+    from .process_setup import say
+    from .worker.supervisor import StartFailed, run_supervised
+
+    sockets = inherited_sockets(config.bind.backlog) or open_sockets(config.bind)
+    described = build(no_app, sockets)
+    described.bind()
+    monitored = open_monitored(config, sockets)
+    try:
         with pid_file(config.processes.pid_file):
-            run_supervised(lambda: Loaded(load()), config, sockets, build=build)
-    else:
-        server = build(load(), inherited_sockets(config.bind.backlog))
-        server.bind()
-        with pid_file(config.processes.pid_file):
-            server.serve_forever()
+            run_supervised(
+                load,
+                config,
+                sockets,
+                build=build,
+                started=None if quiet else announcer(described, monitored),
+                stopping=None if quiet else partial(say, "stopping"),
+                monitored=monitored,
+            )
+    except StartFailed as error:
+        if str(error) == str(NestedServeError()):  # It was raised in a worker.
+            raise NestedServeError from None
+        raise
+
+
+def _name_of(app: Any) -> str:
+    """How the start message calls an application that has no name on a command line."""
+    named = app if hasattr(app, "__qualname__") else type(app)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def make_server(host: str, port: int, app: Any, **options: Any) -> ThreadedServer:

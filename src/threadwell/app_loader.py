@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .worker import MARKER
+from .worker import MARKER, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +43,16 @@ class AppError(Exception):
         self.trace = trace
 
 
+class NestedServeError(ConfigError):
+    """`serve` was called by a module that is imported to be served."""
+
+    def __init__(self) -> None:
+        guard = 'if __name__ == "__main__":'
+        super().__init__(
+            f"serve() was called while the application is imported; put the call under `{guard}`"
+        )
+
+
 class LoadedApp(NamedTuple):
     """An application, and its name: `module:attribute`."""
 
@@ -64,13 +74,37 @@ def load_app(
     home = _absolute(Path(directory))
     _prepend_to_path(home)
     name, expression = _locate(spec, home)
-    module = _import(name, home)
-    if expression is None:
-        found, label = _discover(module, factory)
-    else:
-        found, label = _evaluate(module, expression, factory)
+    with importing():
+        module = _import(name, home)
+        if expression is None:
+            found, label = _discover(module, factory)
+        else:
+            found, label = _evaluate(module, expression, factory)
     _check(found, label)
     return LoadedApp(found, label)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """While an application is imported: `refuse_nested_serve` raises in this process."""
+    _importing.append(True)
+    try:
+        yield
+    finally:
+        _importing.pop()
+
+
+_importing: list[bool] = []
+
+
+def refuse_nested_serve() -> None:
+    """Raise `NestedServeError` while an application is imported.
+
+    A module that calls `serve("module:app")` whenever it is imported would start servers without
+    end, each of which imports it again.
+    """
+    if _importing:
+        raise NestedServeError
 
 
 def app_folder(spec: str | None, directory: str | os.PathLike[str] = ".") -> list[str]:
@@ -198,7 +232,7 @@ def _user_code(failed: str) -> Iterator[None]:
     """Turn what the user's code raises into an `AppError` with the traceback of that code only."""
     try:
         yield
-    except AppError:
+    except (AppError, NestedServeError):
         raise
     except (Exception, SystemExit) as error:
         cause = f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -29,7 +29,7 @@ from .config_file import CONCURRENCY, read_settings, show, with_concurrency
 from .environment import PREFIX, variable_of
 from .multi_process import Loaded, StartFailed, run_workers
 from .option_hints import hint_for
-from .process_setup import USAGE_ERROR, say
+from .process_setup import USAGE_ERROR, open_missing_streams, say
 from .reload import Inherited, WatchedFiles
 from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
@@ -66,6 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
     The code is 0 after a signal to stop, 2 after a usage error, which prints a line on standard
     error, and 3 if the worker processes ended before they were ready and gave no reason.
     """
+    open_missing_streams()
     try:
         name, command, rest = _select_command(sys.argv[1:] if args is None else list(args))
         code = command.main(args=rest, prog_name=name, standalone_mode=False)
@@ -105,8 +106,7 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
 
 
 def _fail(message: str, code: int = USAGE_ERROR, trace: str = "") -> int:
-    if sys.stderr is not None:  # The parent may have closed it.
-        sys.stderr.write(f"{trace}threadwell: {' '.join(message.split())}\n")
+    sys.stderr.write(f"{trace}threadwell: {' '.join(message.split())}\n")
     return code
 
 
@@ -227,7 +227,7 @@ def _serve(
     elif given := [*reload_dir, *reload_include, *reload_exclude, *reload_extra]:
         raise ConfigError(f"{given[0]}: this is for --reload, which was not given; add it")
     if config.processes.needs_supervisor:
-        return run_workers(load, config, say)
+        return run_workers(load, config)
     loaded = load()
     return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from .adapters import as_app
 from .multi_process import Loaded, StartFailed, run_workers
-from .process_setup import USAGE_ERROR, say
+from .process_setup import USAGE_ERROR
 from .single_process import checked_config, run_server
 from .worker import OPTIONS, ConfigError, ServerConfig, app_kind, format_address
 
@@ -78,7 +78,7 @@ def _serve(app: Any, config: ServerConfig, name: str) -> None:
         run_server(served, config, name, kind)
         return
     try:
-        run_workers(lambda: Loaded(served, name, kind), config, say)
+        run_workers(lambda: Loaded(served, name, kind), config)
     except StartFailed as error:
         sys.stderr.write(error.trace)
         raise ConfigError(str(error)) from None

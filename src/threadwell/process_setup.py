@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -9,12 +10,19 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
+from typing import TextIO
 
 from .worker import ServerConfig
 from .worker.assembly import check
 from .worker.supervisor.user import find_identity
 from .worker.system.pid_file import pid_file
+from .worker.system.standard_streams import (
+    StandardErrorHandler,
+    flush_streams,
+    open_missing_streams,
+    write_text,
+)
+from .worker.system.terminal import Terminal
 from .worker.tls.context import context_for
 
 __all__ = [
@@ -22,8 +30,11 @@ __all__ = [
     "check_config",
     "configure_logging",
     "defer_signals_until_served",
+    "end_output",
     "exit_on_next_signal",
+    "flush_streams",
     "force_exit_by",
+    "open_missing_streams",
     "pid_file",
     "raise_descriptor_limit",
     "say",
@@ -57,7 +68,7 @@ def configure_logging(level: str) -> None:
     logger = logging.getLogger("threadwell")
     if logger.handlers:
         return
-    handler = logging.StreamHandler()
+    handler = StandardErrorHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(level.upper())
@@ -85,16 +96,20 @@ def defer_signals_until_served() -> None:
     """Ignore SIGHUP and SIGUSR1 until the server handles them.
 
     Scripts send them as soon as there is a pid file, and by default they end the process. Call this
-    in the main thread, before the pid file is written.
+    in the main thread, before the pid file is written. If the terminal is closed meanwhile, a
+    `KeyboardInterrupt` is raised there.
     """
+    terminal = Terminal()
+
+    def ignore(number: int, _frame: object) -> None:
+        if number != signal.SIGUSR1 and terminal.hung_up():
+            raise KeyboardInterrupt
+
     for name in ("SIGHUP", "SIGUSR1"):
-        if hasattr(signal, name):
+        # nohup(1) ignores SIGHUP; the server looks whether it is ignored.
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             # SIG_IGN would be inherited by programs that the application starts.
-            signal.signal(getattr(signal, name), _ignore_signal)
-
-
-def _ignore_signal(_number: int, _frame: object) -> None:
-    """Do nothing, unlike the default handler, which ends the process."""
+            signal.signal(getattr(signal, name), ignore)
 
 
 def exit_on_next_signal() -> None:
@@ -137,21 +152,39 @@ def _exit_at(at: float, explain: bool) -> None:
         others = [each for each in threading.enumerate() if each is not threading.main_thread()]
         left = ", ".join(each.name for each in others if not each.name.startswith("threadwell"))
         log.warning("The process took too long to end; still running: %s", left or "atexit")
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                stream.flush()
+        if flush_streams():
+            logging.shutdown()
     os._exit(0)
 
 
-def say(text: str) -> None:
-    """Print `text` and flush it. Without a standard output, or with a closed one, do nothing."""
-    if sys.stdout is None:  # The parent has started this process without one.
-        return
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except OSError:
-        # The text left in the buffer would fail again when the process ends.
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+# ---- Standard output ----------------------------------------------------------------------
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print `text` on `stream`, by default standard output.
+
+    It is dropped if nobody reads it. It overtakes what is in the buffer of `stream`.
+    """
+    write_text(sys.stdout if stream is None else stream, text + "\n")
+
+
+def end_output() -> None:
+    """Flush standard output and standard error, when the server has stopped.
+
+    If the reader of one has stopped reading, the process exits before the interpreter flushes them
+    again, which has no limit. The functions of `atexit` are called all the same.
+    """
+    if not flush_streams():
+        _unread.set()
+
+
+# Set once a reader has stopped reading.
+_unread = threading.Event()
+
+
+@atexit.register
+def _exit_unflushed() -> None:
+    # Registered when the command is imported, so it runs after the functions of the application,
+    # and before that of `logging`, which flushes.
+    if _unread.is_set():
+        os._exit(0)

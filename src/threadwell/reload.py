@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _VARIABLE = "THREADWELL_RELOADER"
+# What a child reports when it prints the start message. Its other reports are lists.
+_ANNOUNCED = "announced"
 
 #: Seconds that requests in flight get when the child is told to end.
 GRACE = 0.2
@@ -87,19 +89,21 @@ class Reloader:
         self._say = say
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._child: _Child | None = None
-        self._starts = 0
+        #: Whether a child has printed the whole start message.
+        self._announced = threading.Event()
         self._code = 0
 
     def run(self) -> int:
-        """Run children until SIGINT, SIGTERM, or one ends without an error (blocking).
+        """Run children until SIGINT, SIGTERM, SIGHUP, or one ends without an error (blocking).
 
         Returns the exit code of the last child, 0 if it was told to end. Call it in the main
         thread.
         """
-        before = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        # SIGHUP is sent when the terminal is closed, unless nohup(1) ignores it.
+        ending = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            ending.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in ending}
         watched = self._watched
         watcher = Watcher(
             watched.roots,
@@ -158,9 +162,10 @@ class Reloader:
         return True
 
     def _start(self, watcher: Watcher) -> None:
-        self._starts += 1
-        facts = {"engine": watcher.engine, "starts": self._starts}
-        self._child = _Child(self._command, self._sockets, facts, watcher, self._events)
+        facts = {"engine": watcher.engine, "first": not self._announced.is_set()}
+        self._child = _Child(
+            self._command, self._sockets, facts, watcher, self._events, self._announced
+        )
 
     def _restart(self, path: Path, watcher: Watcher) -> bool:
         self._say(f"{_relative(path)} has changed: restarting")
@@ -207,7 +212,9 @@ class _Child:
         facts: dict[str, Any],
         watcher: Watcher,
         events: queue.SimpleQueue[tuple[str, Any]],
+        announced: threading.Event,
     ) -> None:
+        self._announced = announced
         self._channel, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), *(sock.fileno() for sock in sockets)]
         facts = {**facts, "channel": descriptors[0], "sockets": descriptors[1:]}
@@ -236,11 +243,14 @@ class _Child:
         self._events.put(("ended", self))
 
     def _receive(self) -> None:
-        """Watch the files that the child reports, in a thread of its own."""
+        """Receive what the child reports: lists of files to watch, and its start message."""
         lines = self._channel.makefile("r", encoding="utf-8", errors="replace")
         with self._channel, lines, contextlib.suppress(OSError, ValueError):
             for text in lines:
-                self._watcher.add_sources(json.loads(text))
+                if (report := json.loads(text)) == _ANNOUNCED:
+                    self._announced.set()
+                else:
+                    self._watcher.add_sources(report)
 
     def send_signal(self, number: int) -> None:
         with contextlib.suppress(OSError):  # It has just ended.
@@ -293,9 +303,10 @@ class Inherited:
     def __init__(self, facts: dict[str, Any]) -> None:
         self.sockets: list[socket.socket] = [adopt_socket(fd) for fd in facts["sockets"]]
         self.engine = str(facts["engine"])
-        #: Whether this is the first child, which prints the whole start message.
-        self.first = facts["starts"] == 1
+        #: Whether no child before this one has printed the start message.
+        self.first = bool(facts["first"])
         self._channel = socket.socket(fileno=facts["channel"])
+        self._lock = threading.Lock()  # guards sending, by two threads
         self._channel.set_inheritable(False)  # Programs of the application must not hold it.
         thread = threading.Thread(
             target=self._report_imports, name="threadwell-reload", daemon=True
@@ -307,6 +318,15 @@ class Inherited:
         """What this process has inherited; None if no `Reloader` has started it."""
         facts = os.environ.pop(_VARIABLE, None)
         return None if facts is None else cls(json.loads(facts))
+
+    def report_announced(self) -> None:
+        """Tell the parent that the start message is printed. Any thread may call it."""
+        with contextlib.suppress(OSError):  # The parent has just ended.
+            self._send(_ANNOUNCED)
+
+    def _send(self, report: object) -> None:
+        with self._lock:
+            self._channel.sendall(json.dumps(report).encode() + b"\n")
 
     def _report_imports(self) -> None:
         """Report imported files to the parent; end this process when the parent is gone."""
@@ -320,7 +340,7 @@ class Inherited:
             known |= new
             try:
                 if new:
-                    self._channel.sendall(json.dumps(sorted(new)).encode() + b"\n")
+                    self._send(sorted(new))
                 if not self._channel.recv(1):
                     break
             except TimeoutError:

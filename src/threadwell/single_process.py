@@ -14,7 +14,9 @@ from .process_setup import (
     check_config,
     configure_logging,
     defer_signals_until_served,
+    end_output,
     exit_on_next_signal,
+    flush_streams,
     force_exit_by,
     pid_file,
     raise_descriptor_limit,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from .worker import Served
 
 
-class _CommandServer(Server):
+class AnnouncingServer(Server):
     """A server that prints when it begins to stop. It waits at most `grace` seconds then."""
 
     announced = False
@@ -40,6 +42,10 @@ class _CommandServer(Server):
         announced, self.announced = self.announced, True  # A failing start prints no "stopping".
         super().start()
         self.announced = announced
+
+    def announce(self, name: str, kind: str, notes: Sequence[str] = ()) -> None:
+        """Print the start message; the arguments are those of `start_message`."""
+        say(start_message(self, name, kind, [*notes, *metrics_notes(self.metrics_urls)]))
 
     def stop(self, timeout: float | None = None, *, linger: float = 0.0) -> None:
         if not self.announced:
@@ -86,17 +92,19 @@ def run_server(
     if config.processes.needs_supervisor:
         raise ConfigError("workers: this serves in one process; `threadwell APP` starts others")
     configure_logging(config.log.level)
+    flush_streams()  # What the application has printed comes before the start message.
     raise_descriptor_limit()
     sockets = open_sockets(config) if inherited is None else inherited.sockets
-    server = _CommandServer(app, config, sockets=sockets, ssl_context=ssl_context)
+    server = AnnouncingServer(app, config, sockets=sockets, ssl_context=ssl_context)
     if inherited is not None:
         server.announced, server.grace = True, GRACE
         notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
 
     def announce() -> None:
         if inherited is None or inherited.first:
-            more = metrics_notes(server.metrics_urls)
-            say(start_message(server, name, kind, [*notes, *more]))
+            if inherited is not None:
+                inherited.report_announced()  # A signal does not end the process before the print.
+            server.announce(name, kind, notes)
         else:
             say(f"threadwell serves {name} again")
 
@@ -115,10 +123,11 @@ def run_server(
                 server.stop()
             exit_on_next_signal()
     force_exit_by(server.deadline)
+    end_output()
     return 0
 
 
-def _start(server: _CommandServer) -> None:
+def _start(server: AnnouncingServer) -> None:
     try:
         server.start()
     except StartupError as error:

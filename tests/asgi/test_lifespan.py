@@ -187,6 +187,22 @@ def test_a_shutdown_that_never_ends(serve: Serve) -> None:
     assert time.monotonic() - begun < 6
 
 
+@pytest.mark.parametrize(("receives", "level"), [(False, "DEBUG"), (True, "INFO")])
+def test_an_application_without_a_lifespan_is_no_news(
+    serve: Serve, caplog: pytest.LogCaptureFixture, receives: bool, level: str
+) -> None:
+    class Without(App):
+        async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if receives:  # so it has one, which failed
+                await receive()
+            raise ValueError("No application configured for scope type 'lifespan'")
+
+    with caplog.at_level("DEBUG", "threadwell"):
+        serve(Without())
+    found = [record for record in caplog.records if "without a lifespan" in record.message]
+    assert [record.levelname for record in found] == [level]
+
+
 def test_a_shutdown_that_fails_is_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     class Failing(App):
         async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -413,7 +429,7 @@ async def app(scope, receive, send):
         await asyncio.wait([listening], timeout=0.05)
     ends["told" if kind == b"text/plain" else "stream"] += 1
 
-options = {"bind": "fd://" + sys.argv[1], "graceful_timeout": 4, "loop": sys.argv[2]}
+options = {"bind": "fd://" + sys.argv[1], "graceful_timeout": 4, "loop": sys.argv[2], "quiet": True}
 if sys.argv[3] == "hybrid":
     threadwell.serve(lambda request: None, interface="sync", asgi_app=app, **options)
 else:

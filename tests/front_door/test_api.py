@@ -31,6 +31,7 @@ from threadwell import (
 from threadwell.adapters import as_sync_app
 from threadwell.worker import app_kind
 
+from ..helpers.command import command
 from ..helpers.wire_client import refuses
 
 LOCAL = "127.0.0.1:0"
@@ -208,8 +209,45 @@ def test_serve_until_a_signal(tmp_path: Path, number: int) -> None:
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert b"".join(iter(lambda: client.recv(4096), b"")).endswith(b"served")
         process.send_signal(number)
-        assert process.communicate(timeout=10)[0] == b"ended\n"
+        assert process.communicate(timeout=10)[0].endswith(b"stopping\nended\n")
         assert process.returncode == 0
+
+
+SERVING = """
+import sys
+from threadwell import Response, serve
+def app(request):
+    return Response(200, [], b"served")
+if __name__ == "__main__":
+    serve(OPTIONS, bind="127.0.0.1:0", metrics_bind="127.0.0.1:0")
+    print("ended")
+"""
+
+
+@pytest.mark.parametrize("options", ["app", "app, workers=2", "'run:app', workers=2"])
+def test_serve_says_what_the_command_says(tmp_path: Path, options: str) -> None:
+    (tmp_path / "run.py").write_text(SERVING.replace("OPTIONS", options))
+    with command(["run.py"], tmp_path) as running:
+        url = running.url()
+        name = "__main__:app" if options.startswith("app") else "run:app"
+        assert f"serves {name} (sync)" in running.text
+        assert "Metrics at http" in running.text
+        assert urllib.request.urlopen(url, timeout=10).read() == b"served"
+        assert running.end().endswith("stopping\nended\n")
+
+
+@pytest.mark.parametrize("options", ["app", "app, workers=2"])
+def test_serve_is_quiet_if_it_is_told(tmp_path: Path, options: str) -> None:
+    (tmp_path / "run.py").write_text(
+        SERVING.replace("OPTIONS", options + ", quiet=True").replace("127.0.0.1:0", "unix:sock", 1)
+    )
+    with command(["run.py"], tmp_path) as running:
+        with socket.socket(socket.AF_UNIX) as client:
+            while client.connect_ex(str(tmp_path / "sock")):
+                assert running.process.poll() is None
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b"".join(iter(lambda: client.recv(4096), b"")).endswith(b"served")
+        assert running.end() == "ended\n"
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

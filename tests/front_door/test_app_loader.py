@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -300,3 +301,43 @@ def test_package_fails_inside(project: Callable[..., Path]) -> None:
     error = problem("package.web:app")
     assert "No module named 'xyzzy'" in str(error)
     assert error.trace
+
+
+# ---- A module that serves when it is imported ---------------------------------------------
+
+UNGUARDED = """
+from threadwell import serve
+def app(environ, start_response): ...
+serve("module:app", bind="127.0.0.1:0"{options})
+"""
+
+
+def run(folder: Path, *words: str) -> tuple[int, str]:
+    """The exit code of `python words...` and the last line of its standard error."""
+    ended = subprocess.run(
+        [sys.executable, *words],
+        check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    return ended.returncode, ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("options", ["", ", workers=2", ", workers=2, preload=True"])
+@pytest.mark.parametrize("words", [["module.py"], ["-m", "threadwell", "module:app"]])
+def test_serve_without_a_guard(tmp_path: Path, words: list[str], options: str) -> None:
+    (tmp_path / "module.py").write_text(UNGUARDED.format(options=options))
+    code, line = run(tmp_path, *words)
+    assert code
+    assert 'put the call under `if __name__ == "__main__":`' in line
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_serve_without_a_guard_under_flask(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "module.py").write_text(UNGUARDED.format(options=""))
+    words = ["-m", "flask", "--app", "module", "serve", "--port", "0", *options]
+    code, line = run(tmp_path, *words)
+    assert code == 2
+    assert 'put the call under `if __name__ == "__main__":`' in line

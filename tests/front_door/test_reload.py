@@ -90,6 +90,20 @@ def test_an_edit_is_served(start: Start, tmp_path: Path) -> None:
     assert not Path(f"/proc/{new}").exists()
 
 
+def test_the_start_message_comes_after_a_change_before_the_first_serving(
+    start: Start, tmp_path: Path
+) -> None:
+    write(tmp_path, "1", "print('imported', flush=True)\nimport time\ntime.sleep(600)\n")
+    running = start()
+    running.until("imported")
+    write(tmp_path, "22")
+    url = running.url()  # which waits for the end of the message
+    assert "serves app:app (wsgi)" in running.text
+    assert get(url)[1].endswith(" 22")
+    write(tmp_path, "333")
+    running.until("serves app:app again")
+
+
 def test_without_watchfiles(start: Start, tmp_path: Path) -> None:
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "watchfiles.py").write_text("raise ImportError")
@@ -162,7 +176,7 @@ def test_broken_at_the_start(start: Start, tmp_path: Path) -> None:
     running = start()
     running.until("it starts again when a file changes")
     write(tmp_path, "22")
-    running.until("again")
+    assert get(running.url())[1].endswith(" 22")
     assert running.end().endswith("stopping\n")
 
 

@@ -470,3 +470,44 @@ def test_a_syslog_by_tcp(caplog: pytest.LogCaptureFixture) -> None:
     assert "cannot be reached yet" in caplog.text  # which keeps no server from starting
     assert target.write(["lost"]) == 1
     target.close()
+
+
+# ---- Pipes with a name, and names of streams ------------------------------------------------
+
+
+def test_a_named_pipe_without_a_reader(
+    serve: Serve, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not keep the server from starting; its lines are lost until a program reads it."""
+    monkeypatch.setattr(log_target, "_RETRY_INTERVAL", 0.0)
+    os.mkfifo(tmp_path / "log")
+    server = serve(hello, access_log=str(tmp_path / "log"), log_format="%U")
+    assert connect(server).get("/lost").status == 200
+    until(lambda: server.lost_lines)
+    reading = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with open(reading, "rb") as pipe:
+        assert connect(server).get("/read").status == 200
+        server.stop()
+        assert pipe.read() == b"/read\n"
+
+
+def test_a_pipe_whose_reader_has_stopped_costs_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def has_room(fd: int, seconds: float = 0) -> bool:
+        waits.append(seconds)
+        return False
+
+    monkeypatch.setattr(log_target, "has_room", has_room)
+    reading, writing = os.pipe()
+    target = FileTarget(writing)
+    assert target.write(["x" * 4000] * 5) == 5
+    assert waits == [log_target._WRITE_TIMEOUT, 0, 0, 0, 0]
+    target.close()
+    os.close(reading)
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_the_name_of_a_stream_is_no_file(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"access_log: '{name}' would be a file .*\./{name}"):
+        ThreadedServer(hello, access_log=name)

@@ -102,5 +102,7 @@ class Lifespan:
             self._started.set_exception(failure)
             return
         if error is not None:
-            log.info("The application is served without a lifespan: it raised %r", error)
+            # an application without one raises as soon as it sees the scope, as Channels does
+            level = logging.DEBUG if self._to_app.qsize() else logging.INFO
+            log.log(level, "The application is served without a lifespan: it raised %r", error)
         self._started.set_result(None)

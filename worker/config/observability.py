@@ -10,6 +10,8 @@ from .option import option
 
 # A token (RFC 9110, 5.6.2) without the underscore, which proxies and CGI confuse with the dash.
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
+# How the standard streams are written as a file.
+_STREAMS = {"stdout": "- for standard output", "stderr": "/dev/stderr for standard error"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ class Log:
     )
 
     def __post_init__(self) -> None:
+        if self.access_log in _STREAMS:
+            raise ConfigError(
+                f"access_log: {self.access_log!r} would be a file of that name; give"
+                f" {_STREAMS[self.access_log]}, or ./{self.access_log} for the file"
+            )
         if self.request_id_header and not _NAME.fullmatch(self.request_id_header):
             raise ConfigError(
                 f"request_id_header: {self.request_id_header!r} is no name of a header; give one"

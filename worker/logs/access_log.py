@@ -57,6 +57,7 @@ class AccessLog:
         self._thread_awake = False
         self._wakeup = threading.Event()
         self._flush_early = threading.Event()
+        self._reopen_asked = False
         self._closing = False
         self._write_lock = threading.Lock()  # guards `_target` and `_closed`
         self._closed = False
@@ -124,8 +125,16 @@ class AccessLog:
             self._report(why)
 
     def reopen(self) -> None:
-        """Open the file anew, after a log rotation has renamed it. No log line is lost."""
-        self.flush()
+        """Open the file anew, after a log rotation has renamed it. No log line is lost.
+
+        The log thread does it: the caller, which has to handle signals, must not wait for a file.
+        """
+        self._reopen_asked = True
+        self._wakeup.set()
+        self._flush_early.set()
+
+    def _reopen(self) -> None:
+        self._reopen_asked = False
         try:
             with self._write_lock:
                 if not self._closed:
@@ -165,6 +174,8 @@ class AccessLog:
             self._flush_early.clear()
             try:
                 self.flush()
+                if self._reopen_asked:
+                    self._reopen()
             except Exception:
                 log.exception("The access log met an internal error")
         self.flush()

@@ -4,12 +4,14 @@ Log lines of several threads and processes never mix: each write has complete li
 more than the kernel writes atomically.
 
     file      opened with O_APPEND: each write(2) is atomic, whatever its size
-    pipe      at most PIPE_BUF octets at once (pipe(7)); the fields of longer lines are cut
+    pipe      at most PIPE_BUF octets at once (pipe(7)); the fields of longer lines are cut;
+              nothing waits for its reader without a limit
     syslog    one message for each log line
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -25,6 +27,7 @@ from typing import NamedTuple
 from ..errors import ConfigError
 from ..http.response_head import MONTHS
 from ..system.readiness import has_room
+from ..system.standard_streams import duplicate
 
 log = logging.getLogger("threadwell")
 
@@ -33,7 +36,7 @@ _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 _FILE_BLOCK = 256 * 1024
 # Seconds to wait for the reader of a pipe, or for a syslog.
 _WRITE_TIMEOUT = 2.0
-# Seconds until an unreachable syslog is tried again.
+# Seconds until an unreachable syslog, or a pipe without a reader, is tried again.
 _RETRY_INTERVAL = 1.0
 
 _ACCEPTED_FORMS = "syslog:, syslog:/PATH, syslog:udp://HOST:PORT and syslog:tcp://HOST:PORT"
@@ -85,41 +88,59 @@ def open_target(text: str) -> Target:
         if text == "-":
             if sys.stdout is None:  # the parent process closed it
                 raise OSError(errno.EBADF, "standard output is closed")
-            return FileTarget(os.dup(sys.stdout.fileno()))
+            return FileTarget(duplicate(sys.stdout.fileno()))
         if (address := parse_syslog(text)) is not None:
             return _open_syslog(address)
         path = os.path.abspath(text)
-        return FileTarget(_open(path), path)
+        descriptor = _open(path)
+        if descriptor < 0:
+            log.warning("The access log %s is a pipe that no program reads yet", path)
+        return FileTarget(descriptor, path)
     except OSError as error:
         raise ConfigError(f"access_log: {text}: {error.strerror or error}") from error
 
 
 def _open(path: str) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-    return os.open(path, flags, 0o640)
+    """Open the file or pipe at `path`; returns -1 if it is a pipe that no program reads yet."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    # a pipe without a reader would be waited for (fifo(7))
+    flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(path, flags, 0o640)
+    except OSError as error:
+        if error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode):
+            return -1
+        raise
 
 
 # ---- Files and pipes -----------------------------------------------------------------------
 
 
 class FileTarget(Target):
-    """A file or a pipe. `path` is empty for a descriptor that cannot be opened anew."""
+    """A file or a pipe. `path` is empty for a descriptor that cannot be opened anew.
+
+    `descriptor` is negative for a pipe that no program reads yet; it is opened later.
+    """
 
     def __init__(self, descriptor: int, path: str = "") -> None:
         self._path = path
+        self._retry_at = 0.0
         self._adopt(descriptor)
 
     def _adopt(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._block = _FILE_BLOCK if regular else _PIPE_BUF
-        self.longest = 0 if regular else _PIPE_BUF
+        self._regular = descriptor >= 0 and stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._block = _FILE_BLOCK if self._regular else _PIPE_BUF
+        self.longest = 0 if self._regular else _PIPE_BUF
         #: The last log line was written in part, because the disk was full.
         self._partial_line = False
 
     def write(self, lines: list[str]) -> int:
         lost = 0
         self.last_error = None
+        if self._descriptor < 0 and not self._open_pipe():
+            return len(lines)
+        patience = _WRITE_TIMEOUT
         at = 0
         while at < len(lines):
             first, size = at, 0
@@ -128,23 +149,41 @@ class FileTarget(Target):
                 at += 1
             text = "\n".join(lines[first:at]) + "\n"
             try:
-                self._write(text.encode("ascii", "replace"))
+                self._write(text.encode("ascii", "replace"), patience)
             except OSError as error:
                 self.last_error = error
                 lost += at - first
+                if isinstance(error, BlockingIOError):
+                    patience = 0.0  # the reader has stopped: do not wait again for the others
         return lost
 
-    def _write(self, data: bytes) -> None:
+    def _open_pipe(self) -> bool:
+        """Open the pipe if a program reads it by now; tried once a second."""
+        self.last_error = OSError(errno.ENXIO, "no program reads the pipe")
+        if time.monotonic() < self._retry_at:
+            return False
+        self._retry_at = time.monotonic() + _RETRY_INTERVAL
+        try:
+            descriptor = _open(self._path)
+        except OSError as error:
+            self.last_error = error
+            return False
+        if descriptor < 0:
+            return False
+        self._adopt(descriptor)
+        self.last_error = None
+        return True
+
+    def _write(self, data: bytes, patience: float) -> None:
         view = memoryview(b"\n" + data if self._partial_line else data)
         whole = len(view)
         try:
             while view:
-                try:
+                if not self._regular and not has_room(self._descriptor, patience):
+                    raise BlockingIOError(errno.EAGAIN, "no program reads the pipe")
+                # another writer may have filled the pipe meanwhile
+                with contextlib.suppress(BlockingIOError):
                     view = view[os.write(self._descriptor, view) :]
-                except BlockingIOError:
-                    # another process that shares this pipe made it non-blocking
-                    if not has_room(self._descriptor, _WRITE_TIMEOUT):
-                        raise
         except OSError:
             self._partial_line = self._partial_line or 0 < len(view) < whole
             raise
@@ -154,11 +193,12 @@ class FileTarget(Target):
         if not self._path:
             return
         fresh = _open(self._path)
-        os.close(self._descriptor)
+        self.close()
         self._adopt(fresh)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 # ---- Syslog --------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ..errors import ConfigError
 from ..net.bound_socket import refuse_connections
 from ..server import Served, Server
 from ..system.readiness import in_error
+from ..system.standard_streams import flush_streams
 from .pipe import LONGEST_TEXT, Message, Pipe
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def fork(main: Callable[[], int]) -> int:
 
     Call it while no other thread runs. Raises `OSError` if the system cannot fork.
     """
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # None, if it is closed
         sys.stdout.flush()
         sys.stderr.flush()
     # until its handlers are reset, a signal in the child would run those of the parent
@@ -133,9 +134,8 @@ def exit_process(code: int) -> NoReturn:
         # as multiprocessing does: wait for threads that are not daemons
         getattr(threading, "_shutdown", _do_nothing)()
         atexit._run_exitfuncs()
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        if flush_streams():  # else both would wait for a reader that has stopped
+            logging.shutdown()
     except BaseException:
         traceback.print_exc()
     finally:

@@ -24,7 +24,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..system.signals import Signals
+from ..system.standard_streams import write_text
 from ..system.systemd import Notifier
+from ..system.terminal import Terminal
 from ..watchdog import UNSEEN
 from .children import Children
 from .forking import ServerSpec, describe_exit
@@ -91,6 +93,7 @@ class Supervisor(Phased):
         self._started = started
         self._stopping = stopping
         self._notifier = Notifier()
+        self._terminal = Terminal()
         self._signals = Signals(getattr(signal, name) for name in _HANDLED)
         self._ready_message: Message = {}
         self._children = Children(spec, self._signals, self._statistics)
@@ -133,10 +136,12 @@ class Supervisor(Phased):
 
     def _run_once(self) -> None:
         began = time.monotonic()
-        for child in self._children.wait(self._timeout()):
-            self._on_message(child)
+        readable = self._children.wait(self._timeout())
+        # before the messages: a signal to the whole group also lets workers ask for replacements
         for number in self._signals.take():
             self._on_signal(number)
+        for child in readable:
+            self._on_message(child)
         self._statistics.poll()
         now = time.monotonic()
         self._reap(now)
@@ -171,6 +176,8 @@ class Supervisor(Phased):
         elif number == signal.SIGQUIT:
             self._drain_all()
             self._cut()
+        elif number == signal.SIGHUP and self._terminal.hung_up():
+            self._drain_all()
         elif number == signal.SIGHUP:
             self._reload()
         elif number == signal.SIGUSR1:
@@ -304,7 +311,7 @@ class Supervisor(Phased):
         if generation.phase is Phase.STARTING and (child.failed or generation.has_failed()):
             self._give_up(generation, reason, child)
             return
-        sys.stderr.write(generation.new_trace(child.trace))
+        write_text(sys.stderr, generation.new_trace(child.trace))
         log.error("%s %s%s", child, end, f": {child.failed}" if child.failed else "")
 
     def _give_up(self, generation: Generation, reason: str, child: Child) -> None:
@@ -317,7 +324,7 @@ class Supervisor(Phased):
             self._failure = StartFailed(reason, child.trace, loaded=not child.failed)
             self._begin_end()
             return
-        sys.stderr.write(child.trace)
+        write_text(sys.stderr, child.trace)
         log.error("The new application is not served, the old one goes on: %s", reason)
         self._statistics.reloaded(well=False)
         self._notify_ready()

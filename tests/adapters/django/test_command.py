@@ -399,6 +399,15 @@ def test_workers(project: Project) -> None:
         running.end()
 
 
+def test_workers_name_the_asgi_application(project: Project) -> None:
+    (project.folder / "channel.py").write_text("async def app(scope, receive, send): ...\n")
+    more = "ASGI_APPLICATION = 'channel.app'"
+    with project.serve("--workers", "2", settings=f"{PRODUCTION}\n{more}") as running:
+        running.url()
+        assert "channel.app serves WebSockets and asynchronous views" in running.text
+        running.end()
+
+
 def test_static_files_and_a_pid_file(project: Project, tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()

@@ -215,6 +215,19 @@ def test_the_debugger_in_debug_mode(start: Start) -> None:
     assert '"GET /fail HTTP/1.1" 500' in running.end()
 
 
+def test_the_pin_comes_after_a_change_before_the_first_serving(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "hello.py").write_text(
+        "print('imported', flush=True)\nimport time\ntime.sleep(600)\n"
+    )
+    running = start("--app", "hello", "--debug", "serve", "-p", "0")
+    running.until("imported")
+    (tmp_path / "hello.py").write_text(HELLO)
+    running.url()
+    assert re.search(r"The debugger's PIN is (\S+)", running.text)
+
+
 def test_no_debugger_behind_a_proxy(start: Start) -> None:
     running = start("--app", "facts", "--debug", "serve", "-p", "0", "--trusted-proxies", "unix")
     url = running.url()
