@@ -203,7 +203,8 @@ def failure_message(error: BaseException) -> Message:
 
 def ready_message(loaded: Loaded, *, gil: bool) -> Message:
     """The message of a worker that serves `loaded`, with the facts for the start message."""
-    return {"ready": os.getpid(), "name": loaded.name, "kind": loaded.kind, "gil": gil}
+    name, kind = loaded.name[:LONGEST_TEXT], loaded.kind[:LONGEST_TEXT]
+    return {"ready": True, "name": name, "kind": kind, "gil": gil}
 
 
 def describe_exit(status: int) -> str:

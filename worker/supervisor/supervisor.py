@@ -49,6 +49,8 @@ _SUSPENDED = 5.0
 _LAST_MOMENT = 2.0
 # Seconds for a draining worker beyond its `graceful_timeout`, and for one that failed to start.
 _EXIT_TIME = 5.0
+# What a worker may report before its fork server reports it: its start, and that it is ready.
+_MOST_EARLY = 8
 
 
 class StartFailed(Exception):
@@ -216,23 +218,56 @@ class Supervisor(Phased):
     # ---- Messages -------------------------------------------------------------------------
 
     def _on_message(self, child: Child) -> None:
-        for message in self._children.receive(child):
-            if "failed" in message:
-                child.failed, child.trace = message["failed"], message["trace"]
-                # threads of the application may keep it from exiting
-                child.deadline = time.monotonic() + _EXIT_TIME
-            elif "starting" in message:
-                self._children.restart_deadline(child)
-            elif isinstance(child, Worker):
-                self._on_worker_message(child, message)
-            elif isinstance(child, ForkServer):
-                self._on_fork_server_message(child, message)
+        messages = self._children.receive(child)
+        if child.reports.are_too_many(len(messages), time.monotonic()):
+            self._reject(child, "more messages than it has reason for")
+        for message in messages:
+            if not child.rejected:
+                report = child.reports.check(message)
+                if report is None or not self._on_report(child, report):
+                    self._reject(child, f"a message that is not for it to send: {message!a:.200}")
+        if child.pipe.error and not child.rejected:
+            self._reject(child, child.pipe.error)
 
-    def _on_worker_message(self, worker: Worker, message: Message) -> None:
+    def _reject(self, child: Child, what: str) -> None:
+        """Kill a process that has sent `what`: a bug of threadwell, or an attack."""
+        log.error("Killing %s: it has sent %s", child, what)
+        child.rejected = True
+        self._children.disconnect(child)
+        child.kill()
+
+    def _on_report(self, child: Child, report: Message) -> bool:
+        """Act on `report`. False: it is not true, or `child` may not report that now."""
+        if isinstance(child, Worker) and child.pid is None:
+            child.early.append(report)  # the fork server's message is on its way
+            return len(child.early) <= _MOST_EARLY
+        if "failed" in report:
+            if child.phase is not Phase.STARTING:
+                return False
+            if child.failed:  # it is past its deadline, too
+                return True
+            child.failed, child.trace = report["failed"] or "it failed", report["trace"]
+            # threads of the application may keep it from exiting
+            child.deadline = time.monotonic() + _EXIT_TIME
+        elif "starting" in report:
+            if child.announced or child.phase is not Phase.STARTING:
+                return False
+            child.announced = True
+            self._children.restart_deadline(child)
+        elif isinstance(child, Worker):
+            return self._on_worker_report(child, report)
+        elif isinstance(child, ForkServer):
+            return self._on_fork_server_report(child, report)
+        return True
+
+    def _on_worker_report(self, worker: Worker, message: Message) -> bool:
         now = time.monotonic()
         if "ready" in message:
+            if worker.phase is not Phase.STARTING:
+                return False
+            if worker.failed:  # too late: it is killed
+                return True
             worker.ready_at = worker.heartbeat_at = now
-            worker.pid = message["ready"]  # the fork server's message may come later
             worker.become(Phase.SERVING)
             worker.clear_start_deadline()
             log.debug("%s is ready", worker)
@@ -245,9 +280,12 @@ class Supervisor(Phased):
             worker.heartbeat_at, worker.idle_for = now, message["heartbeat"]
         elif "replace" in message:
             self._replace(worker, message["replace"], message["cause"])
+        return True
 
-    def _on_fork_server_message(self, fork_server: ForkServer, message: Message) -> None:
+    def _on_fork_server_report(self, fork_server: ForkServer, message: Message) -> bool:
         if "loaded" in message:
+            if fork_server.phase is not Phase.STARTING:
+                return False
             fork_server.become(Phase.SERVING)
             fork_server.clear_start_deadline()
         elif "exited" in message:
@@ -257,10 +295,22 @@ class Supervisor(Phased):
         else:
             number = message.get("forked", message.get("fork_failed"))
             for worker in fork_server.generation.workers:
-                if worker.number == number and "pid" in message:
-                    worker.pid = message["pid"]
-                elif worker.number == number:
+                if worker.number == number and "pid" not in message:
                     log.error("No worker could be started: %s", message["why"])
+                elif worker.number == number:
+                    return self._on_forked(worker, fork_server, message["pid"])
+        return True
+
+    def _on_forked(self, worker: Worker, fork_server: ForkServer, pid: int) -> bool:
+        if worker.pid is not None or not self._children.adopt(worker, fork_server, pid):
+            return False
+        if worker.rejected:  # before it could be killed
+            worker.kill()
+        early, worker.early = worker.early, []
+        for report in early:
+            if not worker.rejected and not self._on_report(worker, report):
+                self._reject(worker, f"a message that is not for it to send: {report!a:.200}")
+        return True
 
     # ---- Exits ----------------------------------------------------------------------------
 
@@ -294,6 +344,7 @@ class Supervisor(Phased):
         for worker in generation.workers:
             if worker.pid is None:  # the request for it was sent, and it was not forked
                 worker.dismissed = True
+                worker.deadline = now + _LAST_MOMENT  # if it was forked all the same
         self._on_unexpected_exit(generation, child, end, now)
 
     def _on_unexpected_exit(
@@ -350,6 +401,8 @@ class Supervisor(Phased):
             )
         child.deadline = now + _LAST_MOMENT
         child.kill()
+        if child.pid is None:  # nor will it be known: the end of its pipe ends it
+            self._children.disconnect(child)
 
     def _replace(self, worker: Worker, reason: str, cause: str) -> None:
         """Have another worker started; `worker` serves until that one is ready."""
