@@ -26,10 +26,11 @@ from .errors import ConfigError
 from .lifecycle import Collectors, LifecycleCollector
 from .logs.access_log import AccessLog
 from .messages import ASGIApp, SyncApp
-from .net.bind import BindAddress, hosts_of, open_sockets, parse_bind, url_of
+from .net.bind import hosts_of, open_sockets, sockets_without_tls, url_of
 from .sync_worker import SyncWorker
 from .system.signals import Signals
 from .system.systemd import Notifier
+from .system.threads import start_or_run, start_thread
 from .tls.context import context_for
 from .watchdog import UNSEEN, Probed, Watchdog
 
@@ -119,6 +120,8 @@ class Server:
         self._stopped = threading.Event()
         #: When requests in flight are cut, by `time.monotonic`; known once `stop` was called.
         self.deadline = math.inf
+        #: The threads have ended, and nobody has asked them to.
+        self.failed = False
         self._signals: Signals | None = None
 
     # ---- Addresses ------------------------------------------------------------------------
@@ -127,14 +130,15 @@ class Server:
         """Open the sockets, so that `port` is known; clients wait until `start`."""
         if self.addresses:
             return
-        addresses = [parse_bind(text) for text in self.config.bind.addresses]
+        texts = self.config.bind.addresses
         try:
             check(self.config)
             if self._ssl_context is None:
                 self._ssl_context = context_for(self.config)
             if not self._sockets:
                 self._sockets = open_sockets(self.config.bind)
-            self._plain = self._without_tls(addresses)
+            encrypted = self._ssl_context is not None
+            self._plain = sockets_without_tls(texts, len(self._sockets), encrypted=encrypted)
         except BaseException:
             self._close_sockets()
             raise
@@ -143,17 +147,6 @@ class Server:
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
         """Before `bind`: use `ssl_context` in place of the files that `config.tls` names."""
         self._ssl_context = ssl_context
-
-    def _without_tls(self, addresses: list[BindAddress]) -> list[bool]:
-        """For each socket, whether it speaks plain HTTP. Raises `ConfigError`."""
-        if len(addresses) != len(self._sockets):  # the sockets are not those of `config.bind`
-            return [self._ssl_context is None] * len(self._sockets)
-        for text, address in zip(self.config.bind.addresses, addresses, strict=True):
-            if address.scheme == "https" and self._ssl_context is None:
-                raise ConfigError(
-                    f"bind: {text} needs a certificate; give certfile, or adhoc as cert"
-                )
-        return [self._ssl_context is None or each.scheme == "http" for each in addresses]
 
     @property
     def port(self) -> int:
@@ -213,7 +206,7 @@ class Server:
             try:
                 self._make_pools()
                 self._thread = threading.Thread(target=self._run, name="threadwell-0", daemon=True)
-                self._thread.start()
+                start_thread(self._thread)
                 pools = self.pools
             except BaseException as error:
                 # a signal may interrupt the start of a thread that runs: `stop` ends it
@@ -275,7 +268,19 @@ class Server:
         return Collectors(*collectors) if len(collectors) > 1 else next(iter(collectors), None)
 
     def _run(self) -> None:
-        """The life of the server's thread, which serves too."""
+        """The life of the server's thread. One that ends before `stop` leaves nobody to serve."""
+        try:
+            self._serve()
+        except Exception:
+            if self._watchdog is not None:  # else `start` raises it
+                log.exception("The server has ended, for its threads met an internal error")
+        finally:
+            if not self._stop_asked.is_set():
+                self.failed = True
+                self._stop_asked.set()
+                self._wake()
+
+    def _serve(self) -> None:
         worker, loops = self._worker, self._loops
         if worker is None:
             assert loops is not None
@@ -396,7 +401,7 @@ class Server:
     def unready_reason(self) -> str:
         """Why no requests should be sent here; empty if they may. One thread at a time."""
         if self._stop_asked.is_set():
-            return "draining"
+            return "nothing serves" if self.failed else "draining"
         if self._watchdog is None:
             return "starting"
         age, timeout = self._watchdog.age(), self.config.processes.worker_timeout
@@ -464,12 +469,13 @@ class Server:
         stopper = threading.Thread(
             target=self.stop, kwargs={"linger": linger}, name="threadwell-stop", daemon=True
         )
-        stopper.start()
+        start_or_run(stopper)
         while not self._stopped.is_set():
             ends += self._stop_signals(signals.wait())
             if len(ends) > 1:
                 self.cut()
-        stopper.join()
+        if stopper.ident is not None:  # else there was no thread for it
+            stopper.join()
 
     def _stop_signals(self, received: list[int]) -> list[int]:
         """The signals of `received` that end the server; the others are acted on here."""

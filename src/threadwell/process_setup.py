@@ -112,8 +112,10 @@ def _shorten_exit(_number: int, _frame: object) -> None:
         force_exit_by(time.monotonic())
 
 
-def force_exit_by(deadline: float) -> None:
-    """End this process by `deadline`, a time of `time.monotonic`, or a second from now if later.
+def force_exit_by(deadline: float, code: int = 0) -> None:
+    """End this process with `code` by `deadline`, or a second from now if that is later.
+
+    `deadline` is a time of `time.monotonic`.
 
     Call it when the main thread has nothing left to do. Python then waits, without a limit, for
     threads that are not daemons, for those of pools (`asyncio.to_thread` has one) and for `atexit`
@@ -122,12 +124,14 @@ def force_exit_by(deadline: float) -> None:
     deadline = max(deadline, time.monotonic() + _LEAST_EXIT_TIME)
     # The second thread covers the case that logging hangs in the first.
     for at, explain in ((deadline, True), (deadline + _LEAST_EXIT_TIME, False)):
-        threading.Thread(
-            target=_exit_at, args=(at, explain), name="threadwell-end", daemon=True
-        ).start()
+        thread = threading.Thread(
+            target=_exit_at, args=(at, explain, code), name="threadwell-end", daemon=True
+        )
+        with contextlib.suppress(RuntimeError):  # The system has no thread left.
+            thread.start()
 
 
-def _exit_at(at: float, explain: bool) -> None:
+def _exit_at(at: float, explain: bool, code: int) -> None:
     time.sleep(at - time.monotonic())
     # The main thread is alive while the interpreter waits for the pools of concurrent.futures.
     if threading.main_thread().is_alive() and not getattr(threading, "_SHUTTING_DOWN", False):
@@ -141,7 +145,7 @@ def _exit_at(at: float, explain: bool) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..config import ServerConfig
@@ -127,6 +128,20 @@ def open_sockets(settings: Bind) -> list[socket.socket]:
         ]
         opened.pop_all()
     return sockets
+
+
+def sockets_without_tls(texts: Sequence[str], count: int, *, encrypted: bool) -> list[bool]:
+    """For each of `count` sockets, whether it speaks plain HTTP. Raises `ConfigError`.
+
+    `texts` are the addresses that were configured; `encrypted` says whether there is a certificate.
+    """
+    schemes = [parse_bind(text).scheme for text in texts]
+    if len(texts) != count:  # the sockets are not those of the configuration
+        return [not encrypted] * count
+    for text, scheme in zip(texts, schemes, strict=True):
+        if scheme == "https" and not encrypted:
+            raise ConfigError(f"bind: {text} needs a certificate; give certfile, or adhoc as cert")
+    return [not encrypted or scheme == "http" for scheme in schemes]
 
 
 def _family(address: BindAddress) -> socket.AddressFamily:

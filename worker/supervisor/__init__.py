@@ -76,7 +76,11 @@ def run_supervised(
 
             monitored = open_metrics(config)
         callbacks = (started or _ignore, stopping or _ignore)
-        Supervisor(spec, count, *callbacks, monitored=monitored).run()
+        try:
+            supervisor = Supervisor(spec, count, *callbacks, monitored=monitored)
+        except OSError as error:
+            raise ConfigError(f"the server cannot start: {error}") from None
+        supervisor.run()
     finally:
         spec.close_sockets()
         for sock in monitored:

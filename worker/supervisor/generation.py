@@ -178,6 +178,11 @@ class Generation(Phased):
             doubled = min(self.failures - _IMMEDIATE_RESTARTS - 1, 16)
             self.not_before = now + min(_FIRST_DELAY * 2**doubled, _LONGEST_DELAY)
 
+    def note_failed_fork(self, not_before: float) -> None:
+        """The system could not start a process: try again from `not_before` on."""
+        self.failures += 1
+        self.not_before = not_before
+
     def has_failed(self) -> bool:
         """Whether all attempts to start it have failed before any worker was ready."""
         return self.phase is Phase.STARTING and self.failures >= _ATTEMPTS

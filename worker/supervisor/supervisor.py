@@ -358,17 +358,18 @@ class Supervisor(Phased):
         sys.stderr.write(generation.new_trace(child.trace))
         log.error("%s %s%s", child, end, f": {child.failed}" if child.failed else "")
 
-    def _give_up(self, generation: Generation, reason: str, child: Child) -> None:
+    def _give_up(self, generation: Generation, reason: str, child: Child | None = None) -> None:
         """No worker of `generation` will become ready: keep the current one, or end."""
         self._end_generation(generation)
         if generation is not self._next:
             return
         self._next = None
         if self._current is None:
-            self._failure = StartFailed(reason, child.trace, loaded=not child.failed)
+            trace, loaded = (child.trace, not child.failed) if child is not None else ("", True)
+            self._failure = StartFailed(reason, trace, loaded=loaded)
             self._begin_end()
             return
-        sys.stderr.write(child.trace)
+        sys.stderr.write(child.trace if child is not None else "")
         log.error("The new application is not served, the old one goes on: %s", reason)
         self._statistics.reloaded(well=False)
         self._notify_ready()
@@ -458,7 +459,9 @@ class Supervisor(Phased):
                 self._children.start_worker(generation)
         except OSError as error:
             log.error("No process could be started: %s", error)
-            generation.not_before = now + _INTERVAL
+            generation.note_failed_fork(now + _INTERVAL)
+            if generation.has_failed() and generation is self._next:
+                self._give_up(generation, f"no process could be started: {error}")
 
     def _promote(self, generation: Generation) -> None:
         """All workers of `generation` are ready: it takes the place of the current one."""
