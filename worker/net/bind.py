@@ -183,7 +183,7 @@ def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socke
                 os.fchmod(sock.fileno(), permissions)
         sock.bind(path)
         if permissions is not None:
-            os.chmod(path, permissions)  # regardless of the umask
+            sock.set_mode(permissions)
         sock.listen(backlog)
     except BaseException:
         sock.close()
@@ -201,7 +201,7 @@ def _remove_stale(path: str) -> None:
     Raises `OSError` if a server answers there, or if the path is not a socket.
     """
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(errno.EEXIST, "the path exists and is no socket", path)
     except FileNotFoundError:
         return
