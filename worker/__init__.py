@@ -35,16 +35,18 @@ from .messages import (
     Channel,
     FileBody,
     HeaderList,
+    Hybrid,
     Origin,
     Request,
     RequestReceived,
     Response,
     ResponseStream,
+    Served,
     SyncApp,
     cgi_name,
 )
 from .net.bind import format_address, open_sockets
-from .server import Hybrid, Served, Server
+from .server import Server
 from .sync_worker import SyncWorker
 
 __all__ = [

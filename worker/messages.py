@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 if TYPE_CHECKING:
     from .hijack import HijackedSocket
 
+
 #: A peer: host and port of TCP; the path (or an empty text) and 0 of a unix socket.
 Address = tuple[str, int]
 
@@ -294,3 +295,14 @@ ASGIApp = Callable[
     ],
     Awaitable[None],
 ]
+
+
+class Hybrid(NamedTuple):
+    """A `SyncApp` and the ASGI application beside it, as one argument."""
+
+    sync_app: SyncApp
+    asgi_app: ASGIApp
+
+
+#: What a `Server` serves.
+Served = SyncApp | ASGIApp | Hybrid

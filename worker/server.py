@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .app_kind import is_asgi
 from .assembly import check, make_asgi_server, make_handoff_loops
@@ -25,12 +25,13 @@ from .config import ServerConfig, changed
 from .errors import ConfigError
 from .lifecycle import Collectors, LifecycleCollector
 from .logs.access_log import AccessLog
-from .messages import ASGIApp, SyncApp
-from .net.bind import BindAddress, hosts_of, open_sockets, parse_bind, url_of
+from .messages import ASGIApp, Hybrid, Served
+from .net.bind import hosts_of, open_sockets, sockets_without_tls, url_of
 from .sync_worker import SyncWorker
 from .system.signals import Signals
 from .system.systemd import Notifier
 from .system.terminal import Terminal
+from .system.threads import start_or_run, start_thread
 from .tls.context import context_for
 from .watchdog import UNSEEN, Probed, Watchdog
 
@@ -51,17 +52,6 @@ _RELOAD = getattr(signal, "SIGHUP", 0)
 _HANDLED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN, _RELOAD)))
 
 log = logging.getLogger("threadwell")
-
-
-class Hybrid(NamedTuple):
-    """A `SyncApp` and the ASGI application beside it, as one argument."""
-
-    sync_app: SyncApp
-    asgi_app: ASGIApp
-
-
-#: What a `Server` serves.
-Served = SyncApp | ASGIApp | Hybrid
 
 
 class Server:
@@ -120,6 +110,8 @@ class Server:
         self._stopped = threading.Event()
         #: When requests in flight are cut, by `time.monotonic`; known once `stop` was called.
         self.deadline = math.inf
+        #: The threads have ended, and nobody has asked them to.
+        self.failed = False
         self._signals: Signals | None = None
         self._terminal: Terminal
 
@@ -129,14 +121,15 @@ class Server:
         """Open the sockets, so that `port` is known; clients wait until `start`."""
         if self.addresses:
             return
-        addresses = [parse_bind(text) for text in self.config.bind.addresses]
+        texts = self.config.bind.addresses
         try:
             check(self.config)
             if self._ssl_context is None:
                 self._ssl_context = context_for(self.config)
             if not self._sockets:
                 self._sockets = open_sockets(self.config.bind)
-            self._plain = self._without_tls(addresses)
+            encrypted = self._ssl_context is not None
+            self._plain = sockets_without_tls(texts, len(self._sockets), encrypted=encrypted)
         except BaseException:
             self._close_sockets()
             raise
@@ -145,17 +138,6 @@ class Server:
     def use_context(self, ssl_context: ssl.SSLContext) -> None:
         """Before `bind`: use `ssl_context` in place of the files that `config.tls` names."""
         self._ssl_context = ssl_context
-
-    def _without_tls(self, addresses: list[BindAddress]) -> list[bool]:
-        """For each socket, whether it speaks plain HTTP. Raises `ConfigError`."""
-        if len(addresses) != len(self._sockets):  # the sockets are not those of `config.bind`
-            return [self._ssl_context is None] * len(self._sockets)
-        for text, address in zip(self.config.bind.addresses, addresses, strict=True):
-            if address.scheme == "https" and self._ssl_context is None:
-                raise ConfigError(
-                    f"bind: {text} needs a certificate; give certfile, or adhoc as cert"
-                )
-        return [self._ssl_context is None or each.scheme == "http" for each in addresses]
 
     @property
     def port(self) -> int:
@@ -215,7 +197,7 @@ class Server:
             try:
                 self._make_pools()
                 self._thread = threading.Thread(target=self._run, name="threadwell-0", daemon=True)
-                self._thread.start()
+                start_thread(self._thread)
                 pools = self.pools
             except BaseException as error:
                 # a signal may interrupt the start of a thread that runs: `stop` ends it
@@ -277,7 +259,19 @@ class Server:
         return Collectors(*collectors) if len(collectors) > 1 else next(iter(collectors), None)
 
     def _run(self) -> None:
-        """The life of the server's thread, which serves too."""
+        """The life of the server's thread. One that ends before `stop` leaves nobody to serve."""
+        try:
+            self._serve()
+        except Exception:
+            if self._watchdog is not None:  # else `start` raises it
+                log.exception("The server has ended, for its threads met an internal error")
+        finally:
+            if not self._stop_asked.is_set():
+                self.failed = True
+                self._stop_asked.set()
+                self._wake()
+
+    def _serve(self) -> None:
         worker, loops = self._worker, self._loops
         if worker is None:
             assert loops is not None
@@ -398,7 +392,7 @@ class Server:
     def unready_reason(self) -> str:
         """Why no requests should be sent here; empty if they may. One thread at a time."""
         if self._stop_asked.is_set():
-            return "draining"
+            return "nothing serves" if self.failed else "draining"
         if self._watchdog is None:
             return "starting"
         age, timeout = self._watchdog.age(), self.config.processes.worker_timeout
@@ -468,13 +462,14 @@ class Server:
         stopper = threading.Thread(
             target=self.stop, kwargs={"linger": linger}, name="threadwell-stop", daemon=True
         )
-        stopper.start()
+        start_or_run(stopper)
         while not self._stopped.is_set():
             # the kernel and a shell both send SIGHUP when a terminal is closed
             ends += self._stop_signals([each for each in signals.wait() if each != _RELOAD])
             if len(ends) > 1:
                 self.cut()
-        stopper.join()
+        if stopper.ident is not None:  # else there was no thread for it
+            stopper.join()
 
     def _stop_signals(self, received: list[int]) -> list[int]:
         """The signals of `received` that end the server; the others are acted on here."""

@@ -127,8 +127,10 @@ def _shorten_exit(_number: int, _frame: object) -> None:
         force_exit_by(time.monotonic())
 
 
-def force_exit_by(deadline: float) -> None:
-    """End this process by `deadline`, a time of `time.monotonic`, or a second from now if later.
+def force_exit_by(deadline: float, code: int = 0) -> None:
+    """End this process with `code` by `deadline`, or a second from now if that is later.
+
+    `deadline` is a time of `time.monotonic`.
 
     Call it when the main thread has nothing left to do. Python then waits, without a limit, for
     threads that are not daemons, for those of pools (`asyncio.to_thread` has one) and for `atexit`
@@ -137,12 +139,14 @@ def force_exit_by(deadline: float) -> None:
     deadline = max(deadline, time.monotonic() + _LEAST_EXIT_TIME)
     # The second thread covers the case that logging hangs in the first.
     for at, explain in ((deadline, True), (deadline + _LEAST_EXIT_TIME, False)):
-        threading.Thread(
-            target=_exit_at, args=(at, explain), name="threadwell-end", daemon=True
-        ).start()
+        thread = threading.Thread(
+            target=_exit_at, args=(at, explain, code), name="threadwell-end", daemon=True
+        )
+        with contextlib.suppress(RuntimeError):  # The system has no thread left.
+            thread.start()
 
 
-def _exit_at(at: float, explain: bool) -> None:
+def _exit_at(at: float, explain: bool, code: int) -> None:
     time.sleep(at - time.monotonic())
     # The main thread is alive while the interpreter waits for the pools of concurrent.futures.
     if threading.main_thread().is_alive() and not getattr(threading, "_SHUTTING_DOWN", False):
@@ -154,7 +158,7 @@ def _exit_at(at: float, explain: bool) -> None:
         log.warning("The process took too long to end; still running: %s", left or "atexit")
         if flush_streams():
             logging.shutdown()
-    os._exit(0)
+    os._exit(code)
 
 
 # ---- Standard output ----------------------------------------------------------------------
@@ -168,23 +172,24 @@ def say(text: str, stream: TextIO | None = None) -> None:
     write_text(sys.stdout if stream is None else stream, text + "\n")
 
 
-def end_output() -> None:
+def end_output(code: int = 0) -> None:
     """Flush standard output and standard error, when the server has stopped.
 
     If the reader of one has stopped reading, the process exits before the interpreter flushes them
-    again, which has no limit. The functions of `atexit` are called all the same.
+    again, which has no limit; its exit code is `code`. The functions of `atexit` are called all the
+    same.
     """
     if not flush_streams():
-        _unread.set()
+        _unread.append(code)
 
 
-# Set once a reader has stopped reading.
-_unread = threading.Event()
+# The exit code, once a reader has stopped reading.
+_unread: list[int] = []
 
 
 @atexit.register
 def _exit_unflushed() -> None:
     # Registered when the command is imported, so it runs after the functions of the application,
     # and before that of `logging`, which flushes.
-    if _unread.is_set():
-        os._exit(0)
+    if _unread:
+        os._exit(_unread[0])

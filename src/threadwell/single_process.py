@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from .worker import Served
 
+# The exit code after an internal error of threadwell: EX_SOFTWARE of sysexits.h.
+_INTERNAL_ERROR = 70
+
 
 class AnnouncingServer(Server):
     """A server that prints when it begins to stop. It waits at most `grace` seconds then."""
@@ -116,15 +119,20 @@ def run_server(
     with closing_all(sockets), pid_file(written):
         try:
             _start(server)
-            server.serve_forever(announce)
+            try:
+                server.serve_forever(announce)
+            except OSError as error:  # It has no descriptor left, not even for signals.
+                server.stop(0)
+                raise ConfigError(f"the server cannot go on: {error}") from None
             exit_on_next_signal()
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):  # A second one ends the waiting.
                 server.stop()
             exit_on_next_signal()
-    force_exit_by(server.deadline)
-    end_output()
-    return 0
+    code = _INTERNAL_ERROR if server.failed else 0
+    force_exit_by(server.deadline, code)
+    end_output(code)
+    return code
 
 
 def _start(server: AnnouncingServer) -> None:

@@ -86,7 +86,8 @@ def test_messages_arrive_whole_and_in_order(pipes: tuple[Pipe, Pipe]) -> None:
 
 
 def test_descriptors_go_along(pipes: tuple[Pipe, Pipe]) -> None:
-    one, other = pipes
+    one, _ = pipes
+    other = Pipe(pipes[1]._sock, descriptors=True)
     ends = [os.pipe() for _ in range(3)]
     for number, (_, write) in enumerate(ends):
         one.send({"number": number}, write)
@@ -187,7 +188,7 @@ def supervisor() -> Iterator[Supervisor]:
 def enlist(supervisor: Supervisor, pipe: Pipe) -> Worker:
     generation = supervisor._next
     assert generation is not None
-    worker = Worker(pipe, None, 1, generation)
+    worker = Worker(pipe, 10**6, 1, generation)
     generation.workers.add(worker)
     return worker
 
@@ -198,7 +199,7 @@ def test_who_was_ready_before_it_heard_of_its_end_is_drained(
     ours, theirs = pipes
     worker = enlist(supervisor, ours)
     worker.dismissed, worker.deadline = True, time.monotonic() + 2
-    theirs.send({"ready": os.getpid()})
+    theirs.send({"ready": True, "name": "app", "kind": "wsgi", "gil": True})
     supervisor._on_message(worker)
     assert worker.phase is Phase.DRAINING
     assert worker.deadline > time.monotonic() + ServerConfig().timeouts.graceful

@@ -590,7 +590,7 @@ def test_serve_with_workers(tmp_path: Path) -> None:
     write(tmp_path, APP.format(version="old"))
     code = (
         "import threadwell, sys\n"
-        "threadwell.serve('app:app', workers=2, bind='unix:here.sock')\n"
+        "threadwell.serve('app:app', workers=2, bind='unix:here.sock', quiet=True)\n"
         "print('served', 'app' in sys.modules)\n"
     )
     command = [sys.executable, "-W", "error", "-c", code]

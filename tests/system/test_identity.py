@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 from threadwell import ConfigError, ServerConfig, ThreadedServer, serve
+from threadwell.worker.net.bind import open_socket, parse_bind
+from threadwell.worker.net.bound_socket import BoundUnixSocket
 from threadwell.worker.supervisor.user import find_identity
 from threadwell.worker.system.pid_file import pid_file
 
@@ -128,6 +130,39 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
         pid_file(str(tmp_path / "nowhere" / "app.pid")),
     ):
         pass
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "hard link", "text", "fifo"])
+def test_what_is_no_pid_file_is_not_overwritten(tmp_path: Path, kind: str) -> None:
+    path, victim = tmp_path / "app.pid", tmp_path / "victim"
+    victim.write_text("" if kind == "hard link" else "precious")
+    if kind == "link":
+        path.symlink_to(victim)
+    elif kind == "dangling":
+        path.symlink_to(tmp_path / "new")
+    elif kind == "hard link":
+        path.hardlink_to(victim)
+    elif kind == "text":
+        path.write_text("precious")
+    else:
+        os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"pid_file: .*app.pid "), pid_file(str(path)):
+        pass
+    assert victim.read_text() == ("" if kind == "hard link" else "precious")
+    assert not (tmp_path / "new").exists()
+    assert path.is_symlink() or path.exists()
+    if kind == "text":
+        assert path.read_text() == "precious"
+
+
+@as_root
+def test_a_pid_file_of_another_user_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "app.pid"
+    path.write_text("1")
+    os.chown(path, 65534, 65534)
+    with pytest.raises(ConfigError, match="it belongs to another user"), pid_file(str(path)):
+        pass
+    assert path.read_text() == "1"
 
 
 def test_a_server_object_writes_none() -> None:
@@ -270,6 +305,46 @@ def test_a_key_of_root_s_is_read_again_by_a_reload(public: Path, tmp_path: Path)
         assert not load.failures
     finally:
         assert server.end() == 0
+
+
+def _link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def _hard_link(path: Path, victim: Path) -> None:
+    path.hardlink_to(victim)
+
+
+@pytest.mark.parametrize("replace", [_link, _hard_link])
+def test_what_has_taken_the_place_of_a_unix_socket_is_left(
+    tmp_path: Path, replace: Callable[[Path, Path], None]
+) -> None:
+    path, victim = tmp_path / "s", tmp_path / "victim"
+    with socket.socket(socket.AF_UNIX) as other:  # of another server
+        other.bind(str(victim))
+        victim.chmod(0o600)
+        sock = open_socket(parse_bind(f"unix:{path}"), 5)
+        assert isinstance(sock, BoundUnixSocket)
+        path.unlink()
+        replace(path, victim)
+        with sock:
+            with pytest.raises(OSError, match=r"replaced|symbolic"):
+                sock.give_to(os.getuid(), os.getgid())
+            with pytest.raises(OSError, match=r"replaced|symbolic"):
+                sock.set_mode(0o666)
+        assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+        assert path.exists(), "it was removed"
+        path.unlink()
+
+
+def test_a_link_is_not_replaced_by_a_socket(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "victim"))
+    path.symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="no socket"):
+        open_socket(parse_bind(f"unix:{path}"), 5)
+    assert path.is_symlink()
 
 
 @as_root

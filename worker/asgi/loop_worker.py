@@ -147,7 +147,10 @@ class LoopWorker:
                 run_to_its_end(made, self.main())
         except BaseException as error:
             self.failure = self.failure or error
-            log.exception("An event loop met an internal error")
+            if isinstance(error, OSError) and not self.ready.is_set():
+                log.error("An event loop cannot start: %s", error)
+            else:
+                log.exception("An event loop met an internal error")
         finally:
             self.ready.set()
             self.ended.set()

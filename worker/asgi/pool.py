@@ -19,6 +19,7 @@ from ..lifecycle import LifecycleCollector, guarded
 from ..net.bind import address_of
 from ..polling.base import BlockingPoller, connection_limit
 from ..polling.listener import Listener, connect
+from ..system.threads import start_thread
 from ..system.throttled_log import ThrottledLog
 from ..tls.wrong_port import WrongPort
 from ..watchdog import POLL_INTERVAL
@@ -135,9 +136,12 @@ class EventLoopPool:
                     listener.ssl_context = ssl_context
 
     def start(self, name: str = "threadwell-loop") -> None:
-        """Run every loop on a thread of its own. Raises `StartupError`, see `wait_until_ready`."""
-        for number, worker in enumerate(self.workers):
-            self._start_thread(worker.run, f"{name}-{number}")
+        """Run every loop on a thread of its own. Raises `StartupError`, see `wait_until_ready`.
+
+        Without a thread for any loop it raises `OSError`.
+        """
+        for number, worker in enumerate(self.workers.copy()):
+            self._start_loop(worker, f"{name}-{number}")
         self.wait_until_ready()
 
     def add(self, worker: PoolThread) -> None:
@@ -162,7 +166,7 @@ class EventLoopPool:
         """
         first, *others = self.workers
         for number, each in enumerate(others, 1):
-            self._start_thread(each.run, f"threadwell-{number}")
+            self._start_loop(each, f"threadwell-{number}")
         if self._conn_queue is not None:
             distribute = functools.partial(self._distribute, self._conn_queue, poll_interval)
             self._start_thread(distribute, "threadwell-distributor")
@@ -171,14 +175,35 @@ class EventLoopPool:
             each.ended.wait()
         return True
 
+    def _start_loop(self, worker: LoopWorker, name: str) -> None:
+        """Run `worker` on a thread. If there is none, the other loops serve without it."""
+        try:
+            self._start_thread(worker.run, name)
+        except OSError as error:
+            with self._lock:
+                if len(self.workers) > 1:
+                    self.workers.remove(worker)
+                    for listener in self._loops_of_listener:
+                        self._loops_of_listener[listener] -= 1
+                else:
+                    worker.failure = error
+                waiting = next(iter(self._ready_loops), None)
+            log.warning("A loop less serves: %s", error)
+            worker.ready.set()
+            worker.ended.set()
+            if worker.failure is not None:
+                self.loop_is_ready(worker)
+            elif waiting is not None:  # perhaps for this one only
+                self.loop_is_ready(waiting)
+
     def _start_thread(self, target: Callable[[], None], name: str) -> None:
         # an empty context: on free-threaded builds a thread inherits that of its starter
         kwargs: dict[str, Any] = {}
         if sys.version_info >= (3, 14):
             kwargs["context"] = contextvars.Context()
         thread = threading.Thread(target=target, name=name, daemon=True, **kwargs)
+        start_thread(thread)
         self._threads.append(thread)
-        thread.start()
 
     def adopt(
         self,

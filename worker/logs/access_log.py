@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..lifecycle import LifecycleEvent, ResponseCompleted
+from ..system.threads import start_thread
 from .format import compile_format, fit_line
 from .target import Target, open_target
 
@@ -68,14 +69,19 @@ class AccessLog:
         self._next_report = 0.0
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="threadwell-log", daemon=True)
-        self._thread.start()
+        start_thread(self._thread)
         atexit.register(self.close)
 
     @classmethod
     def open(cls, settings: Log) -> AccessLog:
-        """Open the access log that `settings` describe. Raises `ConfigError`."""
+        """Open the access log that `settings` describe. Raises `ConfigError`, `OSError`."""
         compile_format(settings.format)
-        return cls(open_target(settings.access_log), settings.format)
+        target = open_target(settings.access_log)
+        try:
+            return cls(target, settings.format)
+        except OSError:
+            target.close()
+            raise
 
     # ---- Any thread -----------------------------------------------------------------------
 

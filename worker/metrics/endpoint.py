@@ -19,6 +19,7 @@ from ..messages import Request, Response
 from ..net.bind import check_metrics_addresses, open_socket, parse_bind
 from ..polling.kernel import KernelPoller
 from ..sync_worker import SyncWorker
+from ..system.threads import start_thread
 from .counters import blocks_for
 from .prometheus import (
     OPENMETRICS,
@@ -116,10 +117,15 @@ class Monitor:
     # ---- On a thread ----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Serve on a thread."""
+        """Serve on a thread. Raises `OSError` if there is none."""
         run = self._worker.run
         self._thread = threading.Thread(target=run, name="threadwell-metrics", daemon=True)
-        self._thread.start()
+        try:
+            start_thread(self._thread)
+        except OSError:
+            self._thread = None
+            self.close()
+            raise
 
     def close(self) -> None:
         """Stop serving, in either way."""

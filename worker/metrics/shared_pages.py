@@ -8,6 +8,8 @@ from collections import deque
 from .counters import BLOCK, LOST, USED
 
 _OCTETS = 8
+# No honest number is as large: in nanoseconds it is 146 years.
+_MOST = 2**62
 
 
 class SharedPages:
@@ -59,15 +61,22 @@ class SharedPages:
     def gauges(self) -> dict[int, list[int]]:
         """The gauges of each running process, at the offsets of `gauges`, by its page."""
         pages = {number: self._reading(number) for number in sorted(self._used)}
-        return {number: page[:BLOCK].tolist() for number, page in pages.items()}
+        return {number: _numbers(page, 0) for number, page in pages.items()}
 
 
 def _totals(page: memoryview[int]) -> list[int]:
-    used = max(page[USED], 2)
-    blocks = [page[at * BLOCK : at * BLOCK + BLOCK].tolist() for at in range(1, used)]
+    # the process that writes the page may have been taken over: it says nothing about its size
+    used = min(max(page[USED], 2), len(page) // BLOCK)
+    blocks = [_numbers(page, at) for at in range(1, used)]
     totals = _sum(blocks)
-    totals[LOST] = page[LOST]
+    totals[LOST] = _numbers(page, 0)[LOST]
     return totals
+
+
+def _numbers(page: memoryview[int], block: int) -> list[int]:
+    """The numbers of a block, 0 in the place of one that cannot be true."""
+    numbers = page[block * BLOCK : block * BLOCK + BLOCK].tolist()
+    return [number if number < _MOST else 0 for number in numbers]
 
 
 def _sum(rows: list[list[int]]) -> list[int]:

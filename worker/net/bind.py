@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..config import ServerConfig
@@ -129,6 +130,20 @@ def open_sockets(settings: Bind) -> list[socket.socket]:
     return sockets
 
 
+def sockets_without_tls(texts: Sequence[str], count: int, *, encrypted: bool) -> list[bool]:
+    """For each of `count` sockets, whether it speaks plain HTTP. Raises `ConfigError`.
+
+    `texts` are the addresses that were configured; `encrypted` says whether there is a certificate.
+    """
+    schemes = [parse_bind(text).scheme for text in texts]
+    if len(texts) != count:  # the sockets are not those of the configuration
+        return [not encrypted] * count
+    for text, scheme in zip(texts, schemes, strict=True):
+        if scheme == "https" and not encrypted:
+            raise ConfigError(f"bind: {text} needs a certificate; give certfile, or adhoc as cert")
+    return [not encrypted or scheme == "http" for scheme in schemes]
+
+
 def _family(address: BindAddress) -> socket.AddressFamily:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
@@ -168,7 +183,7 @@ def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socke
                 os.fchmod(sock.fileno(), permissions)
         sock.bind(path)
         if permissions is not None:
-            os.chmod(path, permissions)  # regardless of the umask
+            sock.set_mode(permissions)
         sock.listen(backlog)
     except BaseException:
         sock.close()
@@ -186,7 +201,7 @@ def _remove_stale(path: str) -> None:
     Raises `OSError` if a server answers there, or if the path is not a socket.
     """
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(errno.EEXIST, "the path exists and is no socket", path)
     except FileNotFoundError:
         return

@@ -7,13 +7,16 @@ listener refuses new connections first, then the backlog is accepted, and only t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+import stat
 import struct
 import sys
 import time
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 # Seconds for TCP handshakes under way with other machines: somewhat more than a round trip.
 _ROUND_TRIP = 0.02
@@ -78,19 +81,70 @@ class BoundSocket(socket.socket):
 
 
 class BoundUnixSocket(BoundSocket):
-    """A unix socket bound by this server: `close` and `refuse_connections` remove its file."""
+    """A unix socket bound by this server: `close` and `refuse_connections` remove its file.
 
-    _removed = False
+    Others may be able to write to the folder, and this process may be root. So only the very file
+    that `bind` has made is changed, never what has taken its place.
+    """
+
+    #: The file that `bind` has made; None without one, and once it was removed.
+    _made: os.stat_result | None = None
+
+    def bind(self, path: Any) -> None:
+        """Bind to `path`. Raises `OSError`."""
+        super().bind(path)
+        self._made = os.lstat(path)
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Change the owner of the file. Raises `OSError`."""
+        with self._file() as (name, follow):
+            os.chown(name, uid, gid, follow_symlinks=follow)
+
+    def set_mode(self, mode: int) -> None:
+        """Change the permissions of the file, regardless of the umask. Raises `OSError`."""
+        with self._file() as (name, follow):
+            # Linux cannot change a mode without following links, and needs /proc for this
+            followed = follow or os.chmod not in os.supports_follow_symlinks
+            os.chmod(name, mode, follow_symlinks=followed)
+
+    @contextlib.contextmanager
+    def _file(self) -> Iterator[tuple[str, bool]]:
+        """A name of the file, and whether it is one to be followed.
+
+        fchown(2) and fchmod(2) do not reach the file of a socket. On Linux a descriptor of the file
+        itself does, by its name in /proc; see open(2) on O_PATH.
+        """
+        path = self.getsockname()
+        flags = getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0)
+        fd = os.open(path, flags) if hasattr(os, "O_PATH") else -1
+        try:
+            found = os.fstat(fd) if fd >= 0 else os.lstat(path)
+            if not (self._made and os.path.samestat(found, self._made) and _is_ours(found)):
+                raise PermissionError(errno.EPERM, "it was replaced by something else", path)
+            name = f"/proc/self/fd/{fd}"
+            by_descriptor = fd >= 0 and os.path.exists(name)
+            yield (name, True) if by_descriptor else (path, False)
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def refuse_connections(self) -> bool:
-        with contextlib.suppress(OSError):  # another loop has closed it, or it has no file
-            path = "" if self._removed else self.getsockname()
-            # no other server takes over the path while this socket listens
-            if path and isinstance(path, str):
-                self._removed = True
-                os.unlink(path)
+        made, self._made = self._made, None
+        if made is not None:
+            with contextlib.suppress(OSError):  # another loop has closed it, or it has no file
+                path = self.getsockname()
+                if os.path.samestat(os.lstat(path), made):
+                    os.unlink(path)
         return False
 
     def close(self) -> None:
         self.refuse_connections()
         super().close()
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Whether a file can be a socket that this process has made.
+
+    One with a second name may be a hard link to the socket of another server.
+    """
+    return stat.S_ISSOCK(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid()

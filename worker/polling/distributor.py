@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..connection import FOR_OUTPUT, Connection, State
 from ..errors import ClientDisconnected
 from ..net.bind import address_of
+from ..system.threads import start_thread
 from .base import SWEEP, ConnectionQueue, Poller
 from .listener import connect
 from .task import AnyTask, ThreadTask
@@ -52,7 +53,12 @@ class QueuePoller(Poller):
         self._thread = threading.Thread(
             target=self._distribute, name="threadwell-distributor", daemon=True
         )
-        self._thread.start()
+        try:
+            start_thread(self._thread)
+        except OSError:
+            for each in (self._waker, self._woken, self._selector):
+                each.close()
+            raise
 
     def wait(self, seconds: float) -> Connection | AnyTask | None:
         """As `Poller.wait`. A pair of the embedding program becomes a new connection."""

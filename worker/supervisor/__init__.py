@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ServerConfig
 from ..errors import ConfigError
-from ..server import Served, Server
+from ..messages import Served
+from ..server import Server
 from ..tls.context import context_for
 from .forking import Build, Loaded, ServerSpec
+from .generation import StartFailed
 from .phase import TRANSITIONS, IllegalPhase, Phase, Phased
-from .supervisor import StartFailed, Supervisor
+from .supervisor import Supervisor
 from .user import Identity, find_identity
 
 if TYPE_CHECKING:
@@ -76,7 +78,11 @@ def run_supervised(
 
             monitored = open_metrics(config)
         callbacks = (started or _ignore, stopping or _ignore)
-        Supervisor(spec, count, *callbacks, monitored=monitored).run()
+        try:
+            supervisor = Supervisor(spec, count, *callbacks, monitored=monitored)
+        except OSError as error:
+            raise ConfigError(f"the server cannot start: {error}") from None
+        supervisor.run()
     finally:
         spec.close_sockets()
         for sock in monitored:

@@ -149,19 +149,33 @@ class Children:
 
     def receive(self, child: Child) -> list[Message]:
         """The messages of `child`. Notes when its end of the pipe was closed."""
-        if child.pipe.ended:
+        if child.closed_at:
             return []
         messages = child.pipe.receive()
         if child.pipe.ended:
+            self.disconnect(child)
+        return messages
+
+    def disconnect(self, child: Child) -> None:
+        """Read nothing more of `child`. It counts as gone if it does not exit in time."""
+        if not child.closed_at:
             self._selector.unregister(child.pipe)
             child.closed_at = time.monotonic()
-        return messages
+
+    def adopt(self, worker: Worker, fork_server: ForkServer, pid: int) -> bool:
+        """Take over the `pid` that `fork_server` has reported; False if it cannot be true."""
+        if any(child.pid == pid for child in self.children()) or pid in self._detached:
+            return False
+        assert fork_server.pid is not None
+        processes = self._spec.config.processes
+        privileged = bool(processes.user or processes.group)
+        return worker.adopt(pid, fork_server.pid, privileged=privileged)
 
     def close(self, child: Child) -> None:
         """Close the pipe to `child`."""
-        if not child.pipe.ended:
-            self._selector.unregister(child.pipe)
+        self.disconnect(child)
         child.pipe.close()
+        child.release()
 
     def detach_fork_server(self, generation: Generation) -> None:
         """Let the fork server exit. Its workers live on, and show their exit by their pipes."""

@@ -17,7 +17,7 @@ from ..system.readiness import wait_for_input
 from ..system.signals import Signals
 from . import worker_process
 from .forking import Loaded, ServerSpec, failure_message, fork, start_timeout
-from .pipe import Pipe
+from .pipe import LONGEST_TEXT, Pipe
 
 log = logging.getLogger("threadwell")
 
@@ -27,7 +27,7 @@ def run(spec: ServerSpec, sock: socket.socket) -> int:
 
     `sock` is the end of a pipe to the supervisor.
     """
-    pipe = Pipe(sock)
+    pipe = Pipe(sock, descriptors=True)
     try:
         with start_timeout(spec.config, pipe):
             loaded = spec.load()
@@ -78,7 +78,7 @@ class ForkServerProcess:
             try:
                 pid = fork(lambda: self._become_worker(sock, page))
             except OSError as error:
-                self._pipe.send({"fork_failed": number, "why": str(error)})
+                self._pipe.send({"fork_failed": number, "why": str(error)[:LONGEST_TEXT]})
                 return
         self._children.add(pid)
         self._pipe.send({"forked": number, "pid": pid})

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..config import ServerConfig
 from ..errors import ConfigError
+from ..messages import Served
 from ..net.bound_socket import refuse_connections
-from ..server import Served, Server
+from ..server import Server
 from ..system.readiness import in_error
 from ..system.standard_streams import flush_streams
 from .pipe import LONGEST_TEXT, Message, Pipe
@@ -203,7 +204,8 @@ def failure_message(error: BaseException) -> Message:
 
 def ready_message(loaded: Loaded, *, gil: bool) -> Message:
     """The message of a worker that serves `loaded`, with the facts for the start message."""
-    return {"ready": os.getpid(), "name": loaded.name, "kind": loaded.kind, "gil": gil}
+    name, kind = loaded.name[:LONGEST_TEXT], loaded.kind[:LONGEST_TEXT]
+    return {"ready": True, "name": name, "kind": kind, "gil": gil}
 
 
 def describe_exit(status: int) -> str:

@@ -6,8 +6,10 @@ import contextlib
 import os
 import signal
 
+from ..system.processes import open_process, parent_of, send_signal
 from .phase import Phase, Phased
-from .pipe import Pipe
+from .pipe import Message, Pipe
+from .reports import Reports
 
 # A worker that exits later than so many seconds after it became ready is replaced at once. One
 # that exits earlier counts as a failed start.
@@ -24,10 +26,19 @@ _ATTEMPTS = 3
 class Child(Phased):
     """A process at the other end of a pipe. `pid` is None until its fork server reports it."""
 
-    def __init__(self, pipe: Pipe, pid: int | None) -> None:
+    def __init__(self, pipe: Pipe, pid: int | None, reports: Reports | None = None) -> None:
         super().__init__()
         self.pipe = pipe
         self.pid = pid
+        self.reports = reports or Reports()
+        #: The process whose child it must be to be signalled; None if its id is beyond doubt.
+        self.parent: int | None = None
+        # A descriptor of the reported process; negative if there is none.
+        self._handle = -1
+        #: It has reported that its start begins.
+        self.announced = False
+        #: It has sent what it may not send: nothing of it is read any more.
+        self.rejected = False
         #: When it is killed, by `time.monotonic`; 0 for never.
         self.deadline = 0.0
         #: When its end of the pipe was closed; 0 while it is open.
@@ -46,11 +57,42 @@ class Child(Phased):
             self.deadline = 0.0
 
     def kill(self, number: int | None = None) -> None:
-        """Send a signal, SIGKILL by default. Only before it is reaped, while its id is its own."""
-        if self.pid is not None:
-            # no default value: Windows, where the module is imported too, has no SIGKILL
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL if number is None else number)
+        """Send a signal, SIGKILL by default. Nothing happens once it is known to have exited."""
+        if self.pid is None or self.status is not None:
+            return
+        # no default value: Windows, where the module is imported too, has no SIGKILL
+        number = signal.SIGKILL if number is None else number
+        with contextlib.suppress(ProcessLookupError):
+            if self._handle >= 0:
+                send_signal(self._handle, number)
+            elif self.parent is None or parent_of(self.pid) == self.parent:
+                os.kill(self.pid, number)
+
+    def adopt(self, pid: int, parent: int, *, privileged: bool) -> bool:
+        """Take over `pid` as the fork server `parent` has reported it; False if that is a lie.
+
+        The fork server runs code of the application. If this process is `privileged`, it signals
+        only what certainly is a child of the fork server. A process that has ended already has no
+        parent any more: `pid` is then a mere name.
+        """
+        handle = open_process(pid)  # first: it pins the process whose parent is looked up
+        found = parent_of(pid)
+        if found == parent or (found is None and not privileged):
+            self._handle = handle
+        elif handle >= 0:
+            os.close(handle)
+        if found not in (parent, None):
+            return False
+        self.pid = pid
+        if found == parent or privileged:
+            self.parent = parent
+        return True
+
+    def release(self) -> None:
+        """Close the descriptor of the process."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
 
 class Worker(Child):
@@ -76,6 +118,8 @@ class Worker(Child):
         #: Why it is to be replaced; empty if it is not.
         self.replace_reason = ""
         self.hangs = False
+        #: What it has reported before its fork server has reported its `pid`.
+        self.early: list[Message] = []
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.pid})"
@@ -99,7 +143,7 @@ class ForkServer(Child):
     """The process that forks the workers. STARTING until it has imported the application."""
 
     def __init__(self, pipe: Pipe, pid: int, generation: Generation) -> None:
-        super().__init__(pipe, pid)
+        super().__init__(pipe, pid, Reports(fork_server=True))
         self.generation = generation
 
     def __str__(self) -> str:
@@ -134,6 +178,11 @@ class Generation(Phased):
             doubled = min(self.failures - _IMMEDIATE_RESTARTS - 1, 16)
             self.not_before = now + min(_FIRST_DELAY * 2**doubled, _LONGEST_DELAY)
 
+    def note_failed_fork(self, not_before: float) -> None:
+        """The system could not start a process: try again from `not_before` on."""
+        self.failures += 1
+        self.not_before = not_before
+
     def has_failed(self) -> bool:
         """Whether all attempts to start it have failed before any worker was ready."""
         return self.phase is Phase.STARTING and self.failures >= _ATTEMPTS
@@ -144,3 +193,15 @@ class Generation(Phased):
             return ""
         self._last_trace = trace
         return trace
+
+
+class StartFailed(Exception):
+    """No worker has become ready. `trace` is the application's traceback, if that is why.
+
+    `loaded` says whether the application could be imported.
+    """
+
+    def __init__(self, message: str, trace: str = "", *, loaded: bool = False) -> None:
+        super().__init__(message)
+        self.trace = trace
+        self.loaded = loaded

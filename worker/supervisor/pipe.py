@@ -2,6 +2,9 @@
 
 A message is a dict, sent as one line of JSON. File descriptors can be sent along. When a process
 ends for whatever reason, the kernel closes its end, and the other process sees the end of input.
+
+The process at the other end may have been taken over by an attacker. So `receive` raises nothing,
+takes a bounded amount at a time, and keeps descriptors only where they are expected.
 """
 
 from __future__ import annotations
@@ -16,10 +19,15 @@ from typing import Any
 Message = dict[str, Any]
 
 _RECEIVED_AT_ONCE = 65536
+# One call of `receive` reads no more often: the caller has other pipes to look after. A socket's
+# buffer holds less, so one call receives all that a process has sent before it exited.
+_MOST_READS = 32
 # Descriptors that may come with one message.
 _MOST_DESCRIPTORS = 4
 #: The longest error or traceback in a message. Of a longer one the end is kept: it says more.
 LONGEST_TEXT = 16384
+# A message has two such texts at most, and JSON takes up to 12 octets for a character.
+_LONGEST_LINE = 2 * 12 * LONGEST_TEXT + 4096
 
 # Closed in every forked process, whether threadwell or the application forks: as long as a copy of
 # an end is open, the other process does not see that this one has ended.
@@ -27,15 +35,21 @@ _open_pipes: weakref.WeakSet[Pipe] = weakref.WeakSet()
 
 
 class Pipe:
-    """One end. Belongs to one thread, and to the process that made it."""
+    """One end. Belongs to one thread, and to the process that made it.
 
-    def __init__(self, sock: socket.socket) -> None:
+    `descriptors` says whether descriptors are received; if not, the kernel closes them.
+    """
+
+    def __init__(self, sock: socket.socket, *, descriptors: bool = False) -> None:
         self._sock = sock
+        self._takes_descriptors = descriptors
         sock.setblocking(False)
         self._buffer = b""
         self._descriptors: deque[int] = deque()
-        #: The other end is closed, and all that it sent was received.
+        #: The other end is closed, and all that it sent was received; or there is an `error`.
         self.ended = False
+        #: What was received and is no message; empty if there was nothing of the kind.
+        self.error = ""
         _open_pipes.add(self)
 
     def fileno(self) -> int:
@@ -56,23 +70,49 @@ class Pipe:
             pass  # the other process hangs or has ended: heartbeats and the end of input show that
 
     def receive(self) -> list[Message]:
-        """The messages that have arrived. Does not wait; sets `ended` after the last one."""
-        while not self.ended:
+        """The messages that have arrived. Does not wait; sets `ended` after the last one.
+
+        Sets `error` too where something is no message, and receives nothing from then on.
+        """
+        messages: list[Message] = []
+        for _ in range(_MOST_READS):
+            if self.ended:
+                break
             try:
-                data, descriptors, _, _ = socket.recv_fds(
-                    self._sock, _RECEIVED_AT_ONCE, _MOST_DESCRIPTORS
-                )
+                data = self._read()
             except BlockingIOError:
                 break
             except OSError:  # reset: the other end was closed with unread messages of this one
-                data, descriptors = b"", []
-            for descriptor in descriptors:
-                os.set_inheritable(descriptor, False)
-            self._descriptors += descriptors
-            self._buffer += data
+                data = b""
             self.ended = not data
-        *lines, self._buffer = self._buffer.split(b"\n")
-        return [json.loads(line) for line in lines]
+            *lines, self._buffer = (self._buffer + data).split(b"\n")
+            if max(map(len, (*lines, self._buffer))) > _LONGEST_LINE:
+                lines, self.error = [], "a line that is too long"
+            messages += self._parse(lines)
+            self.ended = self.ended or bool(self.error)
+        return messages
+
+    def _read(self) -> bytes:
+        if not self._takes_descriptors:
+            return self._sock.recv(_RECEIVED_AT_ONCE)
+        data, descriptors, _, _ = socket.recv_fds(self._sock, _RECEIVED_AT_ONCE, _MOST_DESCRIPTORS)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        self._descriptors += descriptors
+        return data
+
+    def _parse(self, lines: list[bytes]) -> list[Message]:
+        messages = []
+        for line in lines:
+            try:
+                message = json.loads(line.decode())
+            except (ValueError, RecursionError):  # of brackets: the parser is recursive
+                message = None
+            if not isinstance(message, dict):
+                self.error = "a line that is no message"
+                break
+            messages.append(message)
+        return messages
 
     def next_descriptor(self) -> int:
         """The next descriptor that came with a message; the caller closes it."""

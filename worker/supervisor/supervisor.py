@@ -30,7 +30,7 @@ from ..system.terminal import Terminal
 from ..watchdog import UNSEEN
 from .children import Children
 from .forking import ServerSpec, describe_exit
-from .generation import Child, ForkServer, Generation, Worker
+from .generation import Child, ForkServer, Generation, StartFailed, Worker
 from .phase import Phase, Phased
 from .pipe import Message
 from .statistics import Statistics
@@ -51,18 +51,8 @@ _SUSPENDED = 5.0
 _LAST_MOMENT = 2.0
 # Seconds for a draining worker beyond its `graceful_timeout`, and for one that failed to start.
 _EXIT_TIME = 5.0
-
-
-class StartFailed(Exception):
-    """No worker has become ready. `trace` is the application's traceback, if that is why.
-
-    `loaded` says whether the application could be imported.
-    """
-
-    def __init__(self, message: str, trace: str = "", *, loaded: bool = False) -> None:
-        super().__init__(message)
-        self.trace = trace
-        self.loaded = loaded
+# What a worker may report before its fork server reports it: its start, and that it is ready.
+_MOST_EARLY = 8
 
 
 class Supervisor(Phased):
@@ -223,23 +213,56 @@ class Supervisor(Phased):
     # ---- Messages -------------------------------------------------------------------------
 
     def _on_message(self, child: Child) -> None:
-        for message in self._children.receive(child):
-            if "failed" in message:
-                child.failed, child.trace = message["failed"], message["trace"]
-                # threads of the application may keep it from exiting
-                child.deadline = time.monotonic() + _EXIT_TIME
-            elif "starting" in message:
-                self._children.restart_deadline(child)
-            elif isinstance(child, Worker):
-                self._on_worker_message(child, message)
-            elif isinstance(child, ForkServer):
-                self._on_fork_server_message(child, message)
+        messages = self._children.receive(child)
+        if child.reports.are_too_many(len(messages), time.monotonic()):
+            self._reject(child, "more messages than it has reason for")
+        for message in messages:
+            if not child.rejected:
+                report = child.reports.check(message)
+                if report is None or not self._on_report(child, report):
+                    self._reject(child, f"a message that is not for it to send: {message!a:.200}")
+        if child.pipe.error and not child.rejected:
+            self._reject(child, child.pipe.error)
 
-    def _on_worker_message(self, worker: Worker, message: Message) -> None:
+    def _reject(self, child: Child, what: str) -> None:
+        """Kill a process that has sent `what`: a bug of threadwell, or an attack."""
+        log.error("Killing %s: it has sent %s", child, what)
+        child.rejected = True
+        self._children.disconnect(child)
+        child.kill()
+
+    def _on_report(self, child: Child, report: Message) -> bool:
+        """Act on `report`. False: it is not true, or `child` may not report that now."""
+        if isinstance(child, Worker) and child.pid is None:
+            child.early.append(report)  # the fork server's message is on its way
+            return len(child.early) <= _MOST_EARLY
+        if "failed" in report:
+            if child.phase is not Phase.STARTING:
+                return False
+            if child.failed:  # it is past its deadline, too
+                return True
+            child.failed, child.trace = report["failed"] or "it failed", report["trace"]
+            # threads of the application may keep it from exiting
+            child.deadline = time.monotonic() + _EXIT_TIME
+        elif "starting" in report:
+            if child.announced or child.phase is not Phase.STARTING:
+                return False
+            child.announced = True
+            self._children.restart_deadline(child)
+        elif isinstance(child, Worker):
+            return self._on_worker_report(child, report)
+        elif isinstance(child, ForkServer):
+            return self._on_fork_server_report(child, report)
+        return True
+
+    def _on_worker_report(self, worker: Worker, message: Message) -> bool:
         now = time.monotonic()
         if "ready" in message:
+            if worker.phase is not Phase.STARTING:
+                return False
+            if worker.failed:  # too late: it is killed
+                return True
             worker.ready_at = worker.heartbeat_at = now
-            worker.pid = message["ready"]  # the fork server's message may come later
             worker.become(Phase.SERVING)
             worker.clear_start_deadline()
             log.debug("%s is ready", worker)
@@ -252,9 +275,12 @@ class Supervisor(Phased):
             worker.heartbeat_at, worker.idle_for = now, message["heartbeat"]
         elif "replace" in message:
             self._replace(worker, message["replace"], message["cause"])
+        return True
 
-    def _on_fork_server_message(self, fork_server: ForkServer, message: Message) -> None:
+    def _on_fork_server_report(self, fork_server: ForkServer, message: Message) -> bool:
         if "loaded" in message:
+            if fork_server.phase is not Phase.STARTING:
+                return False
             fork_server.become(Phase.SERVING)
             fork_server.clear_start_deadline()
         elif "exited" in message:
@@ -264,10 +290,22 @@ class Supervisor(Phased):
         else:
             number = message.get("forked", message.get("fork_failed"))
             for worker in fork_server.generation.workers:
-                if worker.number == number and "pid" in message:
-                    worker.pid = message["pid"]
-                elif worker.number == number:
+                if worker.number == number and "pid" not in message:
                     log.error("No worker could be started: %s", message["why"])
+                elif worker.number == number:
+                    return self._on_forked(worker, fork_server, message["pid"])
+        return True
+
+    def _on_forked(self, worker: Worker, fork_server: ForkServer, pid: int) -> bool:
+        if worker.pid is not None or not self._children.adopt(worker, fork_server, pid):
+            return False
+        if worker.rejected:  # before it could be killed
+            worker.kill()
+        early, worker.early = worker.early, []
+        for report in early:
+            if not worker.rejected and not self._on_report(worker, report):
+                self._reject(worker, f"a message that is not for it to send: {report!a:.200}")
+        return True
 
     # ---- Exits ----------------------------------------------------------------------------
 
@@ -301,6 +339,7 @@ class Supervisor(Phased):
         for worker in generation.workers:
             if worker.pid is None:  # the request for it was sent, and it was not forked
                 worker.dismissed = True
+                worker.deadline = now + _LAST_MOMENT  # if it was forked all the same
         self._on_unexpected_exit(generation, child, end, now)
 
     def _on_unexpected_exit(
@@ -314,17 +353,18 @@ class Supervisor(Phased):
         write_text(sys.stderr, generation.new_trace(child.trace))
         log.error("%s %s%s", child, end, f": {child.failed}" if child.failed else "")
 
-    def _give_up(self, generation: Generation, reason: str, child: Child) -> None:
+    def _give_up(self, generation: Generation, reason: str, child: Child | None = None) -> None:
         """No worker of `generation` will become ready: keep the current one, or end."""
         self._end_generation(generation)
         if generation is not self._next:
             return
         self._next = None
         if self._current is None:
-            self._failure = StartFailed(reason, child.trace, loaded=not child.failed)
+            trace, loaded = (child.trace, not child.failed) if child is not None else ("", True)
+            self._failure = StartFailed(reason, trace, loaded=loaded)
             self._begin_end()
             return
-        write_text(sys.stderr, child.trace)
+        write_text(sys.stderr, child.trace if child is not None else "")
         log.error("The new application is not served, the old one goes on: %s", reason)
         self._statistics.reloaded(well=False)
         self._notify_ready()
@@ -338,12 +378,11 @@ class Supervisor(Phased):
             if child.deadline and now >= child.deadline:
                 self._kill(child, now)
             if isinstance(child, Worker) and child.phase is Phase.SERVING:
-                idle_for = max(now - child.heartbeat_at, child.idle_for)
-                if (
-                    self._worker_timeout
-                    and idle_for >= self._worker_timeout + UNSEEN
-                    and not child.replace_reason
-                ):
+                idle_for, patience = (
+                    max(now - child.heartbeat_at, child.idle_for),
+                    self._worker_timeout,
+                )
+                if patience and idle_for >= patience + UNSEEN and not child.replace_reason:
                     child.hangs = True
                     why = f"it has taken no request for {idle_for:.0f} seconds"
                     self._replace(child, why, "worker_timeout")
@@ -357,6 +396,8 @@ class Supervisor(Phased):
             )
         child.deadline = now + _LAST_MOMENT
         child.kill()
+        if child.pid is None:  # nor will it be known: the end of its pipe ends it
+            self._children.disconnect(child)
 
     def _replace(self, worker: Worker, reason: str, cause: str) -> None:
         """Have another worker started; `worker` serves until that one is ready."""
@@ -412,7 +453,9 @@ class Supervisor(Phased):
                 self._children.start_worker(generation)
         except OSError as error:
             log.error("No process could be started: %s", error)
-            generation.not_before = now + _INTERVAL
+            generation.note_failed_fork(now + _INTERVAL)
+            if generation.has_failed() and generation is self._next:
+                self._give_up(generation, f"no process could be started: {error}")
 
     def _promote(self, generation: Generation) -> None:
         """All workers of `generation` are ready: it takes the place of the current one."""

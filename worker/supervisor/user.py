@@ -66,10 +66,10 @@ class Identity:
         """Make this user the owner of the unix sockets bound here. Raises `ConfigError`."""
         for sock in sockets:
             if isinstance(sock, BoundUnixSocket) and not self._is_current():
-                path = sock.getsockname()
                 try:
-                    os.chown(path, self.uid, self.gid)
+                    sock.give_to(self.uid, self.gid)
                 except OSError as error:
+                    path = sock.getsockname()
                     raise ConfigError(
                         f"user: {path} cannot be given away: {error.strerror}"
                     ) from None

@@ -14,10 +14,12 @@ import threading
 import time
 
 from ..config import ServerConfig, gil_enabled
+from ..errors import ConfigError
 from ..server import Server
 from ..system.readiness import wait_for_input
 from ..system.resources import resident_memory
 from ..system.signals import Signals
+from ..system.threads import start_or_run
 from ..watchdog import Watchdog
 from .forking import Loaded, ServerSpec, failure_message, ready_message, start_timeout
 from .phase import Phase, Phased
@@ -49,8 +51,11 @@ def run(
                     server.count_into(spec.shared_pages.page(page))
                 # handled before the server accepts anything: until then SIGTERM just ends it
                 handled = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
-                signals = stack.enter_context(Signals(handled))
-                server.start()
+                try:
+                    signals = stack.enter_context(Signals(handled))
+                    server.start()
+                except OSError as error:  # of the system: the application has no part in it
+                    raise ConfigError(f"a worker cannot start: {error}") from None
         except BaseException as error:
             pipe.send(failure_message(error))
             for listener in sockets:
@@ -93,6 +98,8 @@ class WorkerProcess(Phased):
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat += _HEARTBEAT
                 self._report()
+            if self._server.failed:
+                return 1
             if self._stopper is not None and not self._stopper.is_alive():
                 self.become(Phase.STOPPED)
         return 0
@@ -135,7 +142,7 @@ class WorkerProcess(Phased):
             return
         self.become(Phase.DRAINING)
         self._stopper = threading.Thread(target=self._stop, name="threadwell-stop", daemon=True)
-        self._stopper.start()
+        start_or_run(self._stopper)
 
     def _stop(self) -> None:
         try:

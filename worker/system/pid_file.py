@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 
 from ..errors import ConfigError
@@ -23,6 +24,9 @@ def pid_file(path: str) -> Iterator[None]:
     left behind is overwritten. The lock on the file shows whether its process is alive: the id may
     belong to another process by now, and a forked child does not inherit the lock. Raises
     `ConfigError` if the file cannot be written, or if its process is alive.
+
+    The folder may be writable for others, and this process may be root. So a link is not followed,
+    and what is no pid file of this user's, or of root's, is left alone.
     """
     if not path:
         yield
@@ -46,12 +50,17 @@ def pid_file(path: str) -> Iterator[None]:
 
 def _claim(path: str) -> int:
     """Return a descriptor of the file at `path`, locked by this process."""
+    # a FIFO without O_NONBLOCK would be waited for; Windows has none of these flags
+    names = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
+    flags = sum(getattr(os, name, 0) for name in names) | os.O_RDWR | os.O_CREAT
     while True:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+            fd = os.open(path, flags, 0o644)
         except OSError as error:
-            raise ConfigError(f"pid_file: {path} cannot be written: {error.strerror}") from None
+            why = "it is a link" if error.errno == errno.ELOOP else error.strerror
+            raise ConfigError(f"pid_file: {path} cannot be written: {why}") from None
         try:
+            _check_ours(fd, path)
             _lock(fd, path)
             if _is_at(fd, path):
                 return fd
@@ -59,6 +68,24 @@ def _claim(path: str) -> int:
             os.close(fd)
             raise
         os.close(fd)  # its owner removed the file meanwhile
+
+
+def _check_ours(fd: int, path: str) -> None:
+    """Raises `ConfigError` if the file is not one that this server may have written."""
+    status = os.fstat(fd)
+    why = ""
+    if not stat.S_ISREG(status.st_mode):
+        why = "it is no ordinary file"
+    elif status.st_nlink > 1:
+        why = "it has another name"
+    elif os.name != "nt" and status.st_uid not in (0, os.geteuid()):
+        why = "it belongs to another user"
+    elif not (text := os.read(fd, 32).strip()).isdigit() and text:
+        why = "it has something else in it"
+    else:
+        os.lseek(fd, 0, os.SEEK_SET)
+    if why:
+        raise ConfigError(f"pid_file: {path} is not overwritten, for {why}; give another file")
 
 
 def _lock(fd: int, path: str) -> None:
@@ -78,6 +105,6 @@ def _lock(fd: int, path: str) -> None:
 
 def _is_at(fd: int, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False

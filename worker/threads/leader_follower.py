@@ -135,7 +135,7 @@ class LeaderFollower:
     def lend(self, slot: Slot) -> bool:
         """Give the calling thread's slot to another thread, for the time of a long response.
 
-        False: as many are lent as may be, or the system has no thread left.
+        False: as many are lent as may be, or nobody would be left, and no thread can be started.
         """
         with self._lock:
             if self.lent >= self._max_streams or self._stopping:
@@ -152,8 +152,10 @@ class LeaderFollower:
             except RuntimeError:  # the system has no more threads
                 with self._lock:
                     self._total -= 1
-                self.release_slot(slot)
-                return False
+                    alone = self._total <= self.lent
+                if alone:
+                    self.release_slot(slot)
+                    return False
         if self.deputy_asleep:
             self.wake()
         slot.lent = True

@@ -84,6 +84,9 @@ class ThreadPool:
         self._stop_at = self._farewell_at = 0.0
         self.lock = threading.Lock()
         self._starting = threading.Lock()
+        # Requests are served, or `run` has failed or ended.
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
         poller.every_second = self._look
 
     # ---- Listening ------------------------------------------------------------------------
@@ -98,7 +101,10 @@ class ThreadPool:
         self.poller.use_context(ssl_context)
 
     def wait_until_ready(self) -> None:
-        """Nothing to wait for: the kernel keeps connections until the threads are there."""
+        """Return when requests are served. Raises what has kept `run` from that."""
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
 
     # ---- Threads --------------------------------------------------------------------------
 
@@ -108,13 +114,28 @@ class ThreadPool:
         try:
             if self.http2 is not None and self._owns_http2:
                 self.http2.start("threadwell-http2")
-            for _ in range(self.config.thread_count() - 1):
-                self.spawn()
-                self.leader_follower.joined()
+            self._spawn_all(self.config.thread_count() - 1)
             self.leader_follower.joined()
+            self._ready.set()
             self._run_thread(worker, permanent=True)
+        except BaseException as error:
+            self._failure = error
+            raise
         finally:
             self.close(worker)
+
+    def _spawn_all(self, count: int) -> None:
+        """Start `count` threads, or as many as the system has: those serve, and it is said."""
+        for number in range(count):
+            try:
+                self.spawn()
+            except RuntimeError as error:
+                log.warning(
+                    "Only %d of %d threads serve, for the system has no more: %s",
+                    *(number + 1, count + 1, error),
+                )
+                return
+            self.leader_follower.joined()
 
     def run_loops(self, poll_interval: float, runner: asyncio.Runner | None) -> bool:  # noqa: ARG002
         """False: threads serve."""
@@ -323,6 +344,7 @@ class ThreadPool:
 
         `worker` is the caller's: it closes the connections that no thread has closed.
         """
+        self._ready.set()
         if self.http2 is not None and self._owns_http2:
             self.http2.shutdown(0)
         self.stop()

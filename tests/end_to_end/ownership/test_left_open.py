@@ -152,7 +152,7 @@ def test_a_server_whose_thread_cannot_start_leaves_nothing_open(
     server = ThreadedServer(app, bind="127.0.0.1:0", interface="sync")
     server.bind()
     port = server.port
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="new thread"):
         patch.setattr(threading.Thread, "start", none_left)
         server.start()
     with socket.create_server(("127.0.0.1", port)):
