@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from threadwell import Response, ThreadedServer
+from threadwell import Request, Response, ThreadedServer
 
 from ..helpers.asgi_tools import Receive, Scope, Send
 from ..helpers.responses import BODIES, GET, Counted, raw, respond, whole
@@ -162,6 +162,71 @@ def test_a_declared_length_of_zero(kind: str, serve: Serve, connect: Connect) ->
     client.send(GET)
     answer = client.answer()
     assert (answer.header("content-length"), answer.body) == ("0", b"")
+
+
+@pytest.mark.parametrize("blocks", [[b"hello"], [b"he", b"llo"], [b"", b"hello", b""]])
+@pytest.mark.parametrize("pushed", [False, True])
+def test_the_code_behind_the_last_block_runs(
+    blocks: list[bytes], pushed: bool, serve: Serve, connect: Connect
+) -> None:
+    """Also where the declared length is out before, and once."""
+    ends: list[str] = []
+    ended = threading.Semaphore(0)
+
+    def body() -> Iterator[bytes]:
+        try:
+            yield from blocks
+            ends.append("behind")
+        finally:
+            ends.append("closed")
+            ended.release()
+
+    def app(request: Request) -> Response:
+        response = Response(200, [("Content-Length", "5")], body())
+        if not pushed:
+            return response
+        stream = request.stream(Response(200, [("Content-Length", "7")]))
+        stream.write(b"->")
+        return response
+
+    client = connect(serve(app))
+    for _ in range(3):
+        answer = client.get()
+        assert (answer.body, answer.complete) == (b"->hello" if pushed else b"hello", True)
+        assert ended.acquire(timeout=10)
+    assert ends == ["behind", "closed"] * 3
+
+
+@pytest.mark.parametrize("block", [b"", b"x", b"hello"])
+def test_a_body_without_an_end_is_given_up_behind_its_length(
+    block: bytes, serve: Serve, connect: Connect
+) -> None:
+    body = Counted(b"hello", *[block] * 10_000)
+    client = connect(serve(respond(Response(200, [("Content-Length", "5")], body)), threads=1))
+    assert client.get().body == b"hello"
+    assert body.done.wait(10)
+    assert body.asked < 200
+    assert body.closed == 1
+
+
+@pytest.mark.parametrize("error", [LookupError("secret"), SystemExit(3)])
+@pytest.mark.parametrize("blocks", [[b"hello"], [b"he", b"llo"]])
+def test_an_error_behind_the_last_block_changes_no_answer(
+    blocks: list[bytes],
+    error: BaseException,
+    serve: Serve,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = connect(
+        serve(lambda _: Response(200, [("Content-Length", "5")], Counted(*blocks, error)))
+    )
+    for _ in range(2):
+        answer = client.get()
+        assert (answer.status, answer.body, answer.complete) == (200, b"hello", True)
+    failures = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert failures
+    assert all("GET /" in record.getMessage() for record in failures)
 
 
 def test_blocks_leave_before_the_next_is_asked_for(serve: Serve, connect: Connect) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from threadwell import Request, Response, ThreadedServer
 from threadwell.worker.request_id import request_id
 
-from ..helpers.asgi_tools import Receive, Scope, Send, answer, no_lifespan
+from ..helpers.asgi_tools import Receive, Scope, Seen, Send, answer, no_lifespan
 from ..helpers.http2_client import Http2Client
 from ..helpers.waiting import until
 
@@ -150,3 +150,25 @@ def test_205_has_no_body(
     got = http2(serve_http2(app, **options)).fetch(path, method=method)
     assert (got.status, got.headers["content-length"], got.body) == (205, "0", b"")
     assert got.ended
+
+
+@pytest.mark.parametrize("blocks", [[b"hello"], [b"he", b"llo"]])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_code_behind_the_last_block_runs(
+    serve_http2: Serve, http2: Connect, blocks: list[bytes], fails: bool
+) -> None:
+    seen = Seen()
+
+    def body() -> Iterator[bytes]:
+        yield from blocks
+        seen.add("behind")
+        if fails:
+            raise LookupError
+        while True:
+            yield b""
+
+    client = http2(serve_http2(lambda _: Response(200, [("Content-Length", "5")], body())))
+    for number in (1, 2):
+        got = client.fetch()
+        assert (got.status, got.body, got.reset) == (200, b"hello", None)
+        seen.wait(number)

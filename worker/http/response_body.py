@@ -17,13 +17,16 @@ log = logging.getLogger("threadwell")
 FILE_BLOCK = 64 * 1024
 
 
-def blocks_of(response: Response) -> Iterator[bytes]:
-    """Iterate over the non-empty blocks of the body of `response`."""
+#: How many blocks are taken and dropped of a body whose declared length is out.
+MOST_DISCARDED_BLOCKS = 100
+
+
+def source_of(response: Response) -> Iterator[bytes]:
+    """Iterate over the blocks of the body of `response`, empty ones included."""
     body = response.body
     if isinstance(body, FileBody):
         return _file_blocks(body)
-    blocks = cast("Iterable[bytes]", [body] if isinstance(body, bytes) else body)
-    return filter(None, blocks)
+    return iter(cast("Iterable[bytes]", [body] if isinstance(body, bytes) else body))
 
 
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
