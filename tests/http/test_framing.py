@@ -164,6 +164,60 @@ def test_a_declared_length_of_zero(kind: str, serve: Serve, connect: Connect) ->
     assert (answer.header("content-length"), answer.body) == ("0", b"")
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("declared", [2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize(
+    "kind", ["bytes", "list", "stream", "one", "many", "pushed", "loop", "all"]
+)
+def test_a_wrong_length_is_warned_of_once_with_the_request(
+    kind: str,
+    declared: int,
+    method: str,
+    serve: Serve,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    length = [("Content-Length", str(declared))]
+
+    def app(request: Request) -> Response:
+        if kind == "pushed":
+            request.stream(Response(200, length)).write(b"he")
+            return Response(200, [], iter([b"llo"]))
+        body: Any = {
+            "bytes": b"hello",
+            "list": [b"he", b"llo"],
+            "stream": iter([b"he", b"llo"]),
+            "one": iter([b"hello"]),
+            "many": iter([b"h", b"e", b"l", b"l", b"", b"o", b""]),
+        }[kind]
+        return Response(200, length, body)
+
+    async def on_loop(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        headers = [(b"content-length", b"%d" % declared)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for block in [b"hello"] if kind == "all" else [b"h", b"ell", b"o"]:
+            more = block != b"o" and kind != "all"
+            await send({"type": "http.response.body", "body": block, "more_body": more})
+
+    server = serve(on_loop if kind in ("loop", "all") else app, threads=1)
+    client = connect(server)
+    client.send(f"{method} /who?x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert client.answer(method).body == (b"hello"[:declared] if method == "GET" else b"")
+    server.stop()
+    said = [record.getMessage() for record in caplog.records]
+    warnings = [message for message in said if "body" in message]
+    if declared == 5 or method == "HEAD":
+        assert warnings == []
+    elif declared < 5:
+        assert warnings == ["The answer to GET /who had more body than it declared; it was cut"]
+    else:
+        less = declared - 5
+        assert warnings == [
+            f"The answer to GET /who had {less} bytes of body less than it declared"
+        ]
+
+
 @pytest.mark.parametrize("blocks", [[b"hello"], [b"he", b"llo"], [b"", b"hello", b""]])
 @pytest.mark.parametrize("pushed", [False, True])
 def test_the_code_behind_the_last_block_runs(

@@ -172,3 +172,39 @@ def test_the_code_behind_the_last_block_runs(
         got = client.fetch()
         assert (got.status, got.body, got.reset) == (200, b"hello", None)
         seen.wait(number)
+
+
+@pytest.mark.parametrize("declared", [2, 3, 5, 7])
+@pytest.mark.parametrize("kind", ["bytes", "one", "blocks", "loop", "all"])
+def test_a_wrong_length_is_warned_of_once_with_the_request(
+    serve_http2: Serve,
+    http2: Connect,
+    kind: str,
+    declared: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def native(request: Request) -> Response:
+        body: Any = {"bytes": b"hello", "one": iter([b"hello"]), "blocks": iter([b"he", b"llo"])}
+        return Response(200, [("Content-Length", str(declared))], body[kind])
+
+    async def on_loop(scope: Scope, receive: Receive, send: Send) -> None:
+        await no_lifespan(scope)
+        headers = [(b"content-length", b"%d" % declared)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for block in [b"hello"] if kind == "all" else [b"h", b"ell", b"o"]:
+            more = block != b"o" and kind != "all"
+            await send({"type": "http.response.body", "body": block, "more_body": more})
+
+    server = serve_http2(on_loop if kind in ("loop", "all") else native, threads=1)
+    got = http2(server).fetch("/who?x")
+    assert got.body == b"hello"[:declared]
+    assert got.ended == (declared <= 5)
+    server.stop()
+    said = [record.getMessage() for record in caplog.records]
+    warnings = [message for message in said if "body" in message]
+    if declared == 5:
+        assert warnings == []
+    elif declared < 5:
+        assert warnings == ["The answer to GET /who had more body than it declared; it was cut"]
+    else:
+        assert warnings == ["The answer to GET /who had 2 bytes of body less than it declared"]

@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, cast
 
-from ..messages import FileBody, Request, Response
+from ..messages import FileBody, Request, RequestReceived, Response
+from ..request_id import named
 from .framing import STATUSES_WITHOUT_BODY
 
 log = logging.getLogger("threadwell")
@@ -72,12 +73,13 @@ def close_body(body: bytes | BinaryIO) -> None:
             body.close()
 
 
-def close_response(close: Callable[[], object]) -> None:
-    """Call `close` of a response, and log its errors."""
+def close_response(close: Callable[[], object], head: RequestReceived | None = None) -> None:
+    """Call `close` of a response to `head`, and log its errors."""
     try:
         close()
     except BaseException:
-        log.exception("The application failed in close()")
+        of = "" if head is None else f" of its answer to {named(head)}"
+        log.exception("The application failed in close()%s", of)
 
 
 def read_some(file: FileBody, size: int) -> bytes:

@@ -132,7 +132,7 @@ class RequestRunner(ABC):
         if declared:
             if isinstance(first, bytes) and len(first) >= stream.allowed:
                 self.finish_with(stream, first)
-                self._discard_rest(source)
+                self._discard_rest(stream, source)
                 return
             self.lend()
         self.stream = stream
@@ -152,9 +152,9 @@ class RequestRunner(ABC):
             stream.write(block)
         stream.finish()
         if not stream.allowed:
-            self._discard_rest(source)
+            self._discard_rest(stream, source)
 
-    def _discard_rest(self, source: Iterator[bytes]) -> None:
+    def _discard_rest(self, stream: PushedResponse, source: Iterator[bytes]) -> None:
         """Ask for the end of a body whose declared length is out.
 
         The code behind its last `yield` runs, as under every other server. What more comes is
@@ -162,8 +162,9 @@ class RequestRunner(ABC):
         failure is logged and changes nothing for it.
         """
         try:
-            for _ in itertools.islice(source, MOST_DISCARDED_BLOCKS):
-                pass
+            for block in itertools.islice(source, MOST_DISCARDED_BLOCKS):
+                if block:
+                    stream.write(block)  # which warns that it is too much
         except BaseException as error:
             if is_interrupt(error) or self.worker.poller.forked:
                 raise
