@@ -17,9 +17,10 @@ def app_kind(app: Any) -> str:
     """Return `sync` for a `SyncApp`, `wsgi` or `asgi`: by the marker, else by the parameters.
 
     An ASGI application is a coroutine function or takes three arguments (scope, receive, send), a
-    WSGI application two (environ, start_response), a `SyncApp` one (request). If the parameters
-    are unknown, as for a function written in C, the answer is `wsgi`. Raises `TypeError` if `app`
-    is not callable, or if its marker is none of the three.
+    WSGI application two (environ, start_response), a `SyncApp` one (request). What is called
+    counts, not what it wraps. If the parameters are unknown, as for a function written in C or one
+    with `*args`, the answer is `wsgi`. Raises `TypeError` if `app` is not callable, or if its
+    marker is none of the three.
     """
     if not callable(app):
         raise TypeError(f"{app!r} is not an application: it cannot be called")
@@ -41,7 +42,9 @@ def is_asgi(app: Any) -> bool:
 def _positional(app: Any) -> int:
     """Return how many positional arguments a call needs; 0 if that is unknown."""
     try:
-        parameters = inspect.signature(app).parameters.values()
+        # `functools.wraps` points to a function that may take other arguments, as in
+        # `werkzeug.Request.application`
+        parameters = inspect.signature(app, follow_wrapped=False).parameters.values()
     except (TypeError, ValueError):
         return 0
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):

@@ -394,9 +394,20 @@ def _looks_like_an_app(value: Any, module: ModuleType) -> bool:
 
 def _parameters(function: Any) -> list[str]:
     try:
-        return list(inspect.signature(function).parameters)
+        return list(_signature(function).parameters)
     except (TypeError, ValueError):
         return []
+
+
+def _signature(function: Any) -> inspect.Signature:
+    """The arguments that a call of `function` takes. What it wraps tells only where it takes any.
+
+    Raises `TypeError` and `ValueError`.
+    """
+    own = inspect.signature(function, follow_wrapped=False)
+    if any(each.kind is each.VAR_POSITIONAL for each in own.parameters.values()):
+        return inspect.signature(function)
+    return own
 
 
 # ---- Factories and their results ----------------------------------------------------------
@@ -406,7 +417,7 @@ def _is_factory(found: Any, name: str) -> bool:
     """Whether `found`, named without parentheses, must be called to get the application."""
     if not inspect.isfunction(found) or hasattr(found, MARKER):
         return False
-    return name in FACTORY_NAMES or not inspect.signature(found).parameters
+    return name in FACTORY_NAMES or not _signature(found).parameters
 
 
 def _call(
@@ -419,7 +430,7 @@ def _call(
     keywords = kwargs or {}
     with contextlib.suppress(ValueError):  # Some types written in C have no signature.
         try:
-            inspect.signature(factory).bind(*args, **keywords)
+            _signature(factory).bind(*args, **keywords)
         except TypeError as error:
             raise AppError(
                 f"{label} cannot be called like that: {error}; give its arguments,"
@@ -448,7 +459,7 @@ def _check(app: Any, label: str) -> None:
 
 def _takes_arguments(app: Any) -> bool:
     try:
-        return bool(inspect.signature(app).parameters)
+        return bool(_signature(app).parameters)
     except (TypeError, ValueError):
         return True
 

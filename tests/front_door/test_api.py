@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import werkzeug
 
 import threadwell
 from threadwell import (
@@ -443,8 +444,40 @@ def marked(kind: str) -> Callable[..., Any]:
     return app
 
 
+@functools.wraps(sync)
+def wsgi_around_sync(environ: Any, start_response: Any) -> Any:
+    return wsgi(environ, start_response)
+
+
+@functools.wraps(wsgi)
+def sync_around_wsgi(request: Request) -> Response:
+    return sync(request)
+
+
+@functools.wraps(ASGIObject.__call__)
+def wsgi_around_asgi(environ: Any, start_response: Any) -> Any:
+    return wsgi(environ, start_response)
+
+
+@werkzeug.Request.application
+def werkzeug_view(request: werkzeug.Request) -> werkzeug.Response:
+    return werkzeug.Response(f"wsgi {request.path}")
+
+
+class WrappedCall:
+    @functools.wraps(sync)
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        return wsgi(environ, start_response)
+
+
 SERVED = [
     (wsgi, "wsgi"),
+    # what is called counts, not what it wraps
+    (wsgi_around_sync, "wsgi"),
+    (wsgi_around_asgi, "wsgi"),
+    (werkzeug_view, "wsgi"),
+    (WrappedCall(), "wsgi"),
+    (sync_around_wsgi, "sync"),
     (WSGIObject(), "wsgi"),
     (WSGIClass, "wsgi"),
     (lambda environ, start_response, more=1: wsgi(environ, start_response), "wsgi"),

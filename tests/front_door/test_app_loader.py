@@ -303,6 +303,36 @@ def test_package_fails_inside(project: Callable[..., Path]) -> None:
     assert error.trace
 
 
+WRAPPED = """
+import functools
+
+def no_arguments():
+    raise AssertionError
+
+@functools.wraps(no_arguments)
+def site(environ, start_response):
+    return []
+
+def passing_on(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return function(*args, **kwargs)
+    return call
+
+@passing_on
+def make():
+    return site
+"""
+
+
+@pytest.mark.parametrize("spec", ["wrapped:site", "wrapped", "wrapped:make", "wrapped:make()"])
+def test_what_is_called_counts_and_not_what_it_wraps(
+    project: Callable[..., Path], spec: str
+) -> None:
+    project({"wrapped.py": WRAPPED})
+    assert load_app(spec).app({}, None) == []
+
+
 # ---- A module that serves when it is imported ---------------------------------------------
 
 UNGUARDED = """

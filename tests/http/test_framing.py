@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from threadwell import Response, ThreadedServer
+from threadwell import Request, Response, ThreadedServer
 
 from ..helpers.asgi_tools import Receive, Scope, Send
 from ..helpers.responses import BODIES, GET, Counted, raw, respond, whole
@@ -162,6 +162,125 @@ def test_a_declared_length_of_zero(kind: str, serve: Serve, connect: Connect) ->
     client.send(GET)
     answer = client.answer()
     assert (answer.header("content-length"), answer.body) == ("0", b"")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("declared", [2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize(
+    "kind", ["bytes", "list", "stream", "one", "many", "pushed", "loop", "all"]
+)
+def test_a_wrong_length_is_warned_of_once_with_the_request(
+    kind: str,
+    declared: int,
+    method: str,
+    serve: Serve,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    length = [("Content-Length", str(declared))]
+
+    def app(request: Request) -> Response:
+        if kind == "pushed":
+            request.stream(Response(200, length)).write(b"he")
+            return Response(200, [], iter([b"llo"]))
+        body: Any = {
+            "bytes": b"hello",
+            "list": [b"he", b"llo"],
+            "stream": iter([b"he", b"llo"]),
+            "one": iter([b"hello"]),
+            "many": iter([b"h", b"e", b"l", b"l", b"", b"o", b""]),
+        }[kind]
+        return Response(200, length, body)
+
+    async def on_loop(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        headers = [(b"content-length", b"%d" % declared)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for block in [b"hello"] if kind == "all" else [b"h", b"ell", b"o"]:
+            more = block != b"o" and kind != "all"
+            await send({"type": "http.response.body", "body": block, "more_body": more})
+
+    server = serve(on_loop if kind in ("loop", "all") else app, threads=1)
+    client = connect(server)
+    client.send(f"{method} /who?x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert client.answer(method).body == (b"hello"[:declared] if method == "GET" else b"")
+    server.stop()
+    said = [record.getMessage() for record in caplog.records]
+    warnings = [message for message in said if "body" in message]
+    if declared == 5 or method == "HEAD":
+        assert warnings == []
+    elif declared < 5:
+        assert warnings == ["The answer to GET /who had more body than it declared; it was cut"]
+    else:
+        less = declared - 5
+        assert warnings == [
+            f"The answer to GET /who had {less} bytes of body less than it declared"
+        ]
+
+
+@pytest.mark.parametrize("blocks", [[b"hello"], [b"he", b"llo"], [b"", b"hello", b""]])
+@pytest.mark.parametrize("pushed", [False, True])
+def test_the_code_behind_the_last_block_runs(
+    blocks: list[bytes], pushed: bool, serve: Serve, connect: Connect
+) -> None:
+    """Also where the declared length is out before, and once."""
+    ends: list[str] = []
+    ended = threading.Semaphore(0)
+
+    def body() -> Iterator[bytes]:
+        try:
+            yield from blocks
+            ends.append("behind")
+        finally:
+            ends.append("closed")
+            ended.release()
+
+    def app(request: Request) -> Response:
+        response = Response(200, [("Content-Length", "5")], body())
+        if not pushed:
+            return response
+        stream = request.stream(Response(200, [("Content-Length", "7")]))
+        stream.write(b"->")
+        return response
+
+    client = connect(serve(app))
+    for _ in range(3):
+        answer = client.get()
+        assert (answer.body, answer.complete) == (b"->hello" if pushed else b"hello", True)
+        assert ended.acquire(timeout=10)
+    assert ends == ["behind", "closed"] * 3
+
+
+@pytest.mark.parametrize("block", [b"", b"x", b"hello"])
+def test_a_body_without_an_end_is_given_up_behind_its_length(
+    block: bytes, serve: Serve, connect: Connect
+) -> None:
+    body = Counted(b"hello", *[block] * 10_000)
+    client = connect(serve(respond(Response(200, [("Content-Length", "5")], body)), threads=1))
+    assert client.get().body == b"hello"
+    assert body.done.wait(10)
+    assert body.asked < 200
+    assert body.closed == 1
+
+
+@pytest.mark.parametrize("error", [LookupError("secret"), SystemExit(3)])
+@pytest.mark.parametrize("blocks", [[b"hello"], [b"he", b"llo"]])
+def test_an_error_behind_the_last_block_changes_no_answer(
+    blocks: list[bytes],
+    error: BaseException,
+    serve: Serve,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = connect(
+        serve(lambda _: Response(200, [("Content-Length", "5")], Counted(*blocks, error)))
+    )
+    for _ in range(2):
+        answer = client.get()
+        assert (answer.status, answer.body, answer.complete) == (200, b"hello", True)
+    failures = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert failures
+    assert all("GET /" in record.getMessage() for record in failures)
 
 
 def test_blocks_leave_before_the_next_is_asked_for(serve: Serve, connect: Connect) -> None:

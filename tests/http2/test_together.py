@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from threadwell import Request, Response, ThreadedServer
 from threadwell.worker.request_id import request_id
 
-from ..helpers.asgi_tools import Receive, Scope, Send, answer, no_lifespan
+from ..helpers.asgi_tools import Receive, Scope, Seen, Send, answer, no_lifespan
 from ..helpers.http2_client import Http2Client
 from ..helpers.waiting import until
 
@@ -150,3 +150,61 @@ def test_205_has_no_body(
     got = http2(serve_http2(app, **options)).fetch(path, method=method)
     assert (got.status, got.headers["content-length"], got.body) == (205, "0", b"")
     assert got.ended
+
+
+@pytest.mark.parametrize("blocks", [[b"hello"], [b"he", b"llo"]])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_code_behind_the_last_block_runs(
+    serve_http2: Serve, http2: Connect, blocks: list[bytes], fails: bool
+) -> None:
+    seen = Seen()
+
+    def body() -> Iterator[bytes]:
+        yield from blocks
+        seen.add("behind")
+        if fails:
+            raise LookupError
+        while True:
+            yield b""
+
+    client = http2(serve_http2(lambda _: Response(200, [("Content-Length", "5")], body())))
+    for number in (1, 2):
+        got = client.fetch()
+        assert (got.status, got.body, got.reset) == (200, b"hello", None)
+        seen.wait(number)
+
+
+@pytest.mark.parametrize("declared", [2, 3, 5, 7])
+@pytest.mark.parametrize("kind", ["bytes", "one", "blocks", "loop", "all"])
+def test_a_wrong_length_is_warned_of_once_with_the_request(
+    serve_http2: Serve,
+    http2: Connect,
+    kind: str,
+    declared: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def native(request: Request) -> Response:
+        body: Any = {"bytes": b"hello", "one": iter([b"hello"]), "blocks": iter([b"he", b"llo"])}
+        return Response(200, [("Content-Length", str(declared))], body[kind])
+
+    async def on_loop(scope: Scope, receive: Receive, send: Send) -> None:
+        await no_lifespan(scope)
+        headers = [(b"content-length", b"%d" % declared)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for block in [b"hello"] if kind == "all" else [b"h", b"ell", b"o"]:
+            more = block != b"o" and kind != "all"
+            await send({"type": "http.response.body", "body": block, "more_body": more})
+
+    server = serve_http2(on_loop if kind in ("loop", "all") else native, threads=1)
+    got = http2(server).fetch("/who?x")
+    assert got.body == b"hello"[:declared]
+    assert got.ended == (declared <= 5)
+    server.stop()
+    said = [record.getMessage() for record in caplog.records]
+    warnings = [message for message in said if "body" in message]
+    if declared == 5:
+        assert warnings == []
+    elif declared < 5:
+        assert warnings == ["The answer to GET /who had more body than it declared; it was cut"]
+    else:
+        assert warnings == ["The answer to GET /who had 2 bytes of body less than it declared"]

@@ -157,4 +157,4 @@ def test_an_error_in_close_costs_nothing(
     client = connect(serve(lambda request: Response(200, (), b"hello", lambda: 1 // 0)))
     for _ in range(3):
         assert client.get().body == b"hello"
-    assert "The application failed in close()" in caplog.text
+    assert "The application failed in close() of its answer to GET /" in caplog.text

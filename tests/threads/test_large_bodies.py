@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from threadwell import FileBody, Request, Response, ThreadedServer
-from threadwell.worker.http.response_body import blocks_of, read_some
+from threadwell.worker.http.response_body import read_some, source_of
 from threadwell.worker.http2.send_queue import SendQueue
 
 from ..helpers.recorder import Recorder
@@ -113,7 +113,7 @@ def test_the_position_of_a_file_stays_the_applications(file: Path) -> None:
         send_queue.put_file(FileBody(os.dup(opened.fileno()), 10, 5))
         assert send_queue.take(99) == _LARGE[10:15]
         pushed = Response(200, (), FileBody(os.dup(opened.fileno()), 20, MIB))
-        assert b"".join(blocks_of(pushed)) == _LARGE[20 : 20 + MIB]
+        assert b"".join(source_of(pushed)) == _LARGE[20 : 20 + MIB]
         assert read_some(FileBody(opened.fileno(), 30, 5), 5) == _LARGE[30:35]
         assert os.lseek(opened.fileno(), 0, os.SEEK_CUR) == 0
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, cast
 
 from ..http.framing import STATUSES_WITHOUT_BODY
+from ..http.response_body import MOST_DISCARDED_BLOCKS
+from ..http.response_head import declared_length
 
 if TYPE_CHECKING:
     from ..messages import Request, Response
@@ -52,13 +55,27 @@ class Streamed:
 
     async def _send_body(self, send: Any) -> None:
         blocks = aiter(cast("AsyncIterable[bytes]", self._response.body))
+        left, discarded = self._declared(), 0
         try:
             async for block in blocks:
-                if block:
+                if not left:  # the code behind its last `yield` runs; a body without an end ends
+                    discarded += 1
+                    if discarded >= MOST_DISCARDED_BLOCKS:
+                        break
+                elif block:
+                    left = max(left - len(block), 0)
                     await send({"type": "http.response.body", "body": block, "more_body": True})
         finally:
             if hasattr(blocks, "aclose"):
                 await blocks.aclose()
+
+    def _declared(self) -> float:
+        """The declared length of the body, or infinity. Raises `InvalidResponseError`."""
+        declared = -1
+        for name, value in self._response.headers:
+            if name.lower() == "content-length":
+                declared = declared_length(value, declared)
+        return declared if declared >= 0 else math.inf
 
     async def _close(self) -> None:
         """Call the application's `close` on a thread, for it may block."""

@@ -81,7 +81,7 @@ class LoopWriter(ResponseWriter):
         """As `ResponseWriter.stream`. What the kernel does not take is left in
         `connection.send_buffer`."""
         framed = self._framed(head, response, persistent)
-        return LoopStream(connection, response.code, *framed, self._timeouts)
+        return LoopStream(connection, head, response.code, *framed, self._timeouts)
 
     def _framed(
         self, head: RequestReceived, response: Response, persistent: bool

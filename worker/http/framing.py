@@ -6,6 +6,7 @@ import logging
 import math
 
 from ..messages import RequestReceived
+from ..request_id import named
 
 log = logging.getLogger("threadwell")
 
@@ -28,9 +29,26 @@ def length_of_body(
         return b"", math.inf, False
     said = declared if declared >= 0 else length or 0
     allowed = said if length is None else min(said, length)
-    if length is not None and length != said:
-        log.warning("An application declared %d bytes of body and gave %d", said, length)
+    if length is not None and length < said:
+        log_short(head, said - length)
+    elif length is not None and length > said:
+        log_long(head, status)
     return b"Content-Length: %d\r\n" % said, allowed, length is not None and length < said
+
+
+def log_short(head: RequestReceived | None, missing: float) -> None:
+    """Warn of an answer that ended `missing` octets before its declared length."""
+    log.warning("%s had %d bytes of body less than it declared", _answer_to(head), missing)
+
+
+def log_long(head: RequestReceived | None, status: int) -> None:
+    """Warn of an answer that went on behind its declared length, unless it has no body at all."""
+    if status not in STATUSES_WITHOUT_BODY and (head is None or head.method != "HEAD"):
+        log.warning("%s had more body than it declared; it was cut", _answer_to(head))
+
+
+def _answer_to(head: RequestReceived | None) -> str:
+    return "An answer" if head is None else f"The answer to {named(head)}"
 
 
 def _length_without_body(status: int, length: int | None, declared: int) -> bytes:

@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, cast
 
-from ..messages import FileBody, Request, Response
+from ..messages import FileBody, Request, RequestReceived, Response
+from ..request_id import named
 from .framing import STATUSES_WITHOUT_BODY
 
 log = logging.getLogger("threadwell")
@@ -17,13 +18,16 @@ log = logging.getLogger("threadwell")
 FILE_BLOCK = 64 * 1024
 
 
-def blocks_of(response: Response) -> Iterator[bytes]:
-    """Iterate over the non-empty blocks of the body of `response`."""
+#: How many blocks are taken and dropped of a body whose declared length is out.
+MOST_DISCARDED_BLOCKS = 100
+
+
+def source_of(response: Response) -> Iterator[bytes]:
+    """Iterate over the blocks of the body of `response`, empty ones included."""
     body = response.body
     if isinstance(body, FileBody):
         return _file_blocks(body)
-    blocks = cast("Iterable[bytes]", [body] if isinstance(body, bytes) else body)
-    return filter(None, blocks)
+    return iter(cast("Iterable[bytes]", [body] if isinstance(body, bytes) else body))
 
 
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
@@ -69,12 +73,13 @@ def close_body(body: bytes | BinaryIO) -> None:
             body.close()
 
 
-def close_response(close: Callable[[], object]) -> None:
-    """Call `close` of a response, and log its errors."""
+def close_response(close: Callable[[], object], head: RequestReceived | None = None) -> None:
+    """Call `close` of a response to `head`, and log its errors."""
     try:
         close()
     except BaseException:
-        log.exception("The application failed in close()")
+        of = "" if head is None else f" of its answer to {named(head)}"
+        log.exception("The application failed in close()%s", of)
 
 
 def read_some(file: FileBody, size: int) -> bytes:

@@ -11,7 +11,6 @@ else Content-Length if the length is known; else chunked for HTTP/1.1; else the 
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..connection import Connection, ResponsePath
 from ..errors import ClientDisconnected, InvalidResponseError
-from ..http.framing import length_of_body
+from ..http.framing import length_of_body, log_long, log_short
 from ..http.response_head import (
     CONNECTION,
     CONTENT_LENGTH,
@@ -42,8 +41,6 @@ from .send_buffer import SendBuffer
 
 if TYPE_CHECKING:
     from ..config.groups import Timeouts
-
-log = logging.getLogger("threadwell")
 
 # Up to this size, copying a body after its head is cheaper than a second buffer in the system call.
 _COPIED_BODY = 16 * 1024
@@ -177,7 +174,7 @@ class ResponseWriter:
         The head is sent with the first block of the body. Raises `InvalidResponseError`.
         """
         framed = self._framed(head, response, persistent)
-        return StreamWriter(connection, response.code, *framed, self._timeouts)
+        return StreamWriter(connection, head, response.code, *framed, self._timeouts)
 
     def _framed(
         self, head: RequestReceived, response: Response, persistent: bool
@@ -278,6 +275,8 @@ class StreamWriter:
         "_chunked",
         "_connection",
         "_head",
+        "_is_cut",
+        "_request",
         "_timeouts",
         "persistent",
         "sent",
@@ -287,6 +286,7 @@ class StreamWriter:
     def __init__(
         self,
         connection: Connection,
+        request: RequestReceived,
         status: int,
         head: bytes,
         allowed: float,
@@ -295,6 +295,8 @@ class StreamWriter:
         timeouts: Timeouts,
     ) -> None:
         self._connection = connection
+        self._request = request
+        self._is_cut = False
         self._head = head
         self._allowed = allowed
         self._chunked = chunked
@@ -324,11 +326,11 @@ class StreamWriter:
         if not isinstance(block, bytes):
             raise TypeError(f"a body is made of bytes, not {type(block).__name__}")
         size = min(len(block), self._allowed)
+        if size < len(block):
+            self._cut()
+            block = block[: int(size)]
         if not size:
             return
-        if size < len(block):
-            log.warning("An application gave more body than it had declared; it was cut")
-            block = block[: int(size)]
         self._allowed -= size
         self.sent += len(block)
         if self._chunked:
@@ -343,6 +345,8 @@ class StreamWriter:
         `ClientDisconnected`.
         """
         size = int(self._allowed)
+        if size < len(block):
+            self._cut()
         self.sent += size
         self._allowed = 0
         views: list[bytes | memoryview] = [self._head, memoryview(block)[:size]]
@@ -359,8 +363,14 @@ class StreamWriter:
         elif self._head:
             self._send(b"")
         if 0 < self._allowed < math.inf:
-            log.warning("An application gave %d bytes too little of body", self._allowed)
+            log_short(self._request, self._allowed)
             self.persistent = False
+
+    def _cut(self) -> None:
+        """Warn, once, that the application gives more than the response may have."""
+        if not self._is_cut:
+            self._is_cut = True
+            log_long(self._request, self.status)
 
     def _send(self, data: bytes) -> None:
         data, self._head = self._head + data, b""

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING
 
 from ..asgi.request_stream import BodyStream
 from ..http1.request_body import BodyReceiver, too_large
+from ..request_id import named
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..messages import RequestReceived
+
+log = logging.getLogger("threadwell")
 
 # Smaller blocks are joined: a client may send a body octet by octet, and a list of single octets
 # would take many times the memory.
@@ -39,10 +43,11 @@ class SpooledBody(BodyReceiver):
     """A `BodyReceiver` whose end the stream knows. A thread writes what exceeds the memory limit to
     disk, because a loop must not wait for a disk."""
 
-    __slots__ = ("_closed", "_waiting", "_writing")
+    __slots__ = ("_closed", "_head", "_waiting", "_writing")
 
     def __init__(self, head: RequestReceived, config: ServerConfig, now: float) -> None:
         super().__init__(head, config, now)
+        self._head = head
         self._waiting: list[bytes] = []
         self._writing = False
         self._closed = False
@@ -77,6 +82,8 @@ class SpooledBody(BodyReceiver):
     def _spooled(self, done: Callable[[BaseException | None], None], future: Future[None]) -> None:
         self._writing = False
         failure = None if future.cancelled() else future.exception()
+        if failure is not None:
+            log.error("The body of %s could not be kept", named(self._head), exc_info=failure)
         if self._closed:
             self.close()
         else:

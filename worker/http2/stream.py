@@ -206,7 +206,6 @@ class Stream:
         incoming = self.incoming
         assert isinstance(incoming, SpooledBody)
         if failure is not None:
-            log.error("A request body could not be kept", exc_info=failure)
             self.reset(INTERNAL_ERROR, "its body could not be kept")
             return
         incoming.spool(self.worker.loop, self._spooled)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import ClientDisconnected, NeedsAsyncError
 from ..http.error_response import log_cut
+from ..http.framing import log_long, log_short
 from ..http.response_body import close_body, close_response, is_event_stream
 from ..http.response_head import TEXT_PLAIN
 from ..messages import FileBody, HeaderList, Request, RequestReceived, Response
@@ -117,7 +118,7 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
             for_loop = runner.recover_or_leave(error)
         finally:
             if close is not None:
-                close_response(close)
+                close_response(close, request.head)
             if not for_loop:
                 close_body(self.body)
 
@@ -220,7 +221,7 @@ class HTTP2Runner(RequestRunner):
 
     def finish_with(self, stream: PushedResponse, block: bytes) -> None:
         assert isinstance(stream, ThreadStream)
-        self.task.give(stream.rendered, [block])
+        stream.finish_with(block)
 
     def mark_unbounded(self) -> None:
         self.is_unbounded = True
@@ -306,6 +307,7 @@ class ThreadStream:
         self.allowed = rendered.allowed
         #: The head is on its way, so that no other answer can be given.
         self.headers_sent = False
+        self._is_cut = False
 
     def write(self, block: bytes) -> None:
         """Send `block`, or what of it may go; returns when the client has room for more.
@@ -314,10 +316,8 @@ class ThreadStream:
         """
         if not isinstance(block, bytes):
             raise TypeError(f"a body is made of bytes, not {type(block).__name__}")
-        if not self.allowed:
-            return
         if len(block) > self.allowed:
-            log.warning("An application gave more body than it had declared; it was cut")
+            self._cut()
             block = block[: int(self.allowed)]
         if not block:
             return
@@ -329,6 +329,19 @@ class ThreadStream:
         elif tell:
             self._task.call(stream.has_more)
         stream.send_queue.wait()
+
+    def finish_with(self, block: bytes) -> None:
+        """Send the head and `block`, which fills the declared length, without waiting."""
+        if len(block) > self.allowed:
+            self._cut()
+        self.allowed = 0
+        self._task.give(self.rendered, [block])
+
+    def _cut(self) -> None:
+        """Warn, once, that the application gives more than the response may have."""
+        if not self._is_cut:
+            self._is_cut = True
+            log_long(self._task.head, self.rendered.status)
 
     def _begin(self) -> None:
         self.headers_sent = True
@@ -350,7 +363,7 @@ class ThreadStream:
             self._begin()
         short = 0 < self.allowed < math.inf
         if short:
-            log.warning("An application gave %d bytes too little of body", self.allowed)
+            log_short(self._task.head, self.allowed)
         task = self._task
         task.is_over = True
         task.call(self._finish_on_loop, short)

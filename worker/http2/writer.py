@@ -15,7 +15,7 @@ from hpack import NeverIndexedHeaderTuple
 
 from ..asgi.writer import NO_TRAILERS, as_text
 from ..errors import InvalidResponseError
-from ..http.framing import length_of_body
+from ..http.framing import length_of_body, log_long, log_short
 from ..http.response_head import CONNECTION, DROPPED, encode_header, encode_status
 from ..http1.writer import ResponseWriter
 from ..messages import FileBody, HeaderList, Response
@@ -106,7 +106,7 @@ class HTTP2Writer(ResponseWriter):
         """Begin a response whose body is still being made. Raises `InvalidResponseError`."""
         del persistent
         response = response._replace(headers=[as_text(pair) for pair in response.headers])
-        return AnswerStream(stream, self.render(head, response, None))
+        return AnswerStream(stream, head, self.render(head, response, None))
 
     def interim(self, stream: AnswerSink, status: int, headers: HeaderList) -> None:  # type: ignore[override]
         """Send an interim response."""
@@ -135,13 +135,16 @@ def trailer_fields(headers: Iterable[Any]) -> Fields:
 class AnswerStream:
     """A response whose body is still being made, on the loop: see `asgi.writer.LoopStream`."""
 
-    __slots__ = ("_allowed", "_rendered", "_stream", "sent")
+    __slots__ = ("_allowed", "_is_cut", "_rendered", "_request", "_status", "_stream", "sent")
 
     #: The end of a response never ends the connection.
     persistent = True
 
-    def __init__(self, stream: AnswerSink, rendered: Rendered) -> None:
+    def __init__(self, stream: AnswerSink, request: RequestReceived, rendered: Rendered) -> None:
         self._stream = stream
+        self._request = request
+        self._status = rendered.status
+        self._is_cut = False
         self._rendered: Rendered | None = rendered
         self._allowed = rendered.allowed
         #: How many octets of the body were taken.
@@ -171,6 +174,9 @@ class AnswerStream:
         """Send `block`, cut to the declared length. Raises `ClientDisconnected`."""
         self._begin()
         if len(block) > self._allowed:
+            if not self._is_cut:
+                self._is_cut = True
+                log_long(self._request, self._status)
             block = block[: int(self._allowed)]
         if block:
             self._allowed -= len(block)
@@ -181,7 +187,7 @@ class AnswerStream:
     def finish(self) -> None:
         """End the body."""
         self._begin()
-        self._stream.end(broken=0 < self._allowed < math.inf)
+        self._end()
 
     def finish_with_last(self, block: bytes) -> None:
         """Send `block`, and end the body. Raises `ClientDisconnected`."""
@@ -193,7 +199,13 @@ class AnswerStream:
         fields = trailer_fields(headers)
         self._begin()
         self._stream.trailers = fields or None
-        self._stream.end(broken=0 < self._allowed < math.inf)
+        self._end()
+
+    def _end(self) -> None:
+        short = 0 < self._allowed < math.inf
+        if short:
+            log_short(self._request, self._allowed)
+        self._stream.end(broken=short)
 
     def _begin(self) -> None:
         rendered, self._rendered = self._rendered, None

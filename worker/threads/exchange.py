@@ -93,7 +93,7 @@ def exchange(
     finally:
         conn.worker = None
         if close is not None and not for_loop:
-            close_response(close)
+            close_response(close, head)
         if type(body) is not bytes and not for_loop:
             close_body(body)
     if persistent and conn.response_path is _DIRECT:
@@ -165,7 +165,7 @@ def _hand_off(
     except BaseException:
         close_body(request.body)
         if response is not None and response.close is not None:
-            close_response(response.close)
+            close_response(response.close, request.head)
         raise
     finally:
         worker.poller.end_handoff()

@@ -14,6 +14,7 @@ from ..errors import ProtocolError
 from ..http1.budgets import RECV_SIZE, RECVS_PER_TURN
 from ..http1.head_buffer import HeadBuffer
 from ..http1.request_body import BodyReceiver
+from ..request_id import named
 from . import finalize
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..messages import RequestReceived
     from .thread_state import ThreadState
 
+log = logging.getLogger("threadwell")
 
 #: A request and its body. The request is None when it is not whole, or the connection has ended.
 Received = tuple["RequestReceived | None", "bytes | BinaryIO"]
@@ -71,6 +73,7 @@ def recv_body(worker: ThreadState, conn: Connection) -> Received:
                 _continue(worker, conn, head)
             data = conn.recv(RECV_SIZE)
             if not data:
+                log.debug("%s: the client left within the body", named(head))
                 finalize.close(worker, conn, "closed by the client within a body")
                 return None, b""
         if _feed(worker, conn, data):
@@ -91,8 +94,9 @@ def _feed(worker: ThreadState, conn: Connection, data: bytes) -> bool:
         return body.feed(data)
     except OSError as error:
         body.close()  # free the space for other requests
-        text = "A request was refused, for its body cannot be kept: %s"
-        worker.throttled_log.log("body", logging.ERROR, text, error)
+        assert conn.head is not None
+        text = "%s was refused, for its body cannot be kept: %s"
+        worker.throttled_log.log("body", logging.ERROR, text, named(conn.head), error)
         raise ProtocolError(503, "There is no room for the request body") from error
 
 

@@ -10,18 +10,20 @@ more than bytes for one send (`exchange`).
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, StreamLimitError
-from ..http.error_response import error_response
+from ..http.error_response import error_response, log_failure
 from ..http.response_body import (
-    blocks_of,
+    MOST_DISCARDED_BLOCKS,
     declares_length,
     has_no_body,
     is_event_stream,
+    source_of,
     with_first_block,
 )
 from ..lifecycle import Refused, StreamClosed, StreamOpened
@@ -101,7 +103,9 @@ class RequestRunner(ABC):
         body = response.body
         if self.stream is not None:
             try:
-                self._send_rest(self.stream, blocks_of(response))
+                if isinstance(body, FileBody):
+                    body.count = int(min(body.count, self.stream.allowed))
+                self._send_rest(self.stream, source_of(response))
             finally:
                 _close_file(body)
         elif isinstance(body, (bytes, list, FileBody)):
@@ -119,8 +123,8 @@ class RequestRunner(ABC):
         declared = declares_length(response)
         if not declared:
             self.lend()
-        blocks = blocks_of(response)
-        response, first = with_first_block(response, blocks)
+        source = source_of(response)
+        response, first = with_first_block(response, filter(None, source))
         if not first:
             self.answer(Response(response.status, response.headers, b""))
             return
@@ -128,15 +132,17 @@ class RequestRunner(ABC):
         if declared:
             if isinstance(first, bytes) and len(first) >= stream.allowed:
                 self.finish_with(stream, first)
+                self._discard_rest(stream, source)
                 return
             self.lend()
         self.stream = stream
         if is_event_stream(response):
             self.mark_unbounded()
         stream.write(first)
-        self._send_rest(stream, blocks)
+        self._send_rest(stream, source)
 
-    def _send_rest(self, stream: PushedResponse, blocks: Iterator[bytes]) -> None:
+    def _send_rest(self, stream: PushedResponse, source: Iterator[bytes]) -> None:
+        blocks = filter(None, source)
         while stream.allowed:
             if self.is_unbounded and self.stops:
                 break  # an event stream: its client connects again for the next events
@@ -145,6 +151,25 @@ class RequestRunner(ABC):
                 break
             stream.write(block)
         stream.finish()
+        if not stream.allowed:
+            self._discard_rest(stream, source)
+
+    def _discard_rest(self, stream: PushedResponse, source: Iterator[bytes]) -> None:
+        """Ask for the end of a body whose declared length is out.
+
+        The code behind its last `yield` runs, as under every other server. What more comes is
+        dropped, and a body without an end is given up. The client has its whole answer, so a
+        failure is logged and changes nothing for it.
+        """
+        try:
+            for block in itertools.islice(source, MOST_DISCARDED_BLOCKS):
+                if block:
+                    stream.write(block)  # which warns that it is too much
+        except BaseException as error:
+            if is_interrupt(error) or self.worker.poller.forked:
+                raise
+            if not isinstance(error, ClientDisconnected):
+                log_failure(self.request, error)
 
     # ---- Lending ---------------------------------------------------------------------------
 

@@ -199,6 +199,7 @@ def test_the_debugger_in_debug_mode(start: Start) -> None:
     assert status == 500
     assert "ZeroDivisionError: on purpose" in page
     assert "EVALEX = true" in page
+    running.until("^ZeroDivisionError: on purpose")  # printed behind the last block of the page
     secret = re.search(r'SECRET = "(\w+)"', page)
     assert secret
     auth = f"{url}/?__debugger__=yes&cmd=pinauth&pin={pin[1]}&s={secret[1]}"

@@ -117,3 +117,29 @@ def test_an_asynchronous_body_without_a_loop_is_501(serve: Serve, connect: Conne
 
     assert connect(serve(sync)).get("/").status == 501
     assert ticks.seen.wait(1) == ["closed"]
+
+
+@each_loop
+@pytest.mark.parametrize("block", [b"", b"more"])
+def test_the_code_behind_the_last_block_runs(
+    serve: Serve, connect: Connect, both: Both, loop: str, block: bytes
+) -> None:
+    """Also where the declared length is out before; a body without an end is given up."""
+    seen = Seen()
+
+    async def blocks() -> AsyncIterator[bytes]:
+        try:
+            yield b"hello"
+            seen.add("behind")
+            while True:
+                yield block
+        finally:
+            seen.add("over")
+
+    def app(request: Request) -> Response:
+        return Response(200, [("Content-Length", "5")], blocks())  # type: ignore[arg-type]
+
+    client = connect(serve(app, asgi_app=both.asgi, loop=loop))
+    for number in (1, 2):
+        assert client.get().body == b"hello"
+        assert seen.wait(2 * number)[-2:] == ["behind", "over"]
