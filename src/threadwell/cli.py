@@ -29,7 +29,7 @@ from .config_file import CONCURRENCY, read_settings, show, with_concurrency
 from .environment import PREFIX, variable_of
 from .multi_process import Loaded, StartFailed, run_workers
 from .option_hints import hint_for
-from .process_setup import USAGE_ERROR, open_missing_streams, say
+from .process_setup import DEVELOPMENT_LIMITS, USAGE_ERROR, open_missing_streams, say
 from .reload import Inherited, WatchedFiles
 from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
@@ -202,6 +202,7 @@ def _serve(
     if reload:
         if _is_default("static_refresh"):
             options["static_refresh"] = True
+        options |= {name: n for name, n in DEVELOPMENT_LIMITS.items() if _is_default(name)}
         if _is_from_platform("workers"):
             options["workers"] = 1
     files_only = _use_files_only(app, app_dir, options)
