@@ -10,7 +10,7 @@ from .app_kind import is_asgi
 from .lifecycle import ConnectionOpened, LifecycleCollector
 from .logs.format import compile_format
 from .logs.target import parse_syslog
-from .net.bind import check_metrics_addresses
+from .net.bind import check_addresses, check_metrics_addresses
 from .polling.base import ConnectionQueue, connection_limit
 from .polling.kernel import make_poller
 from .proxies.trust import check as check_proxies
@@ -51,6 +51,7 @@ def check(config: ServerConfig) -> None:
     parse_syslog(config.log.access_log)
     check_request_ids(config.log)
     check_metrics_addresses(config.metrics)
+    check_addresses(config)
     check_tls(config.tls)
 
 

@@ -34,6 +34,7 @@ from django.utils.log import ServerFormatter
 
 from threadwell.banner import adhoc_certificate_notes, gil_advice, gil_state, listening_urls
 from threadwell.process_setup import (
+    DEVELOPMENT_LIMITS,
     USAGE_ERROR,
     check_config,
     configure_logging,
@@ -180,6 +181,7 @@ class ThreadwellCommand(_Command):
         if reloads:
             defaults["static_refresh"] = True
         if settings.DEBUG:
+            defaults |= DEVELOPMENT_LIMITS
             defaults["graceful_timeout"] = GRACE  # A developer does not wait for open streams.
         config = configure(options, defaults={**defaults, **setting}, typed=typed)
         if reloads and (config.processes.needs_supervisor or config.processes.pid_file):

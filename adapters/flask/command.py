@@ -29,7 +29,7 @@ from threadwell.command_options import (
     spelled_as_flag,
 )
 from threadwell.multi_process import Loaded, StartFailed, run_workers
-from threadwell.process_setup import USAGE_ERROR, open_missing_streams
+from threadwell.process_setup import DEVELOPMENT_LIMITS, USAGE_ERROR, open_missing_streams
 from threadwell.reload import Inherited, WatchedFiles
 from threadwell.single_process import checked_config, run_reloader, run_server
 from threadwell.worker import OPTIONS, ConfigError, format_address
@@ -209,6 +209,8 @@ def _serve(
     ssl_context = _use_certificate(cert, key, given)
     if debug and not {"access_log", "log_format"} & given.keys():
         given |= _DEBUG_LOG
+    if debug or reload:
+        given = DEVELOPMENT_LIMITS | given
     if reload:
         given.setdefault("static_refresh", True)
     config = checked_config(given)

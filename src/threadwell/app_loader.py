@@ -84,6 +84,11 @@ def load_app(
     return LoadedApp(found, label)
 
 
+def has_default_app(directory: str | os.PathLike[str] = ".") -> bool:
+    """Whether `load_app(None, directory)` finds a file. Nothing is imported."""
+    return any(Path(directory, name).is_file() for name in DEFAULT_FILES)
+
+
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """While an application is imported: `refuse_nested_serve` raises in this process."""

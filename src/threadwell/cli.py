@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from .adapters import as_app, as_sync_app
 from .adapters.detect import is_django_debug
-from .app_loader import AppError, LoadedApp, app_folder, load_app
+from .app_loader import AppError, LoadedApp, app_folder, has_default_app, load_app
 from .command_options import (
     GroupedCommand,
     GroupedOption,
@@ -29,11 +29,11 @@ from .config_file import CONCURRENCY, read_settings, show, with_concurrency
 from .environment import PREFIX, variable_of
 from .multi_process import Loaded, StartFailed, run_workers
 from .option_hints import hint_for
-from .process_setup import USAGE_ERROR, open_missing_streams, say
+from .process_setup import DEVELOPMENT_LIMITS, USAGE_ERROR, open_missing_streams, say
 from .reload import Inherited, WatchedFiles
 from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
-from .worker import OPTIONS, ConfigError, Hybrid, app_kind
+from .worker import OPTIONS, ConfigError, Hybrid, Request, Response, ServerConfig, app_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -202,12 +202,16 @@ def _serve(
     if reload:
         if _is_default("static_refresh"):
             options["static_refresh"] = True
+        options |= {name: n for name, n in DEVELOPMENT_LIMITS.items() if _is_default(name)}
         if _is_from_platform("workers"):
             options["workers"] = 1
+    files_only = _use_files_only(app, app_dir, options)
     config = checked_config(options)
     inherited = None
 
     def load() -> Loaded:
+        if files_only:
+            return _files_alone(config)
         found = load_app(app, app_dir, factory=factory)
         beside = load_app(asgi_app, app_dir) if asgi_app is not None else None
         kind, served = _served(found, interface, beside, config.processes.needs_supervisor)
@@ -240,12 +244,36 @@ def _check(
     factory: bool,
     **options: Any,
 ) -> int:
-    checked_config(options)
+    files_only = _use_files_only(app, app_dir, options)
+    config = checked_config(options)
+    if files_only:
+        say(f"{_files_alone(config).name} and its settings are fine")
+        return 0
     loaded = load_app(app, app_dir, factory=factory)
     beside = load_app(asgi_app, app_dir) if asgi_app is not None else None
     kind, _ = _served(loaded, interface, beside, multiprocess=False)
     say(f"{loaded.name} ({kind}) and its settings are fine")
     return 0
+
+
+def _use_files_only(app: str | None, app_dir: str, options: dict[str, Any]) -> bool:
+    """Whether only files are served: with --static, and without an application.
+
+    Then a folder is answered with its index.html, unless `options` say otherwise.
+    """
+    if app is not None or not options["static"] or has_default_app(app_dir):
+        return False
+    if _is_default("static_index"):
+        options["static_index"] = "index.html"
+    return True
+
+
+def _files_alone(config: ServerConfig) -> Loaded:
+    return Loaded(_no_such_file, " ".join(config.static.mounts), "static files")
+
+
+def _no_such_file(_request: Request) -> Response:
+    return Response(404, [("Content-Type", "text/plain")], b"Not Found\n")
 
 
 def _show(**options: Any) -> int:

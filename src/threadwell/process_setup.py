@@ -26,6 +26,7 @@ from .worker.system.terminal import Terminal
 from .worker.tls.context import context_for
 
 __all__ = [
+    "DEVELOPMENT_LIMITS",
     "USAGE_ERROR",
     "check_config",
     "configure_logging",
@@ -40,6 +41,13 @@ __all__ = [
     "say",
 ]
 
+#: Limits of the development commands: those of `http.server`, and so of `flask run` and
+#: `runserver`. The cookies of all projects on a developer's machine share the host localhost.
+DEVELOPMENT_LIMITS = {
+    "limit_request_line": 65536,
+    "limit_field_size": 65536,
+    "limit_head": 262144,
+}
 #: The exit code after a usage error.
 USAGE_ERROR = 2
 

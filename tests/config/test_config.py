@@ -42,6 +42,8 @@ def another(option: Option) -> Any:
         return ("127.0.0.1:0", "unix:/tmp/x")
     if option.choices:
         return option.choices[-1]
+    if option.high is not None:
+        return int(option.high)
     return {int: 4321, float: 43.5, str: "text", bool: True}[option.type]
 
 

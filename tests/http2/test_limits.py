@@ -27,6 +27,7 @@ from hyperframe.frame import (
 
 from threadwell import Request, Response, ThreadedServer
 from threadwell.worker.config.groups import Limits
+from threadwell.worker.errors import ProtocolError
 from threadwell.worker.http2.flood_guard import FloodGuard, TooMuchError
 from threadwell.worker.http2.request_head import HeadReader, MalformedError, check_trailers
 from threadwell.worker.lifecycle import Refused
@@ -568,3 +569,19 @@ def test_a_farewell_that_is_too_short_ends_the_connection(
     client = http2(serve_http2(hello))
     client.send(frame(7, bytes(7), number=0))
     assert client.end() == [(FRAME_SIZE, 0)]
+
+
+# ---- Cookies in parts ---------------------------------------------------------------------
+
+
+def test_crumbs_of_a_cookie_are_one_field() -> None:
+    reader = HeadReader(Limits(field_count=3))
+    crumbs = [(b"cookie", b"c%d=%d" % (number, number)) for number in range(150)]
+    head = reader.read([*GOOD, *crumbs[:1], (b"x-one", b"1"), *crumbs[1:]], ended=True)
+    joined = "; ".join(f"c{number}={number}" for number in range(150))
+    assert head.variables["HTTP_COOKIE"] == joined
+    assert [line for line in head.block.split(b"\r\n") if line.startswith(b"cookie")] == [
+        b"cookie: " + joined.encode()
+    ]
+    with pytest.raises(ProtocolError, match="too long"):
+        HeadReader(Limits(field_size=100)).read([*GOOD, *crumbs], ended=True)

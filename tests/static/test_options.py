@@ -56,6 +56,39 @@ def test_a_command_that_serves_files(
         server.end()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
+def test_a_folder_without_an_application(
+    tmp_path: Path, folder: Path, arguments: list[str]
+) -> None:
+    (folder / "index.html").write_text("the first page")
+    server = Supervised(tmp_path, "--bind", "127.0.0.1:0", "--static", "/=files", *arguments)
+    try:
+        assert server.said("serves /=files (static files)") == 1
+        assert server.get() == "the first page"
+        assert server.get("/style.css") == CSS.decode()
+        with pytest.raises(urllib.error.HTTPError, match="404") as caught:
+            server.get("/nothing")
+        caught.value.close()
+    finally:
+        server.end()
+
+
+def test_a_folder_beside_an_application_that_is_found(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.format(version=1))
+    server = Supervised(tmp_path, "--bind", "127.0.0.1:0", "--static", "/=files")
+    try:
+        assert server.get("/style.css") == CSS.decode()
+        assert server.get().startswith("1 ")
+    finally:
+        server.end()
+
+
+def test_a_folder_without_an_application_is_checked(tmp_path: Path, folder: Path) -> None:
+    words = [sys.executable, "-m", "threadwell", "check", "--static", "/=files"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "/=files and its settings are fine\n"
+
+
 def test_a_reload_reads_the_folders_again(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "application.py").write_text(APP.format(version=1))
     words = ["application:app", "--bind", "127.0.0.1:0", "--static", "/static=files"]

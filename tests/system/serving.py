@@ -82,10 +82,10 @@ class Serving:
             return True
         return False
 
-    def begin(self, path: str) -> socket.socket:
+    def begin(self, path: str, fields: str = "") -> socket.socket:
         until(self.listens)
         sock = self.connect()
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
         return sock
 
     def get(self) -> bytes:

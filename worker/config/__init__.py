@@ -120,6 +120,7 @@ def _row(group: str, entry: Field[Any]) -> Option:
         help=of["help"],
         unit=of["unit"],
         low=of["low"],
+        high=of["high"],
         choices=of["choices"],
         secret=of["secret"],
         word=of["word"],

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from .option import MIB, option
 
+# All are started at once: more would take the memory of any machine, and are a mistake in writing.
+_MOST_THREADS = 10_000
+_MOST_WORKERS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Threads:
@@ -17,6 +21,7 @@ class Threads:
         "Number of threads that run requests. 0 chooses 8, or on free-threaded Python twice the"
         " number of cores if that is more.",
         low=0,
+        high=_MOST_THREADS,
     )
     max_streams: int = option(
         "max_streams",
@@ -46,6 +51,7 @@ class Processes:
         " core, or a single one on free-threaded Python. 1 serves in the started process, unless"
         " another option needs a supervisor.",
         low=0,
+        high=_MOST_WORKERS,
         word="auto",
     )
     preload: bool = option(
@@ -141,6 +147,7 @@ class ASGI:
         " chooses one for each core on free-threaded Python, else one; beside a sync application"
         " always one.",
         low=0,
+        high=_MOST_WORKERS,
     )
     lifespan: str = option(
         "lifespan",

@@ -19,6 +19,7 @@ def option(
     *,
     unit: str = "",
     low: float | None = None,
+    high: float | None = None,
     choices: tuple[str, ...] = (),
     secret: bool = False,
     word: str = "",
@@ -34,6 +35,7 @@ def option(
         "help": text,
         "unit": unit,
         "low": low,
+        "high": high,
         "choices": choices,
         "secret": secret,
         "word": word,
@@ -57,6 +59,7 @@ class Option:
     help: str
     unit: str
     low: float | None
+    high: float | None
     choices: tuple[str, ...]
     secret: bool = False
     word: str = ""
@@ -86,6 +89,8 @@ class Option:
             raise ConfigError(f"{self.name}: {shown} is not {wanted}{self._in_unit()}") from error
         if self.low is not None and converted < self.low:
             raise ConfigError(f"{self.name}: {value!r} is below the least, {self.low:g}")
+        if self.high is not None and converted > self.high:
+            raise ConfigError(f"{self.name}: {value!r} is above the most, {self.high:g}")
         if self.choices and converted not in (*self.choices, self.default):
             raise ConfigError(f"{self.name}: {value!r} is not one of {', '.join(self.choices)}")
         return converted

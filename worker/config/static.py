@@ -16,7 +16,8 @@ class Static:
         "static",
         (),
         "Serve the files of a folder without the application: /PREFIX=FOLDER. May be repeated. A"
-        " missing file below the prefix is 404, but below / the request goes to the application.",
+        " missing file below the prefix is 404, but below / the request goes to the application."
+        " The command needs no application then, and serves index.html for a folder.",
     )
     index: str = option(
         "static_index",

@@ -96,15 +96,20 @@ class HeadReader:
         cached = self._fields.get
         variables: dict[str, str] = {}
         lines = []
+        crumbs = []
         for pair in fields:
             variable, value, line = cached(pair) or self._field(*pair)
+            if variable not in variables:
+                if variable:
+                    variables[variable] = value
+            elif variable == "HTTP_COOKIE":
+                crumbs.append(value)
+                continue
+            else:
+                variables[variable] += ", " + value
             lines.append(line)
-            if variable in variables:
-                # RFC 9113, 8.2.3: a Cookie field may be split
-                separator = "; " if variable == "HTTP_COOKIE" else ", "
-                variables[variable] += separator + value
-            elif variable:
-                variables[variable] = value
+        if crumbs:
+            _join_cookie(crumbs, variables, lines)
         return variables, lines
 
     def _field(self, name: bytes, value: bytes) -> tuple[str, str, bytes]:
@@ -144,6 +149,17 @@ class HeadReader:
             variables["HTTP_HOST"] = host = name
         if not host or HOST.fullmatch(host) is None:
             raise ProtocolError(400, "The Host is not valid")
+
+
+def _join_cookie(crumbs: list[str], variables: dict[str, str], lines: list[bytes]) -> None:
+    """Make one Cookie field of the first one and `crumbs`, its other parts (RFC 9113, 8.2.3).
+
+    Browsers split it so that HPACK can index the parts. The limits are those of one field.
+    """
+    cookie = "; ".join((variables["HTTP_COOKIE"], *crumbs))
+    variables["HTTP_COOKIE"] = cookie
+    at = next(at for at, line in enumerate(lines) if line.startswith(b"cookie: "))
+    lines[at] = b"cookie: " + cookie.encode("latin-1")
 
 
 def check_field(name: bytes, value: bytes) -> None:

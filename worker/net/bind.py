@@ -87,6 +87,49 @@ def check_metrics_addresses(settings: Metrics) -> None:
             raise ConfigError(f"metrics_bind: {text}: there is no TLS; give it without https://")
 
 
+def check_addresses(config: ServerConfig) -> None:
+    """Check that no address of `bind` and `metrics_bind` is given twice. Raises `ConfigError`.
+
+    Nothing is bound or looked up.
+    """
+    seen: list[tuple[str, BindAddress]] = []
+    for option, texts in (
+        ("bind", config.bind.addresses),
+        ("metrics_bind", config.metrics.bind),
+    ):
+        for text in texts:
+            address = _comparable(parse_bind(text))
+            for other, earlier in seen:
+                if _overlap(address, earlier):
+                    raise ConfigError(
+                        f"{option}: {text} is an address of {other} already; give another"
+                    )
+            seen.append((option, address))
+
+
+def _comparable(address: BindAddress) -> BindAddress:
+    host = address.host
+    if address.kind == "unix":
+        host = os.path.abspath(host)
+    elif host == "localhost":
+        host = "127.0.0.1"
+    return BindAddress(address.kind, host, address.port)
+
+
+def _overlap(one: BindAddress, other: BindAddress) -> bool:
+    """Whether two sockets cannot listen on both. `[::]` leaves IPv4 to `0.0.0.0` if both exist."""
+    if (one.kind, one.port) != (other.kind, other.port) or one.port == 0:
+        return False
+    if one.host == other.host:
+        return True
+    families = {":" in one.host, ":" in other.host}
+    return (
+        one.kind == "tcp"
+        and len(families) == 1
+        and bool({one.host, other.host} & {"0.0.0.0", "::"})
+    )
+
+
 def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None) -> socket.socket:
     """Open a listening socket at `address`, with the options in `settings`.
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from threadwell import (
+    ServerConfig,
     binding,
 )
+from threadwell.worker.assembly import check
 
 from .running import APP, listening
 
@@ -80,6 +82,42 @@ from .running import APP, listening
 )
 def test_one_line(fails: Callable[..., str], tmp_path: Path, args: list[str], line: str) -> None:
     assert fails(*args) == line.format(here=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--workers", "3000"], "--workers: '3000' is above the most, 1000"),
+        (["--threads", "100000"], "--threads: '100000' is above the most, 10000"),
+        (["--loops", "1001"], "--loops: '1001' is above the most, 1000"),
+        (
+            ["--bind", "8000", "--metrics-bind", "localhost:8000"],
+            "--metrics-bind: localhost:8000 is an address of bind already; give another",
+        ),
+        (
+            ["--bind", "0:8000", "--bind", "127.0.0.1:8000"],
+            "--bind: 127.0.0.1:8000 is an address of bind already; give another",
+        ),
+        (
+            ["--bind", "unix:sock", "--metrics-bind", "unix:./sock"],
+            "--metrics-bind: unix:./sock is an address of bind already; give another",
+        ),
+        (
+            ["--bind", "http://:8000", "--bind", "https://:8000"],
+            "--bind: https://:8000 is an address of bind already; give another",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [[], ["check"]])
+def test_numbers_and_addresses_that_cannot_be_meant(
+    fails: Callable[..., str], command: list[str], args: list[str], line: str
+) -> None:
+    assert fails(*command, "app:app", *args).startswith(line)
+
+
+def test_addresses_that_go_together() -> None:
+    binds = ["127.0.0.1:0", "127.0.0.1:0", "0.0.0.0:8000", "[::]:8000", "unix:a", "unix:b"]
+    check(ServerConfig.from_options(bind=binds, metrics_bind=["127.0.0.1:8001"]))
 
 
 def test_poller_of_another_system(fails: Callable[..., str]) -> None:
