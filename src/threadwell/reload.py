@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .binding import adopt_socket
 from .watch import Watcher, module_files
+from .worker.system.processes import reap_orphans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,6 +141,7 @@ class Reloader:
         until = None if seconds is None else time.monotonic() + seconds
         while until is None or time.monotonic() < until:
             rest = _TICK if until is None else min(_TICK, max(until - time.monotonic(), 0))
+            reap_orphans({self._child.pid if self._child is not None else None})
             with contextlib.suppress(queue.Empty):
                 return self._events.get(timeout=rest)
         return "nothing", None
@@ -233,6 +235,10 @@ class _Child:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def code(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
@@ -17,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 from threadwell import ConfigError, ThreadedServer
 
 from ..helpers.asgi_tools import Receive, Scope, Send, answer
-from ..helpers.metrics import HERE, App, Numbers, fetch, url_of
+from ..helpers.metrics import HERE, App, Numbers, fetch, metrics_url, url_of
+from ..helpers.supervised import APP, starting
 from ..helpers.waiting import until
 from ..helpers.wire_client import Client
 
@@ -143,3 +145,32 @@ def test_several_addresses(serve: Serve, app: App, tmp_path: Path) -> None:
     assert fetch(url, "/healthz")[0] == 200
     server.stop()
     assert not (tmp_path / "metrics").exists()
+
+
+HALF = b"GET /readyz HTTP/1.1\r\nHost:"
+
+
+@pytest.mark.parametrize("sent", [b"", HALF], ids=["idle", "half"])
+@pytest.mark.parametrize("supervised", [False, True], ids=["one-process", "supervisor"])
+def test_probes_are_answered_whoever_else_has_connected(
+    serve: Serve, app: App, tmp_path: Path, sent: bytes, supervised: bool
+) -> None:
+    with contextlib.ExitStack() as stack:
+        if supervised:
+            start = stack.enter_context(starting(tmp_path, APP.format(version=1)))
+            server = start("app:app", "--metrics-bind", HERE)
+            url = metrics_url(server)
+        else:
+            url = url_of(serve(app, metrics_bind=HERE))
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        taken = []
+        for _ in range(110):
+            sock = stack.enter_context(socket.create_connection(address, 20))
+            sock.sendall(sent)
+            taken.append(sock)
+            if len(taken) % 10 == 0:  # those that came before were accepted
+                with urllib.request.urlopen(f"{url}/readyz", timeout=5) as probe:
+                    assert probe.read() == b"ready\n"
+        taken[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):  # the latest were left alone
+            taken[-1].recv(1)

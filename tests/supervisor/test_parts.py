@@ -158,6 +158,20 @@ def test_when_a_generation_has_failed() -> None:
     assert not generation.has_failed()
 
 
+def test_a_worker_that_has_served_is_no_failed_start() -> None:
+    """Requests can end it while its siblings still start."""
+    generation = Generation(1)
+    for _ in range(5):
+        served = child(generation)
+        served.ready_at = 1000
+        generation.note_exit(served, 1000.5)
+        assert not generation.has_failed()
+    assert generation.not_before > 1000.5, "it is not restarted without a pause"
+    for failed in (False, False, True):
+        generation.note_exit(child(generation), 1001)
+        assert generation.has_failed() is failed
+
+
 def child(generation: Generation) -> Worker:
     ours, theirs = pair()
     theirs.close()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config import ServerConfig
+from ..connection import State
 from ..errors import ConfigError
 from ..http.response_head import TEXT_PLAIN
 from ..messages import Request, Response
@@ -35,6 +36,10 @@ from .shared_pages import SharedPages
 if TYPE_CHECKING:
     import socket
 
+# A probe needs one for a moment, Prometheus keeps one. At the limit the oldest gives way.
+_MOST_CONNECTIONS = 100
+# Whatever waits for its client: a probe must be answered, whoever else has connected.
+_EVICTED = (State.LINGERING, State.IDLE, State.HEAD, State.BODY, State.WRITING)
 # Connections that one call of `poll` serves: the supervisor has workers to look after.
 _CONNECTIONS_PER_POLL = 16
 # Seconds to finish a request when the server has stopped.
@@ -106,10 +111,15 @@ class Monitor:
 
     def __init__(self, sockets: Sequence[socket.socket], endpoint: Endpoint) -> None:
         config = ServerConfig.from_options(
-            threads=1, max_streams=0, limit_body=0, limit_connections=100, limit_head=16384
+            threads=1,
+            max_streams=0,
+            limit_body=0,
+            limit_connections=_MOST_CONNECTIONS,
+            limit_head=16384,
         )
         self.addresses = [sock.getsockname() for sock in sockets]
         self._worker = SyncWorker(config, endpoint, None)
+        self._worker.poller.evicted_states = _EVICTED
         for sock in sockets:
             self._worker.listen(sock)
         self._thread: threading.Thread | None = None

@@ -26,7 +26,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..connection import Connection, State
@@ -93,6 +93,8 @@ class Poller(ABC):
         self.opened: Callable[[Connection], None] | None = None
         #: Called about once a second, on any of the polling threads.
         self.every_second: Callable[[], None] | None = None
+        #: The states in which a connection is closed to make room, in this order.
+        self.evicted_states: Sequence[State] = (State.IDLE,)
         #: Called when there is no room, and no idle connection here that could be closed.
         self.when_full: Callable[[], None] | None = None
         fork_guard.watch(self)
@@ -332,13 +334,13 @@ class Poller(ABC):
 
         When none is idle the listeners pause: new connections stay in the backlog.
         """
-        for fd, connection in self._parked.copy().items():
-            if connection.state is not State.IDLE:
-                continue
-            taken = self._parked.pop(fd, None)
+        for state in self.evicted_states:
+            taken = self._take_oldest(state)
             if taken is None:
                 continue
-            if taken.state is State.IDLE and not has_input(fd):
+            if taken.state is not State.IDLE:
+                taken.disconnect()  # the caller finds it ended, and closes it
+            elif not has_input(taken.fd):
                 # otherwise its next request has just arrived
                 taken.deadline = 0.0
                 self._parting.add(taken)
@@ -346,6 +348,15 @@ class Poller(ABC):
         self._pause(why)
         if self.when_full is not None:
             self.when_full()
+        return None
+
+    def _take_oldest(self, state: State) -> Connection | None:
+        """Take the connection that has waited longest in `state`; None if there is none."""
+        for fd, connection in self._parked.copy().items():
+            if connection.state is state:
+                taken = self._parked.pop(fd, None)
+                if taken is not None:
+                    return taken
         return None
 
     def _pause(self, why: str) -> None:

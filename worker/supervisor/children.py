@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from ..system.processes import reap_orphans
 from ..system.signals import Signals
 from . import fork_server, worker_process
 from .forking import ServerSpec, fork
@@ -205,8 +206,7 @@ class Children:
                 else:
                     yield child
         self._reap_detached(now)
-        if os.getpid() == 1:
-            self._reap_orphans()
+        self._reap_orphans()
 
     def _reap_detached(self, now: float) -> None:
         for pid, deadline in self._detached.copy().items():
@@ -227,13 +227,4 @@ class Children:
         return isinstance(child, ForkServer) or not self._preload
 
     def _reap_orphans(self) -> None:
-        """Reap processes of others: the first process of a container inherits all orphans."""
-        own = {child.pid for child in self.children()} | self._detached.keys()
-        while True:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None or found.si_pid in own:
-                return
-            os.waitpid(found.si_pid, os.WNOHANG)
+        reap_orphans({child.pid for child in self.children()} | self._detached.keys())

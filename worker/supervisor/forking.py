@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ log = logging.getLogger("threadwell")
 _INTERNAL_ERROR = 70
 # Not `sys.stderr`: the application may have replaced it by an object without a descriptor.
 _STDERR = 2
+# Seconds for threads that are no daemons to end, before they are named.
+_THREADS_EXIT = 1.0
 
 # Signals that a terminal or an operator may send to all processes; only the supervisor acts on
 # them.
@@ -132,6 +135,7 @@ def _run_child(main: Callable[[], int]) -> NoReturn:
 def exit_process(code: int) -> NoReturn:
     """Exit as the interpreter would, but without unwinding the parent's frames of the stack."""
     try:
+        _name_threads_left()
         # as multiprocessing does: wait for threads that are not daemons
         getattr(threading, "_shutdown", _do_nothing)()
         atexit._run_exitfuncs()
@@ -141,6 +145,24 @@ def exit_process(code: int) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _name_threads_left() -> None:
+    """Log which threads of the application keep this process from exiting, after a moment.
+
+    The supervisor kills a process that does not exit in time; nobody would know why.
+    """
+    until = time.monotonic() + _THREADS_EXIT
+    current = threading.current_thread()
+    others = [each for each in threading.enumerate() if not (each.daemon or each is current)]
+    for thread in others:
+        thread.join(max(until - time.monotonic(), 0))
+    left = ", ".join(thread.name for thread in others if thread.is_alive())
+    if left:
+        log.warning(
+            "Process %d waits for threads that are no daemons, and is killed if they stay: %s",
+            *(os.getpid(), left),
+        )
 
 
 @contextlib.contextmanager

@@ -158,7 +158,9 @@ class Generation(Phased):
         self.number = number
         self.workers: set[Worker] = set()
         self.fork_server: ForkServer | None = None
+        #: Failures in a row, and those of workers that were never ready.
         self.failures = 0
+        self._failed_starts = 0
         #: No worker is started before this time of `time.monotonic`.
         self.not_before = 0.0
         self._last_trace = ""
@@ -171,9 +173,11 @@ class Generation(Phased):
         """A process exited unexpectedly: delay the next start, if it follows failed starts."""
         ready_at = child.ready_at if isinstance(child, Worker) else 0.0
         if ready_at and now - ready_at >= _STABLE_AFTER:
-            self.failures = 0
+            self.failures = self._failed_starts = 0
             return
         self.failures += 1
+        if not ready_at:
+            self._failed_starts += 1
         if self.failures > _IMMEDIATE_RESTARTS:
             doubled = min(self.failures - _IMMEDIATE_RESTARTS - 1, 16)
             self.not_before = now + min(_FIRST_DELAY * 2**doubled, _LONGEST_DELAY)
@@ -181,11 +185,15 @@ class Generation(Phased):
     def note_failed_fork(self, not_before: float) -> None:
         """The system could not start a process: try again from `not_before` on."""
         self.failures += 1
+        self._failed_starts += 1
         self.not_before = not_before
 
     def has_failed(self) -> bool:
-        """Whether all attempts to start it have failed before any worker was ready."""
-        return self.phase is Phase.STARTING and self.failures >= _ATTEMPTS
+        """Whether so many attempts have failed that it will not start.
+
+        A worker that was ready has started: how it ended says nothing of the next start.
+        """
+        return self.phase is Phase.STARTING and self._failed_starts >= _ATTEMPTS
 
     def new_trace(self, trace: str) -> str:
         """`trace`, or an empty text if the one before was the same."""

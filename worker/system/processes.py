@@ -1,10 +1,11 @@
-"""Other processes: whose children they are, and descriptors that stand for them."""
+"""Other processes: whose children they are, descriptors that stand for them, and orphans."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+from collections.abc import Set as AbstractSet
 
 
 def parent_of(pid: int) -> int | None:
@@ -47,3 +48,18 @@ def send_signal(handle: int, number: int) -> None:
     for another process meanwhile.
     """
     signal.pidfd_send_signal(handle, number)
+
+
+def reap_orphans(own: AbstractSet[int | None]) -> None:
+    """Reap processes of others, if this is the first process of a container: it inherits orphans.
+
+    The caller waits for the children `own` itself.
+    """
+    while os.getpid() == 1:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in own:
+            return
+        os.waitpid(found.si_pid, os.WNOHANG)
