@@ -159,8 +159,8 @@ class ASGI:
     ws_message: int = option(
         "limit_ws_message",
         16 * MIB,
-        "Maximum size of a WebSocket message after decompression. Beyond it the connection closes"
-        " with code 1009.",
+        "Maximum size of a WebSocket message after decompression. The connection closes with code"
+        " 1009 as soon as a frame announces more.",
         unit="bytes",
         low=1,
     )
