@@ -67,8 +67,8 @@ def site(folder: Path) -> Any:
 
 
 class OnlyTheCore:
-    """As brotli-asgi, zstd-asgi and Gradio's middleware do, holds back the start of a response until
-    its body comes, and knows no other message."""
+    """Holds back the start of a response until its body comes, and knows no other message, as
+    brotli-asgi, zstd-asgi and Gradio's middleware do."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
