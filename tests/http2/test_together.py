@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -115,3 +117,29 @@ def test_an_asynchronous_body_of_a_sync_application(serve_http2: Serve, http2: C
     client = http2(serve_http2(app, asgi_app=asgi))
     assert client.fetch().body == b"012"
     until(lambda: closed == [True])
+
+
+def test_an_asynchronous_body_whose_client_has_left_before(
+    serve_http2: Serve, http2: Connect
+) -> None:
+    begun, left, closed = threading.Event(), threading.Event(), threading.Event()
+
+    async def blocks() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    def app(request: Request) -> Response:
+        if request.path == "/":
+            return Response(200, [], b"")
+        begun.set()
+        assert left.wait(10)
+        return Response(200, [], blocks(), closed.set)  # type: ignore[arg-type]
+
+    client = http2(serve_http2(app, asgi_app=asgi))
+    number = client.get("/stream")
+    assert begun.wait(10)
+    client.conn.reset_stream(number)
+    client.flush()
+    client.settle()
+    left.set()
+    assert closed.wait(10)
