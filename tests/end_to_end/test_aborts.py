@@ -158,6 +158,7 @@ HTTP1 = {
 }
 LOOP = {"a wait": send(get("/wait"), wait=True)}
 THREADS = {
+    "empty blocks": send(get("/empty"), wait=True),
     "hijacked": send(get("/hijack"), wait=True),
 }
 WEBSOCKETS = {
@@ -237,9 +238,10 @@ HTTP2 = {
     "streams": send(frames(*requests("/stream", 3)), wait=True),
     "events": send(frames(*requests("/events", 3)), wait=True),
 }
+EMPTY = {"empty blocks": send(frames(*requests("/empty", 3)), wait=True)}
 HTTP2_KINDS = {
     "asgi": {**HTTP2, "waits": send(frames(*requests("/wait")), wait=True)},
-    "sync": HTTP2,
+    "sync": {**HTTP2, **EMPTY},
     "hybrid": {**HTTP2, "waits": send(frames(*requests("/wait")), wait=True)},
 }
 

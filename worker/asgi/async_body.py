@@ -54,6 +54,9 @@ class Streamed:
             async for block in blocks:
                 if block:
                     await send({"type": "http.response.body", "body": block, "more_body": True})
+                else:
+                    # nothing to wait for: others get a turn, and the task that waits for the client
+                    await asyncio.sleep(0)
         finally:
             if hasattr(blocks, "aclose"):
                 await blocks.aclose()

@@ -17,12 +17,11 @@ FILE_BLOCK = 64 * 1024
 
 
 def blocks_of(response: Response) -> Iterator[bytes]:
-    """Iterate over the non-empty blocks of the body of `response`."""
+    """Iterate over the blocks of the body of `response`; those of an application may be empty."""
     body = response.body
     if isinstance(body, FileBody):
         return _file_blocks(body)
-    blocks = cast("Iterable[bytes]", [body] if isinstance(body, bytes) else body)
-    return filter(None, blocks)
+    return iter(cast("Iterable[bytes]", [body] if isinstance(body, bytes) else body))
 
 
 def _file_blocks(file: FileBody) -> Iterator[bytes]:
@@ -53,7 +52,8 @@ def declares_length(response: Response) -> bool:
 
 
 def with_first_block(response: Response, blocks: Iterator[bytes]) -> tuple[Response, bytes]:
-    """Take the first block, empty if there is none, then apply `revise`; returns both."""
+    """Take the first of `blocks`, of which none is empty, then apply `revise`; returns both. The
+    first is empty if there is none."""
     first = next(blocks, b"")
     if response.revise is not None:
         status, headers = response.revise()

@@ -37,6 +37,7 @@ from ..http.response_head import (
     imf_fixdate,
 )
 from ..messages import IS_SIMPLE, FileBody, HeaderList, RequestReceived, Response
+from ..system.hang_up import HangUpWatch
 from ..system.readiness import has_room
 from .send_buffer import SendBuffer
 
@@ -279,6 +280,7 @@ class StreamWriter:
         "_connection",
         "_head",
         "_timeouts",
+        "_watch",
         "persistent",
         "sent",
         "status",
@@ -299,6 +301,7 @@ class StreamWriter:
         self._allowed = allowed
         self._chunked = chunked
         self._timeouts = timeouts
+        self._watch: HangUpWatch | None = None
         self.status = status
         self.persistent = persistent
         #: Octets of the body sent so far.
@@ -325,6 +328,8 @@ class StreamWriter:
             raise TypeError(f"a body is made of bytes, not {type(block).__name__}")
         size = min(len(block), self._allowed)
         if not size:
+            if not block:
+                self._check_client()
             return
         if size < len(block):
             log.warning("An application gave more body than it had declared; it was cut")
@@ -335,6 +340,12 @@ class StreamWriter:
             self._send(b"%x\r\n%b\r\n" % (len(block), block))
         else:
             self._send(block)
+
+    def _check_client(self) -> None:
+        """Look for the client: an empty block sends nothing that could fail."""
+        watch = self._watch = self._watch or HangUpWatch()
+        if watch.has_left(self._connection.fd):
+            raise ClientDisconnected("the client left before it had the whole response")
 
     def finish_with(self, block: bytes) -> None:
         """Send `block`, which completes the declared length, without waiting for the client.

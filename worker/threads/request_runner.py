@@ -26,6 +26,7 @@ from ..http.response_body import (
 )
 from ..lifecycle import Refused, StreamClosed, StreamOpened
 from ..messages import FileBody, Request, Response
+from ..system.hang_up import HangUpWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +94,11 @@ class RequestRunner(ABC):
     def client_gone(self, error: ClientDisconnected) -> None:
         """The client left before it had its answer."""
 
+    @abstractmethod
+    def check_client(self, watch: HangUpWatch) -> None:
+        """Raise `ClientDisconnected` if `watch` finds that the client has left, while the
+        application produces nothing."""
+
     # ---- Deciding --------------------------------------------------------------------------
 
     def respond(self, response: Response) -> None:
@@ -101,7 +107,7 @@ class RequestRunner(ABC):
         body = response.body
         if self.stream is not None:
             try:
-                self._send_rest(self.stream, blocks_of(response))
+                self._send_rest(self.stream, self._blocks_of(response))
             finally:
                 _close_file(body)
         elif isinstance(body, (bytes, list, FileBody)):
@@ -119,7 +125,7 @@ class RequestRunner(ABC):
         declared = declares_length(response)
         if not declared:
             self.lend()
-        blocks = blocks_of(response)
+        blocks = self._blocks_of(response)
         response, first = with_first_block(response, blocks)
         if not first:
             self.answer(Response(response.status, response.headers, b""))
@@ -135,6 +141,19 @@ class RequestRunner(ABC):
             self.mark_unbounded()
         stream.write(first)
         self._send_rest(stream, blocks)
+
+    def _blocks_of(self, response: Response) -> Iterator[bytes]:
+        """The blocks of the body that are not empty. An empty one sends nothing, which could fail:
+        it is an occasion to look for the client."""
+        watch = HangUpWatch()
+        for block in blocks_of(response):
+            if block:
+                watch.reset()
+                yield block
+            elif self.is_unbounded and self.stops:
+                return
+            else:
+                self.check_client(watch)
 
     def _send_rest(self, stream: PushedResponse, blocks: Iterator[bytes]) -> None:
         while stream.allowed:
