@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 TOO_BIG = "the message is larger than limit_ws_message allows"
 
+# Made once: every frame asks for them.
+_NO_BITS = RsvBits(False, False, False)
+_CONTINUATION = Opcode.CONTINUATION
+_DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONTINUATION)
+
 
 class MessageLimit(Extension):
     """Closes with 1009 as soon as the frames of a message announce more than `limit` octets.
@@ -48,9 +53,9 @@ class MessageLimit(Extension):
         rsv: RsvBits,
         payload_length: int,
     ) -> CloseReason | RsvBits:
-        self._is_control = opcode.iscontrol()
+        self._is_control = opcode not in _DATA
         if not self._is_control:
-            if opcode is not Opcode.CONTINUATION:
+            if opcode is not _CONTINUATION:
                 self._before = 0
                 self._is_compressed = rsv.rsv1
             self._announced = self._before + payload_length
@@ -58,7 +63,7 @@ class MessageLimit(Extension):
             if self._announced > limit:
                 self.failure = TOO_BIG
                 return CloseReason.MESSAGE_TOO_BIG
-        return RsvBits(False, False, False)
+        return _NO_BITS
 
     def frame_inbound_complete(
         self,
