@@ -235,7 +235,8 @@ def test_asyncio_is_one_packages() -> None:
 
 def test_wsproto_is_one_packages() -> None:
     importers = sorted(name for name, found in MODULES.items() if "wsproto" in found)
-    assert importers == ["worker/asgi/permessage_deflate.py", "worker/asgi/websocket.py"]
+    names = ("message_limit", "permessage_deflate", "websocket")
+    assert importers == [f"worker/asgi/{name}.py" for name in names]
 
 
 def test_click_is_the_commands() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -208,3 +210,29 @@ def test_a_wrong_length_is_warned_of_once_with_the_request(
         assert warnings == ["The answer to GET /who had more body than it declared; it was cut"]
     else:
         assert warnings == ["The answer to GET /who had 2 bytes of body less than it declared"]
+
+
+def test_an_asynchronous_body_whose_client_has_left_before(
+    serve_http2: Serve, http2: Connect
+) -> None:
+    begun, left, closed = threading.Event(), threading.Event(), threading.Event()
+
+    async def blocks() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    def app(request: Request) -> Response:
+        if request.path == "/":
+            return Response(200, [], b"")
+        begun.set()
+        assert left.wait(10)
+        return Response(200, [], blocks(), closed.set)  # type: ignore[arg-type]
+
+    client = http2(serve_http2(app, asgi_app=asgi))
+    number = client.get("/stream")
+    assert begun.wait(10)
+    client.conn.reset_stream(number)
+    client.flush()
+    client.settle()
+    left.set()
+    assert closed.wait(10)

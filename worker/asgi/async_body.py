@@ -65,6 +65,9 @@ class Streamed:
                 elif block:
                     left = max(left - len(block), 0)
                     await send({"type": "http.response.body", "body": block, "more_body": True})
+                else:
+                    # nothing to wait for: others get a turn, and the task that waits for the client
+                    await asyncio.sleep(0)
         finally:
             if hasattr(blocks, "aclose"):
                 await blocks.aclose()

@@ -259,15 +259,3 @@ class LoopConnection(ABC):
         """Let go of the connection, which returns to the threads. Nothing may touch it after."""
         self._release()
         self.conn.become(State.YIELDED if self.conn.buffer else State.IDLE)
-
-
-def has_hung_up(fd: int) -> bool:
-    """Whether the client of a connection that is not read has closed it. Only Linux tells."""
-    import select
-
-    events = getattr(select, "POLLRDHUP", 0)
-    if not events:
-        return False
-    poll = select.poll()
-    poll.register(fd, events)
-    return bool(poll.poll(0))

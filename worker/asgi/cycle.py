@@ -14,6 +14,7 @@ from ..messages import FileBody, Response, new_tuple
 from ..request_id import named
 from .request_stream import MOST_DISCARDED, BodyStream
 from .states import RESPONSE_TRANSITIONS, ResponseState, checked
+from .writer import as_bytes, file_body
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -27,6 +28,9 @@ log = logging.getLogger("threadwell")
 _SENDS_A_TURN = 32
 # How many blocks an application may send after it was told that the client has left.
 _MOST_DISCARDED_BLOCKS = 100
+# How many empty blocks an application may send on end after that, for a client that has only ended
+# its sending side.
+_MOST_EMPTY_BLOCKS = 10
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
@@ -47,9 +51,9 @@ class Cycle:
     """
 
     __slots__ = (
-        "_body_given", "_drained", "_flushing", "_headers", "_receivers", "_sends", "_state",
-        "_status", "_stream", "_trailers", "_was_told", "answered", "disconnected", "expects",
-        "head", "incoming", "persistent", "task", "transport",
+        "_body_given", "_drained", "_empty", "_flushing", "_headers", "_receivers", "_sends",
+        "_sent", "_state", "_status", "_stream", "_trailers", "_was_told", "answered",
+        "disconnected", "expects", "head", "incoming", "persistent", "task", "transport",
     )  # fmt: skip
 
     def __init__(self, transport: CycleTransport[Cycle], head: RequestReceived) -> None:
@@ -80,6 +84,8 @@ class Cycle:
         #: The trailers; None where the application did not announce any.
         self._trailers: list[Any] | None = None
         self._sends = 0
+        # how many empty blocks came since the client has left, and how much was sent before them
+        self._empty = self._sent = 0
         #: `_flush` is scheduled.
         self._flushing = False
 
@@ -257,7 +263,7 @@ class Cycle:
         if kind == "http.response.body" and (state is _STARTED or state is _STREAMING):
             body = message.get("body", b"")
             if type(body) is not bytes:
-                body = _as_bytes(body)
+                body = as_bytes(body)
             more = message.get("more_body", False)
             if state is _STARTED and not more and self._trailers is None:
                 self._answer(body)
@@ -269,7 +275,7 @@ class Cycle:
         elif kind == "http.response.start" and state is _NEW:
             self._start(message)
         elif kind == "http.response.pathsend" and state is _STARTED and self._trailers is None:
-            self._answer(_file_body(message["path"]))
+            self._answer(file_body(message["path"]))
         elif kind == "http.response.trailers" and state is ResponseState.TRAILERS:
             self._send_trailers(message)
         elif kind == "http.response.early_hint" and state is _NEW:
@@ -332,7 +338,7 @@ class Cycle:
 
     async def _send_block(self, body: bytes, more: bool) -> None:
         transport = self.transport
-        if transport.closed or self.answered:
+        if transport.closed or self.answered or self._is_endless(body, more):
             await self._discard_block(more)
             return
         try:
@@ -448,6 +454,17 @@ class Cycle:
         else:
             self._finish()
 
+    def _is_endless(self, body: bytes, more: bool) -> bool:
+        """Whether the client has left and the application goes on with empty blocks, none of which
+        sends anything that could fail."""
+        if body or not more or not self.disconnected:
+            return False
+        sent = 0 if self._stream is None else self._stream.sent
+        if sent != self._sent:
+            self._sent, self._empty = sent, 0
+        self._empty += 1
+        return self._empty > _MOST_EMPTY_BLOCKS
+
     async def _discard_block(self, more: bool) -> None:
         """Take a block that is not sent: the client has left, or the response has no body.
 
@@ -478,17 +495,5 @@ class Cycle:
                 transport.lost(str(error))
 
 
-def _as_bytes(body: Any) -> bytes:
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        return bytes(body)
-    raise TypeError(f"a body is made of bytes, not {type(body).__name__}")
-
-
 def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-
-
-def _file_body(path: str | os.PathLike[str]) -> FileBody:
-    """The file at `path`. Raises `OSError`."""
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
-    return FileBody(fd, 0, os.fstat(fd).st_size)

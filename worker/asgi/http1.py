@@ -21,8 +21,8 @@ from ..errors import ProtocolError
 from ..http.request_meta import classify_request
 from ..http1.budgets import RECV_SIZE, REQUESTS_PER_TURN
 from ..messages import IS_SIMPLE, Request, RequestReceived
+from ..system.hang_up import has_hung_up
 from ..system.readiness import has_input
-from .connection import has_hung_up
 from .cycle import Cycle
 from .http1_reader import HTTP1Reader
 from .last_response import RefusingConnection

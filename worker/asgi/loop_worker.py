@@ -93,7 +93,7 @@ class LoopWorker:
         self.parser = RequestParser(config.limits)
         self.request_ids = request_ids(config)
         self.writer = _make_writer(config)
-        self.scopes = Scopes(config.asgi.root_path)
+        self.scopes = Scopes(config.asgi.root_path, pathsend=config.asgi.pathsend)
         trusted = config.proxies.trusted
         self._http1 = ForwardedConnection if trusted else HTTP1Connection
         #: Reads the headers of trusted proxies; None where no proxy is trusted.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, Opcode, RsvBits
 
+from .message_limit import TOO_BIG
+
 if TYPE_CHECKING:
     from wsproto.frame_protocol import FrameDecoder, FrameProtocol
 
@@ -28,6 +30,8 @@ class BoundedDeflate(PerMessageDeflate):
         self._inflated = 0
         self._compressed = False
         self._control = False
+        #: Why the WebSocket was closed; empty if it was not.
+        self.failure = ""
 
     def frame_inbound_header(
         self,
@@ -72,10 +76,12 @@ class BoundedDeflate(PerMessageDeflate):
         allowed = self._limit - self._inflated
         try:
             inflated = self._decompressor.decompress(data, allowed + 1)
-        except zlib.error:
+        except zlib.error as error:
+            self.failure = f"its compressed data is not valid: {error}"
             return CloseReason.INVALID_FRAME_PAYLOAD_DATA
         self._inflated += len(inflated)
         if self._inflated > self._limit:
+            self.failure = TOO_BIG
             return CloseReason.MESSAGE_TOO_BIG
         return inflated
 

@@ -18,11 +18,13 @@ HTTP_SPEC = {"version": "3.0", "spec_version": "2.3"}
 WEBSOCKET_SPEC = {"version": "3.0", "spec_version": "2.4"}
 LIFESPAN_SPEC = {"version": "3.0", "spec_version": "2.0"}
 
+# Only what changes nothing for an application, or a middleware, that does not ask for it. A
+# framework uses `http.response.pathsend` by itself, hence the option `asgi_pathsend`.
 _HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
     "http.response.early_hint": {},
-    "http.response.pathsend": {},
     "http.response.trailers": {},
 }
+_PATHSEND = "http.response.pathsend"
 
 # Header lines that are not cached: they are secret, or seldom come twice.
 _NEVER_CACHED = frozenset(
@@ -39,7 +41,8 @@ _MOST_CACHED_LINES = 1024
 class Scopes:
     """Makes scopes. Belongs to one loop, because of its cache of header lines."""
 
-    def __init__(self, root_path: str) -> None:
+    def __init__(self, root_path: str, *, pathsend: bool = False) -> None:
+        self._extensions = {**_HTTP_EXTENSIONS, _PATHSEND: {}} if pathsend else _HTTP_EXTENSIONS
         root = root_path.strip("/")
         self._root_path = f"/{root}" if root else ""
         self._lines: dict[bytes, tuple[bytes, bytes]] = {}
@@ -48,7 +51,7 @@ class Scopes:
         """What the scopes of all HTTP requests from `conn` have in common."""
         origin = conn.origin
         host, port = origin.server
-        extensions = _HTTP_EXTENSIONS
+        extensions = self._extensions
         if conn.encrypted:
             from .tls_extension import tls_extension
 
@@ -78,7 +81,7 @@ class Scopes:
         scope["headers"] = headers
         if head.version == "1.0":
             scope["http_version"] = "1.0"
-            scope["extensions"] = _among(template, "http.response.pathsend", "tls")
+            scope["extensions"] = _among(template, _PATHSEND, "tls")
         else:
             scope["extensions"] = template["extensions"].copy()
         return scope

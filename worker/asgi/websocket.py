@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
 import logging
 import time
 from collections import deque
@@ -20,8 +17,10 @@ from ..errors import ClientDisconnected, InvalidResponseError, is_client_disconn
 from ..http.response_head import TEXT_PLAIN
 from ..messages import Response
 from ..request_id import named
-from .permessage_deflate import negotiate
+from .message_limit import TOO_BIG, MessageLimit
+from .permessage_deflate import BoundedDeflate, negotiate
 from .states import SESSION_TRANSITIONS, SessionState, checked
+from .websocket_handshake import accept_value, is_handshake_key
 from .writer import as_text
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-# RFC 6455, 1.3
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = "13"
 # How much a client may send before it is accepted.
 _MOST_EARLY = 65536
@@ -54,6 +51,7 @@ class Session:
         self._config = config
         self._state = SessionState.CONNECTING  # changed by `_become` only
         self._frames: Frames | None = None
+        self._extensions: list[MessageLimit | BoundedDeflate] = []
         self._denial: DenialResponse | None = None
         self._queue: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
         self._queued = 0
@@ -81,7 +79,7 @@ class Session:
             body = b"This version of WebSockets is not spoken\n"
             transport.send_last(Response(426, headers, body))
         elif (
-            not _is_handshake_key(head.field("sec-websocket-key"))
+            not is_handshake_key(head.field("sec-websocket-key"))
             or head.content_length
             or head.chunked
         ):
@@ -241,16 +239,14 @@ class Session:
         transport, head = self.transport, self.head
         if transport.closed:
             raise ClientDisconnected("the client has left before it was accepted")
-        key = head.field("sec-websocket-key").encode("ascii")
-        digest = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
-        fields = [("Sec-WebSocket-Accept", digest.decode("ascii"))]
+        fields = [("Sec-WebSocket-Accept", accept_value(head.field("sec-websocket-key")))]
         subprotocol = message.get("subprotocol")
         if subprotocol is not None:
             offered = [name.strip() for name in head.field("sec-websocket-protocol").split(",")]
             if subprotocol not in offered:
                 raise InvalidResponseError(f"the client offers no subprotocol {subprotocol!r}")
             fields.append(("Sec-WebSocket-Protocol", subprotocol))
-        extensions = []
+        extensions: list[MessageLimit | BoundedDeflate] = [MessageLimit(self._config.ws_message)]
         if self._config.ws_compression == "deflate":
             agreed = negotiate(head.field("sec-websocket-extensions"), self._config.ws_message)
             if agreed is not None:
@@ -260,6 +256,7 @@ class Session:
         if any(name.lower() == "sec-websocket-protocol" for name, _ in headers):
             raise InvalidResponseError("the subprotocol is not told by a header")
         data = transport.worker.writer.switching(fields, headers)
+        self._extensions = extensions
         self._frames = Frames(ConnectionType.SERVER, extensions)  # type: ignore[arg-type]
         self._become(SessionState.OPEN)
         if transport.conn.record is not None:
@@ -356,7 +353,8 @@ class Session:
             assert self._frames is not None
             if self._frames.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
                 # not a close frame of the client: wsproto reports invalid frames like this
-                self._fail(int(event.code), event.reason or "")
+                failures = (each.failure for each in self._extensions if each.failure)
+                self._fail(int(event.code), next(failures, event.reason or ""))
             else:
                 self._closed_by_client(event)
 
@@ -365,7 +363,7 @@ class Session:
         kind, octets = ("text", data.encode()) if isinstance(data, str) else ("bytes", data)
         size = len(self._parts) + len(octets)
         if size > self._config.ws_message:
-            self._fail(1009, "the message is too big")
+            self._fail(1009, TOO_BIG)
             return
         if not event.message_finished:
             self._parts += octets
@@ -488,11 +486,3 @@ class Session:
                     pass
         elif self._state is SessionState.OPEN:
             self._pong_by = 0.0  # the pong may be in what is not read
-
-
-def _is_handshake_key(key: str) -> bool:
-    """Whether `key` is sixteen octets in base64 (RFC 6455, 4.2.1)."""
-    try:
-        return len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
-        return False

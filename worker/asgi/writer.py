@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from ..errors import ClientDisconnected, InvalidResponseError
 from ..http.response_head import FieldLineCache, SlowPathError, encode_header
 from ..http1.send_buffer import SendBuffer
 from ..http1.writer import RequestIdWriter, ResponseWriter, StreamWriter
+from ..messages import FileBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -235,3 +237,16 @@ def send_or_keep(conn: Connection, data: bytes, timeouts: Timeouts) -> None:
         raise ClientDisconnected(str(error)) from error
     if sent != len(data):
         conn.send_buffer = SendBuffer([memoryview(data)[sent:]], None, True, timeouts)
+
+
+def as_bytes(body: Any) -> bytes:
+    """A body as bytes. Raises `TypeError`."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    raise TypeError(f"a body is made of bytes, not {type(body).__name__}")
+
+
+def file_body(path: str | os.PathLike[str]) -> FileBody:
+    """The file at `path`. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    return FileBody(fd, 0, os.fstat(fd).st_size)

@@ -162,12 +162,20 @@ class ASGI:
         "Path under which a proxy serves an ASGI application, such as /api. It becomes root_path"
         " in the scope.",
     )
+    # Off: Starlette sends a file by path wherever the server offers it, past the middleware that
+    # waits for `http.response.body`.
+    pathsend: bool = option(
+        "asgi_pathsend",
+        False,
+        "Offer http.response.pathsend to ASGI applications, so that the server sends files by path."
+        " Middleware that compresses or changes bodies then misses them, or fails.",
+    )
     # The default of uvicorn and hypercorn.
     ws_message: int = option(
         "limit_ws_message",
         16 * MIB,
-        "Maximum size of a WebSocket message after decompression. Beyond it the connection closes"
-        " with code 1009.",
+        "Maximum size of a WebSocket message after decompression. The connection closes with code"
+        " 1009 as soon as a frame announces more.",
         unit="bytes",
         low=1,
     )

@@ -58,7 +58,8 @@ def declares_length(response: Response) -> bool:
 
 
 def with_first_block(response: Response, blocks: Iterator[bytes]) -> tuple[Response, bytes]:
-    """Take the first block, empty if there is none, then apply `revise`; returns both."""
+    """Take the first of `blocks`, of which none is empty, then apply `revise`; returns both. The
+    first is empty if there is none."""
     first = next(blocks, b"")
     if response.revise is not None:
         status, headers = response.revise()

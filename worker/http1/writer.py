@@ -36,6 +36,7 @@ from ..http.response_head import (
     imf_fixdate,
 )
 from ..messages import IS_SIMPLE, FileBody, HeaderList, RequestReceived, Response
+from ..system.hang_up import HangUpWatch
 from ..system.readiness import has_room
 from .send_buffer import SendBuffer
 
@@ -278,6 +279,7 @@ class StreamWriter:
         "_is_cut",
         "_request",
         "_timeouts",
+        "_watch",
         "persistent",
         "sent",
         "status",
@@ -301,6 +303,7 @@ class StreamWriter:
         self._allowed = allowed
         self._chunked = chunked
         self._timeouts = timeouts
+        self._watch: HangUpWatch | None = None
         self.status = status
         self.persistent = persistent
         #: Octets of the body sent so far.
@@ -330,6 +333,8 @@ class StreamWriter:
             self._cut()
             block = block[: int(size)]
         if not size:
+            if not block:
+                self._check_client()
             return
         self._allowed -= size
         self.sent += len(block)
@@ -337,6 +342,12 @@ class StreamWriter:
             self._send(b"%x\r\n%b\r\n" % (len(block), block))
         else:
             self._send(block)
+
+    def _check_client(self) -> None:
+        """Look for the client: an empty block sends nothing that could fail."""
+        watch = self._watch = self._watch or HangUpWatch()
+        if watch.has_left(self._connection.fd):
+            raise ClientDisconnected("the client left before it had the whole response")
 
     def finish_with(self, block: bytes) -> None:
         """Send `block`, which completes the declared length, without waiting for the client.

@@ -164,6 +164,10 @@ class HTTP2Connection(HTTP2Sender):
 
     def _handle_frames(self, data: bytes, now: float) -> None:
         for event in self._h2.receive_data(self._flood_guard.admit(data, now)):
+            if self.closed or self._lingering:
+                # a handler may find that the client has left. What would be opened now, `close`
+                # has not seen, so that nothing would ever end it
+                return
             handle = _HANDLERS.get(type(event))
             if handle is not None:
                 handle(self, event)

@@ -25,6 +25,7 @@ from ..messages import FileBody, Request, RequestReceived, Response
 from .request_body import SpooledBody, StreamedBody
 from .request_head import MalformedError
 from .send_queue import SendQueue
+from .stream_call import StreamCall
 from .stream_origin import StreamOrigin
 
 if TYPE_CHECKING:
@@ -37,28 +38,6 @@ log = logging.getLogger("threadwell")
 
 # RFC 9113, 7.
 NO_ERROR, INTERNAL_ERROR, CANCEL = 0x0, 0x2, 0x8
-
-
-class _Call:
-    """The call of an application for a stream, which learns the end of it: an `interfaces.Call`."""
-
-    def __init__(self, stream: Stream, cycle: Cycle) -> None:
-        self._stream = stream
-        self._cycle = cycle
-        self.task: asyncio.Task[None] | None = None
-
-    async def run(self, app: Any, scope: dict[str, Any]) -> None:
-        """Call the application, once. An exception of the application does not leave `run`."""
-        try:
-            await self._cycle.run(app, scope)
-        finally:
-            if self.task is not None:
-                self._stream.worker.call_over(self)
-            self._stream.over()
-
-    def ask_to_end(self) -> None:
-        """Ask the application to end: the time for a graceful shutdown is almost over."""
-        self._cycle.ask_to_end()
 
 
 class Stream:
@@ -129,7 +108,7 @@ class Stream:
         """Run the ASGI application `app`; `body` is a `StreamedBody`, or complete."""
         worker, head = self.worker, self.head
         assert head is not None
-        self.cycle = cycle = Cycle(self, head)
+        cycle = self._new_cycle(head)
         cycle.incoming = body
         cycle.expects = isinstance(body, StreamedBody) and self._expects_continue()
         if self.record is None and worker.collector is not None:
@@ -139,15 +118,25 @@ class Stream:
             template = self.connection.template_of(self.origin)
         scope = worker.scopes.http(template, head, worker.scopes.headers(head.block))
         self.running = True
-        worker.begin(_Call(self, cycle), scope, app, request_id=self.origin.request_id)
+        worker.begin(
+            StreamCall(worker, cycle, self.over), scope, app, request_id=self.origin.request_id
+        )
 
     def stream_for(
         self, request: Request, response: Response, context: contextvars.Context
     ) -> None:
         """Send `response`, which the sync application has returned with an asynchronous body."""
-        self.cycle = cycle = Cycle(self, request.head)
+        cycle = self._new_cycle(request.head)
         self.running = True
-        self.worker.begin(_Call(self, cycle), {}, Streamed(request, response), context)
+        self.worker.begin(
+            StreamCall(self.worker, cycle, self.over), {}, Streamed(request, response), context
+        )
+
+    def _new_cycle(self, head: RequestReceived) -> Cycle:
+        self.cycle = cycle = Cycle(self, head)
+        if self.closed:  # while a thread had the request: `cut` found no cycle to tell
+            cycle.disconnect()
+        return cycle
 
     def started(self, request: Request, since: float) -> None:
         """Report the request to the collector. It was complete at `since`. Any thread may call."""

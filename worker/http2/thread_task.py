@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..connection import PushedResponse
     from ..hijack import HijackedSocket
     from ..messages import Address
+    from ..system.hang_up import HangUpWatch
     from .stream import Stream
 
 log = logging.getLogger("threadwell")
@@ -228,6 +229,10 @@ class HTTP2Runner(RequestRunner):
         assert isinstance(self.stream, ThreadStream)
         self.stream.is_unbounded = True
 
+    def check_client(self, watch: HangUpWatch) -> None:  # noqa: ARG002 - the loop reads
+        if self.task.h2_stream.closed:
+            raise ClientDisconnected("the client left before it had the whole response")
+
     def cut(self, error: BaseException) -> None:
         log_cut(self.request, error)
         reason = "the application failed in the middle of its answer"
@@ -316,6 +321,8 @@ class ThreadStream:
         """
         if not isinstance(block, bytes):
             raise TypeError(f"a body is made of bytes, not {type(block).__name__}")
+        if not block and self._task.h2_stream.closed:
+            raise ClientDisconnected("the client left before it had the whole response")
         if len(block) > self.allowed:
             self._cut()
             block = block[: int(self.allowed)]

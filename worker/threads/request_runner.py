@@ -28,6 +28,7 @@ from ..http.response_body import (
 )
 from ..lifecycle import Refused, StreamClosed, StreamOpened
 from ..messages import FileBody, Request, Response
+from ..system.hang_up import HangUpWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +96,11 @@ class RequestRunner(ABC):
     def client_gone(self, error: ClientDisconnected) -> None:
         """The client left before it had its answer."""
 
+    @abstractmethod
+    def check_client(self, watch: HangUpWatch) -> None:
+        """Raise `ClientDisconnected` if `watch` finds that the client has left, while the
+        application produces nothing."""
+
     # ---- Deciding --------------------------------------------------------------------------
 
     def respond(self, response: Response) -> None:
@@ -124,7 +130,7 @@ class RequestRunner(ABC):
         if not declared:
             self.lend()
         source = source_of(response)
-        response, first = with_first_block(response, filter(None, source))
+        response, first = with_first_block(response, self._non_empty(source))
         if not first:
             self.answer(Response(response.status, response.headers, b""))
             return
@@ -141,8 +147,21 @@ class RequestRunner(ABC):
         stream.write(first)
         self._send_rest(stream, source)
 
+    def _non_empty(self, source: Iterator[bytes]) -> Iterator[bytes]:
+        """The blocks of `source` that are not empty. An empty one sends nothing, which could fail:
+        it is an occasion to look for the client."""
+        watch = HangUpWatch()
+        for block in source:
+            if block:
+                watch.reset()
+                yield block
+            elif self.is_unbounded and self.stops:
+                return
+            else:
+                self.check_client(watch)
+
     def _send_rest(self, stream: PushedResponse, source: Iterator[bytes]) -> None:
-        blocks = filter(None, source)
+        blocks = self._non_empty(source)
         while stream.allowed:
             if self.is_unbounded and self.stops:
                 break  # an event stream: its client connects again for the next events

@@ -26,6 +26,7 @@ from .request_runner import RequestRunner, is_interrupt
 if TYPE_CHECKING:
     from ..connection import PushedResponse
     from ..messages import Address, Request, Response
+    from ..system.hang_up import HangUpWatch
     from .thread_state import ThreadState
 
 log = logging.getLogger("threadwell")
@@ -81,6 +82,10 @@ class HTTP1Runner(RequestRunner):
         assert isinstance(stream, StreamWriter)
         self.conn.stream_writer = stream
         stream.finish_with(block)
+
+    def check_client(self, watch: HangUpWatch) -> None:
+        if self.conn.state is State.CLOSED or watch.has_left(self.conn.fd):
+            raise ClientDisconnected("the client left before it had the whole response")
 
     def cut(self, error: BaseException) -> None:
         stream = self._end_stream()

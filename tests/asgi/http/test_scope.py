@@ -73,9 +73,15 @@ def test_the_scope(serve: Serve, connect: Connect, loop: str) -> None:
     assert scope["state"] == {}
     assert set(scope["extensions"]) == {
         "http.response.early_hint",
-        "http.response.pathsend",
         "http.response.trailers",
     }
+
+
+def test_files_by_path_are_offered_if_asked_for(serve: Serve, connect: Connect, loop: str) -> None:
+    for version in ("1.1", "1.0"):
+        data = f"GET / HTTP/{version}\r\nHost: x\r\n\r\n".encode()
+        scope = scope_of(serve, connect, data, loop=loop, asgi_pathsend=True)
+        assert "http.response.pathsend" in scope["extensions"]
 
 
 def test_http_1_0(serve: Serve, connect: Connect, loop: str) -> None:
