@@ -52,7 +52,8 @@ def test_no_option_is_lost_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
             command.main([option.flag], standalone_mode=False)
             assert seen[option.name] is True
             continue
-        value = option.choices[-1] if option.choices else "7000" if not option.multiple else "x:1"
+        number = str(int(option.high or 7000))
+        value = option.choices[-1] if option.choices else number if not option.multiple else "x:1"
         wanted = option.convert(value)
         if option.secret:
             monkeypatch.setenv(f"THREADWELL_{option.name.upper()}", value)
