@@ -6,10 +6,15 @@ import socket
 import threading
 from typing import Any
 
+from .system.hang_up import has_hung_up
 from .system.readiness import has_room
 
-# A close frame with 1001: the server goes away (RFC 6455, 5.5.1 and 7.4.1).
+# Close frames with 1000, 1001 and 1011 (RFC 6455, 5.5.1 and 7.4.1).
+_NORMAL = b"\x88\x02\x03\xe8"
 _GOING_AWAY = b"\x88\x02\x03\xe9"
+_INTERNAL_ERROR = b"\x88\x02\x03\xf3"
+# How long, in seconds, an application that has returned may still send its close frame.
+_PATIENCE = 0.1
 _CLOSE = 8
 # A 16 bit and a 64 bit length behind the first two octets of a frame (RFC 6455, 5.2).
 _LONGER_LENGTHS = {126: 2, 127: 8}
@@ -34,6 +39,8 @@ class HijackedSocket:
         self._sock = sock
         self._received = received
         self._detached = False
+        #: The application has raised an exception.
+        self.failed = False
 
     @property
     def upgraded(self) -> bool:
@@ -84,12 +91,13 @@ class HijackedSocket:
 
 
 class HijackedWebSocket(HijackedSocket):
-    """The socket of a connection that asked for a WebSocket: it can be closed with 1001.
+    """The socket of a connection that asked for a WebSocket: it ends with a close frame.
 
     The server follows what the application sends, so that its own close frame stands between two
     frames. The frame is sent at once, or by the thread that is in the middle of another. Whatever
     the application sends after it is dropped: nothing may follow a close frame (RFC 6455, 5.5.1).
-    The application can still read, and so receives the client's answer. An application that
+    The application can still read, and so receives the client's answer. If the application returns
+    or fails without a close frame, the server sends one with 1000 or 1011. An application that
     detaches the socket, or sends by other methods than `send` and `sendall`, closes its WebSocket
     itself.
     """
@@ -98,6 +106,7 @@ class HijackedWebSocket(HijackedSocket):
         super().__init__(sock, received)
         self._frames = _Frames()
         self._lock = threading.Lock()  # held while something is sent
+        self._closed = threading.Event()  # the application has sent a close frame
         self._leaving = False
         #: Nothing more of the application's is sent; and the client has the close frame.
         self._left = self._said = False
@@ -112,7 +121,7 @@ class HijackedWebSocket(HijackedSocket):
             if self._left:
                 return memoryview(data).nbytes
             sent = self._sock.send(data, flags)
-            self._frames.follow(memoryview(data).cast("B")[:sent])
+            self._follow(memoryview(data).cast("B")[:sent])
         if self._leaving:
             self.close_with_1001()
         return sent
@@ -123,7 +132,7 @@ class HijackedWebSocket(HijackedSocket):
             if self._left:
                 return
             self._sock.sendall(data, flags)
-            self._frames.follow(memoryview(data).cast("B"))
+            self._follow(memoryview(data).cast("B"))
         if self._leaving:
             self.close_with_1001()
 
@@ -137,18 +146,51 @@ class HijackedWebSocket(HijackedSocket):
         # otherwise a thread is sending, and looks at `_leaving` after it has released the lock
         if self._lock.acquire(blocking=False):
             try:
-                self._leave_between_frames()
+                self._leave_between_frames(_GOING_AWAY)
             finally:
                 self._lock.release()
         return self._said
 
-    def _leave_between_frames(self) -> None:
+    def release(self) -> bool:
+        """As `HijackedSocket.release`, but the client gets a close frame first."""
+        if self._is_open() and not has_hung_up(self._sock.fileno()):
+            self._close_where_the_application_has_not()
+        return super().release()
+
+    def _close_where_the_application_has_not(self) -> None:
+        """RFC 6455, 5.5.1: the client's close frame must be answered.
+
+        Libraries that read on a thread tell the application of that frame before they answer it: so
+        they have a moment, and the client gets its own code back.
+        """
+        if not self.failed:
+            self._closed.wait(_PATIENCE)
+        # a thread of the application may hold the lock for as long as its client does not read
+        if self._lock.acquire(timeout=_PATIENCE):
+            try:
+                if self._is_open():
+                    self._leave_between_frames(_INTERNAL_ERROR if self.failed else _NORMAL)
+            finally:
+                self._lock.release()
+
+    def _is_open(self) -> bool:
+        """Whether a close frame is missing, and can be sent."""
+        frames = self._frames
+        out_of_reach = frames.closed or frames.lost or self._left or self._sock.fileno() < 0
+        return frames.upgraded and not out_of_reach
+
+    def _follow(self, data: memoryview) -> None:
+        self._frames.follow(data)
+        if self._frames.closed:
+            self._closed.set()
+
+    def _leave_between_frames(self, frame: bytes) -> None:
         if self._said or not self._frames.at_boundary:
             return
         self._left = True
         try:
             if not self._frames.closed:
-                self._send_at_once(_GOING_AWAY)
+                self._send_at_once(frame)
         except BlockingIOError:
             return
         except (OSError, ValueError):  # the client has left, or the application has closed it
@@ -182,7 +224,8 @@ class _Frames:
         self._handshake: bytes | None = b""
         self._header = b""
         self._payload = 0
-        self._lost = False
+        #: It is not known what the application sends.
+        self.lost = False
         #: The handshake was answered with 101.
         self.upgraded = False
         #: The application has sent a close frame itself.
@@ -191,15 +234,15 @@ class _Frames:
     @property
     def at_boundary(self) -> bool:
         """Whether a frame may begin here."""
-        return self._handshake is None and not (self._header or self._payload or self._lost)
+        return self._handshake is None and not (self._header or self._payload or self.lost)
 
     def lose(self) -> None:
         """Follow no more: the application sends in a way that is not seen here."""
-        self._lost = True
+        self.lost = True
 
     def follow(self, data: memoryview) -> None:
         """Take note of `data`, which was sent."""
-        while data and not self._lost:
+        while data and not self.lost:
             if self._handshake is not None:
                 data = self._follow_handshake(data)
             elif self._payload:
@@ -216,10 +259,10 @@ class _Frames:
         if end:
             self._handshake = None
             self.upgraded = head[9:12] == b"101"
-            self._lost = not self.upgraded
+            self.lost = not self.upgraded
             return data[len(head) + len(end) - before :]
         self._handshake = head
-        self._lost = len(head) > _LONGEST_HANDSHAKE
+        self.lost = len(head) > _LONGEST_HANDSHAKE
         return data[len(data) :]
 
     def _follow_header(self, data: memoryview) -> memoryview:

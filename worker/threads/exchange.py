@@ -188,6 +188,8 @@ def _respond(worker: ThreadState, conn: Connection, request: Request, response: 
     if conn.hijacked is not None:
         if isinstance(body, FileBody):
             os.close(body.fd)
+        # what frameworks make of an exception
+        conn.hijacked.failed = response.code >= 500
         return False
     asynchronous = hasattr(body, "__aiter__") and conn.state is State.SERVING
     if asynchronous and (worker.async_pool is not None or not hasattr(body, "__iter__")):

@@ -145,6 +145,7 @@ class HTTP1Runner(RequestRunner):
         if conn.hijacked is not None:
             # an error tells Werkzeug's server that the socket is used up: Flask-SocketIO raises one
             if not isinstance(error, (ClientDisconnected, ConnectionError)):
+                conn.hijacked.failed = True
                 log_failure(self.request, error)
         elif isinstance(error, NeedsAsyncError):
             return self.leave_to_loop(error)
