@@ -78,7 +78,7 @@ def _check_ours(fd: int, path: str) -> None:
         why = "it is no ordinary file"
     elif status.st_nlink > 1:
         why = "it has another name"
-    elif os.name != "nt" and status.st_uid not in (0, os.geteuid()):
+    elif hasattr(os, "geteuid") and status.st_uid not in (0, os.geteuid()):
         why = "it belongs to another user"
     elif not (text := os.read(fd, 32).strip()).isdigit() and text:
         why = "it has something else in it"
