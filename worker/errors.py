@@ -6,13 +6,15 @@ from __future__ import annotations
 class ProtocolError(Exception):
     """A client violated HTTP or exceeded a limit: answer once with `status`, then close.
 
-    The code that raises it chooses the status, as with h11's `error_status_hint`.
+    The code that raises it chooses the status, as with h11's `error_status_hint`. `limit` is the
+    option whose value was exceeded, if one was.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, limit: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.limit = limit
 
 
 class ClientDisconnected(OSError):

@@ -444,7 +444,7 @@ class SyncWorker(ThreadState):
             if conn.head_buffer is not None and conn.head_buffer.began_handshake():
                 self.wrong_port.with_tls(conn.peer, conn.server)
                 message = WITH_TLS
-            finalize.answer_refusal(self, conn, error.status, message)
+            finalize.answer_refusal(self, conn, error.status, message, error.limit)
             return None, b""
         except OSError as error:
             finalize.close(self, conn, f"lost: {error.strerror or error}")

@@ -21,7 +21,7 @@ class ForwardedConnection(HTTP1Connection):
         try:
             head = self.worker.forwarding.amend(self.conn, head)
         except ProtocolError as error:
-            self.refuse(error.status, error.message)
+            self.refuse(error.status, error.message, error.limit)
             return
         self.scopes.refresh()
         super()._begin_request(head)

@@ -179,7 +179,7 @@ class HTTP1Connection(RefusingConnection):
                 try:
                     head = reader.next_head()
                 except ProtocolError as error:
-                    self.refuse(error.status, error.message)
+                    self.refuse(error.status, error.message, error.limit)
                     break
                 if head is None:
                     self._wait_for_head()
@@ -242,7 +242,7 @@ class HTTP1Connection(RefusingConnection):
             try:
                 cycle.incoming = BodyStream(head, self.worker.config)
             except ProtocolError as error:
-                self.refuse(error.status, error.message)
+                self.refuse(error.status, error.message, error.limit)
                 return False
             cycle.expects = "100-continue" in head.field("expect").lower() and (
                 head.version == "1.1"
@@ -318,12 +318,11 @@ class HTTP1Connection(RefusingConnection):
         cycle = self.cycle
         assert cycle is not None
         if cycle.headers_sent:
-            self.conn.abort_with_reset()
-            self.lost(error.message)
+            self.cut(error)
         else:
             cycle.answered = True  # the application's own answer would end the lingering
             cycle.disconnect()
-            self.refuse(error.status, error.message)
+            self.refuse(error.status, error.message, error.limit)
 
     # ---- After a response -----------------------------------------------------------------
 
@@ -386,9 +385,9 @@ class HTTP1Connection(RefusingConnection):
         self.reader.become(_LINGER)
         super().linger()
 
-    def refuse(self, status: int, message: str) -> None:
+    def refuse(self, status: int, message: str, limit: str = "") -> None:
         self.cycle = None
-        super().refuse(status, message)
+        super().refuse(status, message, limit)
 
     # ---- WebSockets -----------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from ..errors import ClientDisconnected
-from ..http.error_response import refusal
+from ..errors import ClientDisconnected, ProtocolError
+from ..http.error_response import log_limit, refusal
 from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
 from ..messages import Request, RequestReceived, Response
 from .connection import LoopConnection
@@ -16,14 +16,24 @@ class RefusingConnection(LoopConnection):
 
     __slots__ = ()
 
-    def refuse(self, status: int, message: str) -> None:
-        """Answer `status`, and end the connection: no more of it is read (RFC 9112, 2.2)."""
+    def refuse(self, status: int, message: str, limit: str = "") -> None:
+        """Answer `status`, and end the connection: no more of it is read (RFC 9112, 2.2).
+
+        `limit` is the option that the request exceeds, if it is one.
+        """
         conn = self.conn
+        log_limit(self.worker.throttled_log, conn.client, status, limit)
         conn.reset_origin()
         self.record_refusal(str(status))
         if conn.record is None and self.worker.collector is not None:
             conn.record = ResponseCompleted(None, time.monotonic())
         self.send_last(refusal(status, message))
+
+    def cut(self, error: ProtocolError) -> None:
+        """Reset the connection: the head of a response has left, so no other can be sent."""
+        log_limit(self.worker.throttled_log, self.conn.client, error.status, error.limit)
+        self.conn.abort_with_reset()
+        self.lost(error.message)
 
     def send_last(self, response: Response) -> None:
         """Send `response`, the last one, and linger."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from ..errors import StreamLimitError
 from ..messages import Request, Response
 from ..request_id import named
 from .response_head import TEXT_PLAIN
+
+if TYPE_CHECKING:
+    from ..messages import Address
+    from ..system.throttled_log import ThrottledLog
 
 log = logging.getLogger("threadwell")
 
@@ -15,6 +20,19 @@ log = logging.getLogger("threadwell")
 def refusal(status: int, message: str) -> Response:
     """The answer `status` with a line of text: the last one of its connection."""
     return Response(status, [TEXT_PLAIN], message.encode("latin-1", "replace") + b"\n")
+
+
+def log_limit(throttled_log: ThrottledLog, client: Address, status: int, limit: str) -> None:
+    """Log that a request was refused for the option `limit`; nothing if that is empty."""
+    if limit:
+        throttled_log.log(
+            limit,
+            logging.WARNING,
+            "A request of %s was refused with %d: it is beyond %s",
+            client[0] or "a unix socket",
+            status,
+            limit,
+        )
 
 
 def error_response(request: Request, error: BaseException) -> Response:

@@ -83,8 +83,8 @@ class ChunkedDecoder:
             raise ProtocolError(400, "A line in the body does not end with CRLF")
         if len(started) > longest + 1:
             if self._in_trailers:
-                raise ProtocolError(431, "The trailers are too large")
-            raise ProtocolError(400, "The line of a chunk is too long")
+                raise ProtocolError(431, "The trailers are too large", "limit_trailers")
+            raise ProtocolError(400, "The line of a chunk is too long", "limit_chunk_line")
         return end
 
     def _line(self, line: bytes) -> None:
@@ -101,7 +101,9 @@ class ChunkedDecoder:
             raise ProtocolError(400, "The size of a chunk is not valid")
         self._extensions += len(match[2])
         if self._extensions > self._limits.chunk_extensions:
-            raise ProtocolError(400, "There are too many chunk extensions")
+            raise ProtocolError(
+                400, "There are too many chunk extensions", "limit_chunk_extensions"
+            )
         self._in_chunk = int(match[1], 16)
         if self._in_chunk > LARGEST_SIZE:
             raise ProtocolError(413, "A chunk is too large")

@@ -223,9 +223,9 @@ class RequestParser:
         if buffer.find(b"\r\n", 0, limits.request_line + 2) < 0 and (
             len(buffer) > limits.request_line + 1
         ):
-            raise ProtocolError(414, "The request line is too long")
+            raise ProtocolError(414, "The request line is too long", "limit_request_line")
         if len(buffer) > limits.head + 3:  # the buffer may end with a part of the empty line
-            raise ProtocolError(431, "The request head is too large")
+            raise ProtocolError(431, "The request head is too large", "limit_head")
         start = max(scanned - 1, 0)
         if buffer[start : start + 1] == b"\n" and buffer[start - 1 : start] == b"\r":
             start += 1  # this LF belongs to a CRLF
@@ -258,13 +258,13 @@ class RequestParser:
         limits = self._limits
         lines = head.split(b"\r\n")
         if len(lines[0]) > limits.request_line:
-            raise ProtocolError(414, "The request line is too long")
+            raise ProtocolError(414, "The request line is too long", "limit_request_line")
         if len(lines) - 1 > limits.field_count:
-            raise ProtocolError(431, "There are too many header lines")
+            raise ProtocolError(431, "There are too many header lines", "limit_fields")
         if max(map(len, lines[1:]), default=0) > limits.field_size:
-            raise ProtocolError(431, "A header line is too long")
+            raise ProtocolError(431, "A header line is too long", "limit_field_size")
         if len(head) > limits.head:
-            raise ProtocolError(431, "The request head is too large")
+            raise ProtocolError(431, "The request head is too large", "limit_head")
 
 
 def _check_octets(head: bytes) -> None:
@@ -311,7 +311,7 @@ def _from_h11(event: h11.Request) -> RequestReceived:
         # RFC 9112, 6.1 and 6.3: faulty framing, or an attempt to smuggle a request
         raise ProtocolError(400, "Transfer-Encoding where it must not be")
     if length is not None and len(length) > LONGEST_LENGTH:
-        raise ProtocolError(413, "The request body is too large")
+        raise ProtocolError(413, "The request body is too large", "limit_body")
     return RequestReceived(
         method,
         target,

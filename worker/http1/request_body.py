@@ -111,4 +111,4 @@ class BodyReceiver:
 
 def too_large() -> ProtocolError:
     """Return the error for a body above the limit."""
-    return ProtocolError(413, "The request body is too large")
+    return ProtocolError(413, "The request body is too large", "limit_body")

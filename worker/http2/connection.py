@@ -204,7 +204,7 @@ class HTTP2Connection(HTTP2Sender):
             self.reset_malformed(stream, error)
             return
         except ProtocolError as error:
-            stream.refuse(error.status, error.message)
+            stream.refuse(error.status, error.message, error.limit)
             return
         if self.origin_pool is None:
             self.worker.served += 1

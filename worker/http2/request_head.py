@@ -70,7 +70,7 @@ class HeadReader:
         if length is not None and not (length.isascii() and length.isdigit()):
             raise MalformedError("the content-length")
         if length is not None and len(length) > LONGEST_LENGTH:
-            raise ProtocolError(413, "The request body is too large")
+            raise ProtocolError(413, "The request body is too large", "limit_body")
         size = None if length is None else int(length)
         if ended and size:
             raise MalformedError("a length, and no body")
@@ -126,14 +126,14 @@ class HeadReader:
     def _check_sizes(self, target: str, lines: list[bytes]) -> None:
         limits = self._limits
         if len(target) > limits.request_line:
-            raise ProtocolError(414, "The request target is too long")
+            raise ProtocolError(414, "The request target is too long", "limit_request_line")
         if len(lines) > limits.field_count:
-            raise ProtocolError(431, "There are too many header fields")
+            raise ProtocolError(431, "There are too many header fields", "limit_fields")
         sizes = [*map(len, lines), 0]
         if max(sizes) > limits.field_size:
-            raise ProtocolError(431, "A header field is too long")
+            raise ProtocolError(431, "A header field is too long", "limit_field_size")
         if sum(sizes) + len(target) > limits.head:
-            raise ProtocolError(431, "The request head is too large")
+            raise ProtocolError(431, "The request head is too large", "limit_head")
 
     def _settle_host(
         self, authority: bytes | None, variables: dict[str, str], lines: list[bytes]

@@ -19,6 +19,7 @@ from ..asgi.request_stream import MOST_DISCARDED
 from ..connection import State
 from ..deadlines import EXPIRIES
 from ..errors import ClientDisconnected, ProtocolError
+from ..http.error_response import log_limit
 from ..http.response_head import TEXT_PLAIN
 from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
 from ..messages import FileBody, Request, RequestReceived, Response
@@ -174,7 +175,7 @@ class Stream:
             if incoming is not None and not self.finished:
                 incoming.feed(data)
         except ProtocolError as error:
-            self.refuse(error.status, error.message)
+            self.refuse(error.status, error.message, error.limit)
             return
         self._unread += size
         if isinstance(incoming, SpooledBody) and incoming.is_spooling:
@@ -380,8 +381,12 @@ class Stream:
         self.finished = True
         self.connection.finishing.append(self)
 
-    def refuse(self, status: int, message: str) -> None:
-        """Answer `status` for the server. The application gets no more of the request."""
+    def refuse(self, status: int, message: str, limit: str = "") -> None:
+        """Answer `status` for the server. The application gets no more of the request.
+
+        `limit` is the option that the request exceeds, if it is one.
+        """
+        log_limit(self.worker.throttled_log, self.origin.client, status, limit)
         if self.headers_sent:
             self.reset(CANCEL, message)
             return

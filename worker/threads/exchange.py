@@ -110,7 +110,7 @@ def exchange_forwarded(
         head = worker.forwarding.amend(conn, head)
     except ProtocolError as error:
         close_body(body)
-        finalize.refuse(worker, conn, error.status, error.message)
+        finalize.refuse(worker, conn, error.status, error.message, error.limit)
         return _ENDED
     return exchange(worker, conn, head, body)
 

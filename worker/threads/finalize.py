@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from ..connection import Connection, State
 from ..deadlines import EXPIRIES, idle_reason, is_overdue
 from ..errors import ClientDisconnected
-from ..http.error_response import refusal
+from ..http.error_response import log_limit, refusal
 from ..http1.budgets import RECV_SIZE, RECVS_PER_TURN
 from ..lifecycle import ClientGone, ConnectionClosed, Refused, ResponseCompleted
 from ..system.readiness import has_input
@@ -143,9 +143,14 @@ def finished(worker: ThreadState, conn: Connection) -> bool:
     return True
 
 
-def refuse(worker: ThreadState, conn: Connection, status: int, message: str) -> None:
-    """Answer `status` and end the connection; nothing more of it is executed (RFC 9112, 2.2)."""
-    answer_refusal(worker, conn, status, message)
+def refuse(
+    worker: ThreadState, conn: Connection, status: int, message: str, limit: str = ""
+) -> None:
+    """Answer `status` and end the connection; nothing more of it is executed (RFC 9112, 2.2).
+
+    `limit` is the option that the request exceeds, if it is one.
+    """
+    answer_refusal(worker, conn, status, message, limit)
     if conn.state is not State.SERVING:
         return
     try:
@@ -154,11 +159,14 @@ def refuse(worker: ThreadState, conn: Connection, status: int, message: str) -> 
         close(worker, conn, str(error))
 
 
-def answer_refusal(worker: ThreadState, conn: Connection, status: int, message: str) -> None:
+def answer_refusal(
+    worker: ThreadState, conn: Connection, status: int, message: str, limit: str = ""
+) -> None:
     """The first half of `refuse`. `conn` is still the caller's, or closed.
 
     `conn.linger` says that a request was refused, and that `after_answer` is due.
     """
+    log_limit(worker.throttled_log, conn.client, status, limit)
     conn.reset_origin()
     if worker.collector is not None:
         conn.record = ResponseCompleted(None, time.monotonic())
