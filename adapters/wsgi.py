@@ -6,6 +6,7 @@ what it caches is kept for each thread.
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import re
@@ -36,6 +37,12 @@ _PER_REQUEST = (
     "REQUEST_METHOD PATH_INFO QUERY_STRING REQUEST_URI RAW_URI REMOTE_ADDR REMOTE_PORT"
     " wsgi.early_hints"
 ).split()
+
+# For an application that is called as WSGI because its parameters do not tell what it is.
+_OTHER_KIND = (
+    "The application was called as a WSGI application, with (environ, start_response). If it is of"
+    " another kind, name it: --interface asgi or --interface sync (in Python interface=...)."
+)
 
 # Makes a named tuple without the Python function that is its class's `__new__`.
 _new = tuple.__new__
@@ -246,13 +253,20 @@ class WSGIApp:
     def __call__(self, request: Request) -> Response:
         """Call the application once. Its exceptions propagate; the server calls `close`."""
         call = Call(request)
-        result = self.app(self.environ(request, call), call.start_response)
+        try:
+            result = self.app(self.environ(request, call), call.start_response)
+        except TypeError as error:
+            if _refuses_arguments(error, self.app):
+                error.add_note(_OTHER_KIND)
+            raise
         if type(result) is list and len(result) == 1 and call.is_simple and call.status:
             return _new(Response, (call.status, call.headers, result[0], None, None))
         try:
             return self._response(call, result)
-        except BaseException:
+        except BaseException as error:
             _close(result)  # The server does not have the response yet.
+            if hasattr(result, "__await__") or isinstance(result, Response):
+                error.add_note(_OTHER_KIND)
             raise
 
     def environ(self, request: Request, call: Call) -> Environ:
@@ -361,6 +375,24 @@ class WSGIApp:
             elif type(getattr(body, "iterable", None)) is FileWrapper:
                 body = _range_of_file(body.iterable, call) or body
         return Response(call.status, call.headers, body, close, call.head)
+
+
+def _refuses_arguments(error: TypeError, app: Any) -> bool:
+    """Whether `error` says that `app`, or what it wraps, does not take the arguments of WSGI."""
+    traceback = error.__traceback__
+    assert traceback is not None
+    called = traceback.tb_next
+    if called is None:
+        return True  # No code of the application has run.
+    return called.tb_next is None and _takes_any_arguments(app)
+
+
+def _takes_any_arguments(app: Any) -> bool:
+    try:
+        parameters = inspect.signature(app, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
 
 
 def _close(result: Any) -> None:
