@@ -26,11 +26,13 @@ def _descriptors() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals() -> None:
-    """What is run in the background of a script ignores these two, and so would all it starts."""
+    """What is run in the background of a script, or by nohup, ignores these, and so would all that
+    it starts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGQUIT"):
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
