@@ -207,8 +207,10 @@ class Server:
         try:  # without the lock, so that `stop` may be called meanwhile
             for pool in pools:
                 pool.wait_until_ready()
-        except BaseException:
-            self.stop(0)
+        except BaseException as error:
+            # a signal may come when the threads serve already; a lifespan may never end
+            serves = isinstance(error, KeyboardInterrupt) and self._loops is None
+            self.stop(None if serves else 0)
             raise
         self._watchdog = Watchdog(self.parts())
 
@@ -426,9 +428,9 @@ class Server:
 
         After SIGTERM idle connections linger for `drain_idle` seconds. SIGUSR1 opens the log files
         anew. SIGHUP reads the certificates again, or ends the server if its controlling terminal
-        was closed. Signals are handled in the main thread only, and
-        their handlers are restored afterwards. Once connections are accepted and signals are
-        handled, `started` is called, and systemd is told.
+        was closed. Signals are handled in the main thread only, and their handlers are restored
+        afterwards. Once connections are accepted and signals are handled, `started` is called, and
+        systemd is told.
         """
         if threading.current_thread() is not threading.main_thread():
             self._start_once()
