@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import logging
+import socket
 import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,14 @@ def loop_factory(name: str) -> LoopFactory:
         else:
             return uvloop.new_event_loop  # type: ignore[no-any-return,unused-ignore]
     # not the default of Windows: a proactor cannot wait for sockets that it does not read itself
-    return asyncio.SelectorEventLoop
+    return _selector_loop
+
+
+def _selector_loop() -> asyncio.AbstractEventLoop:
+    # asyncio prints a traceback where it cannot have the pair that a loop wakes itself by
+    for sock in socket.socketpair():
+        sock.close()
+    return asyncio.SelectorEventLoop()
 
 
 def loop_count(config: ServerConfig) -> int:
