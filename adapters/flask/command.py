@@ -201,8 +201,6 @@ def _serve(
 ) -> int:
     debug = get_debug_flag()
     reload = debug if reload is None else reload
-    if debugger and not debug:
-        raise ConfigError("debugger: it lets clients run code, so it needs debug mode; add --debug")
     given = _given(options)
     _use_threads(with_threads, given)
     given["bind"] = _bind(host, port, bind)
@@ -214,13 +212,7 @@ def _serve(
     if reload:
         given.setdefault("static_refresh", True)
     config = checked_config(given)
-    trusting = bool(config.proxies.trusted)
-    if debugger and trusting:
-        raise ConfigError(
-            "debugger: it is for clients on this machine, and behind --trusted-proxies any"
-            " client could pose as one; leave one of them out"
-        )
-    debugger = (debug and not trusting) if debugger is None else debugger
+    debugger = _uses_debugger(debugger, debug=debug, trusting=bool(config.proxies.trusted))
     if config.processes.needs_supervisor and (reload or debugger):
         option = config.processes.reason_for_supervisor
         raise ConfigError(
@@ -245,6 +237,18 @@ def _serve(
         notes.append(debugged.note())
         sync_app = WSGIApp(debugged)
     return run_server(sync_app, config, name, "flask", inherited, notes, ssl_context)
+
+
+def _uses_debugger(wanted: bool | None, *, debug: bool, trusting: bool) -> bool:
+    """Whether Werkzeug's debugger is on. Raises `ConfigError` where it must not be."""
+    if wanted and not debug:
+        raise ConfigError("debugger: it lets clients run code, so it needs debug mode; add --debug")
+    if wanted and trusting:
+        raise ConfigError(
+            "debugger: it is for clients on this machine, and behind --trusted-proxies any"
+            " client could pose as one; leave one of them out"
+        )
+    return (debug and not trusting) if wanted is None else wanted
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

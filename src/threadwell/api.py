@@ -124,20 +124,11 @@ def serve(
     # Imported here, as most programs that import threadwell do not call this.
     from .process_setup import configure_logging
     from .single_process import AnnouncingServer
-    from .worker.supervisor import Loaded
 
     refuse_nested_serve()
     open_missing_streams()
     config = ServerConfig.from_options(**options)
     supervised = config.processes.needs_supervisor
-
-    def load() -> Loaded:
-        found, name = load_app(app) if isinstance(app, str) else (app, _name_of(app))
-        served = _as_served(found, interface, asgi_app, multiprocess=supervised)
-        kind = app_kind(found) if interface == "auto" else interface
-        return Loaded(
-            served, name, kind if asgi_app is None else f"{kind}, with an ASGI application"
-        )
 
     def build(served: Served, sockets: Sequence[socket.socket]) -> AnnouncingServer:
         server = AnnouncingServer(
@@ -152,6 +143,7 @@ def serve(
 
     if not quiet and not logging.getLogger("threadwell").hasHandlers():
         configure_logging(config.log.level)
+    load = partial(_load, app, interface, asgi_app, multiprocess=supervised)
     if supervised:
         _supervise(load, config, build, quiet=quiet)
         return
@@ -160,6 +152,15 @@ def serve(
     server.bind()
     with pid_file(config.processes.pid_file):
         server.serve_forever(None if quiet else partial(server.announce, loaded.name, loaded.kind))
+
+
+def _load(app: Any, interface: str, asgi_app: Any, *, multiprocess: bool) -> Loaded:
+    from .worker.supervisor import Loaded
+
+    found, name = load_app(app) if isinstance(app, str) else (app, _name_of(app))
+    served = _as_served(found, interface, asgi_app, multiprocess=multiprocess)
+    kind = app_kind(found) if interface == "auto" else interface
+    return Loaded(served, name, kind if asgi_app is None else f"{kind}, with an ASGI application")
 
 
 def _supervise(
