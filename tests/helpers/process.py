@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -57,11 +58,15 @@ class Script:
 
 
 @contextlib.contextmanager
-def script(name: str, *arguments: str) -> Iterator[Script]:
-    """The script `name` of tests/apps, with warnings as errors; ended after the block."""
+def script(name: str, *arguments: str, **environ: str) -> Iterator[Script]:
+    """The script `name` of tests/apps, with warnings as errors; ended after the block.
+
+    `environ` is added to its environment.
+    """
     command: list[Any] = [sys.executable, "-W", "error", APPS / name]
     with subprocess.Popen(
         [*command, *arguments],
+        env={**os.environ, **environ},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
