@@ -14,7 +14,7 @@ from ..messages import FileBody, Response, new_tuple
 from ..request_id import named
 from .request_stream import MOST_DISCARDED, BodyStream
 from .states import RESPONSE_TRANSITIONS, ResponseState, checked
-from .writer import as_bytes, file_body
+from .writer import as_bytes, file_body, is_event_stream, latin_text
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -122,7 +122,7 @@ class Cycle:
         transport = self.transport
         if transport.closed or self.answered:
             return
-        if self._drained and self._state is _STREAMING and self._is_event_stream():
+        if self._drained and self._state is _STREAMING and is_event_stream(self._headers):
             # the application was asked to end, and an event stream has no other end
             self._finish()
         elif self.disconnected and self.headers_sent:
@@ -235,19 +235,13 @@ class Cycle:
 
     def drain(self) -> None:
         """The server stops: ask an event stream, which would never end, to end."""
-        if self._state is _STREAMING and self._is_event_stream():
+        if self._state is _STREAMING and is_event_stream(self._headers):
             self.ask_to_end()
 
     def ask_to_end(self) -> None:
         """Tell the application that the client left, because the server stops soon."""
         self._drained = True
         self.disconnect()
-
-    def _is_event_stream(self) -> bool:
-        return any(
-            bytes(name).lower() == b"content-type" and bytes(value).startswith(b"text/event-stream")
-            for name, value in self._headers
-        )
 
     # ---- send -----------------------------------------------------------------------------
 
@@ -279,7 +273,7 @@ class Cycle:
         elif kind == "http.response.trailers" and state is ResponseState.TRAILERS:
             self._send_trailers(message)
         elif kind == "http.response.early_hint" and state is _NEW:
-            self._send_interim(103, [("Link", _text(link)) for link in message["links"]])
+            self._send_interim(103, [("Link", latin_text(link)) for link in message["links"]])
         else:
             raise RuntimeError(f"{kind!r} cannot be sent when the answer is {state.name.lower()}")
 
@@ -414,7 +408,7 @@ class Cycle:
         self._state = _STREAMING  # from STARTED: `send` has checked it, and the client is there
         if transport.conn.record is not None:
             transport.conn.record.status = self._status
-        if transport.worker.draining and self._is_event_stream():
+        if transport.worker.draining and is_event_stream(self._headers):
             self.ask_to_end()
         return self._stream
 
@@ -493,7 +487,3 @@ class Cycle:
                 transport.writer.interim(transport.conn, status, headers)
             except ClientDisconnected as error:
                 transport.lost(str(error))
-
-
-def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -38,6 +38,19 @@ NO_TRAILERS = frozenset(
 )
 
 
+def latin_text(value: Any) -> str:
+    """The text of a value that may be bytes."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def is_event_stream(headers: Iterable[Any]) -> bool:
+    """Whether the `headers` of an ASGI message are those of a server-sent event stream."""
+    return any(
+        bytes(name).lower() == b"content-type" and bytes(value).startswith(b"text/event-stream")
+        for name, value in headers
+    )
+
+
 def as_text(pair: Any) -> tuple[str, str]:
     """A header of an ASGI message as the pair of strings that `ResponseWriter` takes.
 
