@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, final
 
@@ -125,6 +126,9 @@ class PushedResponse(Protocol):
 
     @property
     def allowed(self) -> float | int: ...
+
+    @property
+    def sent(self) -> int: ...
 
     def write(self, block: bytes) -> None: ...
 
@@ -411,6 +415,19 @@ class Connection:
         except OSError:  # not of TCP
             return None
         return float(struct.unpack_from("I", data, _LAST_DATA_RECEIVED)[0]) / 1000
+
+    def request_age(self) -> float:
+        """For how many seconds the request under way has run at least. Any thread may call.
+
+        The kernel says how long ago the last octets came, which may be those of the next request.
+        """
+        record = self.record
+        if record is not None:
+            return max(time.monotonic() - record.started, 0.0)
+        try:
+            return self.waited() or 0.0
+        except (OSError, ValueError):  # closed meanwhile
+            return 0.0
 
     def inform(self, request: Request, status: int, headers: HeaderList) -> None:
         self._host().inform(self, request, status, headers)

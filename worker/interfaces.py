@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .connection import Connection
 from .messages import Request, Response
+from .system.durations import Durations
 from .system.throttled_log import ThrottledLog
 from .tls.wrong_port import WrongPort
 from .watchdog import Probed
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     import asyncio
     import socket
     import ssl
+    from types import FrameType
 
+    from .lifecycle import RunningRequest
     from .polling.base import Poller
 
 
@@ -114,9 +117,18 @@ class PoolThread(Protocol):
     leader_follower: Any
     #: What adapters store for this thread, closed with it.
     notes: dict[Any, Any]
+    #: The durations of some requests; None unless requests are tracked.
+    durations: Durations | None
 
     def bind_to_thread(self) -> None:
         """Called once, on the thread that the worker belongs to from now on."""
+
+    def running(self, frames: dict[int, FrameType]) -> RunningRequest | None:
+        """The request that the thread runs. `frames` are those of `system.stacks.current_frames`.
+        Any thread may call."""
+
+    def sample(self, *, wanted: bool) -> None:
+        """Take the time of the next requests, or of no more. Any thread may call."""
 
     def poll_and_serve(self, poll_interval: float) -> None:
         """Poll, and serve, while the calling thread has its slot."""
@@ -214,3 +226,20 @@ class ServingPool(Protocol):
 
     def snapshot(self) -> PoolSnapshot:
         """Count threads, loops and connections. Each may change while it is counted."""
+
+    def requests(self) -> list[RunningRequest]:
+        """The requests under way. Empty unless `ServerConfig.tracks_requests`."""
+
+    def waiting(self) -> int:
+        """How many connections have input and no thread yet."""
+
+    def call_stacks(self, calls: Sequence[object], seconds: float) -> dict[int, str]:
+        """The Python stacks of `RunningRequest.call`s on loops, by the `id` of each call.
+
+        The loops are asked. What none answers within `seconds` is missing: a loop that is blocked
+        has only the stack of its thread.
+        """
+
+    def take_durations(self) -> list[tuple[float, int]]:
+        """Durations of requests since the last call, in seconds, and for how many requests each
+        stands: some requests are sampled. One thread at a time may call."""

@@ -157,6 +157,35 @@ class ClientGone:
     request: Request
 
 
+@dataclass(slots=True, frozen=True)
+class RunningRequest:
+    """A request under way, at one moment, as another thread sees it.
+
+    `key` tells it from all other requests of its process. `state` is one of `REQUEST_STATES`.
+    `age` is the time in seconds since the application was called. `sent` counts the octets of the
+    response's body so far. `thread` is the name and `ident` the id of the thread that runs it, or
+    of the loop's thread. `lent` says whether that thread has given its slot up. `call` is the
+    application's call, if a loop runs it.
+    """
+
+    key: str
+    state: str
+    method: str
+    path: str
+    client: Address
+    request_id: str
+    age: float
+    sent: int
+    thread: str
+    ident: int
+    lent: bool = False
+    call: object = None
+
+
+#: What a running request does: nothing of its response has left yet; its response is under way; it
+#: has its connection for itself; it is a WebSocket; its whole response has left.
+REQUEST_STATES = ("running", "streaming", "hijacked", "websocket", "answered")
+
 #: See `RequestWaited`.
 SAMPLED = 16
 

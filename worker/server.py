@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Self
 from .app_kind import is_asgi
 from .assembly import check, make_asgi_server, make_handoff_loops
 from .config import ServerConfig, changed
+from .control.observers import Observers
 from .errors import ConfigError
-from .lifecycle import Collectors, LifecycleCollector
-from .logs.access_log import AccessLog
+from .lifecycle import LifecycleCollector
 from .messages import ASGIApp, Hybrid, Served
 from .net.bind import hosts_of, open_sockets, sockets_without_tls, url_of
 from .sync_worker import SyncWorker
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from .asgi.pool import EventLoopPool
     from .interfaces import ServingPool
-    from .metrics.endpoint import Monitor
 
 # Seconds for the threads to end once their connections were cut.
 _LAST_MOMENT = 2.0
@@ -92,10 +91,8 @@ class Server:
         # For each socket, whether it is without TLS.
         self._plain: list[bool] = []
         self._collector = lifecycle_collector
-        self._access_log: AccessLog | None = None
-        # Where metrics are counted: a page of the supervisor's, or else of this server's monitor.
-        self._page: memoryview[int] | None = None
-        self._monitor: Monitor | None = None
+        #: The access log, the metrics and the control socket.
+        self.observers = Observers(self, self.config)
         self._watchdog: Watchdog | None = None
         #: What serves, by the order in which requests meet it; empty before `start`.
         self.pools: list[ServingPool] = []
@@ -143,6 +140,11 @@ class Server:
     def port(self) -> int:
         """The first TCP port that is listened on; 0 when there is none. Known after `bind`."""
         return next((name[1] for name in self.addresses if isinstance(name, tuple)), 0)
+
+    @property
+    def listeners(self) -> Sequence[socket.socket]:
+        """The listening sockets. Any of them may be closed at any time."""
+        return self._sockets.copy()
 
     @property
     def urls(self) -> list[str]:
@@ -207,6 +209,7 @@ class Server:
         try:  # without the lock, so that `stop` may be called meanwhile
             for pool in pools:
                 pool.wait_until_ready()
+            self.observers.start()
         except BaseException as error:
             # a signal may come when the threads serve already; a lifespan may never end
             serves = isinstance(error, KeyboardInterrupt) and self._loops is None
@@ -215,7 +218,7 @@ class Server:
         self._watchdog = Watchdog(self.parts())
 
     def _make_pools(self) -> None:
-        collector = self._make_collector()
+        collector = self.observers.open(self._collector)
         if self.asgi_app is None and is_asgi(self.app):
             self._loops = make_asgi_server(self.app, self.config, collector, self._ssl_context)
             self.pools = [self._loops]
@@ -239,26 +242,6 @@ class Server:
             sync_app=sync_app,
         )
         self.pools = [self._worker.pool] if handoff is None else [self._worker.pool, handoff]
-
-    def _make_collector(self) -> LifecycleCollector | None:
-        """One collector for the caller's, the metrics and the access log; None without any."""
-        collectors: list[LifecycleCollector] = []
-        if self._collector is not None:
-            collectors.append(self._collector)
-        if self._page is None and self.config.metrics.bind:
-            from .metrics.endpoint import start_monitor
-
-            self._monitor, self._page = start_monitor(
-                self.config, self.write_gauges, self.unready_reason
-            )
-        if self._page is not None:
-            from .metrics.counters import MetricsCollector
-
-            collectors.append(MetricsCollector(self._page))
-        if self.config.log.access_log:
-            self._access_log = AccessLog.open(self.config.log)
-            collectors.append(self._access_log)
-        return Collectors(*collectors) if len(collectors) > 1 else next(iter(collectors), None)
 
     def _run(self) -> None:
         """The life of the server's thread. One that ends before `stop` leaves nobody to serve."""
@@ -301,7 +284,7 @@ class Server:
         if worker is not None:
             worker.close()
         self._close_sockets()
-        self._close_log()
+        self.observers.close()
 
     # ---- The end --------------------------------------------------------------------------
 
@@ -330,10 +313,18 @@ class Server:
                 self._end(self._thread, patience, until, linger)
         finally:
             try:
-                self._close_log()
+                self.observers.close()
             finally:  # else other callers of `stop` would wait for ever
                 self._stopped.set()
                 self._wake()
+
+    def begin_stop(self) -> None:
+        """`stop`, as after SIGTERM, on a thread of its own. Any thread may call it."""
+        linger = self.config.timeouts.drain_idle
+        stopper = threading.Thread(
+            target=self.stop, kwargs={"linger": linger}, name="threadwell-stop", daemon=True
+        )
+        start_or_run(stopper)
 
     def _end(self, thread: threading.Thread, patience: float, until: float, linger: float) -> None:
         """Drain all pools at the same time. The first ends first: it hands over until then."""
@@ -362,34 +353,27 @@ class Server:
 
     def reopen_logs(self) -> None:
         """Open the access log anew, after its file was renamed. Any thread may call it."""
-        if self._access_log is not None:
-            self._access_log.reopen()
+        self.observers.reopen_logs()
 
     def _close_sockets(self) -> None:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
 
-    def _close_log(self) -> None:
-        if self._access_log is not None:
-            self._access_log.close()
-        self.write_gauges()
-        if self._monitor is not None:
-            self._monitor.close()
-            self._monitor = None
-
     # ---- Watching -------------------------------------------------------------------------
 
     def count_into(self, page: memoryview[int]) -> None:
         """Before `start`: count metrics on `page`, which another process serves."""
-        self._page = page
+        self.observers.count_into(page)
 
-    def write_gauges(self) -> None:
-        """Bring the gauges of the page up to date, if there is one. One thread at a time."""
-        if self._page is not None:
-            from .metrics.gauges import write_gauges
-
-            write_gauges(self._page, [pool.snapshot() for pool in self.pools], self.lost_lines)
+    @property
+    def state(self) -> str:
+        """`starting`, `serving`, `draining` or `stopped`, for the control socket."""
+        if self._stopped.is_set():
+            return "stopped"
+        if self._stop_asked.is_set():
+            return "draining"
+        return "serving" if self._watchdog is not None else "starting"
 
     def unready_reason(self) -> str:
         """Why no requests should be sent here; empty if they may. One thread at a time."""
@@ -413,13 +397,12 @@ class Server:
     @property
     def lost_lines(self) -> int:
         """How many lines of the access log could not be written."""
-        return self._access_log.lost if self._access_log is not None else 0
+        return self.observers.lost_lines
 
     @property
     def metrics_urls(self) -> list[str]:
         """Where the metrics are served; known after `start`."""
-        addresses = self._monitor.addresses if self._monitor is not None else []
-        return [url_of("http", name) for name in addresses]
+        return self.observers.metrics_urls
 
     # ---- Signals --------------------------------------------------------------------------
 

@@ -37,10 +37,12 @@ from .messages import IS_SIMPLE
 from .net.bind import address_of
 from .polling.distributor import QueuePoller
 from .polling.task import ThreadTask
+from .system.stacks import can_see_frames
 from .threads import finalize, handshake, reader
 from .threads.exchange import Outcome, exchange, exchange_forwarded
 from .threads.streaming import HTTP1Runner
 from .threads.thread_state import ThreadState
+from .threads.tracking import running, tracked
 from .tls.context import context_for
 from .tls.wrong_port import WITH_TLS
 
@@ -50,13 +52,14 @@ if TYPE_CHECKING:
     import ssl
     import threading
     from collections.abc import Callable
+    from types import FrameType
     from typing import BinaryIO
 
     from .config import ServerConfig
     from .connection import PushedResponse
     from .hijack import HijackedSocket
     from .interfaces import AsyncPool, ServingPool
-    from .lifecycle import LifecycleCollector
+    from .lifecycle import LifecycleCollector, RunningRequest
     from .messages import ASGIApp, HeaderList, Request, RequestReceived, Response, SyncApp
     from .polling.base import ConnectionQueue
     from .polling.task import AnyTask
@@ -147,7 +150,9 @@ class SyncWorker(ThreadState):
             async_pool=async_pool,
         )
         self._keep_alive = config.timeouts.keep_alive
-        self._exchange = exchange if self.forwarding is None else exchange_forwarded
+        self._untracked = exchange if self.forwarding is None else exchange_forwarded
+        self._tracked = tracked(self._untracked, stays=not can_see_frames())
+        self.sample(wanted=self.durations is not None)
         pool.add(self)
 
     def _clone(self) -> SyncWorker:
@@ -217,6 +222,14 @@ class SyncWorker(ThreadState):
         finally:
             poller.end_handoff()
         return True
+
+    def running(self, frames: dict[int, FrameType]) -> RunningRequest | None:
+        """See `PoolThread.running`."""
+        return running(self, frames, exchange.__code__)
+
+    def sample(self, *, wanted: bool) -> None:
+        """Take the time of the next requests, or of no more."""
+        self._exchange = self._tracked if wanted else self._untracked
 
     def shutdown(self, timeout: float, linger: float = 0.0) -> None:
         """Drain, for `timeout` seconds at most; then cut what is left, and make `run` return.

@@ -20,6 +20,7 @@ from .command_options import (
     GroupedCommand,
     GroupedOption,
     app_options,
+    ctl_command,
     from_table,
     reload_options,
     spelled_as_flag,
@@ -79,7 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
         said = f"{error.option_name}: {said}" if said else error.format_message().rstrip(".")
         return _fail(f"{said}; see threadwell --help")
     except click.ClickException as error:
-        return _fail(f"{error.format_message().rstrip('.')}; see threadwell --help")
+        return _fail(f"{error.format_message().rstrip('.')}; see {_help_for(error)}")
     except ConfigError as error:
         return _fail(spelled_as_flag(str(error)))
     except StartFailed as error:
@@ -98,11 +99,22 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
         return "threadwell check", _command(_check, _CHECK_HELP), args[1:]
     if args[:2] == ["config", "show"]:
         return "threadwell config show", _command(_show, _SHOW_HELP), args[2:]
+    if args[:1] == ["ctl"]:
+        from . import ctl  # most processes do not need it
+
+        return "threadwell ctl", ctl_command(ctl.run, ctl.verbs_text()), args[1:]
     if args[:1] == ["config"]:
         raise click.UsageError(
             "config: write `threadwell config show`, or `threadwell config:app` for a module"
         )
     return "threadwell", _command(), args
+
+
+def _help_for(error: click.ClickException) -> str:
+    """The command whose help explains what `error` was about."""
+    ctx = getattr(error, "ctx", None)
+    name = ctx.command_path if ctx is not None else "threadwell"
+    return f"{name} --help"
 
 
 def _fail(message: str, code: int = USAGE_ERROR, trace: str = "") -> int:

@@ -14,6 +14,8 @@ from .worker import OPTIONS, ConfigError, Option
 from .worker.config import TITLES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     _ParamType = click.ParamType[Any]
 else:
     _ParamType = click.ParamType  # not generic before click 8.4
@@ -243,3 +245,20 @@ def reload_options() -> list[click.Parameter]:
         several("exclude", "Do not watch files that match. May be repeated.", "PATTERN"),
         several("extra", "Watch this file too, wherever it is. May be repeated.", "PATH"),
     ]
+
+
+def ctl_command(callback: Callable[..., int], verbs: str) -> click.Command:
+    """The command `threadwell ctl`. `verbs` are the lines of its help that list them."""
+    return click.Command(
+        name="ctl",
+        params=[
+            click.Argument(["path"]),
+            click.Argument(["verb"]),
+            click.Argument(["arguments"], nargs=-1),
+            click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON."),
+        ],
+        callback=callback,
+        help="Look into a running server, and command it.\n\nPATH is the socket of --control, with"
+        " or without unix: before it.\n\n\b\nVerbs:\n" + verbs,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )

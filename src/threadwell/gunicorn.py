@@ -45,7 +45,7 @@ _NOTIFY_INTERVAL = 1.0
 # A limit for a setting that means no limit in gunicorn.
 _UNLIMITED = 2**20
 # The groups of options that gunicorn decides.
-_GROUPS_OF_GUNICORN = ("bind", "processes", "tls", "log", "metrics")
+_GROUPS_OF_GUNICORN = ("bind", "processes", "tls", "log", "metrics", "control")
 
 
 class ThreadWorker(Worker):  # type: ignore[misc]

@@ -25,6 +25,7 @@ FOLDERS = {
 WORKER_LAYERS = """
     supervisor
     server
+    control
     metrics
     sync_worker
     assembly
@@ -66,7 +67,7 @@ MOST_FUNCTION_LINES = 60
 # Attributes with an underscore that the standard library and Django have to offer.
 FOREIGN_ATTRIBUTES = {
     "_asdict", "_fields", "_make", "_replace",  # of named tuples
-    "_exit", "_clear", "_run_exitfuncs",  # of `os` and `atexit`
+    "_exit", "_clear", "_run_exitfuncs", "_current_frames",  # of `os`, `atexit` and `sys`
     "_actions",  # of `argparse.ArgumentParser`
     "_handler_class", "_should_handle", "_store",  # of Django's responses and handlers
 }  # fmt: skip

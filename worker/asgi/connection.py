@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from ..connection import Connection
+    from ..messages import Address
     from ..tls.session import TLSSocket
     from .interfaces import LoopContext
 
@@ -92,6 +93,11 @@ class LoopConnection(ABC):
     def drain(self, idle_until: float) -> None:
         """The server stops. An idle connection may stay until `idle_until`, in the seconds of
         `time.monotonic`."""
+
+    @property
+    def source(self) -> tuple[Address, str, float]:
+        """See `interfaces.Call.source`."""
+        return self.conn.client, self.conn.request_id, self.conn.request_age()
 
     # ---- In -------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from .writer import as_bytes, file_body, is_event_stream, latin_text
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from ..messages import ASGIApp, RequestReceived
+    from ..messages import Address, ASGIApp, RequestReceived
     from .interfaces import CycleTransport, Message, ResponseStream
 
 log = logging.getLogger("threadwell")
@@ -94,6 +94,15 @@ class Cycle:
         """Whether something of the response is sent."""
         return self._state > _STARTED
 
+    @property
+    def source(self) -> tuple[Address, str, float]:
+        return self.transport.source
+
+    @property
+    def progress(self) -> tuple[str, int]:
+        state = "answered" if self.answered else "streaming" if self.headers_sent else "running"
+        return state, 0 if self._stream is None else self._stream.sent
+
     def _become(self, state: ResponseState) -> None:
         """Move to `state`. Raises `IllegalTransition` where the table has no such step."""
         self._state = checked(RESPONSE_TRANSITIONS, self._state, state)
@@ -133,7 +142,7 @@ class Cycle:
 
     def _handle_exception(self, error: BaseException) -> None:
         transport = self.transport
-        if isinstance(error, asyncio.CancelledError) and transport.worker.cancelling:
+        if isinstance(error, asyncio.CancelledError) and transport.worker.is_cancelled():
             pass
         elif is_client_disconnect(error):
             log.debug("%s: the client left", named(self.head))

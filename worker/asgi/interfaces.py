@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..http1.parser import RequestParser
     from ..interfaces import OriginPool
     from ..lifecycle import LifecycleCollector, ResponseCompleted
-    from ..messages import ASGIApp, RequestReceived, Response
+    from ..messages import Address, ASGIApp, RequestReceived, Response
     from ..polling.listener import Listener
     from ..proxies.trust import Forwarding
     from ..request_id import RequestIds
@@ -49,6 +49,19 @@ class Call(Protocol):
 
     #: The task that runs the call; None while the call has never waited.
     task: asyncio.Task[None] | None
+
+    @property
+    def head(self) -> RequestReceived:
+        """The head of the request."""
+
+    @property
+    def source(self) -> tuple[Address, str, float]:
+        """For whom the request comes; its id, if requests have ids; and for how many seconds it
+        has run at least. Any thread may call."""
+
+    @property
+    def progress(self) -> tuple[str, int]:
+        """One of `lifecycle.REQUEST_STATES`, and how many octets of the body were sent."""
 
     async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
         """Call the application, once. An exception of the application does not leave `run`."""
@@ -120,8 +133,6 @@ class LoopContext(Protocol):
     draining: bool
     #: While draining: when idle connections close, in the seconds of `time.monotonic`.
     idle_until: float
-    #: The calls that are left are being cancelled.
-    cancelling: bool
 
     def begin(
         self,
@@ -136,6 +147,9 @@ class LoopContext(Protocol):
 
     def call_over(self, call: Call) -> None:
         """A call of the application has ended."""
+
+    def is_cancelled(self) -> bool:
+        """Whether it was the server that has cancelled the call that is running."""
 
     def forget(self, connection: ConnectionOnLoop) -> None:
         """`connection` is closed, or has another owner."""
@@ -288,6 +302,11 @@ class CycleTransport(Protocol[CycleT_contra]):
     @property
     def closed(self) -> bool: ...
 
+    @property
+    def source(self) -> tuple[Address, str, float]:
+        """For whom the request comes; its id, if requests have ids; and for how many seconds it
+        has run at least. Any thread may call."""
+
     def answered(self, cycle: CycleT_contra, /) -> None:
         """The response of `cycle` was given to the kernel, or the rest of it waits."""
 
@@ -358,6 +377,9 @@ class WebSocketTransport(Protocol):
 
     @property
     def reading(self) -> bool: ...
+
+    @property
+    def source(self) -> tuple[Address, str, float]: ...
 
     def refuse(self, status: int, message: str, limit: str = "") -> None: ...
 

@@ -34,6 +34,7 @@ from .http1 import HTTP1Connection
 from .lifespan import Lifespan
 from .opening import OpeningConnection
 from .scope import Scopes
+from .tracking import LoopTracking
 from .writer import EchoingLoopWriter, LoopWriter
 
 if TYPE_CHECKING:
@@ -105,8 +106,9 @@ class LoopWorker:
         self.offered: set[Connection] = set()
         #: The state of `SyncWorker.set_lifespan_state`, for requests that the threads hand over.
         self.shared_state: dict[str, Any] = {}
-        #: Calls of the application that wait for something.
-        self.calls: set[Call] = set()
+        #: Calls that wait for something, and when each has begun (0: that was not noted).
+        self.calls: dict[Call, float] = {}
+        self.tracking = LoopTracking(self, config)
         self.draining = False
         #: While draining: when idle connections are closed, in the seconds of `time.monotonic`.
         self.idle_until = 0.0
@@ -114,8 +116,8 @@ class LoopWorker:
         self._is_ending = False
         #: The loop ends with its last connection; see `serve_waiting`.
         self._ends_when_empty = False
-        #: The calls that are left are being cancelled.
-        self.cancelling = False
+        # the calls that are left are being cancelled
+        self._cancelling = False
         #: The error that kept the application from starting.
         self.failure: BaseException | None = None
         #: The application is ready, or has failed to start.
@@ -159,8 +161,7 @@ class LoopWorker:
 
     async def main(self) -> None:
         """Start the application, serve, and shut the application down."""
-        self._empty = asyncio.Event()
-        self.loop = asyncio.get_running_loop()
+        self._enter_loop()
         if self.pool.stopping:  # it called `drain` before the loop could run it
             self._empty.set()
         required = self.config.asgi.lifespan == "on"
@@ -208,11 +209,15 @@ class LoopWorker:
             self.ended.set()
             self.pool.loop_has_ended()
 
+    def _enter_loop(self) -> None:
+        self._empty = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        self.tracking.enter_thread()
+
     async def _serve_waiting(
         self, adopted: list[tuple[Connection, Request, dict[str, Any]]]
     ) -> None:
-        self._empty = asyncio.Event()
-        self.loop = asyncio.get_running_loop()
+        self._enter_loop()
         self._timers.append(self.loop.call_later(_SWEEP, self._sweep))
         for connection, request, state in adopted:
             self.adopt(connection, request, state, None)
@@ -353,7 +358,17 @@ class LoopWorker:
         task = start_task(running, self.loop, context)
         if not task.done():
             call.task = task
-            self.calls.add(call)
+            self.calls[call] = self.tracking.began
+
+    def replace_begin(self, begin: Any) -> None:
+        """Have `begin` called in the place of the method; None for the method itself."""
+        vars(self).pop("begin", None)
+        if begin is not None:
+            self.begin = begin  # type: ignore[method-assign]
+
+    def is_cancelled(self) -> bool:
+        """Whether it was the server that has cancelled the call that is running."""
+        return self._cancelling
 
     def is_busy(self) -> bool:
         """Whether a request is under way. Any thread may call."""
@@ -372,7 +387,9 @@ class LoopWorker:
 
     def call_over(self, call: Call) -> None:
         """A call of the application has ended."""
-        self.calls.discard(call)
+        began = self.calls.pop(call, 0.0)
+        if began:
+            self.tracking.durations.add(time.monotonic() - began)
         self._check_empty()
 
     def _check_empty(self) -> None:
@@ -451,7 +468,7 @@ class LoopWorker:
             call.ask_to_end()
 
     def _cancel(self) -> None:
-        self.cancelling = True
+        self._cancelling = True
         for call in list(self.calls):
             if call.task is not None:
                 call.task.cancel()

@@ -19,6 +19,7 @@ from ..lifecycle import LifecycleCollector, guarded
 from ..net.bind import address_of
 from ..polling.base import BlockingPoller, connection_limit
 from ..polling.listener import Listener, connect
+from ..system.stacks import current_frames
 from ..system.threads import start_thread
 from ..system.throttled_log import ThrottledLog
 from ..tls.wrong_port import WrongPort
@@ -29,11 +30,12 @@ from .loop_worker import LoopWorker
 if TYPE_CHECKING:
     import asyncio
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..config import ServerConfig
     from ..connection import Connection
     from ..interfaces import HTTP2Pool, OriginPool, PoolThread
+    from ..lifecycle import RunningRequest
     from ..messages import ASGIApp, Request, Response
     from ..polling.base import ConnectionQueue, Poller
     from .interfaces import ALPNTable
@@ -294,6 +296,30 @@ class EventLoopPool:
             each.state_name() for worker in workers for each in worker.connections.copy()
         )
         return PoolSnapshot(loops=len(workers), connections=states)
+
+    def requests(self) -> list[RunningRequest]:
+        """See `ServingPool.requests`."""
+        frames = current_frames()
+        found = [each for worker in list(self.workers) for each in worker.tracking.requests(frames)]
+        frames.clear()  # this thread's own frame would refer to itself
+        return found
+
+    def waiting(self) -> int:
+        """Always 0: a loop reads what has come by itself."""
+        return 0
+
+    def call_stacks(self, calls: Sequence[object], seconds: float) -> dict[int, str]:
+        """See `ServingPool.call_stacks`."""
+        asked = [worker.tracking.ask_stacks(calls) for worker in list(self.workers)]
+        deadline = time.monotonic() + seconds
+        found: dict[int, str] = {}
+        for answer in asked:
+            found.update(answer.wait(max(deadline - time.monotonic(), 0)))
+        return found
+
+    def take_durations(self) -> list[tuple[float, int]]:
+        """See `ServingPool.take_durations`."""
+        return [each for worker in list(self.workers) for each in worker.tracking.take_durations()]
 
     def share_listeners(self) -> None:
         """Another process has the sockets, and serves what waits in their backlog."""

@@ -24,7 +24,7 @@ from .websocket_handshake import accept_value, is_handshake_key
 from .writer import as_text
 
 if TYPE_CHECKING:
-    from ..messages import ASGIApp, RequestReceived
+    from ..messages import Address, ASGIApp, RequestReceived
     from .interfaces import DenialResponse, Message, WebSocketTransport
 
 log = logging.getLogger("threadwell")
@@ -90,6 +90,14 @@ class Session:
             scope = transport.scopes.websocket(head)
             transport.worker.begin(session, scope, request_id=transport.conn.request_id)
 
+    @property
+    def source(self) -> tuple[Address, str, float]:
+        return self.transport.source
+
+    @property
+    def progress(self) -> tuple[str, int]:
+        return "running" if self._state is SessionState.CONNECTING else "websocket", 0
+
     def _become(self, state: SessionState) -> None:
         """Move to `state`. Raises `IllegalTransition` where the table has no such step."""
         self._state = checked(SESSION_TRANSITIONS, self._state, state)
@@ -111,7 +119,7 @@ class Session:
                     self.transport.worker.call_over(self)
 
     def _returned(self, error: BaseException | None) -> None:
-        if isinstance(error, asyncio.CancelledError) and self.transport.worker.cancelling:
+        if isinstance(error, asyncio.CancelledError) and self.transport.worker.is_cancelled():
             pass
         elif error is not None and not is_client_disconnect(error):
             log.error(

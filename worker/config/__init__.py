@@ -12,6 +12,7 @@ from ..system.resources import available_cores
 from .groups import (
     ASGI,
     Bind,
+    Control,
     Http2,
     Limits,
     Log,
@@ -43,6 +44,7 @@ class ServerConfig:
     http2: Http2 = field(default_factory=Http2)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
+    control: Control = field(default_factory=Control)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -79,6 +81,10 @@ class ServerConfig:
         if self.threads.count:
             return self.threads.count
         return 8 if gil_enabled() else max(8, 2 * available_cores())
+
+    def tracks_requests(self) -> bool:
+        """Return whether each thread and loop notes the request that it runs."""
+        return bool(self.control.socket)
 
 
 def changed(group: Any) -> list[str]:
@@ -141,6 +147,7 @@ TITLES = {
     "http2": "HTTP/2",
     "log": "Logs",
     "metrics": "Metrics",
+    "control": "Control",
     "limits": "Limits",
     "timeouts": "Timeouts",
 }

@@ -7,7 +7,7 @@ line, `serve(app, ...)` and the settings page all read them from there.
 from .concurrency import ASGI, Processes, Threads
 from .limits import Limits, Timeouts
 from .network import Bind, Http2, Tls
-from .observability import Log, Metrics
+from .observability import Control, Log, Metrics
 from .option import Option, parse_size
 from .proxies import Proxies
 from .static import Static
@@ -15,6 +15,7 @@ from .static import Static
 __all__ = [
     "ASGI",
     "Bind",
+    "Control",
     "Http2",
     "Limits",
     "Log",

@@ -1,4 +1,4 @@
-"""Settings of logs and metrics."""
+"""Settings of logs, metrics and control."""
 
 from __future__ import annotations
 
@@ -69,4 +69,17 @@ class Metrics:
         (),
         "Address for /metrics (Prometheus), /healthz and /readyz, as for bind but without TLS."
         " May be repeated. Empty switches metrics off.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """How operators look into a running server, and command it."""
+
+    socket: str = option(
+        "control",
+        "",
+        "Unix socket, as unix:/PATH, on which `threadwell ctl` and `threadwell top` look into the"
+        " server and command it. Only the user that runs the server, and root, can connect. Empty"
+        " switches it off.",
     )

@@ -22,7 +22,7 @@ from ..errors import ClientDisconnected, ProtocolError
 from ..http.error_response import log_limit
 from ..http.response_head import TEXT_PLAIN
 from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
-from ..messages import FileBody, Request, RequestReceived, Response
+from ..messages import Address, FileBody, Request, RequestReceived, Response
 from .request_body import SpooledBody, StreamedBody
 from .request_head import MalformedError
 from .send_queue import SendQueue
@@ -93,6 +93,10 @@ class Stream:
         self._received = 0
         self._paused = False
         self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def source(self) -> tuple[Address, str, float]:
+        return self.origin.client, self.origin.request_id, 0.0
 
     # ---- The request ----------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from ..asgi.cycle import Cycle
     from ..asgi.interfaces import LoopContext
+    from ..messages import Address, RequestReceived
 
 
 class StreamCall:
@@ -20,6 +21,18 @@ class StreamCall:
         self._cycle = cycle
         self._over = over
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def head(self) -> RequestReceived:
+        return self._cycle.head
+
+    @property
+    def source(self) -> tuple[Address, str, float]:
+        return self._cycle.source
+
+    @property
+    def progress(self) -> tuple[str, int]:
+        return self._cycle.progress
 
     async def run(self, app: Any, scope: dict[str, Any]) -> None:
         """Call the application, once. An exception of the application does not leave `run`."""

@@ -23,11 +23,13 @@ from ..http.error_response import log_cut
 from ..http.framing import log_long, log_short
 from ..http.response_body import close_body, close_response, is_event_stream
 from ..http.response_head import TEXT_PLAIN
+from ..lifecycle import RunningRequest
 from ..messages import FileBody, HeaderList, Request, RequestReceived, Response
 from ..polling.task import ThreadTask
 from ..request_id import enter, named
 from ..threads.request_runner import RequestRunner, is_interrupt
 from ..threads.thread_state import ThreadState
+from ..threads.tracking import key_of
 from .interfaces import Rendered
 from .request_head import with_length
 from .writer import HTTP2Writer
@@ -84,8 +86,30 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
         finally:
             self._runner = None
             runner.release()
+            if thread.durations is not None:
+                thread.durations.add(time.monotonic() - self._since)
             if not self.is_over:
                 self.call(self.h2_stream.over)
+
+    def running(self, thread: ThreadState) -> RunningRequest | None:
+        runner = self._runner
+        if runner is None:
+            return None
+        stream = runner.stream
+        streams = stream is not None and stream.headers_sent
+        return RunningRequest(
+            key=key_of(thread),
+            state="streaming" if streams else "running",
+            method=self.head.method,
+            path=self.head.path,
+            client=self.client,
+            request_id=self.h2_stream.origin.request_id,
+            age=time.monotonic() - self._since,
+            sent=self.h2_stream.sent,
+            thread=thread.thread_name,
+            ident=thread.ident,
+            lent=thread.slot.lent,
+        )
 
     def drop(self) -> None:
         self._fair_queue.drop()
@@ -336,6 +360,11 @@ class ThreadStream:
         elif tell:
             self._task.call(stream.has_more)
         stream.send_queue.wait()
+
+    @property
+    def sent(self) -> int:
+        """How many octets of the body were sent."""
+        return self._task.h2_stream.sent
 
     def finish_with(self, block: bytes) -> None:
         """Send the head and `block`, which fills the declared length, without waiting."""

@@ -87,15 +87,34 @@ def check_metrics_addresses(settings: Metrics) -> None:
             raise ConfigError(f"metrics_bind: {text}: there is no TLS; give it without https://")
 
 
+def parse_control(text: str) -> BindAddress:
+    """The address of `control`. Raises `ConfigError`."""
+    if not text.startswith("unix:"):
+        raise ConfigError(
+            f"control: {text!r} is no unix socket, and other users could reach any other; give"
+            " unix:/PATH"
+        )
+    try:
+        return parse_bind(text)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("bind:", "control:", 1)) from None
+
+
 def check_addresses(config: ServerConfig) -> None:
-    """Check that no address of `bind` and `metrics_bind` is given twice. Raises `ConfigError`.
+    """Check that no address of `bind`, `metrics_bind` and `control` is given twice.
+
+    Raises `ConfigError` for one that is, and for a `control` that is no unix socket.
 
     Nothing is bound or looked up.
     """
+    control = config.control.socket
+    if control:
+        parse_control(control)
     seen: list[tuple[str, BindAddress]] = []
     for option, texts in (
         ("bind", config.bind.addresses),
         ("metrics_bind", config.metrics.bind),
+        ("control", (control,) if control else ()),
     ):
         for text in texts:
             address = _comparable(parse_bind(text))

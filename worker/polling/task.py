@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from ..lifecycle import RunningRequest
     from ..messages import Address
 
 #: What a task needs of the thread that runs it: `threads.thread_state.ThreadState`.
@@ -20,6 +21,10 @@ class ThreadTask(ABC, Generic[Thread]):
     @abstractmethod
     def run(self, thread: Thread) -> None:
         """Do the work, on the calling thread. Nothing that happens in there escapes."""
+
+    def running(self, thread: Thread) -> RunningRequest | None:  # noqa: ARG002
+        """The request that `thread` runs for this task; None if it is none. Any thread may call."""
+        return None
 
     @abstractmethod
     def drop(self) -> None:

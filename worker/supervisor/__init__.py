@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..config import ServerConfig
+from ..control.endpoint import open_control
 from ..errors import ConfigError
 from ..messages import Served
 from ..server import Server
@@ -66,6 +67,7 @@ def run_supervised(
     """
     build = build or partial(_default_build, config)
     spec = ServerSpec(load, build, config, list(sockets))
+    control: socket.socket | None = None
     try:
         _check()
         if identity := find_identity(config.processes):
@@ -78,8 +80,9 @@ def run_supervised(
 
             monitored = open_metrics(config)
         callbacks = (started or _ignore, stopping or _ignore)
+        control = open_control(config) if config.control.socket else None
         try:
-            supervisor = Supervisor(spec, count, *callbacks, monitored=monitored)
+            supervisor = Supervisor(spec, count, *callbacks, monitored=monitored, control=control)
         except OSError as error:
             raise ConfigError(f"the server cannot start: {error}") from None
         supervisor.run()
@@ -87,6 +90,8 @@ def run_supervised(
         spec.close_sockets()
         for sock in monitored:
             sock.close()
+        if control is not None:
+            control.close()
 
 
 def _as_user(

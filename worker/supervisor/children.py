@@ -1,4 +1,4 @@
-"""The processes of a supervisor: starts them, receives their messages, and reaps them.
+"""The processes of a supervisor: starts and ends them, receives their messages, and reaps them.
 
 What is to become of a process is decided in `supervisor` alone.
 """
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from ..control.endpoint import Endpoint
 from ..system.processes import reap_orphans
 from ..system.signals import Signals
 from . import fork_server, worker_process
@@ -26,6 +27,10 @@ from .statistics import Statistics
 _REAP_TIMEOUT = 1.0
 # Seconds beyond `start_timeout` for a process to print where it hangs.
 _TRACEBACK_TIME = 1.0
+# Seconds for a process to exit that was told to exit at once.
+_LAST_MOMENT = 2.0
+# Seconds for a draining worker beyond its `graceful_timeout`.
+_EXIT_TIME = 5.0
 # Seconds for a fork server to exit.
 _FORK_SERVER_EXIT = 2.0
 
@@ -43,14 +48,21 @@ class Children:
         self._statistics = statistics
         self._preload = spec.config.processes.preload
         self._start_timeout = spec.config.processes.start_timeout
+        self._graceful = spec.config.timeouts.graceful
         self._selector = selectors.PollSelector()  # unlike epoll it has no descriptor to inherit
         self._selector.register(signals, selectors.EVENT_READ, None)
         if statistics.monitor is not None:
             self._selector.register(statistics.monitor, selectors.EVENT_READ, None)
+        self._watched: list[Endpoint] = []
         self._worker_number = 0
         self._generation_number = 0
         #: Fork servers that were told to exit and are not reaped yet, and when they are killed.
         self._detached: dict[int, float] = {}
+
+    def watch(self, endpoint: Endpoint) -> None:
+        """Let `wait` also end when `endpoint` is readable. Forked processes close their copy."""
+        self._watched.append(endpoint)
+        self._selector.register(endpoint, selectors.EVENT_READ, None)
 
     def children(self) -> list[Child]:
         """The workers and fork servers of all generations."""
@@ -133,6 +145,8 @@ class Children:
             ours.close()
             self._signals.close()
             self._statistics.close_copy()
+            for each in self._watched:
+                each.close_copy()
             return run(self._spec, theirs)
 
         try:
@@ -140,6 +154,49 @@ class Children:
         except OSError:
             ours.close()
             raise
+
+    # ---- Ends -----------------------------------------------------------------------------
+
+    def drain(self, worker: Worker) -> None:
+        """Let a worker that serves finish its requests, and exit."""
+        if worker.phase is Phase.SERVING:
+            worker.become(Phase.DRAINING)
+            # a worker that hangs must leave its backlog to others, which can serve it
+            worker.pipe.send({"drain": True, "take_backlog": not worker.hangs})
+            worker.deadline = time.monotonic() + self._graceful + _EXIT_TIME
+
+    def _dismiss(self, worker: Worker) -> None:
+        """End a worker that does not serve yet."""
+        worker.dismissed = True
+        worker.kill(signal.SIGTERM)
+        worker.deadline = time.monotonic() + _LAST_MOMENT
+
+    def end_generation(self, generation: Generation) -> None:
+        """Drain the workers that serve, and end those that start."""
+        for worker in generation.workers:
+            if worker.phase is Phase.STARTING:
+                self._dismiss(worker)
+            else:
+                self.drain(worker)
+
+    def cut(self) -> None:
+        """Let every process end at once."""
+        deadline = time.monotonic() + _LAST_MOMENT
+        for child in self.children():
+            child.pipe.send({"cut": True})
+            child.deadline = deadline
+
+    def kill_overdue(self, child: Child, now: float) -> None:
+        """Kill a process that is past its deadline."""
+        if child.phase is Phase.STARTING and not child.dismissed:
+            child.failed = child.failed or (
+                f"{child} was not ready within {self._start_timeout:g} seconds;"
+                " give more with start_timeout, if it needs that"
+            )
+        child.deadline = now + _LAST_MOMENT
+        child.kill()
+        if child.pid is None:  # nor will it be known: the end of its pipe ends it
+            self.disconnect(child)
 
     # ---- Messages -------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 
+from ..control.single import set_log_level
 from ..system.readiness import wait_for_input
 from ..system.signals import Signals
 from . import worker_process
@@ -67,6 +68,8 @@ class ForkServerProcess:
             for message in pipe.receive():
                 if "fork" in message:
                     self._fork(message["fork"], message["page"])
+                elif "log_level" in message:
+                    set_log_level(message["log_level"])
                 else:
                     self._spec.close_sockets()
             signals.take()

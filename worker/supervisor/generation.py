@@ -7,6 +7,7 @@ import os
 import signal
 
 from ..system.processes import open_process, parent_of, send_signal
+from .answers import Question
 from .phase import Phase, Phased
 from .pipe import Message, Pipe
 from .reports import Reports
@@ -50,6 +51,10 @@ class Child(Phased):
         self.trace = ""
         #: It was told to end before it was ready.
         self.dismissed = False
+
+    def is_asked_for(self, message: Message) -> bool:  # noqa: ARG002
+        """Whether `message` is a part of an answer to a question that is open."""
+        return False
 
     def clear_start_deadline(self) -> None:
         """It has become ready in time. A deadline for another reason stays."""
@@ -118,11 +123,23 @@ class Worker(Child):
         #: Why it is to be replaced; empty if it is not.
         self.replace_reason = ""
         self.hangs = False
+        #: What it was asked and has not answered, by numbers that grow.
+        self.questions: dict[int, Question] = {}
+        self.last_question = 0
         #: What it has reported before its fork server has reported its `pid`.
         self.early: list[Message] = []
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.pid})"
+
+    def ask(self, number: int, question: Question) -> None:
+        """Note that it is being asked `question`."""
+        self.questions[number] = question
+        self.last_question = number
+
+    def is_asked_for(self, message: Message) -> bool:
+        number = message.get("answer")
+        return type(number) is int and number in self.questions
 
     def ended_as(self, before: Phase) -> str:
         """How it has ended, one of `statistics.ENDS`; `before` was its last phase."""

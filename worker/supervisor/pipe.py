@@ -16,6 +16,8 @@ import weakref
 from collections import deque
 from typing import Any
 
+from ..system.readiness import has_room
+
 Message = dict[str, Any]
 
 _RECEIVED_AT_ONCE = 65536
@@ -28,6 +30,9 @@ _MOST_DESCRIPTORS = 4
 LONGEST_TEXT = 16384
 # A message has two such texts at most, and JSON takes up to 12 octets for a character.
 _LONGEST_LINE = 2 * 12 * LONGEST_TEXT + 4096
+
+# Seconds for the other process to read what it was sent.
+_ROOM_TIMEOUT = 1.0
 
 # Closed in every forked process, whether threadwell or the application forks: as long as a copy of
 # an end is open, the other process does not see that this one has ended.
@@ -68,6 +73,11 @@ class Pipe:
                 socket.send_fds(self._sock, [line], [descriptor])
         except OSError:
             pass  # the other process hangs or has ended: heartbeats and the end of input show that
+
+    def send_when_there_is_room(self, message: Message) -> None:
+        """`send`, after a wait for the other process to read; in vain after a second."""
+        if has_room(self.fileno(), _ROOM_TIMEOUT):
+            self.send(message)
 
     def receive(self) -> list[Message]:
         """The messages that have arrived. Does not wait; sets `ended` after the last one.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from .answers import LONGEST_PART
 from .pipe import LONGEST_TEXT, Message
 from .statistics import CAUSES
 
@@ -54,6 +55,10 @@ def _cause(value: object) -> bool:
     return isinstance(value, str) and value in CAUSES
 
 
+def _part(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_PART
+
+
 _Fields = dict[str, Callable[[object], bool]]
 
 _OF_BOTH: Final[list[_Fields]] = [{"failed": _text, "trace": _text}, {"starting": _true}]
@@ -62,6 +67,7 @@ _OF_WORKERS: Final[list[_Fields]] = [
     {"ready": _true, "name": _text, "kind": _text, "gil": _flag},
     {"heartbeat": _number},
     {"replace": _text, "cause": _cause},
+    {"answer": _ordinal, "part": _part, "last": _flag},
 ]
 _OF_FORK_SERVERS: Final[list[_Fields]] = [
     *_OF_BOTH,

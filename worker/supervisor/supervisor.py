@@ -29,6 +29,7 @@ from ..system.systemd import Notifier
 from ..system.terminal import Terminal
 from ..watchdog import UNSEEN
 from .children import Children
+from .control import SupervisorControl
 from .forking import ServerSpec, describe_exit
 from .generation import Child, ForkServer, Generation, StartFailed, Worker
 from .phase import Phase, Phased
@@ -49,7 +50,7 @@ _INTERVAL = 1.0
 _SUSPENDED = 5.0
 # Seconds for a process to exit that was told to exit at once.
 _LAST_MOMENT = 2.0
-# Seconds for a draining worker beyond its `graceful_timeout`, and for one that failed to start.
+# Seconds for a worker that failed to start to exit.
 _EXIT_TIME = 5.0
 # What a worker may report before its fork server reports it: its start, and that it is ready.
 _MOST_EARLY = 8
@@ -69,6 +70,7 @@ class Supervisor(Phased):
         started: Callable[[Message], None],
         stopping: Callable[[], None],
         monitored: Sequence[socket.socket] = (),
+        control: socket.socket | None = None,
     ) -> None:
         super().__init__()
         self._statistics = Statistics(spec.config, count)
@@ -77,9 +79,8 @@ class Supervisor(Phased):
         self._spec = spec = replace(spec, shared_pages=self._statistics.shared_pages)
         self._preload = spec.config.processes.preload
         self._worker_timeout = spec.config.processes.worker_timeout
-        self._start_timeout = spec.config.processes.start_timeout
-        self._graceful = spec.config.timeouts.graceful
-        self._wanted = count
+        #: How many workers should serve.
+        self.wanted = count
         self._started = started
         self._stopping = stopping
         self._notifier = Notifier()
@@ -87,6 +88,10 @@ class Supervisor(Phased):
         self._signals = Signals(getattr(signal, name) for name in _HANDLED)
         self._ready_message: Message = {}
         self._children = Children(spec, self._signals, self._statistics)
+        self._control: SupervisorControl | None = None
+        if control is not None:
+            self._control = SupervisorControl(control, self, spec)
+            self._children.watch(self._control.endpoint)
         #: The generation that serves, and the one that starts to take its place.
         self._current: Generation | None = None
         self._next: Generation | None = None
@@ -103,6 +108,8 @@ class Supervisor(Phased):
             finally:
                 self._children.kill_all()
                 self._statistics.close()
+                if self._control is not None:
+                    self._control.endpoint.close()
         if self._failure is not None:
             raise self._failure
 
@@ -110,7 +117,7 @@ class Supervisor(Phased):
 
     def _gather(self) -> list[Metric]:
         ready = not self._unready_reason()
-        return self._statistics.metrics(ready=ready, serving=self._serving(), wanted=self._wanted)
+        return self._statistics.metrics(ready=ready, serving=self._serving(), wanted=self.wanted)
 
     def _unready_reason(self) -> str:
         """Why no requests should be sent here; empty if they may."""
@@ -133,6 +140,8 @@ class Supervisor(Phased):
         for child in readable:
             self._on_message(child)
         self._statistics.poll()
+        if self._control is not None:
+            self._control.poll()
         now = time.monotonic()
         self._reap(now)
         if now - began > _SUSPENDED:
@@ -160,35 +169,45 @@ class Supervisor(Phased):
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             if self.phase is Phase.DRAINING:
-                self._cut()
+                self._children.cut()
             else:
-                self._drain_all()
+                self.drain_all()
         elif number == signal.SIGQUIT:
-            self._drain_all()
-            self._cut()
+            self.drain_all()
+            self._children.cut()
         elif number == signal.SIGHUP and self._terminal.hung_up():
-            self._drain_all()
+            self.drain_all()
         elif number == signal.SIGHUP:
-            self._reload()
+            self.reload()
         elif number == signal.SIGUSR1:
-            for child in self._children.children():
-                if isinstance(child, Worker):
-                    child.pipe.send({"reopen": True})
+            self.reopen_logs()
         elif number == signal.SIGTTIN:
-            self._wanted += 1
+            self.wanted += 1
         elif number == signal.SIGTTOU:
-            self._wanted = max(self._wanted - 1, 1)
+            self.wanted = max(self.wanted - 1, 1)
 
-    def _reload(self) -> None:
+    def children(self) -> list[Child]:
+        """The workers and fork servers of all generations."""
+        return self._children.children()
+
+    def reopen_logs(self) -> None:
+        """Have the workers open their log files again."""
+        for child in self._children.children():
+            if isinstance(child, Worker):
+                child.pipe.send({"reopen": True})
+
+    def reload(self) -> None:
+        """Have a new generation of workers load the application, unless the server ends."""
         if self.phase is Phase.DRAINING:
             return
         if self._next is not None:  # it may have imported files from before this signal
-            self._end_generation(self._next)
+            self._children.end_generation(self._next)
         log.info("Reloading the application")
         self._notifier.reloading()
         self._next = self._children.new_generation()
 
-    def _drain_all(self) -> None:
+    def drain_all(self) -> None:
+        """Let the workers finish their requests, then end."""
         if self.phase is Phase.DRAINING:
             return
         self._stopping()
@@ -202,19 +221,14 @@ class Supervisor(Phased):
         for generation in self._children.generations:
             if generation.fork_server is not None:
                 generation.fork_server.pipe.send({"close": True})
-            self._end_generation(generation)
-
-    def _cut(self) -> None:
-        deadline = time.monotonic() + _LAST_MOMENT
-        for child in self._children.children():
-            child.pipe.send({"cut": True})
-            child.deadline = deadline
+            self._children.end_generation(generation)
 
     # ---- Messages -------------------------------------------------------------------------
 
     def _on_message(self, child: Child) -> None:
         messages = self._children.receive(child)
-        if child.reports.are_too_many(len(messages), time.monotonic()):
+        unasked = [each for each in messages if not child.is_asked_for(each)]
+        if child.reports.are_too_many(len(unasked), time.monotonic()):
             self._reject(child, "more messages than it has reason for")
         for message in messages:
             if not child.rejected:
@@ -268,13 +282,15 @@ class Supervisor(Phased):
             log.debug("%s is ready", worker)
             if worker.dismissed:  # too late: it has accepted connections
                 worker.dismissed = False
-                self._drain(worker)
+                self._children.drain(worker)
             else:
                 self._ready_message = self._ready_message or message
         elif "heartbeat" in message:
             worker.heartbeat_at, worker.idle_for = now, message["heartbeat"]
+        elif "answer" in message:
+            return self._control is not None and self._control.on_answer(worker, message)
         elif "replace" in message:
-            self._replace(worker, message["replace"], message["cause"])
+            self.replace_worker(worker, message["replace"], message["cause"])
         return True
 
     def _on_fork_server_report(self, fork_server: ForkServer, message: Message) -> bool:
@@ -355,7 +371,7 @@ class Supervisor(Phased):
 
     def _give_up(self, generation: Generation, reason: str, child: Child | None = None) -> None:
         """No worker of `generation` will become ready: keep the current one, or end."""
-        self._end_generation(generation)
+        self._children.end_generation(generation)
         if generation is not self._next:
             return
         self._next = None
@@ -376,7 +392,7 @@ class Supervisor(Phased):
         self._notifier.alive()  # systemd watches this process, which watches the others
         for child in self._children.children():
             if child.deadline and now >= child.deadline:
-                self._kill(child, now)
+                self._children.kill_overdue(child, now)
             if isinstance(child, Worker) and child.phase is Phase.SERVING:
                 idle_for, patience = (
                     max(now - child.heartbeat_at, child.idle_for),
@@ -385,40 +401,14 @@ class Supervisor(Phased):
                 if patience and idle_for >= patience + UNSEEN and not child.replace_reason:
                     child.hangs = True
                     why = f"it has taken no request for {idle_for:.0f} seconds"
-                    self._replace(child, why, "worker_timeout")
+                    self.replace_worker(child, why, "worker_timeout")
 
-    def _kill(self, child: Child, now: float) -> None:
-        """Kill a process that is past its deadline."""
-        if child.phase is Phase.STARTING and not child.dismissed:
-            child.failed = child.failed or (
-                f"{child} was not ready within {self._start_timeout:g} seconds;"
-                " give more with start_timeout, if it needs that"
-            )
-        child.deadline = now + _LAST_MOMENT
-        child.kill()
-        if child.pid is None:  # nor will it be known: the end of its pipe ends it
-            self._children.disconnect(child)
-
-    def _replace(self, worker: Worker, reason: str, cause: str) -> None:
+    def replace_worker(self, worker: Worker, reason: str, cause: str) -> None:
         """Have another worker started; `worker` serves until that one is ready."""
         if worker.phase is Phase.SERVING and not worker.replace_reason:
             self._statistics.worker_replaced(cause)
             worker.replace_reason = reason
             log.info("Replacing %s: %s", worker, reason)
-
-    def _drain(self, worker: Worker) -> None:
-        """Let a worker that serves finish its requests, and exit."""
-        if worker.phase is Phase.SERVING:
-            worker.become(Phase.DRAINING)
-            # a worker that hangs must leave its backlog to others, which can serve it
-            worker.pipe.send({"drain": True, "take_backlog": not worker.hangs})
-            worker.deadline = time.monotonic() + self._graceful + _EXIT_TIME
-
-    def _dismiss(self, worker: Worker) -> None:
-        """End a worker that does not serve yet."""
-        worker.dismissed = True
-        worker.kill(signal.SIGTERM)
-        worker.deadline = time.monotonic() + _LAST_MOMENT
 
     # ---- Reconciliation -------------------------------------------------------------------
 
@@ -427,7 +417,7 @@ class Supervisor(Phased):
             for generation in (self._next, self._current):
                 if generation is not None:
                     self._start_missing(generation, now)
-            if self._next is not None and self._next.count(Phase.SERVING) >= self._wanted:
+            if self._next is not None and self._next.count(Phase.SERVING) >= self.wanted:
                 self._promote(self._next)
             elif self._next is None and self._current is not None:
                 self._drain_surplus(self._current)
@@ -440,7 +430,7 @@ class Supervisor(Phased):
             self.become(Phase.STOPPED)
 
     def _start_missing(self, generation: Generation, now: float) -> None:
-        missing = self._wanted - sum(worker.is_staying() for worker in generation.workers)
+        missing = self.wanted - sum(worker.is_staying() for worker in generation.workers)
         if missing <= 0 or now < generation.not_before:
             return
         try:
@@ -469,23 +459,15 @@ class Supervisor(Phased):
             log.info("The new application is served")
             self._statistics.reloaded(well=True)
             old.become(Phase.DRAINING)
-            self._end_generation(old)
+            self._children.end_generation(old)
         self._notify_ready()
 
     def _notify_ready(self) -> None:
-        self._notifier.ready(f"{self._wanted} workers serve")
+        self._notifier.ready(f"{self.wanted} workers serve")
 
     def _drain_surplus(self, generation: Generation) -> None:
         """Drain the workers that are too many: first those to be replaced, then the oldest."""
         serving = [each for each in generation.workers if each.phase is Phase.SERVING]
         serving.sort(key=lambda each: (not each.replace_reason, each.number))
-        for worker in serving[: max(len(serving) - self._wanted, 0)]:
-            self._drain(worker)
-
-    def _end_generation(self, generation: Generation) -> None:
-        """Drain the workers that serve, and end those that start."""
-        for worker in generation.workers:
-            if worker.phase is Phase.STARTING:
-                self._dismiss(worker)
-            else:
-                self._drain(worker)
+        for worker in serving[: max(len(serving) - self.wanted, 0)]:
+            self._children.drain(worker)

@@ -14,6 +14,7 @@ import threading
 import time
 
 from ..config import ServerConfig, gil_enabled
+from ..control.single import set_log_level
 from ..errors import ConfigError
 from ..server import Server
 from ..system.readiness import wait_for_input
@@ -21,6 +22,7 @@ from ..system.resources import resident_memory
 from ..system.signals import Signals
 from ..system.threads import start_or_run
 from ..watchdog import Watchdog
+from .answers import answer
 from .forking import Loaded, ServerSpec, failure_message, ready_message, start_timeout
 from .phase import Phase, Phased
 from .pipe import Message, Pipe
@@ -53,6 +55,7 @@ def run(
                 handled = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
                 try:
                     signals = stack.enter_context(Signals(handled))
+                    server.observers.supervised = True
                     server.start()
                 except OSError as error:  # of the system: the application has no part in it
                     raise ConfigError(f"a worker cannot start: {error}") from None
@@ -123,10 +126,16 @@ class WorkerProcess(Phased):
             self._server.cut()
         elif "reopen" in message:
             self._server.reopen_logs()
+        elif "log_level" in message:
+            set_log_level(message["log_level"])
+        elif "ask" in message and self._server.observers.report is not None:
+            for part in answer(self._server.observers.report, message):
+                self._pipe.send_when_there_is_room(part)
 
     def _report(self) -> None:
         self._pipe.send({"heartbeat": self._watchdog.age()})
-        self._server.write_gauges()
+        self._server.observers.tick()
+        self._server.observers.write_gauges()
         due = self._recycle_policy.due(self._server.served())
         if due is not None:
             self._ask_for_replacement(*due)

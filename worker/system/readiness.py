@@ -39,6 +39,16 @@ def in_error(fds: Iterable[int]) -> set[int]:
     return {fd for fd, _ in poll.poll(0)}
 
 
+def count_readable(fds: Iterable[int]) -> int:
+    """How many of `fds` have input, or have reached its end; 0 on a system without poll(2)."""
+    if not hasattr(select, "poll"):
+        return 0
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return sum(bool(event & select.POLLIN) for _, event in poll.poll(0))
+
+
 def _poll(fd: int, wanted: int, seconds: float | None) -> bool:
     poll = select.poll()
     poll.register(fd, wanted)

@@ -38,17 +38,19 @@ _SPARE_THREADS = 4
 class Slot:
     """One serving thread as `LeaderFollower` sees it.
 
-    The thread itself writes `events_taken` and `serving`, and the deputy reads them. The rest is
-    written under the lock of `LeaderFollower`.
+    The thread itself writes `events_taken`, `serving` and `request`, and others read them. The rest
+    is written under the lock of `LeaderFollower`.
     """
 
-    __slots__ = ("events_taken", "lent", "lost", "seated", "serving")
+    __slots__ = ("events_taken", "lent", "lost", "request", "seated", "serving")
 
     def __init__(self) -> None:
         #: Counts the events that the thread has taken from the poller.
         self.events_taken = 0
         #: The connection or task that the thread serves; None while it waits for an event.
         self.serving: object = None
+        #: What `threads.tracking` notes of the request that the thread runs; None without one.
+        self.request: object = None
         #: The thread holds a slot. False while it is lent, or waits for one.
         self.seated = False
         #: The thread runs a long response, for which it has given its slot up.

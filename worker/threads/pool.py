@@ -18,6 +18,8 @@ from ..http.response_body import close_response
 from ..interfaces import PoolSnapshot
 from ..polling.distributor import QueuePoller
 from ..polling.listener import Listener
+from ..system.readiness import count_readable
+from ..system.stacks import current_frames
 from ..system.throttled_log import ThrottledLog
 from ..tls.wrong_port import WrongPort
 from ..watchdog import POLL_INTERVAL, Probed
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..interfaces import HTTP2Pool, PoolThread
+    from ..lifecycle import RunningRequest
     from ..polling.base import Poller
 
 log = logging.getLogger("threadwell")
@@ -41,6 +44,8 @@ _FAREWELL = 0.5
 _GLANCE = 0.02
 # Seconds for threads whose connection was cut to notice it.
 _LAST_MOMENT = 1.0
+# Input means that a request is here, and waits for a thread.
+_BETWEEN_REQUESTS = frozenset({State.IDLE, State.YIELDED})
 
 
 class ThreadPool:
@@ -252,6 +257,35 @@ class ThreadPool:
             slots=self.leader_follower.threads,
             connections=states,
         )
+
+    def requests(self) -> list[RunningRequest]:
+        """See `ServingPool.requests`. Those of loops that belong to another pool are not here."""
+        with self.lock:
+            workers = list(self.workers)
+        frames = current_frames()
+        found = [worker.running(frames) for worker in workers]
+        frames.clear()  # this thread's own frame would refer to itself
+        return [request for request in found if request is not None]
+
+    def waiting(self) -> int:
+        """See `ServingPool.waiting`."""
+        connections = self.poller.connections.copy()
+        return count_readable(each.fd for each in connections if each.state in _BETWEEN_REQUESTS)
+
+    def call_stacks(self, calls: Sequence[object], seconds: float) -> dict[int, str]:  # noqa: ARG002
+        """Nothing: no call here is a loop's."""
+        return {}
+
+    def take_durations(self) -> list[tuple[float, int]]:
+        """See `ServingPool.take_durations`."""
+        with self.lock:
+            workers = list(self.workers)
+        found: list[tuple[float, int]] = []
+        for worker in workers:
+            if worker.durations is not None:
+                found += worker.durations.take(worker.served)
+                worker.sample(wanted=True)
+        return found
 
     # ---- The end --------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ worker. An attribute stands under the heading that says how long it lives and wh
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ..connection import RequestHost
@@ -14,10 +15,10 @@ from ..http1.writer import RequestIdWriter, ResponseWriter
 from ..lifecycle import RequestStarted, RequestWaited, event_types_of, for_thread
 from ..proxies.trust import Forwarding
 from ..request_id import request_ids
+from ..system.durations import Durations
 from .leader_follower import Slot
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from ..config import ServerConfig
@@ -78,6 +79,11 @@ class ThreadState(RequestHost):
         self.notes: dict[Any, Any] = {}
         #: How many requests this thread has given to the application.
         self.served = 0
+        #: The thread: its id and its name, for those who look from outside.
+        self.ident = 0
+        self.thread_name = ""
+        #: The durations of some requests; None unless requests are tracked.
+        self.durations = Durations() if config.tracks_requests() else None
         #: Something is to be done for a request before the application sees it.
         self.is_watched = collector is not None or self.request_ids is not None
         event_types = event_types_of(collector)
@@ -100,5 +106,6 @@ class ThreadState(RequestHost):
 
     def bind_to_thread(self) -> None:
         """Get what belongs to the calling thread, which uses this state from now on."""
+        self.ident, self.thread_name = threading.get_ident(), threading.current_thread().name
         if self.collector is not None:
             self.completed = for_thread(self.collector)

@@ -1,0 +1,1 @@
+"""Control of a running server over a unix socket: what runs, and commands. See docs/control.md."""

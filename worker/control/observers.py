@@ -1,0 +1,128 @@
+"""What watches a server: the access log, the metrics, and the control socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ..lifecycle import Collectors, LifecycleCollector
+from ..logs.access_log import AccessLog
+from ..net.bind import url_of
+from .single import Controlled
+
+if TYPE_CHECKING:
+    from ..config import ServerConfig
+    from ..metrics.endpoint import Monitor
+    from .report import ProcessReport
+    from .single import ControlThread
+
+
+class Server(Controlled, Protocol):
+    """What is read here of a `Server`. Any thread may call."""
+
+    def unready_reason(self) -> str: ...
+
+
+class Observers:
+    """Belongs to one server. Any thread may call what has no other remark."""
+
+    def __init__(self, server: Server, config: ServerConfig) -> None:
+        self._server = server
+        self._config = config
+        self._access_log: AccessLog | None = None
+        # Where metrics are counted: a page of the supervisor's, or else of this server's monitor.
+        self._page: memoryview[int] | None = None
+        self._monitor: Monitor | None = None
+        self._control: ControlThread | None = None
+        #: What the server says of itself; None unless it tracks requests, and before `open`.
+        self.report: ProcessReport | None = None
+        #: A supervisor has the control socket, asks for the report, and calls `tick`.
+        self.supervised = False
+
+    def count_into(self, page: memoryview[int]) -> None:
+        """Before `open`: count metrics on `page`, which another process serves."""
+        self._page = page
+
+    def open(self, given: LifecycleCollector | None) -> LifecycleCollector | None:
+        """Open what the configuration asks for, before the server accepts anything.
+
+        One collector for `given`, the metrics and the access log; None without any. Raises
+        `ConfigError`.
+        """
+        collectors = [] if given is None else [given]
+        if self._page is None and self._config.metrics.bind:
+            from ..metrics.endpoint import start_monitor
+
+            self._monitor, self._page = start_monitor(
+                self._config, self.write_gauges, self._server.unready_reason
+            )
+        if self._page is not None:
+            from ..metrics.counters import MetricsCollector
+
+            collectors.append(MetricsCollector(self._page))
+        if self._config.log.access_log:
+            self._access_log = AccessLog.open(self._config.log)
+            collectors.append(self._access_log)
+        if self._config.tracks_requests():
+            self._open_control()
+        return Collectors(*collectors) if len(collectors) > 1 else next(iter(collectors), None)
+
+    def _open_control(self) -> None:
+        from .report import ProcessReport
+
+        self.report = ProcessReport(self._server)
+        if self.supervised:
+            return
+        from .endpoint import Endpoint, open_control
+        from .single import ControlThread, SingleProcess
+
+        endpoint = None
+        if self._config.control.socket:
+            handler = SingleProcess(self._server, self.report).handle
+            endpoint = Endpoint(open_control(self._config), handler)
+        self._control = ControlThread(self.tick, endpoint)
+
+    def start(self) -> None:
+        """The server serves: watch it. Raises `OSError` if the system has no thread left."""
+        if self._control is not None:
+            self._control.start()
+
+    def tick(self) -> None:
+        """Look at the requests under way. Called about once a second, by one thread."""
+        if self.report is not None:
+            self.report.tick()
+
+    def close(self) -> None:
+        """Close everything that was opened. The server has ended."""
+        control, self._control = self._control, None
+        if control is not None:
+            control.close()
+        if self._access_log is not None:
+            self._access_log.close()
+        self.write_gauges()
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+
+    def reopen_logs(self) -> None:
+        """Open the access log anew, after its file was renamed."""
+        if self._access_log is not None:
+            self._access_log.reopen()
+
+    def write_gauges(self) -> None:
+        """Bring the gauges of the page up to date, if there is one. One thread at a time."""
+        if self._page is not None:
+            from ..metrics.gauges import write_gauges
+
+            snapshots = [pool.snapshot() for pool in self._server.pools]
+            write_gauges(self._page, snapshots, self.lost_lines)
+
+    @property
+    def lost_lines(self) -> int:
+        """How many lines of the access log could not be written."""
+        return self._access_log.lost if self._access_log is not None else 0
+
+    @property
+    def metrics_urls(self) -> list[str]:
+        """Where the metrics are served; known after `open`."""
+        addresses = self._monitor.addresses if self._monitor is not None else []
+        return [url_of("http", name) for name in addresses]
