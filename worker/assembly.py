@@ -41,6 +41,7 @@ def check(config: ServerConfig) -> None:
     The commands, `Server` and `SyncWorker` all call it. It opens no file and no socket; making the
     TLS context checks the certificate files (`tls.context.context_for`).
     """
+    config.processes.check()
     config.static.check()
     if config.static.mounts:
         from .static import check_static  # which needs whitenoise

@@ -28,7 +28,7 @@ from .lifecycle import LifecycleCollector
 from .messages import ASGIApp, Hybrid, Served
 from .net.bind import hosts_of, open_sockets, sockets_without_tls, url_of
 from .sync_worker import SyncWorker
-from .system.signals import Signals
+from .system.signals import UPGRADE, Signals, refuse_upgrade
 from .system.systemd import Notifier
 from .system.terminal import Terminal
 from .system.threads import start_or_run, start_thread
@@ -48,7 +48,7 @@ _LAST_MOMENT = 2.0
 # Windows has neither; 0 is no signal's number.
 _REOPEN = getattr(signal, "SIGUSR1", 0)
 _RELOAD = getattr(signal, "SIGHUP", 0)
-_HANDLED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN, _RELOAD)))
+_HANDLED = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _REOPEN, _RELOAD, UPGRADE)))
 
 log = logging.getLogger("threadwell")
 
@@ -460,11 +460,14 @@ class Server:
         """The signals of `received` that end the server; the others are acted on here."""
         if _REOPEN in received:
             self.reopen_logs()
+        if UPGRADE in received:
+            refuse_upgrade()
         hung_up = _RELOAD in received and self._terminal.hung_up()
         if _RELOAD in received and not hung_up:
             log.info("SIGHUP: the application stays; under --workers it would be loaded anew")
             self.reload_certificates()
-        return [n for n in received if n not in (_REOPEN, _RELOAD)] or [_RELOAD] * hung_up
+        ends = [n for n in received if n not in (_REOPEN, _RELOAD, UPGRADE)]
+        return ends or [_RELOAD] * hung_up
 
     def _wake(self) -> None:
         """Let `serve_forever` see that the server stops."""

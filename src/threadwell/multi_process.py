@@ -18,6 +18,7 @@ from .process_setup import (
 from .worker import Request, Served, Server, ServerConfig
 from .worker.net.bind import url_of
 from .worker.supervisor import Loaded, StartFailed, run_supervised
+from .worker.system.process_title import set_process_title
 
 if TYPE_CHECKING:
     import socket
@@ -57,6 +58,12 @@ def run_workers(
     def build(app: Served, given: Sequence[socket.socket]) -> Server:
         return Server(app, config, sockets=given, ssl_context=ssl_context)
 
+    announce = announcer(described, monitored, notes)
+
+    def started(facts: dict[str, Any]) -> None:
+        set_process_title("supervisor", facts["name"])
+        announce(facts)
+
     defer_signals_until_served()
     with closing_all([*sockets, *monitored]), pid_file(config.processes.pid_file):
         run_supervised(
@@ -64,7 +71,7 @@ def run_workers(
             config,
             sockets,
             build=build,
-            started=announcer(described, monitored, notes),
+            started=started,
             stopping=partial(say, "stopping"),
             monitored=monitored,
         )

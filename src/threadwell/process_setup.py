@@ -101,7 +101,7 @@ def raise_descriptor_limit() -> None:
 
 
 def defer_signals_until_served() -> None:
-    """Ignore SIGHUP and SIGUSR1 until the server handles them.
+    """Ignore SIGHUP, SIGUSR1 and SIGUSR2 until the server handles them.
 
     Scripts send them as soon as there is a pid file, and by default they end the process. Call this
     in the main thread, before the pid file is written. If the terminal is closed meanwhile, a
@@ -110,10 +110,10 @@ def defer_signals_until_served() -> None:
     terminal = Terminal()
 
     def ignore(number: int, _frame: object) -> None:
-        if number != signal.SIGUSR1 and terminal.hung_up():
+        if number == signal.SIGHUP and terminal.hung_up():
             raise KeyboardInterrupt
 
-    for name in ("SIGHUP", "SIGUSR1"):
+    for name in ("SIGHUP", "SIGUSR1", "SIGUSR2"):
         # nohup(1) ignores SIGHUP; the server looks whether it is ignored.
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             # SIG_IGN would be inherited by programs that the application starts.

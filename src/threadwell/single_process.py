@@ -24,6 +24,7 @@ from .process_setup import (
 )
 from .reload import GRACE, Inherited, Reloader, WatchedFiles, this_command
 from .worker import ConfigError, Server, ServerConfig, StartupError
+from .worker.system.process_title import set_process_title
 
 if TYPE_CHECKING:
     import ssl
@@ -95,6 +96,7 @@ def run_server(
     if config.processes.needs_supervisor:
         raise ConfigError("workers: this serves in one process; `threadwell APP` starts others")
     configure_logging(config.log.level)
+    set_process_title("server", name)
     flush_streams()  # What the application has printed comes before the start message.
     raise_descriptor_limit()
     sockets = open_sockets(config) if inherited is None else inherited.sockets

@@ -260,6 +260,8 @@ def test_no_size(text: str) -> None:
         ("unix:/run/x.sock", ("unix", "/run/x.sock", -1)),
         ("unix:///run/x.sock", ("unix", "/run/x.sock", -1)),
         ("unix:x.sock", ("unix", "x.sock", -1)),
+        ("unix:@app", ("unix", "@app", -1)),
+        ("unix:./@app", ("unix", "./@app", -1)),
         ("fd://3", ("fd", "3", -1)),
         ("fd:3", ("fd", "3", -1)),
     ],

@@ -224,15 +224,20 @@ tcp_and_unix = pytest.mark.parametrize(
     [
         *(pytest.param(kind, marks=LINUX) for kind in ("tcp", "shared")),
         "unix",
+        pytest.param("abstract", marks=LINUX),
     ],
 )
+
+
+def bind_for(kind: str, folder: Path) -> str:
+    return {"unix": f"unix:{folder}/s", "abstract": f"unix:@{folder}"}.get(kind, "127.0.0.1:0")
 
 
 @tcp_and_unix
 def test_nobody_comes_between_the_last_look_at_the_backlog_and_the_end(
     app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    bind = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
+    bind = bind_for(kind, tmp_path)
     came = []
 
     class LateClient(Listener):
@@ -264,7 +269,7 @@ def test_a_listener_that_another_loop_closes_while_it_turns_away(
 
 @tcp_and_unix
 def test_a_supervisor_turns_away_for_its_workers(app: App, tmp_path: Path, kind: str) -> None:
-    bind = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
+    bind = bind_for(kind, tmp_path)
     sock = open_socket(parse_bind(bind), 5, Bind(reuse_port=kind == "shared"))
     name = sock.getsockname()
     with sock.dup() as of_a_worker, socket.socket(sock.family) as client:

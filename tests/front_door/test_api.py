@@ -284,6 +284,21 @@ def test_unix_socket(tmp_path: Path) -> None:
     assert not Path(path).exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux'")
+def test_abstract_unix_socket(tmp_path: Path) -> None:
+    name = f"@{tmp_path}"
+    with ThreadedServer(sync, bind=f"unix:{name}") as server:
+        assert (server.port, server.urls) == (0, [f"unix:{name}"])
+        with pytest.raises(OSError, match="in use"):
+            ThreadedServer(sync, bind=f"unix:{name}").start()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect("\0" + name[1:])
+            client.sendall(b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b"".join(iter(lambda: client.recv(4096), b"")).endswith(b"sync /u")
+    with pytest.raises(ConfigError, match="unix_permissions: @a has none, for it has no file"):
+        ThreadedServer(sync, bind="unix:@a", unix_permissions="600").start()
+
+
 def test_unix_socket_of_a_server_that_was_never_started(tmp_path: Path) -> None:
     path = tmp_path / "s"
     server = make_server(f"unix:{path}", 0, sync)

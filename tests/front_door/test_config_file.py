@@ -211,7 +211,7 @@ def test_config_alone(fails: Run) -> None:
     [
         ("threads", "x", "'x' is not a whole number"),
         ("bind", "x:y:z", "'x:y:z' is no address"),
-        ("bind", "unix:@app", "'unix:@app': a socket without a file is not opened here"),
+        ("bind", "fd:x", "'fd:x' is no address"),
         ("log_format", "%Q", "'%Q' is not known"),
         ("reuse_port", "maybe", "'maybe' is not true or false"),
         ("user", "a\\u0000b", "there is no user a"),

@@ -321,8 +321,8 @@ def test_unix_socket(start: Start, tmp_path: Path) -> None:
         ),
         (
             ["--reload", "--bind", "nonsense"],
-            "--bind: 'nonsense' is no address; PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH and"
-            " fd://N are understood",
+            "--bind: 'nonsense' is no address; PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH,"
+            " unix:@NAME and fd://N are understood",
         ),
     ],
 )

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from threadwell import ServerConfig, ThreadedServer
+from threadwell import ConfigError, ServerConfig, ThreadedServer
 from threadwell.worker import Server
 from threadwell.worker.asgi.event_loop import loop_count
+from threadwell.worker.assembly import check
 from threadwell.worker.supervisor import TRANSITIONS, IllegalPhase, Phase, Phased
 from threadwell.worker.supervisor.forking import (
     Loaded,
@@ -279,6 +280,26 @@ def test_wear(monkeypatch: pytest.MonkeyPatch) -> None:
     why, cause = RecyclePolicy(config).due(0) or ("", "")
     assert ("MiB" in why, cause) == (True, "max_rss")
     assert 5 << 20 < resident_memory() < 1 << 40
+
+
+@pytest.mark.parametrize("name", ["max_requests", "max_age"])
+def test_a_jitter_alone(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}_jitter: this is added to {name}, which is 0"):
+        check(ServerConfig.from_options(**{f"{name}_jitter": 5}))
+
+
+def test_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("threadwell.worker.supervisor.worker_process.time.monotonic", lambda: now)
+    random.seed(1)
+    config = ServerConfig.from_options(max_age=60, max_age_jitter=30)
+    policies = [RecyclePolicy(config) for _ in range(100)]
+    now += 59
+    assert not any(policy.due(0) for policy in policies)
+    now += 16
+    assert 20 < sum(policy.due(0) is not None for policy in policies) < 80
+    now += 16
+    assert {policy.due(0) for policy in policies} == {("it has reached its age", "max_age")}
 
 
 # ---- Whether requests are taken -----------------------------------------------------------

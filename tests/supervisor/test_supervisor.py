@@ -497,6 +497,31 @@ def test_usr1_opens_the_access_log_again(start: Start, tmp_path: Path, workers: 
     assert "/before" in (tmp_path / "log.1").read_text()
 
 
+def title_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="titles by /proc")
+def test_titles(start: Start) -> None:
+    pytest.importorskip("setproctitle")
+    server = start("--workers", "2")
+    assert title_of(server.process.pid) == "threadwell: supervisor [app:app]"
+    assert {title_of(pid) for pid in server.ready_workers()} == {"threadwell: worker [app:app]"}
+    server = start("--workers", "1")
+    assert title_of(server.process.pid) == "threadwell: server [app:app]"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_script_that_asks_for_an_upgrade_does_not_end_a_server(
+    start: Start, workers: str
+) -> None:
+    server = start("--workers", workers)
+    server.send(signal.SIGUSR2)
+    server.await_line("SIGUSR2 is ignored")
+    assert server.get()
+    assert server.end() == 0
+
+
 @both
 def test_a_supervisor_that_is_killed_leaves_nobody_who_imports(
     start: Start, tmp_path: Path, extra: tuple[str, ...]
@@ -545,6 +570,7 @@ def test_signals_of_scripts_do_not_end_a_process_that_starts(start: Start, tmp_p
     assert (tmp_path / "pid").exists()
     server.send(signal.SIGHUP)
     server.send(signal.SIGUSR1)
+    server.send(signal.SIGUSR2)
     (tmp_path / "go").touch()
     server.await_line("Ctrl-C")
     assert server.end() == 0

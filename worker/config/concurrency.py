@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import ConfigError
 from .option import MIB, option
 
 # All are started at once: more would take the memory of any machine, and are a mistake in writing.
@@ -100,6 +101,21 @@ class Processes:
         unit="bytes",
         low=0,
     )
+    max_age: float = option(
+        "max_age",
+        0.0,
+        "Replace a worker that is this old. 0 never replaces it.",
+        unit="seconds",
+        low=0.0,
+    )
+    max_age_jitter: float = option(
+        "max_age_jitter",
+        0.0,
+        "Add a random time, up to this one, to max_age, so that workers are not all replaced at"
+        " once.",
+        unit="seconds",
+        low=0.0,
+    )
     pid_file: str = option(
         "pid_file",
         "",
@@ -116,6 +132,12 @@ class Processes:
         "group", "", "Group to which worker processes switch. Empty chooses the group of the user."
     )
 
+    def check(self) -> None:
+        """Raises `ConfigError` for settings that make no sense together."""
+        for name in ("max_requests", "max_age"):
+            if getattr(self, f"{name}_jitter") and not getattr(self, name):
+                raise ConfigError(f"{name}_jitter: this is added to {name}, which is 0; give both")
+
     @property
     def needs_supervisor(self) -> bool:
         """Whether serving in the process that was started would not do."""
@@ -124,7 +146,7 @@ class Processes:
     @property
     def reason_for_supervisor(self) -> str:
         """The option that needs a supervisor, `workers` if no other one does; empty without."""
-        names = ("preload", "max_requests", "max_rss", "user", "group")
+        names = ("preload", "max_requests", "max_rss", "max_age", "user", "group")
         several = "workers" if self.workers != 1 else ""
         return next((name for name in names if getattr(self, name)), several)
 

@@ -14,8 +14,9 @@ class Bind:
     addresses: tuple[str, ...] = option(
         "bind",
         ("127.0.0.1:8000",),
-        "Address to listen on: PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH or fd://N. May be"
-        " repeated. An http:// before the address switches TLS off for it.",
+        "Address to listen on: PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH, unix:@NAME (an abstract"
+        " socket, to which every local user may connect) or fd://N. May be repeated. An http://"
+        " before the address switches TLS off for it.",
     )
     # The default of gunicorn and uvicorn. Linux caps it at net.core.somaxconn.
     backlog: int = option(

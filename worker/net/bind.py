@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,9 +16,9 @@ from ..config import ServerConfig
 from ..config.groups import Bind, Metrics
 from ..errors import ConfigError
 from ..messages import Address
-from .bound_socket import BoundSocket, BoundUnixSocket
+from .bound_socket import BoundAbstractSocket, BoundSocket, BoundUnixSocket
 
-_ACCEPTED_FORMS = "PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH and fd://N are understood"
+_ACCEPTED_FORMS = "PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH, unix:@NAME and fd://N are understood"
 
 
 _MOST_BACKLOG = 2**31 - 1
@@ -30,7 +31,8 @@ _HOST = re.compile(r"(?P<host>[^\[\]:/\s]*):(?P<port>[0-9]{1,9})")
 class BindAddress:
     """One `bind` in parts.
 
-    `host` is a path for a unix socket and a number for a descriptor; `port` is -1 for both.
+    `host` is a path for a unix socket, or `@` and a name for an abstract one; for a descriptor it
+    is a number. `port` is -1 for both.
     """
 
     kind: str  # "tcp", "unix" or "fd"
@@ -44,17 +46,12 @@ def parse_bind(text: str) -> BindAddress:
     """Parse an address to listen on. Raises `ConfigError`.
 
     Accepted are `8000`, `:8000`, `0:8000` (all IPv4), `host:8000`, `[::]:8000`, `unix:/path`,
-    `unix:///path` and `fd://3`, each also with `http://` or `https://` before it.
+    `unix:///path`, `unix:@name` and `fd://3`, each also with `http://` or `https://` before it.
     """
     rest, scheme = text.strip(), ""
     if match := re.fullmatch(r"(https?)://(.*?)/?", rest):
         scheme, rest = match.groups()
     if match := re.fullmatch(r"unix:(?://)?(/?.+)", rest):
-        if match[1].startswith("@"):
-            raise ConfigError(
-                f"bind: {text!r}: a socket without a file is not opened here, only inherited; give"
-                f" a path, such as /run/app.sock, or ./{match[1]} for a file of that name"
-            )
         return BindAddress("unix", match[1], scheme=scheme)
     if match := re.fullmatch(r"fd:(?://)?([0-9]+)", rest):
         return BindAddress("fd", match[1], scheme=scheme)
@@ -128,7 +125,7 @@ def check_addresses(config: ServerConfig) -> None:
 
 def _comparable(address: BindAddress) -> BindAddress:
     host = address.host
-    if address.kind == "unix":
+    if address.kind == "unix" and not host.startswith("@"):
         host = os.path.abspath(host)
     elif host == "localhost":
         host = "127.0.0.1"
@@ -157,6 +154,8 @@ def open_socket(address: BindAddress, backlog: int, settings: Bind | None = None
     settings = settings or Bind()
     if backlog > _MOST_BACKLOG:
         raise ConfigError(f"backlog: {backlog} is more than any system allows")
+    if address.kind == "unix" and address.host.startswith("@"):
+        return _open_abstract(address.host, backlog, settings)
     if address.kind == "unix":
         return _open_unix(address.host, backlog, _permissions(settings))
     if address.kind == "fd":
@@ -246,6 +245,21 @@ def _open_unix(path: str, backlog: int, permissions: int | None) -> socket.socke
         sock.bind(path)
         if permissions is not None:
             sock.set_mode(permissions)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _open_abstract(name: str, backlog: int, settings: Bind) -> socket.socket:
+    if sys.platform != "linux":
+        raise ConfigError(f"bind: {name}: only Linux has abstract sockets; give a path")
+    if settings.unix_permissions:
+        raise ConfigError(f"unix_permissions: {name} has none, for it has no file; give a path")
+    sock = BoundAbstractSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind("\0" + name[1:])
         sock.listen(backlog)
     except BaseException:
         sock.close()

@@ -142,6 +142,16 @@ class BoundUnixSocket(BoundSocket):
         super().close()
 
 
+class BoundAbstractSocket(BoundSocket):
+    """A socket of Linux' abstract namespace: it has a name, and no file. See unix(7)."""
+
+    def refuse_connections(self) -> bool:
+        with contextlib.suppress(OSError):  # another loop has closed it
+            # unix(7) does not say it, but Linux refuses connections then; the backlog stays
+            self.shutdown(socket.SHUT_RD)
+        return False
+
+
 def _is_ours(status: os.stat_result) -> bool:
     """Whether a file can be a socket that this process has made.
 

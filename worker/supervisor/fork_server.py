@@ -14,6 +14,7 @@ import socket
 import threading
 
 from ..control.single import set_log_level
+from ..system.process_title import set_process_title
 from ..system.readiness import wait_for_input
 from ..system.signals import Signals
 from . import worker_process
@@ -43,6 +44,7 @@ def run(spec: ServerSpec, sock: socket.socket) -> int:
     # a collection in a worker would write to the objects of the import, and so copy shared memory
     gc.collect()
     gc.freeze()
+    set_process_title("fork server", loaded.name)
     pipe.send({"loaded": True})
     # SIGTERM may be for the whole process group; the end of the pipe is what ends this process
     with Signals((signal.SIGCHLD, signal.SIGTERM)) as signals:

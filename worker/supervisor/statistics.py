@@ -21,7 +21,7 @@ _SPARE_PAGES = 64
 
 #: How workers end, and why they are replaced.
 ENDS = ("drained", "dismissed", "failed", "exit", "signal")
-CAUSES = ("max_requests", "max_rss", "worker_timeout", "signal", "control")
+CAUSES = ("max_requests", "max_rss", "max_age", "worker_timeout", "signal", "control")
 
 
 class Statistics:

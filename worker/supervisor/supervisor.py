@@ -3,7 +3,7 @@
     run
       _run_once                   waits for a signal, a message, an exit, or a deadline
         _on_message               ready, heartbeat, replace, failed; of a fork server forked, exited
-        _on_signal                TERM INT QUIT HUP USR1 TTIN TTOU
+        _on_signal                TERM INT QUIT HUP USR1 USR2 TTIN TTOU
         _reap                     handles the processes that have exited
         _check_health             replaces workers that hang, kills what is past its deadline
         _reconcile                starts what is missing, promotes, drains what is too many
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..system.signals import Signals
+from ..system.signals import UPGRADE, Signals, refuse_upgrade
 from ..system.standard_streams import write_text
 from ..system.systemd import Notifier
 from ..system.terminal import Terminal
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
-_HANDLED = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU", "SIGCHLD")
+_HANDLED = tuple("SIGTERM SIGINT SIGQUIT SIGHUP SIGUSR1 SIGUSR2 SIGTTIN SIGTTOU SIGCHLD".split())
 # The longest time between two rounds, in seconds.
 _INTERVAL = 1.0
 # A round that takes so many seconds shows that this process was suspended.
@@ -181,6 +181,8 @@ class Supervisor(Phased):
             self.reload()
         elif number == signal.SIGUSR1:
             self.reopen_logs()
+        elif number == UPGRADE:
+            refuse_upgrade()
         elif number == signal.SIGTTIN:
             self.wanted += 1
         elif number == signal.SIGTTOU:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import signal
 import socket
@@ -17,6 +18,7 @@ from ..config import ServerConfig, gil_enabled
 from ..control.single import set_log_level
 from ..errors import ConfigError
 from ..server import Server
+from ..system.process_title import set_process_title
 from ..system.readiness import wait_for_input
 from ..system.resources import resident_memory
 from ..system.signals import Signals
@@ -83,6 +85,7 @@ class WorkerProcess(Phased):
 
     def run(self, loaded: Loaded) -> int:
         """Serve until it is drained; return the exit code."""
+        set_process_title("worker", loaded.name)
         self.become(Phase.SERVING)
         self._pipe.send(ready_message(loaded, gil=gil_enabled()))
         next_heartbeat = time.monotonic() + _HEARTBEAT
@@ -161,7 +164,7 @@ class WorkerProcess(Phased):
 
 
 class RecyclePolicy:
-    """Whether a worker is due to be replaced: by requests served, or by its memory."""
+    """Whether a worker is due to be replaced: by requests, memory or age."""
 
     def __init__(self, config: ServerConfig) -> None:
         processes = config.processes
@@ -169,6 +172,10 @@ class RecyclePolicy:
         if self._most_requests:
             self._most_requests += random.randint(0, processes.max_requests_jitter)
         self._most_memory = processes.max_rss
+        self._ends_at = math.inf
+        if processes.max_age:
+            age = processes.max_age + random.uniform(0, processes.max_age_jitter)
+            self._ends_at = time.monotonic() + age
 
     def due(self, served: int) -> tuple[str, str] | None:
         """The reason in words, and one of `statistics.CAUSES`; None if it is not due."""
@@ -176,4 +183,6 @@ class RecyclePolicy:
             return f"it has served {served} requests", "max_requests"
         if self._most_memory and (size := resident_memory()) > self._most_memory:
             return f"it takes {size >> 20} MiB of memory", "max_rss"
+        if time.monotonic() >= self._ends_at:
+            return "it has reached its age", "max_age"
         return None

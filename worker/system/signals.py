@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 from collections import deque
@@ -11,6 +12,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from .readiness import has_input
+
+log = logging.getLogger("threadwell")
+
+#: To gunicorn, nginx and others it means to start a new program beside the old one. By default it
+#: ends a process, so that a script written for them would end a server. Windows has none.
+UPGRADE = getattr(signal, "SIGUSR2", 0)
+
+
+def refuse_upgrade() -> None:
+    """Log that SIGUSR2 does nothing."""
+    log.warning(
+        "SIGUSR2 is ignored: threadwell does not start a new program in its place; for new code"
+        " send SIGHUP to a server with --workers, for a new Python restart it"
+    )
 
 
 class Signals:

@@ -56,8 +56,8 @@ from .running import APP, listening
         ),
         (
             ["app", "--bind", "here"],
-            "--bind: 'here' is no address; PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH and fd://N are"
-            " understood",
+            "--bind: 'here' is no address; PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH,"
+            " unix:@NAME and fd://N are understood",
         ),
         (["app", "--bind", "1:99999"], "--bind: '1:99999': a port is at most 65535"),
         (["app", "--bind", "fd://99999"], "--bind: file descriptor 99999 is not an open socket"),
