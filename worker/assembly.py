@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .app_kind import is_asgi
+from .http.own_fields import own_fields
 from .lifecycle import ConnectionOpened, LifecycleCollector
 from .logs.format import compile_format
 from .logs.target import parse_syslog
@@ -47,6 +48,7 @@ def check(config: ServerConfig) -> None:
         from .static import check_static  # which needs whitenoise
 
         check_static(config.static)
+    own_fields(config.responses)
     compile_format(config.log.format)
     check_proxies(config.proxies)
     parse_syslog(config.log.access_log)

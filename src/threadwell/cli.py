@@ -21,6 +21,7 @@ from .command_options import (
     GroupedOption,
     app_options,
     ctl_command,
+    flags_of,
     from_table,
     reload_options,
     spelled_as_flag,
@@ -58,6 +59,8 @@ _CHECK_HELP = """Import the application and check the settings, without serving.
 
 Exits with 0 if all is well, else with 2 and a line that names the problem.
 """
+# The short flags that gunicorn's users type, and one for threads.
+_SHORT = {"bind": "-b", "workers": "-w", "threads": "-t"}
 _SHOW_HELP = """Print the settings as a threadwell.toml, with the source of each."""
 
 
@@ -75,10 +78,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     except AppError as error:
         return _fail(str(error), trace=error.trace)
-    except click.NoSuchOption as error:
-        said = hint_for(error.option_name)
-        said = f"{error.option_name}: {said}" if said else error.format_message().rstrip(".")
-        return _fail(f"{said}; see threadwell --help")
+    except click.NoSuchOption:
+        return _fail(hint_for(rest, flags_of(command), name))
     except click.ClickException as error:
         return _fail(f"{error.format_message().rstrip('.')}; see {_help_for(error)}")
     except ConfigError as error:
@@ -131,7 +132,7 @@ def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> c
         name="threadwell",
         params=[
             *app_options(),
-            *map(from_table, OPTIONS),
+            *(from_table(option, _SHORT.get(option.name)) for option in OPTIONS),
             *(() if callback else reload_options()),
             _config_option(),
             _version_option(),
@@ -185,7 +186,7 @@ def _version_option() -> click.Option:
             ctx.exit()
 
     return click.Option(
-        ["--version"],
+        ["--version", "-V"],
         is_flag=True,
         is_eager=True,
         expose_value=False,

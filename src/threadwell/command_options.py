@@ -98,8 +98,20 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def from_table(option: Option) -> click.Option:
-    """A row of the option table as a click option."""
+def flags_of(command: click.Command) -> dict[str, bool]:
+    """The flags of `command`, and whether a value follows each."""
+    with command.make_context(command.name, [], resilient_parsing=True) as ctx:
+        params = command.get_params(ctx)  # --help is among them
+    return {
+        flag: not param.is_flag
+        for param in params
+        if isinstance(param, click.Option)
+        for flag in (*param.opts, *param.secondary_opts)
+    }
+
+
+def from_table(option: Option, short: str | None = None) -> click.Option:
+    """A row of the option table as a click option, with a `short` flag beside its own."""
     if option.type is bool:
         return GroupedOption(
             [f"{option.flag}/--no-{option.flag[2:]}", option.name],
@@ -112,7 +124,7 @@ def from_table(option: Option) -> click.Option:
     if shown := _default_text(option):
         facts.append(f"default: {shown}")
     return GroupedOption(
-        [option.flag, option.name],
+        [*filter(None, (short,)), option.flag, option.name],
         type=_Value(option),
         multiple=option.multiple,
         default=option.default,

@@ -1,160 +1,104 @@
-"""What the options of other servers are called here, to answer one that is typed."""
+"""Answers flags that the command does not have, with the command line to type."""
 
 from __future__ import annotations
 
-_BIND = "--bind HOST:PORT"
-_NONE = ""
+import difflib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-_APP = "the first argument, module:app"
-_DEFAULT = "the default"
-_STATIC = "--static /PREFIX=FOLDER"
+from .foreign_options import HOST, PORT, SERVERS, Foreign
 
-#: Flags of gunicorn, uvicorn, waitress-serve, granian and uWSGI, and what to write instead; empty
-#: if there is no such option here. docs/differences.md explains those.
-FOREIGN_OPTIONS = {
-    # gunicorn
-    "-b": "--bind",
-    "-w": "--workers",
-    "-t": "--worker-timeout",
-    "--timeout": "--worker-timeout",
-    "-c": "--config",
-    "-p": "--pid-file, or for a port --bind",
-    "--pid": "--pid-file",
-    "-u": "--user",
-    "-g": "--group",
-    "--keepalive": "--keep-alive",
-    "--worker-connections": "--limit-connections",
-    "--limit-request-fields": "--limit-fields",
-    "--limit-request-field_size": "--limit-field-size",
-    "--access-logfile": "--access-log",
-    "--access-logformat": "--log-format",
-    "--chdir": "--app-dir",
-    "--pythonpath": "--app-dir",
-    "--check-config": "the command `threadwell check`",
-    "--print-config": "the command `threadwell config show`",
-    "--reload-extra-file": "--reload-extra",
-    "--preload-app": "--preload",
-    "--paste": "pserve, with `use = egg:threadwell`",
-    "--forwarded-allow-ips": "--trusted-proxies",
-    "--proxy-allow-from": "--trusted-proxies",
-    "--statsd-host": "--metrics-bind",
-    "-k": _NONE,
-    "--worker-class": _NONE,
-    "-D": _NONE,
-    "--daemon": _NONE,
-    "-m": _NONE,
-    "--umask": _NONE,
-    "--error-logfile": _NONE,
-    "--log-file": _NONE,
-    "--capture-output": _NONE,
-    # uvicorn
-    "--host": _BIND,
-    "--port": _BIND,
-    "--uds": "--bind unix:/PATH",
-    "--fd": "--bind fd://N",
-    "--ssl-certfile": "--certfile",
-    "--ssl-keyfile": "--keyfile",
-    "--ssl-keyfile-password": "--keyfile-password-file",
-    "--ssl-ca-certs": "--ca-certs",
-    "--ssl-cert-reqs": "--client-certs",
-    "--timeout-keep-alive": "--keep-alive",
-    "--timeout-graceful-shutdown": "--graceful-timeout",
-    "--timeout-worker-healthcheck": "--worker-timeout",
-    "--limit-concurrency": "--limit-connections",
-    "--limit-max-requests": "--max-requests",
-    "--limit-max-requests-jitter": "--max-requests-jitter",
-    "--ws-max-size": "--limit-ws-message",
-    "--ws-max-queue": "--limit-ws-queue",
-    "--h11-max-incomplete-event-size": "--limit-head",
-    "--proxy-headers": "--trusted-proxies",
-    "--log-config": _NONE,
-    "--env-file": _NONE,
-    "--http": "--bind, if it is an address",
-    "--ws": _NONE,
-    "--reload-delay": _NONE,
-    "--ssl-ciphers": _NONE,
-    # waitress-serve
-    "--listen": "--bind, or for a number --backlog",
-    "--unix-socket": "--bind unix:/PATH",
-    "--unix-socket-perms": "--unix-permissions",
-    "--call": "--factory",
-    "--trusted-proxy": "--trusted-proxies",
-    "--trusted-proxy-count": "--proxy-hops",
-    "--trusted-proxy-headers": "--forwarded-header",
-    "--channel-timeout": "--keep-alive",
-    "--connection-limit": "--limit-connections",
-    "--max-request-body-size": "--limit-body",
-    "--max-request-header-size": "--limit-head",
-    "--expose-tracebacks": _NONE,
-    "--ident": _NONE,
-    # granian
-    "--uds-permissions": "--unix-permissions",
-    "--blocking-threads": "--threads",
-    "--backpressure": "--limit-connections",
-    "--http1-header-read-timeout": "--head-timeout",
-    "--http2-max-concurrent-streams": "--http2-streams",
-    "--access-log-fmt": "--log-format",
-    "--ssl-certificate": "--certfile",
-    "--ssl-ca": "--ca-certs",
-    "--ssl-client-verify": "--client-certs",
-    "--ssl-protocol-min": "--tls-min-version",
-    "--ssl-crl": _NONE,
-    "--url-path-prefix": "--root-path, for an ASGI application",
-    "--workers-lifetime": "--max-requests, or --max-rss",
-    "--workers-max-rss": "--max-rss",
-    "--workers-kill-timeout": "--graceful-timeout",
-    "--working-dir": "--app-dir",
-    "--env-files": _NONE,
-    "--static-path-route": _STATIC,
-    "--static-path-mount": _STATIC,
-    "--static-path-dir-to-file": "--static-index",
-    "--static-path-expires": "--static-max-age",
-    "--metrics": "--metrics-bind",
-    "--metrics-address": "--metrics-bind",
-    "--metrics-port": "--metrics-bind",
-    "--reload-paths": "--reload-dir",
-    "--reload-ignore-dirs": "--reload-exclude",
-    "--reload-ignore-patterns": "--reload-exclude",
-    "--reload-ignore-paths": "--reload-exclude",
-    # uWSGI
-    "--ini": "--config, which is TOML",
-    "--http-socket": "--bind",
-    "--socket": "--bind, for a proxy that speaks HTTP to it",
-    "--chmod-socket": "--unix-permissions",
-    "--module": _APP,
-    "--wsgi-file": _APP,
-    "--callable": _APP,
-    "--processes": "--workers",
-    "--master": "--workers, which brings a supervisor",
-    "--lazy-apps": "the default, and --preload the contrary",
-    "--harakiri": "--worker-timeout, which kills no worker for one long request",
-    "--reload-on-rss": "--max-rss",
-    "--py-autoreload": "--reload",
-    "--touch-reload": "SIGHUP to a server with --workers",
-    "--static-map": _STATIC,
-    "--limit-post": "--limit-body",
-    "--post-buffering": "--memory-body",
-    "--buffer-size": "--limit-head",
-    "--uid": "--user",
-    "--gid": "--group",
-    "--pidfile": "--pid-file",
-    "--stats": "--metrics-bind",
-    "--enable-threads": _DEFAULT,
-    "--vacuum": _DEFAULT,
-    "--die-on-term": _DEFAULT,
-    "--need-app": _DEFAULT,
-    "--virtualenv": _NONE,
-    "--logto": _NONE,
-    "--daemonize": _NONE,
-    "--cron": _NONE,
-    "--mule": _NONE,
-    "--attach-daemon": _NONE,
-}
+# The address of the other servers, where only one half of it is given.
+_DEFAULT_HALVES = {HOST: "127.0.0.1", PORT: "8000"}
 
 
-def hint_for(flag: str) -> str | None:
-    """The answer to a user who typed `flag`; None if it is not a flag of a server known here."""
-    if flag not in FOREIGN_OPTIONS:
-        return None
-    ours = FOREIGN_OPTIONS[flag]
-    return f"here it is {ours}" if ours else "there is nothing like it here"
+class _Argument(NamedTuple):
+    """A flag and its value; what is no flag has an empty one."""
+
+    flag: str
+    value: str | None
+
+
+def hint_for(args: Sequence[str], own: Mapping[str, bool], program: str) -> str:
+    """The answer to a command line with flags of another server, or of none, on one line.
+
+    `args` follow `program`, the command; `own` has its flags, and whether a value follows.
+    """
+    table = _table_for(args, own)
+    arguments = list(_split(args, own, table))
+    flags = [each.flag for each in arguments if each.flag]
+    unknown = [flag for flag in flags if flag not in own and flag not in table]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], own, n=1, cutoff=0.8)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"No such option: {unknown[0]}{meant}; see threadwell --help"
+    foreign = {flag: table[flag] for flag in flags if flag in table}
+    line = shlex.join([program, *_translated(arguments, table)])
+    notes = [
+        f"{flag} {each.note}" if not each.ours else f"{each.ours} {each.note}"
+        for flag, each in foreign.items()
+        if each.note
+    ]
+    said = f"{', '.join(foreign)}: not known here; type: {line}"
+    return said + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _table_for(args: Sequence[str], own: Mapping[str, bool]) -> dict[str, Foreign]:
+    """The foreign flags: those of the server that most of `args` are for come first."""
+    given = {_flag(arg) for arg in args} - set(own)
+    fitting = max(SERVERS.values(), key=lambda flags: len(given & set(flags)))
+    merged: dict[str, Foreign] = {}
+    for flags in reversed(SERVERS.values()):
+        merged |= {flag: each for flag, each in flags.items() if flag not in own}
+    return merged | fitting if given & set(fitting) else merged
+
+
+def _flag(arg: str) -> str:
+    """The flag in `arg`, without an attached value; empty if there is none."""
+    if not arg.startswith("-") or arg == "-":
+        return ""
+    return arg.partition("=")[0] if arg.startswith("--") else arg[:2]
+
+
+def _split(
+    args: Sequence[str], own: Mapping[str, bool], table: Mapping[str, Foreign]
+) -> list[_Argument]:
+    """`args` as flags with their values."""
+    found, rest = [], list(args)
+    while rest:
+        arg = rest.pop(0)
+        flag = _flag(arg)
+        attached = arg[len(flag) :].removeprefix("=") if flag else ""
+        takes = table[flag].takes_value if flag in table else own.get(flag, False)
+        if not flag:
+            found.append(_Argument("", arg))
+        elif attached:
+            found.append(_Argument(flag, attached))
+        elif takes and rest:
+            found.append(_Argument(flag, rest.pop(0)))
+        else:
+            found.append(_Argument(flag, None))
+    return found
+
+
+def _translated(arguments: Sequence[_Argument], table: Mapping[str, Foreign]) -> list[str]:
+    words: list[str] = []
+    halves: dict[str, str] = {}
+    for flag, value in arguments:
+        foreign = table.get(flag)
+        if foreign is None:
+            words += [each for each in (flag, value) if each]
+        elif foreign.form in (HOST, PORT) and value is not None:
+            halves[foreign.form] = value
+        elif foreign.ours:
+            words.append(foreign.ours)
+            if value is not None and foreign.form:
+                words.append(foreign.form.format(value))
+            elif not foreign.takes_value and foreign.form:
+                words.append(foreign.form)
+    if halves:
+        halves = _DEFAULT_HALVES | halves
+        host = f"[{halves[HOST]}]" if ":" in halves[HOST] else halves[HOST]
+        words += ["--bind", f"{host}:{halves[PORT]}"]
+    return words

@@ -15,7 +15,7 @@ import pytest
 
 from threadwell.adapters.flask.command import serve
 from threadwell.cli import main
-from threadwell.option_hints import FOREIGN_OPTIONS
+from threadwell.foreign_options import SERVERS
 from threadwell.worker import OPTIONS
 
 from ..helpers.django_project import DJANGO_OPTIONS
@@ -92,8 +92,8 @@ def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # in the running text too
     mentioned = set(re.findall(r"`(--[a-z0-9-]+)[ `]", page.read_text("utf-8")))
     known |= {"--check", "--threadwell-live-server", *DJANGO_OPTIONS}
-    if page.name in ("differences.md", "other-hosts.md"):
-        known |= set(FOREIGN_OPTIONS)
+    if page.name in ("differences.md", "foreign-flags.md", "other-hosts.md"):
+        known |= {flag for flags in SERVERS.values() for flag in flags}
     assert mentioned <= (known | flask_knows if page.name == "flask.md" else known)
 
 

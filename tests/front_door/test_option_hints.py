@@ -2,42 +2,123 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from threadwell import cli
+from threadwell.command_options import flags_of
 from threadwell.config_file import Settings, with_concurrency
-from threadwell.option_hints import FOREIGN_OPTIONS
+from threadwell.foreign_options import SERVERS, Foreign
 from threadwell.worker import OPTIONS, ConfigError
 
-DIFFERENCES = Path(__file__).resolve().parent.parent.parent / "docs" / "differences.md"
+from ..helpers.foreign_flags import FLAGS
+
+EACH = [
+    pytest.param(server, flag, each, id=f"{server} {flag}")
+    for server, flags in SERVERS.items()
+    for flag, each in flags.items()
+]
 
 
 @pytest.fixture
 def own_flags() -> set[str]:
-    return {flag for param in cli._command().params for flag in param.opts}
+    return set(flags_of(cli._command()))
 
 
-@pytest.mark.parametrize("theirs", FOREIGN_OPTIONS)
+@pytest.mark.parametrize(("server", "flag", "each"), EACH)
 def test_what_is_said_to_who_types_it(
-    theirs: str, own_flags: set[str], capsys: pytest.CaptureFixture[str]
+    server: str,
+    flag: str,
+    each: Foreign,
+    own_flags: set[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert theirs not in own_flags
-    assert cli.main(["app", theirs]) == 2
+    if flag in own_flags:  # it is known beside others of that server only
+        return
+    value = ["5"] if each.takes_value else []
+    assert cli.main(["app", flag, *value]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"threadwell: {theirs}: ")
-    assert said.endswith("; see threadwell --help\n")
+    assert said.startswith(f"threadwell: {flag}: not known here; type: threadwell app")
     assert said.count("\n") == 1
-    for ours in re.findall(r"--[\w-]+", FOREIGN_OPTIONS[theirs]):
-        assert ours in own_flags
-        assert ours in said
 
 
-@pytest.mark.parametrize("theirs", FOREIGN_OPTIONS)
-def test_the_page_has_it(theirs: str) -> None:
-    assert f"`{theirs}`" in DIFFERENCES.read_text("utf-8")
+@pytest.mark.parametrize(("server", "flag", "each"), EACH)
+def test_an_entry_says_what_to_write_or_why_not(
+    server: str, flag: str, each: Foreign, own_flags: set[str]
+) -> None:
+    assert each.ours in own_flags if each.ours else each.note
+    for word in each.note.split():
+        assert not word.startswith("--") or word.rstrip(",:") in own_flags
+
+
+@pytest.mark.parametrize("server", FLAGS)
+def test_every_flag_of_other_servers_is_known(server: str, own_flags: set[str]) -> None:
+    assert not set(FLAGS[server]) - own_flags - set(SERVERS[server])
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        (
+            "shop.wsgi -w 4 --bind=0.0.0.0:80 --timeout 60 -k gthread --preload",
+            "--timeout, -k: not known here; type: threadwell shop.wsgi -w 4 --bind 0.0.0.0:80"
+            " --request-timeout 60 --preload (-k WSGI runs on threads, ASGI on loops)",
+        ),
+        (
+            "-t 60 --keepalive 5 -w4 shop.wsgi",
+            "-t, --keepalive: not known here; type: threadwell --request-timeout 60 --keep-alive 5"
+            " -w 4 shop.wsgi",
+        ),
+        (
+            "app:app --host 0.0.0.0 --port 80 --ws-max-size 5 --no-access-log --header 'a:b c'",
+            "--host, --port, --ws-max-size, --no-access-log: not known here; type: threadwell"
+            " app:app --limit-ws-message 5 --header 'a:b c' --bind 0.0.0.0:80 (--no-access-log is"
+            " so anyway)",
+        ),
+        ("app --port 80", "--port: not known here; type: threadwell app --bind 127.0.0.1:80"),
+        ("app --host ::1", "--host: not known here; type: threadwell app --bind '[::1]:8000'"),
+        (
+            "app:app --interface wsgi --blocking-threads 4 --workers-lifetime 60 --no-ws",
+            "--blocking-threads, --workers-lifetime, --no-ws: not known here; type: threadwell"
+            " app:app --interface wsgi --threads 4 --max-age 60 (--no-ws an application without"
+            " WebSockets refuses them)",
+        ),
+        (
+            "site.asgi:app --websocket_timeout 5 -p 80",
+            "--websocket_timeout, -p: not known here; type: threadwell site.asgi:app --bind"
+            " 127.0.0.1:80 (--websocket_timeout a WebSocket ends when a side ends it)",
+        ),
+        (
+            "app --workers-max-rss 300 --uds /run/s",
+            "--workers-max-rss, --uds: not known here; type: threadwell app --max-rss 300M --bind"
+            " unix:/run/s (--max-rss is in bytes here; 500M is 500 MiB)",
+        ),
+        ("app --timeout", "--timeout: not known here; type: threadwell app --request-timeout"),
+    ],
+)
+def test_the_whole_line_is_answered(
+    typed: str, answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(shlex.split(typed)) == 2
+    assert capsys.readouterr().err == f"threadwell: {answer}\n"
+
+
+def test_a_flag_that_nobody_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["app", "--timeout", "5", "--nonsense"]) == 2
+    assert capsys.readouterr().err == (
+        "threadwell: No such option: --nonsense; see threadwell --help\n"
+    )
+
+
+def test_short_flags(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "show", "-b", "9000", "-w", "3", "-t", "5"]) == 0
+    shown = capsys.readouterr().out
+    for line in ('bind = ["9000"]', "workers = 3", "threads = 5"):
+        assert f"{line}  # command line" in shown
+    assert cli.main(["-V"]) == 0
+    assert capsys.readouterr().out.startswith("threadwell ")
 
 
 def workers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> str:
@@ -92,4 +173,6 @@ def test_a_reload_does_not_mind_the_platform(
 
 
 def test_no_flag_of_ours_is_thought_foreign() -> None:
-    assert not {option.flag for option in OPTIONS} & set(FOREIGN_OPTIONS)
+    ours = {option.flag for option in OPTIONS}
+    for flags in SERVERS.values():
+        assert not ours & set(flags)

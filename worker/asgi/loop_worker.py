@@ -489,5 +489,5 @@ class LoopWorker:
 
 def _make_writer(config: ServerConfig) -> LoopWriter:
     if config.log.request_id_echo:
-        return EchoingLoopWriter(config.timeouts, config.log.request_id_header)
-    return LoopWriter(config.timeouts)
+        return EchoingLoopWriter(config)
+    return LoopWriter(config)

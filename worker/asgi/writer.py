@@ -16,6 +16,7 @@ from ..messages import FileBody
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..config import ServerConfig
     from ..config.groups import Timeouts
     from ..connection import Connection
     from ..messages import RequestReceived, Response
@@ -82,8 +83,8 @@ class _LineCache(FieldLineCache):
 class LoopWriter(ResponseWriter):
     """A `ResponseWriter` for event loops. Belongs to one loop."""
 
-    def __init__(self, timeouts: Timeouts) -> None:
-        super().__init__(timeouts)
+    def __init__(self, config: ServerConfig) -> None:
+        super().__init__(config)
         self._lines = _LineCache()
 
     def stream(
@@ -120,7 +121,7 @@ class LoopWriter(ResponseWriter):
     ) -> bytes:
         """The head of a 101 response for a WebSocket. Raises `InvalidResponseError`."""
         date = self.date_header()
-        lines = [b"HTTP/1.1 101 Switching Protocols\r\n", date, self._server_line]
+        lines = [b"HTTP/1.1 101 Switching Protocols\r\n", date, self._own.server, *self._own.others]
         lines.append(b"Upgrade: websocket\r\nConnection: Upgrade\r\n")
         lines += [encode_header(name, value)[0] for name, value in fields]
         for name, value in headers:

@@ -20,6 +20,7 @@ from .groups import (
     Option,
     Processes,
     Proxies,
+    Responses,
     Static,
     Threads,
     Timeouts,
@@ -42,6 +43,7 @@ class ServerConfig:
     proxies: Proxies = field(default_factory=Proxies)
     static: Static = field(default_factory=Static)
     http2: Http2 = field(default_factory=Http2)
+    responses: Responses = field(default_factory=Responses)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
     control: Control = field(default_factory=Control)
@@ -145,6 +147,7 @@ TITLES = {
     "proxies": "Proxies",
     "static": "Static files",
     "http2": "HTTP/2",
+    "responses": "Responses",
     "log": "Logs",
     "metrics": "Metrics",
     "control": "Control",

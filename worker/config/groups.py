@@ -10,6 +10,7 @@ from .network import Bind, Http2, Tls
 from .observability import Control, Log, Metrics
 from .option import Option, parse_size
 from .proxies import Proxies
+from .responses import Responses
 from .static import Static
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Option",
     "Processes",
     "Proxies",
+    "Responses",
     "Static",
     "Timeouts",
     "Tls",

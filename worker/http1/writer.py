@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..connection import Connection, ResponsePath
 from ..errors import ClientDisconnected, InvalidResponseError
 from ..http.framing import length_of_body, log_long, log_short
+from ..http.own_fields import own_fields
 from ..http.response_head import (
     CONNECTION,
     CONTENT_LENGTH,
@@ -41,6 +42,7 @@ from ..system.readiness import has_room
 from .send_buffer import SendBuffer
 
 if TYPE_CHECKING:
+    from ..config import ServerConfig
     from ..config.groups import Timeouts
 
 # Up to this size, copying a body after its head is cheaper than a second buffer in the system call.
@@ -51,9 +53,9 @@ _monotonic = time.monotonic
 class ResponseWriter:
     """Writes responses. Used by one thread, because of its caches and its clock."""
 
-    def __init__(self, timeouts: Timeouts, server_name: str = "threadwell") -> None:
-        self._timeouts = timeouts
-        self._server_line = b"Server: " + server_name.encode("latin-1") + b"\r\n"
+    def __init__(self, config: ServerConfig) -> None:
+        self._timeouts = config.timeouts
+        self._own = own_fields(config.responses)
         self._lines = FieldLineCache()
         self._status_lines = StatusLines()
         self._length_lines = LengthLines()
@@ -70,7 +72,7 @@ class ResponseWriter:
             now = time.time()
             self._date_ends = self.now + 1 - now % 1
             self._date = f"Date: {imf_fixdate(now)}\r\n".encode("ascii")
-            self._stamp = self._date + self._server_line
+            self._stamp = b"".join((self._date, self._own.server, *self._own.others))
         return self._date
 
     def answer(
@@ -249,8 +251,9 @@ class ResponseWriter:
             elif kind != DROPPED:
                 lines.append(line)
         date = self.date_header()
-        if not seen & SERVER:
-            lines.insert(0, self._server_line)
+        lines[:0] = self._own.others
+        if not seen & SERVER and self._own.server:
+            lines.insert(0, self._own.server)
         if not seen & DATE:
             lines.insert(0, date)
         return lines, declared, closes
@@ -416,9 +419,9 @@ def wait_for_room(connection: Connection, deadline: float) -> bool:
 class RequestIdWriter(ResponseWriter):
     """A writer that adds the request id to responses, unless the application has set it."""
 
-    def __init__(self, timeouts: Timeouts, header: str) -> None:
-        super().__init__(timeouts)
-        self._header = header
+    def __init__(self, config: ServerConfig) -> None:
+        super().__init__(config)
+        self._header = config.log.request_id_header
 
     def answer(
         self,

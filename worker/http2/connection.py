@@ -61,7 +61,7 @@ class Codecs(NamedTuple):
 
     @classmethod
     def make(cls, config: ServerConfig) -> Codecs:
-        return cls(HTTP2Writer(config.timeouts), HeadReader(config.limits))
+        return cls(HTTP2Writer(config), HeadReader(config.limits))
 
 
 def connection_factory(worker: LoopContext) -> ConnectionFactory:

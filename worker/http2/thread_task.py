@@ -209,7 +209,7 @@ class HTTP2Runner(RequestRunner):
         notes = self.worker.notes
         writer = notes.get(HTTP2Writer)
         if writer is None:
-            writer = notes[HTTP2Writer] = HTTP2Writer(self.worker.config.timeouts)
+            writer = notes[HTTP2Writer] = HTTP2Writer(self.worker.config)
         assert isinstance(writer, HTTP2Writer)
         return writer
 

@@ -24,7 +24,7 @@ from .interfaces import Rendered
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..config.groups import Timeouts
+    from ..config import ServerConfig
     from ..messages import RequestReceived
     from .interfaces import AnswerSink, Fields
 
@@ -42,8 +42,8 @@ class HTTP2Writer(ResponseWriter):
     Belongs to one thread, because of its caches.
     """
 
-    def __init__(self, timeouts: Timeouts) -> None:
-        super().__init__(timeouts)
+    def __init__(self, config: ServerConfig) -> None:
+        super().__init__(config)
         #: The field of each header line that was seen before. Bounded.
         self._fields_of_lines: dict[bytes, tuple[bytes, bytes]] = {}
 

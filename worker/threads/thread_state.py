@@ -65,11 +65,8 @@ class ThreadState(RequestHost):
         self.worker_id = worker_id
         self.slot = Slot()
         self.parser = RequestParser(config.limits)
-        self.writer = (
-            RequestIdWriter(config.timeouts, config.log.request_id_header)
-            if config.log.request_id_echo
-            else ResponseWriter(config.timeouts)
-        )
+        make_writer = RequestIdWriter if config.log.request_id_echo else ResponseWriter
+        self.writer = make_writer(config)
         self.request_ids = request_ids(config)
         #: What trusted proxies say; None where none is trusted.
         self.forwarding: Forwarding | None = None
