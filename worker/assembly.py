@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .app_kind import is_asgi
 from .http.own_fields import own_fields
 from .lifecycle import ConnectionOpened, LifecycleCollector
-from .logs.format import compile_format
-from .logs.target import parse_syslog
+from .logs.request_log import check as check_request_log
 from .net.bind import check_addresses, check_metrics_addresses
 from .polling.base import ConnectionQueue, connection_limit
 from .polling.kernel import make_poller
@@ -49,9 +48,8 @@ def check(config: ServerConfig) -> None:
 
         check_static(config.static)
     own_fields(config.responses)
-    compile_format(config.log.format)
+    check_request_log(config.log)
     check_proxies(config.proxies)
-    parse_syslog(config.log.access_log)
     check_request_ids(config.log)
     check_metrics_addresses(config.metrics)
     check_addresses(config)

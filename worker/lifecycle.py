@@ -10,7 +10,7 @@ from __future__ import annotations
 import http
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
@@ -72,7 +72,8 @@ class ResponseCompleted:
 
     `request` is None if what arrived was not a request. `body_bytes` counts what the application
     sent: without framing, but for a WebSocket the frames. `seconds` is the time since the request
-    had arrived in full, or its head on an event loop. `received` counts the octets of the request's
+    had arrived in full, or its head on an event loop. `headers` are those of the answer, names and
+    values as text or as bytes. `received` counts the octets of the request's
     body. `client` is for whom the request came, `peer` the other end of the connection.
 
     The server makes it when the request has arrived, at `started` of `time.monotonic`, and fills it
@@ -93,10 +94,12 @@ class ResponseCompleted:
         self.body_bytes = 0
         self.received = 0
         self.request_id = ""
+        self.headers: Sequence[tuple[str, str] | tuple[bytes, bytes]] = ()
 
     def note(self, head: RequestReceived | None, response: Response) -> None:
         """Note what is being sent as the answer to `head`. Only the server calls it."""
         self.body_bytes = 0
+        self.headers = response.headers
         code = _CODES_WITH_BODY.get(response.status)
         if code is None:
             code = response.code

@@ -240,7 +240,7 @@ class ThreadwellCommand(_Command):
             app = hybrid_of(django_app(handler))
         except ImproperlyConfigured as error:
             raise ConfigError(str(error)) from None
-        configure_logging(config.log.level)
+        configure_logging(config.log)
         self.stdout.flush()  # From now on, nothing waits for the reader.
         raise_descriptor_limit()
         self._opening = True

@@ -142,7 +142,7 @@ def serve(
         return server
 
     if not quiet and not logging.getLogger("threadwell").hasHandlers():
-        configure_logging(config.log.level)
+        configure_logging(config.log)
     load = partial(_load, app, interface, asgi_app, multiprocess=supervised)
     if supervised:
         _supervise(load, config, build, quiet=quiet)

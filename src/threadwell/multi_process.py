@@ -42,7 +42,7 @@ def run_workers(
 
     Raises `ConfigError`, and `StartFailed` if no process becomes ready.
     """
-    configure_logging(config.log.level)
+    configure_logging(config.log)
     raise_descriptor_limit()
     sockets = open_sockets(config)
     # This server is never started: it describes the sockets for the start message.
@@ -52,7 +52,7 @@ def run_workers(
 
     def load_and_log() -> Loaded:
         loaded = load()
-        configure_logging(config.log.level)  # The application may have changed it.
+        configure_logging(config.log)  # The application may have changed it.
         return loaded
 
     def build(app: Served, given: Sequence[socket.socket]) -> Server:

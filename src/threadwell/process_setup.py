@@ -10,10 +10,11 @@ import signal
 import sys
 import threading
 import time
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from .worker import ServerConfig
 from .worker.assembly import check
+from .worker.logs.error_log import formatter_for
 from .worker.supervisor.user import find_identity
 from .worker.system.pid_file import pid_file
 from .worker.system.standard_streams import (
@@ -24,6 +25,9 @@ from .worker.system.standard_streams import (
 )
 from .worker.system.terminal import Terminal
 from .worker.tls.context import context_for
+
+if TYPE_CHECKING:
+    from .worker.config.groups import Log
 
 __all__ = [
     "DEVELOPMENT_LIMITS",
@@ -68,7 +72,7 @@ def check_config(config: ServerConfig) -> None:
     context_for(config)
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(settings: Log) -> None:
     """Write the server's messages to standard error, unless the application has set up a handler.
 
     May be called again after the application was imported, which may have changed the logger.
@@ -77,9 +81,9 @@ def configure_logging(level: str) -> None:
     if logger.handlers:
         return
     handler = StandardErrorHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(formatter_for(settings))
     logger.addHandler(handler)
-    logger.setLevel(level.upper())
+    logger.setLevel(settings.level.upper())
     logger.propagate = False
     # Django's logging configuration disables the loggers that existed before it.
     logger.disabled = False

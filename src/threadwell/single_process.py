@@ -95,7 +95,7 @@ def run_server(
     """
     if config.processes.needs_supervisor:
         raise ConfigError("workers: this serves in one process; `threadwell APP` starts others")
-    configure_logging(config.log.level)
+    configure_logging(config.log)
     set_process_title("server", name)
     flush_streams()  # What the application has printed comes before the start message.
     raise_descriptor_limit()

@@ -132,7 +132,7 @@ def test_an_empty_body_and_a_cut_answer() -> None:
     assert compile_format("%b %B %X")(event(size=0, complete=False)) == "- 0 X"
 
 
-@pytest.mark.parametrize("text", ["%Z", "%{Host}o", "%{}i", "%", "% m", "%h %", "%>", "plain", ""])
+@pytest.mark.parametrize("text", ["%Z", "%{Host}e", "%{}i", "%", "% m", "%h %", "%>", "plain", ""])
 def test_what_is_not_known_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="log_format"):
         compile_format(text)

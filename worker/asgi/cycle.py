@@ -416,7 +416,8 @@ class Cycle:
         self._stream = transport.writer.stream(transport.conn, self.head, response, self.persistent)
         self._state = _STREAMING  # from STARTED: `send` has checked it, and the client is there
         if transport.conn.record is not None:
-            transport.conn.record.status = self._status
+            record = transport.conn.record
+            record.status, record.headers = self._status, self._headers
         if transport.worker.draining and is_event_stream(self._headers):
             self.ask_to_end()
         return self._stream

@@ -45,6 +45,7 @@ class RefusingConnection(LoopConnection):
             return
         if conn.record is not None:
             conn.record.status = response.code
+            conn.record.headers = response.headers
             conn.record.body_bytes = len(response.body)  # type: ignore[arg-type]
         # a client that does not read gets what the kernel took, and no more
         conn.send_buffer = None

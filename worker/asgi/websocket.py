@@ -268,7 +268,7 @@ class Session:
         self._frames = Frames(ConnectionType.SERVER, extensions)  # type: ignore[arg-type]
         self._become(SessionState.OPEN)
         if transport.conn.record is not None:
-            transport.conn.record.status = 101
+            transport.conn.record.status, transport.conn.record.headers = 101, headers
         self._next_ping = time.monotonic() + self._config.ws_ping
         try:
             transport.write(data)

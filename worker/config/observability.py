@@ -22,14 +22,27 @@ class Log:
         "access_log",
         "",
         "Write one line for each request to this file; - is standard output, syslog: the local"
-        " syslog, and syslog:udp://HOST:PORT or syslog:tcp://HOST:PORT a remote one. Empty"
-        " switches the access log off.",
+        " syslog, and syslog:udp://HOST:PORT or syslog:tcp://HOST:PORT a remote one; logging is"
+        " the logger threadwell.access. Empty switches the access log off.",
+    )
+    access_skip: tuple[str, ...] = option(
+        "access_log_skip",
+        (),
+        "Path, such as /healthz, that is left out of the access log with all paths below it, unless"
+        " the answer is an error. May be repeated.",
     )
     format: str = option(
         "log_format",
         "combined",
         'Access log format: common, combined, json, or an Apache format string such as \'%h "%r"'
         " %>s %b %D'.",
+    )
+    error_format: str = option(
+        "error_log_format",
+        "text",
+        "Format of the server's messages: text, or json for one object a line, with the traceback"
+        " and the request id in it.",
+        choices=("text", "json"),
     )
     level: str = option(
         "log_level",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from ..lifecycle import Collectors, LifecycleCollector
-from ..logs.access_log import AccessLog
+from ..logs.request_log import RequestLog, open_request_log
 from ..net.bind import url_of
 from .single import Controlled
 
@@ -28,7 +28,7 @@ class Observers:
     def __init__(self, server: Server, config: ServerConfig) -> None:
         self._server = server
         self._config = config
-        self._access_log: AccessLog | None = None
+        self._access_log: RequestLog | None = None
         # Where metrics are counted: a page of the supervisor's, or else of this server's monitor.
         self._page: memoryview[int] | None = None
         self._monitor: Monitor | None = None
@@ -60,7 +60,7 @@ class Observers:
 
             collectors.append(MetricsCollector(self._page))
         if self._config.log.access_log:
-            self._access_log = AccessLog.open(self._config.log)
+            self._access_log = open_request_log(self._config.log)
             collectors.append(self._access_log)
         if self._config.tracks_requests():
             self._open_control()

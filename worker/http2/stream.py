@@ -305,7 +305,7 @@ class Stream:
             raise ClientDisconnected("there is an answer already, or nobody to read it")
         self.headers_sent = True
         if self.record is not None:
-            self.record.status = rendered.status
+            self.record.status, self.record.headers = rendered[:2]
         self._written_at = time.monotonic()
         self.origin.add_id(rendered.fields, self.worker.config.log)
         whole = rendered.allowed == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import os
 import re
@@ -154,6 +155,35 @@ def _header(name: str) -> _Field:
     return value
 
 
+def _response_header(name: str) -> _Field:
+    wanted = name.lower()
+
+    def value(event: ResponseCompleted) -> str:
+        found = [_text(value) for name, value in event.headers if _text(name).lower() == wanted]
+        return _escape(", ".join(found)) or "-"
+
+    return value
+
+
+def _text(part: str | bytes) -> str:
+    """A name or a value of a header: an ASGI application gives bytes."""
+    return part.decode("latin-1") if isinstance(part, bytes) else part
+
+
+def _user(event: ResponseCompleted) -> str:
+    """The user of Basic authentication (RFC 7617), whether the application lets them in or not."""
+    if event.request is None:
+        return "-"
+    scheme, _, credentials = event.request.header("authorization").partition(" ")
+    if scheme.lower() != "basic":
+        return "-"
+    try:
+        decoded = base64.b64decode(credentials.strip(), validate=True).decode("latin-1")
+    except ValueError:
+        return "-"
+    return _escape(decoded.partition(":")[0]).replace(" ", "\\x20") or "-"
+
+
 def _of_request(field: Callable[[Request], str]) -> _Field:
     return lambda event: _escape(field(event.request)) if event.request is not None else "-"
 
@@ -193,11 +223,12 @@ def _fields() -> dict[str, _Field]:
         "X": lambda event: "+" if event.complete else "X",
         "L": lambda event: _escape(event.request_id) or "-",
         "P": lambda event: str(os.getpid()),
+        "u": _user,
     }
 
 
-# The percent sign, and directives whose value is never known.
-_CONSTANTS = {"%": "%", "l": "-", "u": "-"}
+# The percent sign, and the directive whose value is never known.
+_CONSTANTS = {"%": "%", "l": "-"}
 _DURATIONS = {"s": 1, "ms": 1e3, "us": 1e6}
 
 
@@ -233,6 +264,8 @@ def _directive(match: re.Match[str], known: dict[str, _Field]) -> _Field:
         return known[letter]
     if kind == "i":
         return _header(argument)
+    if kind == "o":
+        return _response_header(argument)
     if kind == "t":
         return _time_field(argument)
     if kind == "T" and argument in _DURATIONS:
@@ -252,15 +285,17 @@ def _apache_format(*, combined: bool) -> LineOf:
     def line(event: ResponseCompleted) -> str:
         request, status, size = event.request, event.status, event.body_bytes
         at = clock(time.time() - event.seconds)
-        asked, referer, agent = "-", "-", "-"
+        asked, user, referer, agent = "-", "-", "-", "-"
         if request is not None:
             method, target, _, _, version, _, variables = request[0][:7]
             asked = _escape(f"{method} {target} HTTP/{version}")
+            if "HTTP_AUTHORIZATION" in variables:
+                user = _user(event)
             if combined:
                 get = variables.get
                 referer = known[get("HTTP_REFERER", "")]
                 agent = known[get("HTTP_USER_AGENT", "")]
-        text = f'{event.client[0] or "-"} - - {at} "{asked}" {status or "-"} {size or "-"}'
+        text = f'{event.client[0] or "-"} - {user} {at} "{asked}" {status or "-"} {size or "-"}'
         return f'{text} "{referer}" "{agent}"' if combined else text
 
     return line

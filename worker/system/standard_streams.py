@@ -126,13 +126,12 @@ class StandardErrorHandler(logging.Handler):
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        record.dropped = self._dropped  # for the formatter
         try:
             text = self.format(record) + "\n"
         except Exception:
             self.handleError(record)
             return
-        if self._dropped:
-            text = f"({self._dropped} messages before this one were dropped)\n{text}"
         self._dropped = 0 if write_text(self._stream, text) else self._dropped + 1
 
 

@@ -76,6 +76,8 @@ class HTTP1Runner(RequestRunner):
 
     def begin(self, response: Response) -> StreamWriter:
         conn = self.conn
+        if conn.record is not None:
+            conn.record.headers = response.headers
         return self.worker.writer.stream(conn, self.request.head, response, conn.persistent)
 
     def finish_with(self, stream: PushedResponse, block: bytes) -> None:

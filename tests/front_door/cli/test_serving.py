@@ -25,6 +25,7 @@ from threadwell import (
     process_setup,
 )
 from threadwell.banner import gil_advice, start_message
+from threadwell.worker.config.groups import Log
 
 from .running import APP, Running, listening
 
@@ -363,9 +364,9 @@ def test_disabled_logger_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logger, "propagate", True)
     level = logger.level
     try:
-        process_setup.configure_logging("warning")
+        process_setup.configure_logging(Log(level="warning"))
         assert (logger.disabled, logger.propagate, logger.level) == (False, False, logging.WARNING)
-        process_setup.configure_logging("debug")  # it has a handler now
+        process_setup.configure_logging(Log(level="debug"))  # it has a handler now
         assert (len(logger.handlers), logger.level) == (1, logging.WARNING)
     finally:
         logger.setLevel(level)
