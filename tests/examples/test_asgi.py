@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,12 +16,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect as connect_websocket
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-
-browser_test = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="chromium and its driver are not installed"
-)
+from ..helpers.browser import chromium, needs_browser
 
 needs_fastapi = pytest.mark.skipif(
     importlib.util.find_spec("fastapi") is None, reason="fastapi is not installed"
@@ -118,26 +112,9 @@ def test_an_asynchronous_view_runs_on_the_loop() -> None:
 
 
 @pytest.fixture
-def browser() -> Iterator[Any]:
-    """Chromium without a window, which waits for what it looks for."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-proxy-server",
-    ):
-        options.add_argument(flag)
-    service = webdriver.ChromeService(executable_path=DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    try:
+def browser(tmp_path: Path) -> Iterator[Any]:
+    with chromium(tmp_path / "profile") as driver:
         yield driver
-    finally:
-        driver.quit()
-        driver.command_executor.close()
 
 
 def comes(browser: Any, selector: str, text: str) -> None:
@@ -155,7 +132,7 @@ def type_into(browser: Any, selector: str, text: str) -> None:
 
 
 @needs_fastapi
-@browser_test
+@needs_browser
 @pytest.mark.timeout(150)
 def test_fastapi_in_a_browser(browser: Any) -> None:
     with running("asgi", *THREADWELL) as url:
@@ -168,7 +145,7 @@ def test_fastapi_in_a_browser(browser: Any) -> None:
         # with the stream and the WebSocket still open the server ends in time
 
 
-@browser_test
+@needs_browser
 @pytest.mark.timeout(150)
 def test_two_tabs_in_a_browser(browser: Any) -> None:
     with running("hybrid", *HYBRIDS["runserver_fast"]) as url:

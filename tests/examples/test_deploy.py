@@ -20,6 +20,7 @@ import yaml
 
 from threadwell import ServerConfig
 
+from ..helpers.metrics import fetch, metrics_url
 from ..helpers.supervised import Load, Supervised, receive
 from ..helpers.waiting import until
 
@@ -43,6 +44,52 @@ def program(name: str) -> str:
     if path is None:
         pytest.skip(f"{name} is not installed")
     return path
+
+
+MONITORING = FOLDER / "monitoring"
+_METRIC = re.compile(r"\bthreadwell_[a-z_]+")
+
+
+def test_the_rules_are_those_of_prometheus() -> None:
+    promtool = program("promtool")
+    for command in (["rules", "alerts.yml"], ["config", "prometheus.yml"]):
+        arguments = [promtool, "check", *command]
+        done = subprocess.run(
+            arguments, cwd=MONITORING, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["alerts.yml", "dashboard.json"])
+def test_each_metric_of_the_pictures_exists(tmp_path: Path, name: str) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    arguments = ["app:app", "--bind", "127.0.0.1:0", "--metrics-bind", "127.0.0.1:0"]
+    server = Supervised(tmp_path, *arguments, "--workers", "2")
+    try:
+        server.get()
+        _, text = fetch(metrics_url(server))
+        assert server.end() == 0
+    finally:
+        server.close()
+    exist = {line.partition("{")[0].split(" ")[0] for line in text.splitlines()}
+    named = set(_METRIC.findall((MONITORING / name).read_text("utf-8")))
+    assert len(named) > 8
+    assert named <= exist
+
+
+def test_the_dashboard_has_what_grafana_asks_for() -> None:
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text("utf-8"))
+    assert {"title", "uid", "schemaVersion", "templating", "panels"} <= set(dashboard)
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+    assert len(set(places)) == len(panels)
+    for panel in panels:
+        assert panel["title"]
+        assert panel["description"]
+        for target in panel["targets"]:
+            assert target["expr"].count("(") == target["expr"].count(")")
+            assert target["legendFormat"]
 
 
 # Each process that runs tests has ports of its own.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,12 @@ from typing import Any
 
 import pytest
 
+from ..helpers.browser import chromium, needs_browser
 from ..helpers.command import Command, command, get
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "flask"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
 PATIENCE = 30
-
-browser_tests = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="chromium and its driver are not installed"
-)
 
 
 @pytest.fixture
@@ -52,24 +46,8 @@ def test_readme_names_every_page() -> None:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    """A headless browser with a profile of its own."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-dev-shm-usage", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--no-proxy-server",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    service = webdriver.ChromeService(executable_path=DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    try:
+    with chromium(tmp_path / "profile") as driver:
         yield driver
-    finally:
-        driver.quit()
-        driver.command_executor.close()
 
 
 class Page:
@@ -108,7 +86,7 @@ class Page:
         self.browser.find_element(self._by.ID, name).send_keys(text)
 
 
-@browser_tests
+@needs_browser
 @pytest.mark.timeout(150)
 def test_in_a_browser(running: Command, browser: Any, tmp_path: Path) -> None:
     page = Page(browser)

@@ -42,6 +42,7 @@ def test_the_other_paths(serve: Serve, app: App) -> None:
     url = url_of(serve(app, metrics_bind=HERE))
     assert fetch(url, "/healthz") == (200, "alive\n")
     assert fetch(url, "/readyz") == (200, "ready\n")
+    assert fetch(url, "/status")[0] == 200
     assert fetch(url, "/")[0] == 404
     request = urllib.request.Request(url + "/metrics", data=b"", method="POST")
     with pytest.raises(urllib.error.HTTPError) as raised:

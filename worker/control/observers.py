@@ -53,7 +53,10 @@ class Observers:
             from ..metrics.endpoint import start_monitor
 
             self._monitor, self._page = start_monitor(
-                self._config, self.write_gauges, self._server.unready_reason
+                self._config,
+                self.write_gauges,
+                self._server.unready_reason,
+                self._server.listeners,
             )
         if self._page is not None:
             from ..metrics.counters import MetricsCollector

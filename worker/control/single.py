@@ -187,7 +187,7 @@ def overview(
         "age": round(age, 3),
         "wanted": wanted,
         "urls": list(urls),
-        "backlog": sum(map(accept_queue, listeners)),
+        "backlog": sum(queue.length for queue in map(accept_queue, listeners) if queue),
         "latency_bounds": list(BOUNDS),
         "workers": workers,
     }

@@ -1,4 +1,4 @@
-"""`/metrics`, `/healthz` and `/readyz`, and the `SyncWorker` that serves them.
+"""`/metrics`, `/status`, `/healthz` and `/readyz`, and the `SyncWorker` that serves them.
 
 A server in one process runs it on a thread. The supervisor must not have threads: it polls, and
 serves what is ready without waiting.
@@ -21,6 +21,7 @@ from ..net.bind import check_metrics_addresses, open_socket, parse_bind
 from ..polling.kernel import KernelPoller
 from ..sync_worker import SyncWorker
 from ..system.threads import start_thread
+from .backlog import backlog_metrics
 from .counters import blocks_for
 from .prometheus import (
     OPENMETRICS,
@@ -32,6 +33,7 @@ from .prometheus import (
     render,
 )
 from .shared_pages import SharedPages
+from .status_page import CONTENT_SECURITY_POLICY, StatusPage
 
 if TYPE_CHECKING:
     import socket
@@ -45,10 +47,12 @@ _CONNECTIONS_PER_POLL = 16
 # Seconds to finish a request when the server has stopped.
 _LAST_MOMENT = 1.0
 _UNCACHED = ("Cache-Control", "no-store")
+_HTML = ("Content-Type", "text/html; charset=utf-8")
+_POLICY = ("Content-Security-Policy", CONTENT_SECURITY_POLICY)
 
 
 class Endpoint:
-    """A `SyncApp` for `/metrics`, `/healthz` and `/readyz`.
+    """A `SyncApp` for `/metrics`, `/status`, `/healthz` and `/readyz`.
 
     `gather` returns the metrics. `unready_reason` returns why no requests should be sent to the
     server, or an empty text if they may. Both are called on the thread that serves this.
@@ -61,6 +65,7 @@ class Endpoint:
     ) -> None:
         self._gather = gather
         self._unready_reason = unready_reason
+        self._status_page = StatusPage()
 
     def __call__(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
@@ -73,8 +78,13 @@ class Endpoint:
             why = self._unready_reason()
             status = 503 if why else 200
             return Response(status, [TEXT_PLAIN, _UNCACHED], (why or "ready").encode() + b"\n")
+        if request.path == "/status":
+            page = self._status_page.render(self._gather(), self._unready_reason())
+            return Response(200, [_HTML, _POLICY, _UNCACHED], page)
         if request.path != "/metrics":
-            return Response(404, [TEXT_PLAIN], b"/metrics, /healthz and /readyz are here\n")
+            return Response(
+                404, [TEXT_PLAIN], b"/metrics, /status, /healthz and /readyz are here\n"
+            )
         openmetrics = "application/openmetrics-text" in request.header("accept")
         body = render(self._gather(), openmetrics=openmetrics)
         kind = ("Content-Type", OPENMETRICS if openmetrics else PLAIN)
@@ -166,13 +176,16 @@ class Monitor:
 
 
 def start_monitor(
-    config: ServerConfig, write_gauges: Callable[[], None], unready_reason: Callable[[], str]
+    config: ServerConfig,
+    write_gauges: Callable[[], None],
+    unready_reason: Callable[[], str],
+    listening: Sequence[socket.socket] = (),
 ) -> tuple[Monitor, memoryview[int]]:
     """Start a monitor on a thread; return it, and the page for its server to count on.
 
-    `write_gauges` brings the gauges of that page up to date; for `unready_reason` see `Endpoint`.
-    Both are called on the thread of the monitor. Raises `ConfigError` for an address that cannot
-    be bound.
+    `listening` are the sockets of the server. `write_gauges` brings the gauges of that page up to
+    date; for `unready_reason` see `Endpoint`. Both are called on the thread of the monitor. Raises
+    `ConfigError` for an address that cannot be bound.
     """
     shared_pages = SharedPages(1, blocks_for(config))
     page = shared_pages.page(shared_pages.take())
@@ -181,7 +194,8 @@ def start_monitor(
         write_gauges()
         ready = gauge("threadwell_ready", "Whether /readyz says so.", int(not unready_reason()))
         counters, gauges = shared_pages.totals(), shared_pages.gauges()
-        return [ready, *counter_metrics(counters), *gauge_metrics(gauges)]
+        backlogs = backlog_metrics(listening)
+        return [ready, *counter_metrics(counters), *gauge_metrics(gauges), *backlogs]
 
     monitor = Monitor(open_metrics(config), Endpoint(gather, unready_reason))
     monitor.start()

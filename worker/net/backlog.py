@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import NamedTuple
 
-# `struct tcp_info` of Linux: for a listener its fifth number is the length of its queue.
-_TCP_INFO = 28
-_UNACKED = 24
+_TCP_INFO = getattr(socket, "TCP_INFO", None)
+# Of a listening socket, Linux puts the length and the size of its queue where a connection has its
+# unacknowledged and its selectively acknowledged segments: see tcp_get_info in net/ipv4/tcp.c. In
+# `struct tcp_info` (linux/tcp.h) they follow eight octets and four numbers.
+_QUEUE = struct.Struct("8x 4I II")
 
 
-def accept_queue(sock: socket.socket) -> int:
-    """How many connections wait to be accepted from `sock`, a listener; 0 if it is not known.
+class AcceptQueue(NamedTuple):
+    """How many connections wait to be accepted at a host and port, and how many may."""
 
-    It is known for TCP on Linux.
-    """
-    info = getattr(socket, "TCP_INFO", None)
-    if info is None:
-        return 0
+    address: tuple[str, int]
+    length: int
+    size: int
+
+
+def accept_queue(sock: socket.socket) -> AcceptQueue | None:
+    """The queue of a listener; None if it is not known. It is known for TCP on Linux."""
     try:
-        data = sock.getsockopt(socket.IPPROTO_TCP, info, _TCP_INFO)
-        return int(struct.unpack_from("I", data, _UNACKED)[0])
-    except (OSError, struct.error):  # not of TCP, or closed meanwhile
-        return 0
+        name = sock.getsockname()
+        if _TCP_INFO is None or not isinstance(name, tuple):
+            return None
+        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _QUEUE.size)
+        *_, length, size = _QUEUE.unpack(info)
+    except (OSError, struct.error):  # closed meanwhile, or another system
+        return None
+    return AcceptQueue(name[:2], length, size)

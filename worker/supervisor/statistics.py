@@ -110,8 +110,11 @@ class Statistics:
         else:
             self._failed_reloads += 1
 
-    def metrics(self, *, ready: bool, serving: int, wanted: int) -> list[Metric]:
-        """All metrics of all processes."""
+    def metrics(
+        self, sockets: Sequence[socket.socket], *, ready: bool, serving: int, wanted: int
+    ) -> list[Metric]:
+        """All metrics of all processes, which serve `sockets`."""
+        from ..metrics.backlog import backlog_metrics
         from ..metrics.prometheus import counter, counter_metrics, gauge, gauge_metrics, labels
 
         assert self.shared_pages is not None
@@ -132,4 +135,5 @@ class Statistics:
             ),
             *counter_metrics(self.shared_pages.totals()),
             *gauge_metrics(self.shared_pages.gauges()),
+            *backlog_metrics(sockets),
         ]

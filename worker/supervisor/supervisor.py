@@ -117,7 +117,8 @@ class Supervisor(Phased):
 
     def _gather(self) -> list[Metric]:
         ready = not self._unready_reason()
-        return self._statistics.metrics(ready=ready, serving=self._serving(), wanted=self.wanted)
+        sockets, serving = self._spec.sockets, self._serving()
+        return self._statistics.metrics(sockets, ready=ready, serving=serving, wanted=self.wanted)
 
     def _unready_reason(self) -> str:
         """Why no requests should be sent here; empty if they may."""
