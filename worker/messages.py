@@ -6,7 +6,7 @@ guessed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
@@ -286,15 +286,8 @@ class Request(NamedTuple):
 #: An application without an event loop. None leaves the request to the ASGI application, if any.
 SyncApp = Callable[[Request], Response | None]
 
-#: An ASGI 3 application.
-ASGIApp = Callable[
-    [
-        MutableMapping[str, Any],
-        Callable[[], Awaitable[MutableMapping[str, Any]]],
-        Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ],
-    Awaitable[None],
-]
+#: An ASGI 3 application. Frameworks give its arguments types of their own.
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Hybrid(NamedTuple):

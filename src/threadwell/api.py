@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Unpack
 
 from .adapters import as_app, as_sync_app
 from .app_loader import NestedServeError, load_app, refuse_nested_serve
@@ -26,9 +26,24 @@ from .worker.system.systemd import inherited_sockets
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from .worker import ASGIApp, SyncApp
+    from .worker.config.options import Options
     from .worker.supervisor import Loaded
+
+    class DjangoResponse(Protocol):
+        """What Django's handler returns. Its stubs do not say that one can be iterated over."""
+
+        status_code: int
+
+        def close(self) -> None: ...
+
+    #: PEP 3333; the arguments are the environ and `start_response`.
+    WSGIApp = Callable[[dict[str, Any], Any], Iterable[bytes] | DjangoResponse]
+    #: What can be served.
+    App = WSGIApp | SyncApp | ASGIApp | Hybrid
+    Interface = Literal["auto", "wsgi", "sync", "asgi"]
 
 
 class ThreadedServer(Server):
@@ -44,13 +59,13 @@ class ThreadedServer(Server):
 
     def __init__(
         self,
-        app: Any,
+        app: App,
         *,
-        interface: str = "auto",
-        asgi_app: Any = None,
+        interface: Interface = "auto",
+        asgi_app: ASGIApp | None = None,
         ssl_context: ssl.SSLContext | None = None,
         lifecycle_collector: LifecycleCollector | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         config = ServerConfig.from_options(**options)
         if option := config.processes.reason_for_supervisor:
@@ -98,14 +113,14 @@ def _as_served(app: Any, interface: str, asgi_app: Any, *, multiprocess: bool = 
 
 
 def serve(
-    app: Any,
+    app: App | str,
     *,
-    interface: str = "auto",
-    asgi_app: Any = None,
+    interface: Interface = "auto",
+    asgi_app: ASGIApp | None = None,
     ssl_context: ssl.SSLContext | None = None,
     lifecycle_collector: LifecycleCollector | None = None,
     quiet: bool = False,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> None:
     """Serve `app` until SIGINT or SIGTERM (blocking). Call it in the main thread.
 
@@ -202,7 +217,7 @@ def _name_of(app: Any) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def make_server(host: str, port: int, app: Any, **options: Any) -> ThreadedServer:
+def make_server(host: str, port: int, app: App, **options: Unpack[Options]) -> ThreadedServer:
     """A bound server for `app`: call its `serve_forever`, or use it as a context manager.
 
     The arguments are those of `wsgiref.simple_server.make_server`, and options. `host` may also be
@@ -211,7 +226,7 @@ def make_server(host: str, port: int, app: Any, **options: Any) -> ThreadedServe
     """
     if "bind" in options:
         raise ConfigError("bind: make_server takes the host and the port as arguments")
-    bind = host if host.startswith("unix:") else format_address(host, port)
-    server = ThreadedServer(app, bind=bind, **options)
+    options["bind"] = host if host.startswith("unix:") else format_address(host, port)
+    server = ThreadedServer(app, **options)
     server.bind()
     return server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..errors import ConfigError
 from ..system.resources import available_cores
@@ -26,6 +26,9 @@ from .groups import (
     Timeouts,
     Tls,
 )
+
+if TYPE_CHECKING:
+    from .options import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class ServerConfig:
                 )
 
     @classmethod
-    def from_options(cls, **options: Any) -> ServerConfig:
+    def from_options(cls, **options: Unpack[Options]) -> ServerConfig:
         """Return the configuration that `options` describe, by the names of the option table.
 
         Raises `ConfigError` for an unknown name or an invalid value.
