@@ -233,6 +233,11 @@ class Options(TypedDict, total=False):
     """Address for /metrics (Prometheus), /healthz and /readyz, as for bind but without TLS. May
     be repeated. Empty switches metrics off. (default: ())
     """
+    control: str
+    """Unix socket, as unix:/PATH, on which `threadwell ctl` and `threadwell top` look into the
+    server and command it. Only the user that runs the server, and root, can connect. Empty
+    switches it off. (default: "")
+    """
     limit_request_line: int | str
     """Maximum length of the request line. Beyond it the answer is 414. (bytes, default: 8190)"""
     limit_field_size: int | str

@@ -86,10 +86,10 @@ def check_metrics_addresses(settings: Metrics) -> None:
 
 def parse_control(text: str) -> BindAddress:
     """The address of `control`. Raises `ConfigError`."""
-    if not text.startswith("unix:"):
+    if not text.startswith("unix:") or text.startswith("unix:@"):
         raise ConfigError(
-            f"control: {text!r} is no unix socket, and other users could reach any other; give"
-            " unix:/PATH"
+            f"control: {text!r} is no unix socket with a file, and other users could reach any"
+            " other; give unix:/PATH"
         )
     try:
         return parse_bind(text)
