@@ -62,8 +62,11 @@ def alpn_table(config: ServerConfig) -> ALPNTable:
         return {}
     require_h2()
     from .http2.connection import connection_factory
+    from .http2.send_budget import ProcessBudget
 
-    return {"h2": connection_factory}
+    return {
+        "h2": functools.partial(connection_factory, ProcessBudget(config.http2.send_buffer_total))
+    }
 
 
 def make_loops(

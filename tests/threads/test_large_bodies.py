@@ -16,6 +16,7 @@ import pytest
 
 from threadwell import FileBody, Request, Response, ThreadedServer
 from threadwell.worker.http.response_body import read_some, source_of
+from threadwell.worker.http2.send_budget import ProcessBudget, SendBudget
 from threadwell.worker.http2.send_queue import SendQueue
 
 from ..helpers.recorder import Recorder
@@ -109,7 +110,7 @@ def test_pipelined_behind_a_large_answer(serve: Serve, connect: Connect) -> None
 def test_the_position_of_a_file_stays_the_applications(file: Path) -> None:
     """Which may read it at the same time, and has it open in other answers too."""
     with file.open("rb") as opened:
-        send_queue = SendQueue()
+        send_queue = SendQueue(SendBudget(MIB, ProcessBudget(MIB)))
         send_queue.put_file(FileBody(os.dup(opened.fileno()), 10, 5))
         assert send_queue.take(99) == _LARGE[10:15]
         pushed = Response(200, (), FileBody(os.dup(opened.fileno()), 20, MIB))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .option import option
+from .option import MIB, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Http2:
-    """Whether HTTP/2 is offered, and how many requests run at once on a connection."""
+    """Whether HTTP/2 is offered, and what its connections may take."""
 
     # hypercorn and granian offer it by default. Here it adds event loops to the process, and that
     # must not depend on whether some other package has installed h2.
@@ -105,5 +105,23 @@ class Http2:
         100,
         "Maximum number of concurrent requests on an HTTP/2 connection. Further ones are refused"
         " before they run.",
+        low=1,
+    )
+    # A hundred responses of 160 KiB.
+    send_buffer: int = option(
+        "http2_send_buffer",
+        16 * MIB,
+        "Maximum size of the responses that wait in memory for the client of an HTTP/2 connection."
+        " Beyond it, further requests of the connection begin only as the client takes what waits.",
+        unit="bytes",
+        low=1,
+    )
+    send_buffer_total: int = option(
+        "http2_send_buffer_total",
+        256 * MIB,
+        "The same for all HTTP/2 connections of a process together. Beyond it, clients lose"
+        " responses, the largest first: those that take too little, and those for which more waits"
+        " than http2_send_buffer.",
+        unit="bytes",
         low=1,
     )

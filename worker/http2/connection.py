@@ -22,8 +22,10 @@ from hyperframe.frame import GoAwayFrame
 from ..connection import State
 from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ClientDisconnected, ProtocolError
+from ..http.response_body import close_body
 from ..http1.budgets import RECV_SIZE
 from ..lifecycle import ClientGone, Refused
+from .call_queue import CallQueue
 from .fair_queue import FairQueue
 from .flood_guard import TooMuchError
 from .h2_adapter import WINDOW
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..connection import Connection, RequestSource
     from ..interfaces import OriginPool
+    from .send_budget import ProcessBudget
 
 log = logging.getLogger("threadwell")
 
@@ -53,23 +56,24 @@ _GOAWAY_PING = b"farewell"
 _GOAWAY_WAIT = 1.0
 
 
-class Codecs(NamedTuple):
-    """What the connections of one loop share, for the sake of its caches."""
+class Shared(NamedTuple):
+    """What the connections of one loop share; `budget` is that of all loops."""
 
     writer: HTTP2Writer
     head_reader: HeadReader
+    budget: ProcessBudget
 
     @classmethod
-    def make(cls, config: ServerConfig) -> Codecs:
-        return cls(HTTP2Writer(config), HeadReader(config.limits))
+    def make(cls, config: ServerConfig, budget: ProcessBudget) -> Shared:
+        return cls(HTTP2Writer(config), HeadReader(config.limits), budget)
 
 
-def connection_factory(worker: LoopContext) -> ConnectionFactory:
+def connection_factory(budget: ProcessBudget, worker: LoopContext) -> ConnectionFactory:
     """The factory for the HTTP/2 connections of one loop; see `asgi.interfaces.ALPNTable`."""
-    codecs = Codecs.make(worker.config)
+    shared = Shared.make(worker.config, budget)
 
     def make(conn: Connection, origin_pool: OriginPool | None) -> HTTP2Connection:
-        return HTTP2Connection(worker, codecs, conn, origin_pool)
+        return HTTP2Connection(worker, shared, conn, origin_pool)
 
     return make
 
@@ -81,22 +85,25 @@ class HTTP2Connection(HTTP2Sender):
     """
 
     __slots__ = (
-        "_final_goaway_at", "_frame_deadline", "_frames_seen", "_head_reader", "_leaving",
+        "_calls", "_final_goaway_at", "_frame_deadline", "_frames_seen", "_head_reader", "_leaving",
         "_lingering", "_max_streams", "_unread", "fair_queue", "origin_pool", "template", "writer",
     )  # fmt: skip
 
     def __init__(
         self,
         worker: LoopContext,
-        codecs: Codecs,
+        shared: Shared,
         conn: Connection,
         origin_pool: OriginPool | None = None,
     ) -> None:
-        super().__init__(worker, conn)
-        self.writer = codecs.writer
-        self._head_reader = codecs.head_reader
+        super().__init__(worker, conn, shared.budget)
+        self.writer = shared.writer
+        self._head_reader = shared.head_reader
         self.origin_pool = origin_pool
-        self.fair_queue = None if origin_pool is None else FairQueue(origin_pool.poller)
+        self.fair_queue: FairQueue | None = None
+        if origin_pool is not None:
+            self.fair_queue = FairQueue(origin_pool.poller, self.budget)
+        self._calls = CallQueue(self.budget, self._start_call)
         #: The common part of the scopes of all streams, unless proxies name a client for each.
         self.template = self.template_of(conn)
         self._max_streams = worker.config.http2.streams
@@ -207,8 +214,7 @@ class HTTP2Connection(HTTP2Sender):
             stream.refuse(error.status, error.message, error.limit)
             return
         if self.origin_pool is None:
-            self.worker.served += 1
-            stream.call(self.worker.app, stream.incoming)
+            self._calls.begin(stream, stream.incoming)
         elif ended:
             self.submit(stream, b"")
         else:
@@ -291,15 +297,25 @@ class HTTP2Connection(HTTP2Sender):
 
     def call_asgi(self, stream: Stream, body: Any) -> None:
         """Have the ASGI application answer a request that the sync application has declined."""
-        if stream.closed:
-            if not isinstance(body, bytes):
-                body.close()
-            stream.over()
-            return
         assert self.origin_pool is not None
         self.worker.shared_state = self.origin_pool.lifespan_state
-        self.worker.served += 1
-        stream.call(self.worker.app, body or None)
+        self._calls.begin(stream, body or None)
+
+    def _start_call(self, stream: Stream, body: Any) -> None:
+        """Call the ASGI application, unless the request was reset or refused while it waited."""
+        if not stream.closed and not stream.headers_sent:
+            self.worker.served += 1
+            stream.call(self.worker.app, body)
+        elif stream.running:  # a thread had it before
+            if body is not None:
+                close_body(body)
+            stream.over()
+
+    def resume_held(self) -> None:
+        self.budget.holds = False
+        self._calls.resume()
+        if self.fair_queue is not None:
+            self.fair_queue.resume()
 
     # ---- Streams that end -----------------------------------------------------------------
 
@@ -307,6 +323,8 @@ class HTTP2Connection(HTTP2Sender):
         """Forget `stream` if nothing of it is to come any more."""
         if stream.closed:
             self._forget(stream)
+        if stream.closed or stream.finished:
+            self._calls.release(stream.number)
         if not stream.is_done() or self.streams.pop(stream.number, None) is None:
             return
         self._check_unbounded()
@@ -348,6 +366,7 @@ class HTTP2Connection(HTTP2Sender):
         elif not self.streams and now >= self.deadline:
             self._terminate(NO_ERROR, idle_reason(self.conn))
         else:
+            self.check_budget(now)
             for stream in list(self.streams.values()):
                 stream.check_deadline(now)
 
@@ -461,6 +480,8 @@ class HTTP2Connection(HTTP2Sender):
             return
         self._cut_streams(reason)
         super().close(reason)
+        if self.fair_queue is not None:
+            self.fair_queue.drop()
         if self.origin_pool is not None:
             self.origin_pool.poller.forget(self.conn)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..messages import FileBody, RequestReceived, Response
     from .fair_queue import FairQueue
     from .request_head import MalformedError
+    from .send_budget import SendBudget
     from .send_queue import SendQueue
 
 StreamT = TypeVar("StreamT")
@@ -56,6 +57,8 @@ class StreamCarrier(Protocol[StreamT]):
     window: int
     #: Streams whose last octet is with h2, and not yet with the kernel.
     finishing: list[StreamT]
+    #: What waits for the client, in all streams.
+    budget: SendBudget
     #: The requests that wait for a thread; None where the application runs on the loop.
     fair_queue: FairQueue | None
     #: The common part of the scopes of all streams.
@@ -103,6 +106,9 @@ class StreamCarrier(Protocol[StreamT]):
 
     def capacity(self, number: int) -> int:
         """How large the next DATA frame of a stream may be."""
+
+    def shed(self) -> None:
+        """Give up responses, if more waits than this connection and the process may have."""
 
     def schedule(self, stream: StreamT) -> None:
         """`stream` has something to send."""

@@ -103,6 +103,16 @@ class StreamedBody(BodyStream):
 
     __slots__ = ()
 
+    def pause(self) -> None:
+        """Stop the clock, if it runs."""
+        if not self._paused_at:
+            super().pause()
+
+    def resume(self) -> None:
+        """Start the clock again, if it is stopped."""
+        if self._paused_at:
+            super().resume()
+
     def feed(self, data: bytes) -> None:
         """Take `data`. Raises `ProtocolError`."""
         if self.size + len(data) <= self._limit and _append(self._blocks, data):

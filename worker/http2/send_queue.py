@@ -12,9 +12,12 @@ from ..http.response_body import read_some
 
 if TYPE_CHECKING:
     from ..messages import FileBody
+    from .send_budget import SendBudget
 
 # How many octets may wait before the application has to wait, too.
 _MOST_WAITING = 128 * 1024
+# What Python needs for a block beside its octets, for the object and its view.
+_OVERHEAD = 256
 
 
 class SendQueue:
@@ -25,22 +28,31 @@ class SendQueue:
 
     __slots__ = (
         "_blocks",
+        "_budget",
         "_changed",
         "_file",
         "_is_loop_notified",
+        "_taken",
         "broken",
         "closed",
         "ended",
+        "memory",
         "size",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, budget: SendBudget) -> None:
+        """Of a connection with `budget`, which counts what is in memory."""
+        self._budget = budget
         self._blocks: deque[memoryview] = deque()
+        # how much of the first block was taken
+        self._taken = 0
         self._file: FileBody | None = None
         self._changed = threading.Condition(threading.Lock())
         self._is_loop_notified = False
         #: How many octets wait.
         self.size = 0
+        #: How much memory that takes. A block is in memory until its last octet is taken.
+        self.memory = 0
         #: Nothing more will be put in; and it was less than the head declares.
         self.ended = self.broken = False
         #: The client has left: nothing more will be taken out.
@@ -49,7 +61,7 @@ class SendQueue:
     @property
     def full(self) -> bool:
         """Whether the application should wait before it puts in more."""
-        return self.size > _MOST_WAITING
+        return self.size + _OVERHEAD * len(self._blocks) > _MOST_WAITING
 
     def put(self, block: bytes) -> bool:
         """Add `block`; whether the caller has to notify the loop. Raises `ClientDisconnected`."""
@@ -58,8 +70,13 @@ class SendQueue:
                 raise ClientDisconnected("the client left before it had the whole answer")
             self._blocks.append(memoryview(block))
             self.size += len(block)
+            self._count(len(block) + _OVERHEAD)
             was_notified, self._is_loop_notified = self._is_loop_notified, True
             return not was_notified
+
+    def _count(self, size: int) -> None:
+        self.memory += size
+        self._budget.count(size)
 
     def put_file(self, file: FileBody) -> None:
         """Add the octets of `file`, whose descriptor belongs to the queue now."""
@@ -92,8 +109,11 @@ class SendQueue:
             if self._blocks:
                 block = self._blocks[0]
                 data = block[:limit]
+                self._taken += len(data)
                 if len(data) == len(block):
                     self._blocks.popleft()
+                    self._count(-self._taken - _OVERHEAD)
+                    self._taken = 0
                 else:
                     self._blocks[0] = block[limit:]
             elif self._file is not None:
@@ -121,7 +141,8 @@ class SendQueue:
         with self._changed:
             self.closed = True
             self._blocks.clear()
-            self.size = 0
+            self.size = self._taken = 0
+            self._count(-self.memory)
             if self._file is not None:
                 os.close(self._file.fd)
                 self._file = None

@@ -13,12 +13,14 @@ from ..asgi.connection import LoopConnection
 from ..errors import ClientDisconnected
 from .flood_guard import LARGEST_FRAME, FloodGuard
 from .h2_adapter import STREAM_WINDOW, Framing, largest_list
+from .send_budget import SendBudget
 from .stream import NO_ERROR, Stream
 
 if TYPE_CHECKING:
     from ..asgi.interfaces import LoopContext
     from ..connection import Connection
     from .interfaces import Fields
+    from .send_budget import ProcessBudget
 
 log = logging.getLogger("threadwell")
 
@@ -31,6 +33,8 @@ _GATHERING = 0.001
 # How many octets of replies to pings, settings and the like may wait for a client. Beyond that the
 # connection is not read until the client reads.
 _MOST_UNREAD_REPLIES = 256 * 1024
+# RFC 9113, 7.
+_ENHANCE_YOUR_CALM = 0xB
 
 
 class HTTP2Sender(LoopConnection):
@@ -38,11 +42,13 @@ class HTTP2Sender(LoopConnection):
 
     __slots__ = (
         "_flood_guard", "_flushing", "_batch_until", "_h2", "_unread_replies", "_blocked", "_ready",
-        "finishing", "streams", "window",
+        "budget", "finishing", "streams", "window",
     )  # fmt: skip
 
-    def __init__(self, worker: LoopContext, conn: Connection) -> None:
+    def __init__(self, worker: LoopContext, conn: Connection, process: ProcessBudget) -> None:
         super().__init__(worker, conn)
+        #: What waits for the client, in all streams.
+        self.budget = SendBudget(worker.config.http2.send_buffer, process)
         self.window = STREAM_WINDOW
         #: The streams of which something is still to come; see `Stream.is_done`.
         self.streams: dict[int, Stream] = {}
@@ -62,6 +68,10 @@ class HTTP2Sender(LoopConnection):
         """Forget `stream` if nothing of it is to come any more."""
 
     @abstractmethod
+    def resume_held(self) -> None:
+        """Begin the requests that the budget did not admit, as far as it admits them now."""
+
+    @abstractmethod
     def _on_all_sent(self) -> None:
         """The kernel has everything that there was to send."""
 
@@ -75,6 +85,7 @@ class HTTP2Sender(LoopConnection):
         """Give a DATA frame to h2."""
         self._try(stream, self._h2.send_data, stream.number, data, end)
         self._flood_guard.sent(len(data))
+        self.budget.taken += len(data)
 
     def _try(self, stream: Stream, function: Any, *arguments: Any) -> None:
         try:
@@ -144,6 +155,8 @@ class HTTP2Sender(LoopConnection):
         finally:
             self._flushing = False
         self._complete_finished()
+        if self.budget.holds and self.budget.has_room():
+            self.worker.call(self.resume_held)  # not in the context of one of the calls
 
     def _fill(self) -> None:
         """Give h2 what the windows allow, a frame of each stream in turn."""
@@ -184,6 +197,43 @@ class HTTP2Sender(LoopConnection):
                     stream.reset(NO_ERROR, "its request was answered before it was whole")
                 self.forget_if_done(stream)
             self._on_all_sent()
+
+    # ---- Memory ---------------------------------------------------------------------------
+
+    def shed(self) -> None:
+        """Give up responses, the largest first and all but one, if more waits than this connection
+        and the process may have."""
+        largest = self._by_memory()
+        while len(largest) > 1 and self.budget.is_excess():
+            self._give_up(largest.pop())
+
+    def check_budget(self, now: float) -> None:
+        """Give up the responses of a client that takes nothing, the largest first, if the process
+        exceeds its budget. Called about once a second."""
+        stalled = self.budget.is_stalled(now)
+        self.shed()
+        if stalled:
+            largest = self._by_memory()
+            while largest and self.budget.is_share_of_excess():
+                self._give_up(largest.pop())
+        if self.budget.holds:  # what waits for other clients may have become less
+            self.resume_held()
+
+    def _by_memory(self) -> list[Stream]:
+        """The streams of which something waits in memory, the largest last."""
+        waiting = [each for each in self.streams.values() if each.send_queue.memory]
+        return sorted(waiting, key=lambda each: each.send_queue.memory)
+
+    def _give_up(self, stream: Stream) -> None:
+        limit = "http2_send_buffer_total"
+        self.worker.throttled_log.log(
+            limit,
+            logging.WARNING,
+            "A response to %s was given up: what waits for the clients is beyond %s",
+            stream.origin.client[0] or "a unix socket",
+            limit,
+        )
+        stream.lost("the client does not take its response", _ENHANCE_YOUR_CALM)
 
     def _forget(self, stream: Stream) -> None:
         self._ready.pop(stream.number, None)

@@ -45,7 +45,7 @@ class Stream:
     """A stream. Belongs to the loop's thread; only its `send_queue` is also used by others."""
 
     __slots__ = (
-        "_paused", "_received", "_unread", "_waiters", "_written_at", "_written_from", "closed",
+        "_received", "_unread", "_waiters", "_written_at", "_written_from", "closed",
         "conn", "connection", "cycle", "delivered", "finished", "head", "headers_sent",
         "incoming", "number", "origin", "received", "record", "running", "send_queue", "sent",
         "trailers", "unbounded", "worker", "writer",
@@ -67,7 +67,7 @@ class Stream:
         self.cycle: Cycle | None = None
         #: The request's body on its way; None once it is complete, or passed on.
         self.incoming: SpooledBody | StreamedBody | None = None
-        self.send_queue = SendQueue()
+        self.send_queue = SendQueue(connection.budget)
         self.trailers: Fields | None = None
         #: The client has ended its side of the stream.
         self.received = False
@@ -91,7 +91,6 @@ class Stream:
         self._written_from = 0
         self._unread = 0
         self._received = 0
-        self._paused = False
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -188,12 +187,11 @@ class Stream:
         if not isinstance(incoming, StreamedBody) or self.finished:
             self.extend_window()
             return
-        if incoming.buffered > MOST_DISCARDED and not self._paused:
+        if incoming.buffered > MOST_DISCARDED:
             # the body's deadline does not run while the application takes its time
-            self._paused = True
             incoming.pause()
-        assert self.cycle is not None
-        self.cycle.wake_receivers()
+        if self.cycle is not None:  # None while the request waits in the CallQueue
+            self.cycle.wake_receivers()
 
     def _spooled(self, failure: BaseException | None) -> None:
         """A thread has written a part of the body to disk: the client may send more."""
@@ -216,8 +214,7 @@ class Stream:
 
     def body_wanted(self) -> None:
         """The application has taken what there was of a body."""
-        if self._paused and isinstance(self.incoming, StreamedBody):
-            self._paused = False
+        if isinstance(self.incoming, StreamedBody):
             self.incoming.resume()
         self.extend_window()
         self.connection.flush()
@@ -340,6 +337,8 @@ class Stream:
 
     def has_more(self) -> None:
         """Something was put into the send queue."""
+        if self.connection.budget.is_excess():
+            self.connection.shed()
         if not self.finished and not self.closed:
             self.connection.schedule(self)
         self.connection.flush()

@@ -149,17 +149,27 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
 
     # ---- To the loop ----------------------------------------------------------------------
 
-    def call(self, function: Any, *arguments: Any) -> None:
-        """Run `function` on the loop that has the stream."""
-        if not self.h2_stream.worker.call(function, *arguments):
-            log.debug("The event loop has ended before a stream")
+    def call(self, function: Any, *arguments: Any) -> bool:
+        """Run `function` on the loop that has the stream; False when the loop has ended."""
+        if self.h2_stream.worker.call(function, *arguments):
+            return True
+        log.debug("The event loop has ended before a stream")
+        return False
 
     def give(self, rendered: Rendered, blocks: list[bytes | FileBody]) -> None:
         """Give a whole answer to the loop: the thread has nothing more to say."""
         self.is_over = True
-        self.call(self._answer_on_loop, rendered, blocks)
+        # on its way it counts, too, so that no other thread takes a request for the room it needs
+        size = sum(len(block) for block in blocks if not isinstance(block, FileBody))
+        budget = self.h2_stream.connection.budget
+        budget.count(size)
+        if not self.call(self._answer_on_loop, rendered, blocks, size):
+            budget.count(-size)
 
-    def _answer_on_loop(self, rendered: Rendered, blocks: list[bytes | FileBody]) -> None:
+    def _answer_on_loop(
+        self, rendered: Rendered, blocks: list[bytes | FileBody], size: int
+    ) -> None:
+        self.h2_stream.connection.budget.count(-size)
         self.h2_stream.answer(rendered, blocks)
         self.h2_stream.over()
 
