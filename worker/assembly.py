@@ -11,10 +11,11 @@ from .http.own_fields import own_fields
 from .lifecycle import ConnectionOpened, LifecycleCollector
 from .logs.request_log import check as check_request_log
 from .net.bind import check_addresses, check_metrics_addresses
-from .polling.base import ConnectionQueue, connection_limit
+from .polling.base import ConnectionQueue
 from .polling.kernel import make_poller
 from .proxies.trust import check as check_proxies
 from .request_id import check as check_request_ids
+from .system.resources import connection_limit
 from .threads.pool import ThreadPool
 from .tls.context import check as check_tls
 from .tls.context import require_h2

@@ -8,7 +8,6 @@ import select
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,6 @@ import pytest
 
 from threadwell import ServerConfig, SyncWorker, ThreadedServer
 from threadwell.adapters import as_sync_app
-from threadwell.worker.polling.base import connection_limit
 from threadwell.worker.polling.distributor import QueuePoller
 from threadwell.worker.polling.kernel import EpollPoller, make_poller
 
@@ -332,21 +330,6 @@ def test_what_the_system_does_not_have_is_an_error() -> None:
     missing = "kqueue" if hasattr(select, "epoll") else "epoll"
     with pytest.raises(OSError, match=missing):
         make_poller(missing, 10)
-
-
-def test_the_limit_is_as_asked_or_leaves_the_application_some_descriptors(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    resource = pytest.importorskip("resource")
-    assert connection_limit(7) == 7
-    for allowed, limit in ((1024, 768), (100, 75), (1_000_000, 999_744)):
-        monkeypatch.setattr(resource, "getrlimit", lambda kind, n=allowed: (n, n))
-        assert connection_limit(0) == limit
-
-
-def test_the_limit_of_windows_select(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert [connection_limit(asked) for asked in (0, 7, 9999)] == [500, 7, 500]
 
 
 def test_wait_returns_after_its_seconds(poller: str) -> None:

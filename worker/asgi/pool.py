@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ..interfaces import PoolSnapshot
 from ..lifecycle import LifecycleCollector, guarded
 from ..net.bind import address_of
-from ..polling.base import BlockingPoller, connection_limit
+from ..polling.base import BlockingPoller
 from ..polling.listener import Listener, connect
+from ..system.resources import connection_limit
 from ..system.stacks import current_frames
 from ..system.threads import start_thread
 from ..system.throttled_log import ThrottledLog

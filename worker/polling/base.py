@@ -462,18 +462,3 @@ class BlockingPoller(Poller):
     def _register_listener(self, fd: int) -> None: ...
 
     def _unregister(self, fd: int) -> None: ...
-
-
-def connection_limit(asked: int) -> int:
-    """How many connections may be open: as asked, or what the file descriptors allow."""
-    try:
-        import resource
-    except ImportError:
-        return min(asked or 500, 500)  # Windows' select takes 512, and fails of one more
-    if asked:
-        return asked
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if allowed < 0:  # no limit
-        return 2**20
-    # the application needs descriptors too: a quarter, up to 256
-    return max(allowed - min(256, allowed // 4), 1)

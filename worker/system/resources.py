@@ -1,4 +1,4 @@
-"""Cores and memory of this process."""
+"""Cores, memory and descriptors of this process."""
 
 from __future__ import annotations
 
@@ -66,3 +66,18 @@ def resident_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def connection_limit(asked: int) -> int:
+    """How many connections may be open: as asked, or what the file descriptors allow."""
+    try:
+        import resource
+    except ImportError:
+        return min(asked or 500, 500)  # Windows' select takes 512, and fails of one more
+    if asked:
+        return asked
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed < 0:  # no limit
+        return 2**20
+    # the application needs descriptors too: a quarter, up to 256
+    return max(allowed - min(256, allowed // 4), 1)
