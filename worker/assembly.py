@@ -131,7 +131,8 @@ def make_threads(
     """
     limit = connection_limit(config.limits.connections)
     poller = make_poller(config.threads.poller, limit, conn_queue, ssl_context)
-    poller.takes_turns = config.processes.needs_supervisor
+    if config.processes.needs_supervisor:
+        poller.takes_turns, poller.sharers = True, config.worker_count()
     if collector is not None:
         poller.opened = functools.partial(_opened, collector)
     pool = ThreadPool(config, poller, shutdown_event, clone, ssl_context=ssl_context)

@@ -80,12 +80,16 @@ class Poller(ABC):
         #: into `connections`, or from there to the asyncio side, or back.
         self._passing: set[int] = set()
         self._next_sweep = time.monotonic() + SWEEP
-        self._overdue: deque[Connection] = deque()
+        #: What `wait` gives before it asks the kernel: overdue connections, and a listener for
+        #: each connection that may still be accepted in its turn.
+        self._ahead: deque[Connection | Listener] = deque()
         self._paused = False
         #: The listeners are closed, and the connections of their backlog are in `connections`.
         self._deaf = False
         #: Other processes listen on the same sockets: each accepts in its turn.
         self.takes_turns = False
+        #: How many processes that are, with this one.
+        self.sharers = 1
         self._lock = threading.Lock()
         #: Held while room is made for a new connection, so that only one idle one is closed.
         self._evicting = threading.Lock()
@@ -273,8 +277,10 @@ class Poller(ABC):
     def _surrender(self) -> list[Connection]:
         """The connections that wait here, which the caller owns now."""
         left: list[Connection] = []
-        while (connection := self._take_overdue()) is not None:
-            left.append(connection)
+        while self._ahead:
+            ahead = self._ahead.popleft()
+            if isinstance(ahead, Connection):
+                left.append(ahead)
         while self._parked:
             try:
                 left.append(self._parked.popitem()[1])
@@ -288,7 +294,7 @@ class Poller(ABC):
         if taken is connection:
             return True
         if taken is not None:
-            self._overdue.append(taken)
+            self._ahead.append(taken)
         return False
 
     # ---- Accepting ------------------------------------------------------------------------
@@ -311,6 +317,25 @@ class Poller(ABC):
             self._look_whether_drained()
         if connection is not None and self.takes_turns:
             self._stand_back(listener.fileno())
+        return connection
+
+    def _begin_turn(self, listener: Listener) -> Connection | None:
+        """`_accept`; the next calls of `wait` accept what else is in the backlog.
+
+        So new connections are served where the listener was in the kernel's queue of what is ready.
+        They stay in the backlog until a thread is free, and other processes may take them.
+        """
+        connection = self._accept(listener)
+        if connection is not None and listener not in self._ahead:
+            self._ahead.extend([listener] * listener.rest_of_turn(self.sharers))
+        return connection
+
+    def _accept_ahead(self, listener: Listener) -> Connection | None:
+        connection = self._accept(listener)
+        if connection is None:  # other processes have taken the rest, or there is no room
+            with contextlib.suppress(ValueError):
+                while True:
+                    self._ahead.remove(listener)
         return connection
 
     def _stand_back(self, fd: int) -> None:
@@ -416,7 +441,7 @@ class Poller(ABC):
             if is_overdue(connection, now) or (parting and connection.state is State.IDLE):
                 taken = self._parked.pop(fd, None)
                 if taken is not None:  # perhaps another connection: an early look does no harm
-                    self._overdue.append(taken)
+                    self._ahead.append(taken)
         if self.takes_turns:
             # the kernel may have woken a process that was killed before it could accept
             for fd in list(self.listeners):
@@ -428,11 +453,12 @@ class Poller(ABC):
         if self.every_second is not None:
             self.every_second()
 
-    def _take_overdue(self) -> Connection | None:
+    def _take_ahead(self) -> Connection | None:
         try:
-            return self._overdue.popleft()
-        except IndexError:
+            ahead = self._ahead.popleft()
+        except IndexError:  # another thread was quicker
             return None
+        return ahead if isinstance(ahead, Connection) else self._accept_ahead(ahead)
 
     # ---- System calls ---------------------------------------------------------------------
 

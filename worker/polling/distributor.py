@@ -169,7 +169,7 @@ class QueuePoller(Poller):
         now = time.monotonic()
         if now >= self._next_sweep:
             self._sweep(now)
-        while (connection := self._take_overdue()) is not None:
+        while (connection := self._take_ahead()) is not None:
             self._hand_out(connection)
         if self.draining and now >= self.idle_until:
             self._hand_out_idle()

@@ -43,7 +43,7 @@ class KernelPoller(Poller):
         if connection is None:
             listener = self.listeners.get(fd)
             if listener is not None:
-                return self._accept(listener)
+                return self._begin_turn(listener)
             if fd == self._task_fd:
                 return self._take_task()
         return connection
@@ -88,7 +88,7 @@ class KernelPoller(Poller):
         now = time.monotonic()
         if now >= self._next_sweep:
             self._sweep(now)
-        return self._take_overdue()
+        return self._take_ahead()
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -120,8 +120,8 @@ class EpollPoller(KernelPoller):
         return self._epoll.fileno()
 
     def wait(self, seconds: float) -> Connection | AnyTask | None:
-        if self._overdue:
-            return self._take_overdue()
+        if self._ahead and (ahead := self._take_ahead()) is not None:
+            return ahead
         for fd, _ in self._poll(seconds, 1):
             connection = self._parked.pop(fd, None)
             return self._ready(fd) if connection is None else connection
@@ -183,8 +183,8 @@ class KqueuePoller(KernelPoller):
         return int(self._kqueue.fileno())
 
     def wait(self, seconds: float) -> Connection | AnyTask | None:
-        if self._overdue:
-            return self._take_overdue()
+        if self._ahead and (ahead := self._take_ahead()) is not None:
+            return ahead
         for event in self._kqueue.control(None, 1, seconds):
             return self._ready(event.ident)
         return self._nothing_ready()

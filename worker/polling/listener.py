@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import struct
+import sys
 from typing import TYPE_CHECKING
 
 from ..config import ServerConfig
@@ -12,9 +14,22 @@ from ..connection import Connection
 from ..deadlines import first_wait
 from ..messages import Address
 from ..net.bind import SharedSocket, address_of
+from ..system.readiness import has_input
 
 if TYPE_CHECKING:
     import ssl
+
+# How many new connections are served in a row while others are ready: a bound on what a flood of
+# them costs those that are connected.
+_MOST_A_TURN = 64
+# How many each of several processes may accept in a row. With less, a burst would end one by one,
+# and each of the last ones would wait for another turn.
+_LEAST_SHARE = 4
+
+# `tcpi_unacked` of `struct tcp_info`, which for a listening socket is the length of its backlog:
+# see tcp_get_info in Linux' net/ipv4/tcp.c. Eight octets and four numbers precede it.
+_TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_BACKLOG = struct.Struct("24xI")
 
 
 class Listener:
@@ -63,6 +78,26 @@ class Listener:
         except OSError:  # TLS on a connection that was reset meanwhile
             sock.close()
             return None
+
+    def rest_of_turn(self, sharers: int) -> int:
+        """How many more connections to accept after one, before other connections go first.
+
+        That is what waits in the backlog, up to a bound. A process accepts its share of it where
+        `sharers` processes have this socket.
+        """
+        turn = min(1 + self._waiting(), _MOST_A_TURN)
+        share = max(-(-turn // sharers), _LEAST_SHARE)
+        return min(share, turn) - 1
+
+    def _waiting(self) -> int:
+        """The length of the backlog; `_MOST_A_TURN` if the system only says that it has some."""
+        try:
+            if _TCP_INFO is not None and not self.is_unix:
+                info = self.sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BACKLOG.size)
+                return int(_BACKLOG.unpack(info)[0])
+            return _MOST_A_TURN if has_input(self.fileno()) else 0
+        except (OSError, ValueError):  # closed meanwhile
+            return 0
 
     def detach(self) -> int:
         """The descriptor, now wholly the caller's; the file of a unix socket stays."""

@@ -235,7 +235,7 @@ def test_a_connection_that_has_anothers_descriptor_by_now_is_not_lost(
     with old_client, new_client:
         if look == "sweep":
             epoll._sweep(1.0)
-            assert epoll._take_overdue() is new
+            assert epoll._take_ahead() is new
         else:
             assert epoll._make_room("it is full") is new
         old.close()
