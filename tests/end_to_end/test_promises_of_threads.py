@@ -395,7 +395,7 @@ def test_promise_11_workers_of_a_crew_share_no_cache(serve: Serve, connect: Conn
     for name in ("parser", "writer"):
         assert len({id(getattr(one, name)) for one in workers}) == 6
     assert len({id(one.parser._fields) for one in workers}) == 6
-    assert len({id(one.parser._fields.blocks) for one in workers}) == 6
+    assert len({id(one.parser._fields._layouts) for one in workers}) == 6
     assert len({id(one.writer._lines) for one in workers}) == 6
     assert len({id(one.writer._status_lines) for one in workers}) == 6
     for shared in ("poller", "leader_follower", "config"):

@@ -213,6 +213,20 @@ def test_any_octets_are_parsed_or_refused(head: bytes) -> None:
             assert not cold.chunked
 
 
+@_thorough
+@given(usual, st.data())
+def test_a_head_beside_a_known_one_means_what_it_means_alone(
+    head: bytes, data: st.DataObject
+) -> None:
+    parser = RequestParser(LIMITS)
+    for _ in range(3):
+        parsed(parser, head)
+    at = data.draw(st.integers(0, len(head)))
+    more = data.draw(st.one_of(_octets, st.binary(max_size=4), _fields.map(b"\r\n".__add__)))
+    other = head[:at] + more + head[data.draw(st.integers(at, min(at + 3, len(head)))) :]
+    assert parsed(parser, other) == parsed(RequestParser(LIMITS), other)
+
+
 @settings(max_examples=300, deadline=None, database=None)
 @given(st.binary(max_size=100), st.lists(st.integers(1, 99), max_size=3))
 def test_unfinished_refuses_or_waits(data: bytes, steps: list[int]) -> None:
@@ -340,6 +354,55 @@ def test_lines_and_blocks_in_the_cache_are_not_confused() -> None:
 
 # ---- The cache -----------------------------------------------------------------------------
 
+_CHANGING = (
+    b"GET /%d HTTP/1.1\r\nReferer: /%d\r\nHost: x\r\nCookie: a=%d\r\nAccept: */*"
+    b"\r\nIf-None-Match: %d",
+    b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 1%d\r\nAuthorization: Basic %d"
+    b"\r\nReferer: %d",
+    b"GET /%d HTTP/1.1\r\nhost: x\r\ncookie: %d \r\nauthorization: \t%d\r\nx-csrftoken: %d",
+)
+
+
+@pytest.mark.parametrize("form", _CHANGING)
+def test_values_that_change_leave_a_head_known(form: bytes) -> None:
+    parser = RequestParser(LIMITS)
+    for number in range(2):
+        parser.parse(form % ((number,) * 4))
+    parser._fields._lines.clear()
+    parser._fields._names.clear()
+    for number in (5, 6789, 7):
+        head = form % ((number,) * 4)
+        assert parser.parse(head) == RequestParser(LIMITS).parse(head)
+        assert not parser._fields._lines  # it was not looked at line by line
+
+
+@pytest.mark.parametrize("form", _CHANGING)
+def test_known_heads_do_not_pass_what_lines_do_not(form: bytes) -> None:
+    head = form % (1, 2, 3, 4)
+    parser = RequestParser(LIMITS)
+    for at in range(head.index(b"HTTP/"), len(head)):
+        for octet in (b"\r", b"\n", b"\0", b"\x7f", b"\r\n", b"\r\nCookie: b", b"\r\nHost: y"):
+            for _ in range(2):
+                parser.parse(head)
+            other = head[:at] + octet + head[at:]
+            assert parsed(parser, other) == parsed(RequestParser(LIMITS), other), other
+
+
+def test_as_many_layouts_as_ever_are_bounded() -> None:
+    parser = RequestParser(LIMITS)
+    for number in range(100):
+        for _ in range(3):
+            parser.parse(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: %d\r\nCookie: a" % number)
+    assert len(parser._fields._layouts) == 16
+
+
+def test_a_line_that_is_new_each_time_takes_no_place() -> None:
+    parser = RequestParser(LIMITS)
+    for number in range(100):
+        parser.parse(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: %d%s" % (number, b"y" * 300))
+        parser.parse(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: %d" % number)
+    assert not parser._fields._layouts
+
 
 def _contents(thing: object, seen: set[int]) -> Iterator[object]:
     """Everything that is held by `thing`: containers, attributes, and their leaves."""
@@ -392,7 +455,9 @@ def test_the_cache_keeps_nothing_long() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [b"Cookie", b"cookie", b"COOKIE", b"Authorization", b"authorization", b"Proxy-Authorization"],
+    b"Cookie cookie COOKIE Authorization authorization Proxy-Authorization X-CSRFToken X-CSRF-Token"
+    b" X-Api-Key Referer If-None-Match If-Modified-Since Forwarded X-Forwarded-For"
+    b" X-Real-IP X-Request-ID traceparent tracestate".split(),
 )
 @pytest.mark.parametrize("first", [True, False])
 def test_the_cache_keeps_no_secrets(name: bytes, first: bool) -> None:

@@ -4,8 +4,8 @@
     RequestParser.unfinished   rejects an incomplete head as early as possible
 
 The fast path handles the requests that browsers, proxies and client libraries send: origin-form
-target, HTTP/1.1 or 1.0, no repeated field, no Transfer-Encoding. It caches field lines, all lines
-of a head together and each by itself, so the strict check runs once for each distinct line.
+target, HTTP/1.1 or 1.0, no repeated field, no Transfer-Encoding. `FieldCache` remembers the field
+lines, so the strict check runs once for each distinct line.
 Every other head goes to h11, after checks for what h11 accepts (bare LF, control characters,
 folded lines, an invalid Host). A test verifies that both paths give the same result.
 """
@@ -18,140 +18,20 @@ import h11
 
 from ..config.groups import Limits
 from ..errors import ProtocolError
-from ..http.grammar import (
-    FIELD_CHECK,
-    FIELD_VALUE,
-    HOST,
-    LONGEST_LENGTH,
-    NEVER_CACHED,
-    TARGET_CHECK,
-    TOKEN,
-)
+from ..http.grammar import FIELD_VALUE, HOST, LONGEST_LENGTH, TARGET_CHECK
 from ..messages import RequestReceived, cgi_name, new_tuple
+from .field_cache import FieldCache, SlowPathError, affects_connection
 
 _SLASH = ord("/")
 _METHODS = {
     method.encode(): method
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 }
-_VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?]+)(/[^?]*)?(?:\?(.*))?", re.IGNORECASE)
 
 # RFC 9112, 2.2: at least one empty line before a request line should be ignored.
 _MOST_EMPTY_LINES = 8
-
-_LONGEST_CACHED_LINE = 256
-_MOST_CACHED_LINES = 1024
-_LONGEST_CACHED_BLOCK = 1024
-_MOST_CACHED_BLOCKS = 128
-
-
-# The fields that frame the message, or control the connection.
-_CONNECTION_FIELDS = frozenset(
-    (
-        "HTTP_TRANSFER_ENCODING",
-        "CONTENT_LENGTH",
-        "HTTP_CONNECTION",
-        "HTTP_UPGRADE",
-        "HTTP_EXPECT",
-    )
-)
-
-
-class _SlowPathError(Exception):
-    """The fast path does not handle this head; h11 does."""
-
-
-class _FieldCache:
-    """Maps field lines to CGI variables, after checking them. Bounded; used by one thread.
-
-    Field lines are cached one by one and all together: a client sends the same ones again and
-    again. Lines that are secret or different each time are not cached (`NEVER_CACHED`).
-    """
-
-    def __init__(self, most_lines: int) -> None:
-        self._most_lines = most_lines
-        self._names: dict[bytes, str] = {}
-        self._lines: dict[bytes, tuple[str, str]] = {}
-        #: The version and the field lines as received, to their variables, the version, and
-        #: whether that is 1.1 and no field affects the connection.
-        self.blocks: dict[bytes, tuple[dict[str, str], str, bool]] = {}
-
-    def parse(self, block: bytes) -> tuple[dict[str, str], str, bool]:
-        """Return the entry of `blocks` for `block`. Raises `KeyError` and `_SlowPathError`."""
-        raw_version, *lines = block.split(b"\r\n")
-        version = _VERSIONS[raw_version]
-        known = self._lines.get
-        variables = dict([known(line) or self._line(line) for line in lines])
-        if len(variables) != len(lines) or len(lines) > self._most_lines:
-            raise _SlowPathError  # a field that comes twice, or too many
-        entry = (variables, version, version == "1.1" and not _affects_connection(variables))
-        if len(block) <= _LONGEST_CACHED_BLOCK and NEVER_CACHED.isdisjoint(variables):
-            if len(self.blocks) >= _MOST_CACHED_BLOCKS:
-                self.blocks.clear()
-            self.blocks[block] = entry
-        return entry
-
-    def parse_from_cookie(self, tail: bytes, variables: dict[str, str]) -> bool:
-        """Add the value of Cookie and the field lines after it to `variables`.
-
-        Returns whether none of the fields affects the connection. Raises `_SlowPathError`.
-        """
-        lines = tail.split(b"\r\n")
-        cookie = lines.pop(0)
-        if cookie.translate(FIELD_CHECK) != cookie:
-            raise _SlowPathError
-        count = len(variables) + 1 + len(lines)
-        variables["HTTP_COOKIE"] = cookie.strip(b" \t").decode("latin-1")
-        is_simple = True
-        known = self._lines.get
-        for line in lines:
-            variable, value = known(line) or self._line(line)
-            variables[variable] = value
-            if variable in _CONNECTION_FIELDS:
-                is_simple = not _affects_connection({variable: value}) and is_simple
-        if len(variables) != count or count > self._most_lines:
-            raise _SlowPathError  # a field that comes twice, or too many
-        return is_simple
-
-    def _line(self, line: bytes) -> tuple[str, str]:
-        raw_name, colon, raw_value = line.partition(b":")
-        if not colon or raw_value.translate(FIELD_CHECK) != raw_value:
-            raise _SlowPathError
-        variable = self._names.get(raw_name) or self._name(raw_name)
-        pair = (variable, raw_value.strip(b" \t").decode("latin-1"))
-        if variable in NEVER_CACHED:
-            return pair
-        if variable == "HTTP_HOST" and HOST.fullmatch(pair[1]) is None:
-            raise _SlowPathError
-        if len(line) > _LONGEST_CACHED_LINE:
-            return pair
-        if len(self._lines) >= _MOST_CACHED_LINES:
-            self._lines.clear()
-        self._lines[line] = pair
-        return pair
-
-    def _name(self, raw_name: bytes) -> str:
-        if not raw_name or raw_name.translate(None, TOKEN):
-            raise _SlowPathError
-        if b"_" in raw_name:
-            raise _SlowPathError  # no variable: see `RequestReceived`
-        variable = cgi_name(raw_name.decode("ascii"))
-        if len(raw_name) <= _LONGEST_CACHED_LINE:
-            if len(self._names) >= _MOST_CACHED_LINES:
-                self._names.clear()
-            self._names[raw_name] = variable
-        return variable
-
-
-def _affects_connection(variables: dict[str, str]) -> bool:
-    """Whether one of `variables` frames the message, or controls the connection."""
-    steering = _CONNECTION_FIELDS.intersection(variables)
-    if steering == {"HTTP_CONNECTION"}:
-        # browsers send it, and it is the default of HTTP/1.1
-        return variables["HTTP_CONNECTION"].lower() != "keep-alive"
-    return bool(steering)
 
 
 class RequestParser:
@@ -162,42 +42,37 @@ class RequestParser:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._fields = _FieldCache(limits.field_count)
-        self._cached_block = self._fields.blocks.get
+        self._fields = FieldCache(limits.field_count)
         # in a head up to this size no line can be too long
         self._longest_fast_head = min(limits.field_size, limits.request_line, limits.head)
 
     def parse(self, head: bytes) -> RequestReceived:
         """Return the request of `head`, which is without the empty line at its end."""
         try:
-            raw_method, raw_target, rest = head.split(b" ", 2)
-            if raw_target.translate(TARGET_CHECK) != raw_target or raw_target[0] != _SLASH:
+            raw_method, raw_target, block = head.split(b" ", 2)
+            if (
+                raw_target.translate(TARGET_CHECK) != raw_target
+                or raw_target[0] != _SLASH
+                or len(head) > self._longest_fast_head
+            ):
                 return self._parse_with_h11(head)
-            before, cookie, after = rest.partition(b"\r\nCookie: ")
-            known, version, is_simple = self._cached_block(before) or self._fields.parse(before)
-            variables = known.copy()
-            if cookie:
-                is_simple = self._fields.parse_from_cookie(after, variables) and is_simple
-            if "HTTP_HOST" not in variables or len(head) > self._longest_fast_head:
-                return self._parse_with_h11(head)
+            variables, version, is_simple = self._fields.parse(block)
             target = raw_target.decode()
             path, _, query = target.partition("?")
             method = _METHODS[raw_method]
-            if is_simple and method != "HEAD":
-                return new_tuple(
-                    RequestReceived,
-                    (method, target, path, query, version, rest, variables, None, False, True),
-                )
-        except (LookupError, ValueError, _SlowPathError):
+            length = None
+            if not is_simple:
+                if "HTTP_TRANSFER_ENCODING" in variables:
+                    return self._parse_with_h11(head)
+                if "CONTENT_LENGTH" in variables:
+                    length = _content_length(variables["CONTENT_LENGTH"])
+        except (LookupError, ValueError, SlowPathError):
             return self._parse_with_h11(head)
-        length = variables.get("CONTENT_LENGTH")
-        if "HTTP_TRANSFER_ENCODING" in variables or (
-            length is not None
-            and not (length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH)
-        ):
-            return self._parse_with_h11(head)
-        size = None if length is None else int(length)
-        return RequestReceived(method, target, path, query, version, rest, variables, size)
+        is_simple = is_simple and method != "HEAD"
+        return new_tuple(
+            RequestReceived,
+            (method, target, path, query, version, block, variables, length, False, is_simple),
+        )
 
     def skip_empty_lines(self, buffer: bytes | bytearray, skipped: int) -> int:
         """Return how many octets of empty lines precede the request line (RFC 9112, 2.2).
@@ -267,6 +142,13 @@ class RequestParser:
             raise ProtocolError(431, "The request head is too large", "limit_head")
 
 
+def _content_length(value: str) -> int:
+    """Return the length that `value` declares. Raises `SlowPathError`."""
+    if value.isdigit() and value.isascii() and len(value) <= LONGEST_LENGTH:
+        return int(value)
+    raise SlowPathError
+
+
 def _check_octets(head: bytes) -> None:
     """Reject what h11 would repair or accept, because it allows request smuggling.
 
@@ -324,7 +206,7 @@ def _from_h11(event: h11.Request) -> RequestReceived:
         variables,
         None if length is None else int(length),
         chunked,
-        version == "1.1" and method != "HEAD" and not _affects_connection(variables),
+        version == "1.1" and method != "HEAD" and not affects_connection(variables),
     )
 
 
