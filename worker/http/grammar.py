@@ -30,7 +30,7 @@ NEVER_CACHED = frozenset(
     cgi_name(name)
     for name in (
         "authorization cookie proxy-authorization x-csrftoken x-csrf-token x-api-key"
-        " if-none-match if-modified-since referer content-length x-request-id traceparent tracestate"
-        " forwarded x-forwarded-for x-real-ip"
+        " if-none-match if-modified-since referer content-length"
+        " x-request-id traceparent tracestate forwarded x-forwarded-for x-real-ip"
     ).split()
 )
