@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import register
 
 from . import autoreload, checks
+
+if TYPE_CHECKING:
+    from threadwell.worker import ServerConfig
+
+
+def config_of_command(arguments: Sequence[str]) -> ServerConfig:
+    """The configuration of `runserver_fast` or `runserver` with `arguments`, without the apps.
+
+    Raises `ConfigError`.
+    """
+    # Imported only for an error page: most processes with this app run another command.
+    from .command import config_without_apps
+
+    return config_without_apps(arguments)
 
 
 class ThreadwellConfig(AppConfig):
@@ -21,8 +36,7 @@ class ThreadwellConfig(AppConfig):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         # Apps are made before models are imported, and models may be what is broken.
-        if settings.DEBUG:
-            autoreload.run_as_parent("runserver_fast")
+        autoreload.run_as_parent("runserver_fast", config_of_command, debug=settings.DEBUG)
 
     def ready(self) -> None:
         """Register the check."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -12,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
@@ -55,6 +56,7 @@ from .handler import django_app
 from .hybrid import hybrid_of
 from .log import RequestLog
 from .options import add_arguments, configure, from_settings
+from .reload_parent import Parent
 from .workers import replace_process
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ class ThreadwellCommand(_Command):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options of `runserver` and those of threadwell."""
         super().add_arguments(parser)
-        if apps.is_installed("whitenoise.runserver_nostatic"):
+        if apps.apps_ready and apps.is_installed("whitenoise.runserver_nostatic"):
             parser.set_defaults(use_static_handler=False)
         add_arguments(parser)
 
@@ -162,7 +164,7 @@ class ThreadwellCommand(_Command):
         elif autoreload.is_child():
             autoreload.run_child(self._serve_under_reloader, self._stop, **options)
         else:
-            sys.exit(autoreload.Parent().run())
+            sys.exit(Parent(partial(self.config_of_broken, options)).run())
 
     # ---- The command line -----------------------------------------------------------------
 
@@ -189,6 +191,15 @@ class ThreadwellCommand(_Command):
             raise ConfigError(f"{option}: autoreload is for a single process; add --noreload")
         return config
 
+    def config_of_broken(self, options: Mapping[str, Any]) -> ServerConfig:
+        """The configuration while the project is broken; raises `ConfigError` for `options`.
+
+        The setting THREADWELL may be what is broken. Then it is left out.
+        """
+        with contextlib.suppress(ConfigError):
+            return self._configure(options, from_settings())
+        return self._configure(options, {})
+
     def _address(self, typed: str, *, ipv6: bool) -> str:
         """The value of `bind` for `typed`, an address as `runserver` accepts it."""
         if typed.startswith(("unix:", "fd:")):
@@ -210,12 +221,14 @@ class ThreadwellCommand(_Command):
             self._check_and_serve(**options)
         except SystemCheckError as error:
             self.stderr.write(str(error), lambda text: text)  # It has colours already.
+            autoreload.parent_link().report_error(str(error))
         except ConfigError as error:
             self.stderr.write(f"Error: {error}")
             if self._opening:
                 # As `runserver`: another thread cannot end the process in another way.
                 self.stdout.flush()
                 os._exit(USAGE_ERROR)
+            autoreload.parent_link().report_error(f"Error: {error}")
 
     def _check_and_serve(self, **options: Any) -> None:
         """Raises `ConfigError` for the settings, and for an address that cannot be bound."""
@@ -311,6 +324,24 @@ class ThreadwellCommand(_Command):
     def _say(self, text: str) -> None:
         """Print `text` without waiting for a reader: it may never come back."""
         say(text, cast("TextIO", self.stdout))
+
+
+class _CommandWithoutApps(ThreadwellCommand, DjangoCommand):
+    """The command while the apps are not loaded, without the options of other apps."""
+
+
+def config_without_apps(arguments: Sequence[str]) -> ServerConfig:
+    """The configuration of the command with `arguments`, while the apps cannot be loaded.
+
+    It ignores the options of other apps. Raises `ConfigError`.
+    """
+    command = _CommandWithoutApps()
+    parser = command.create_parser("manage.py", "runserver_fast")
+    try:
+        options, _ = parser.parse_known_args(list(arguments))
+    except CommandError as error:
+        raise ConfigError(str(error)) from None
+    return command.config_of_broken(vars(options))
 
 
 def _debug_note(static: bool) -> str:

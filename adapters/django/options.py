@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
@@ -63,6 +64,12 @@ def configure(
             **{name: value for name, value in given.items() if value is not None},
         }
     )
+
+
+def values_of(config: ServerConfig) -> dict[str, Any]:
+    """The value of every option in `config`, for `ServerConfig.from_options` in another process."""
+    groups = asdict(config)
+    return {option.name: groups[option.group][option.attribute] for option in OPTIONS}
 
 
 def from_settings() -> dict[str, Any]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from threadwell.multi_process import Loaded, StartFailed, run_workers
 from threadwell.process_setup import USAGE_ERROR, open_missing_streams
-from threadwell.worker import OPTIONS, ConfigError, ServerConfig
+from threadwell.worker import ConfigError, ServerConfig
+
+from .options import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +31,8 @@ def replace_process(config: ServerConfig, *, static_files: bool, notes: Sequence
     """
     if not hasattr(os, "fork"):
         raise ConfigError("workers: this system cannot fork; one process is all there can be")
-    groups = asdict(config)
     facts = {
-        "options": {option.name: groups[option.group][option.attribute] for option in OPTIONS},
+        "options": values_of(config),
         "path": sys.path,
         "static_files": static_files,
         "notes": list(notes),

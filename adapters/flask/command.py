@@ -7,10 +7,10 @@ production and does none of that.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from threadwell.command_options import (
     from_table,
     spelled_as_flag,
 )
+from threadwell.error_page import ErrorPage, SelfReloading, is_loopback, may_see_source
 from threadwell.multi_process import Loaded, StartFailed, run_workers
 from threadwell.process_setup import DEVELOPMENT_LIMITS, USAGE_ERROR, open_missing_streams
 from threadwell.reload import Inherited, WatchedFiles
@@ -37,6 +38,8 @@ from threadwell.worker import OPTIONS, ConfigError, format_address
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Sequence
+
+    from threadwell.worker import Request, Response, SyncApp
 
 # Options of the table that are replaced by options of Flask.
 _REPLACED_OPTIONS = {"bind", "cert"}
@@ -223,20 +226,23 @@ def _serve(
     if reload:
         inherited = Inherited.take()
         if inherited is None:
-            return run_reloader(config, _watched(info, extra_files, exclude_patterns))
+            watched = _watched(info, extra_files, exclude_patterns)
+            return run_reloader(config, watched, ssl_context=ssl_context)
         os.environ["WERKZEUG_RUN_MAIN"] = "true"  # Some applications look for it.
     elif extra_files or exclude_patterns:
         raise ConfigError("extra-files, exclude-patterns: they are for --reload; add it")
     if config.processes.needs_supervisor:
         return run_workers(partial(_load_in_worker, info), config, (), ssl_context)
-    app, name = _load(info, in_reloader=inherited is not None)
-    notes = ["Debug mode is on: do not use it in production"] if debug else []
-    sync_app = as_sync_app(app)
-    if debugger:
-        debugged = Debugged(app)
-        notes.append(debugged.note())
-        sync_app = WSGIApp(debugged)
-    return run_server(sync_app, config, name, "flask", inherited, notes, ssl_context)
+    with inherited.reporting_errors() if inherited is not None else nullcontext():
+        app, name = _load(info, in_reloader=inherited is not None)
+        notes = ["Debug mode is on: do not use it in production"] if debug else []
+        sync_app = as_sync_app(app)
+        if debugger:
+            broken = isinstance(app, Broken)
+            debugged = Debugged(app.raise_error if broken else app)
+            notes.append(debugged.note())
+            sync_app = app.shown_by(debugged) if broken else WSGIApp(debugged)
+        return run_server(sync_app, config, name, "flask", inherited, notes, ssl_context)
 
 
 def _uses_debugger(wanted: bool | None, *, debug: bool, trusting: bool) -> bool:
@@ -324,7 +330,7 @@ def _watched(info: ScriptInfo, extra_files: list[str], exclude: list[str]) -> Wa
 def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
     """The application and its name.
 
-    If it cannot be imported, the result in a reloader is an application that raises the reason.
+    If it cannot be imported, the result in a reloader is a `Broken`.
     """
     try:
         with importing():
@@ -337,7 +343,7 @@ def _load(info: ScriptInfo, *, in_reloader: bool) -> tuple[Any, str]:
             raise _UsageError(_import_failure(error)) from None
         # The traceback is printed now, and served as a page until a change fixes the error.
         traceback.print_exc()
-        return _raising(error), info.app_import_path or "an application that cannot be imported"
+        return Broken(error), info.app_import_path or "an application that cannot be imported"
     return app, info.app_import_path or app.name
 
 
@@ -361,15 +367,33 @@ def _import_failure(error: Exception) -> str:
     return f"the application cannot be imported: {cause}"
 
 
-def _raising(error: Exception) -> Callable[..., Iterable[bytes]]:
-    trace = error.__traceback__
+class Broken:
+    """A `SyncApp` in the place of an application that cannot be imported: it shows the `error`."""
 
-    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        # Each `raise` would make the traceback longer.
+        self._trace = error.__traceback__
+        self._page = ErrorPage("".join(traceback.format_exception(error)))
+
+    def __call__(self, request: Request) -> Response:
+        return self._page(request)
+
+    def raise_error(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """A WSGI application that raises the error at each request."""
         del environ, start_response
-        # With the first traceback: each `raise` would make it longer.
-        raise error.with_traceback(trace) from None
+        raise self._error.with_traceback(self._trace) from None
 
-    return app
+    def shown_by(self, debugged: Debugged) -> SyncApp:
+        """The same, but clients that may see the source get the debugger around `raise_error`."""
+        debugger = WSGIApp(SelfReloading(debugged))
+
+        def app(request: Request) -> Response:
+            return debugger(request) if may_see_source(request) else self._page(request)
+
+        return app
 
 
 # ---- The debugger -------------------------------------------------------------------------
@@ -401,14 +425,7 @@ class Debugged:
 def _is_local(environ: dict[str, Any]) -> bool:
     if any(name in environ for name in _FORWARDED):
         return False
-    address = environ["REMOTE_ADDR"]
-    if not address:
-        return True  # A unix socket.
-    try:
-        client = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    return (getattr(client, "ipv4_mapped", None) or client).is_loopback
+    return is_loopback(environ["REMOTE_ADDR"])
 
 
 serve = _Serve(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,8 +246,9 @@ def _serve(
         raise ConfigError(f"{given[0]}: this is for --reload, which was not given; add it")
     if config.processes.needs_supervisor:
         return run_workers(load, config)
-    loaded = load()
-    return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
+    with inherited.reporting_errors() if inherited is not None else nullcontext():
+        loaded = load()
+        return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
 
 
 def _check(

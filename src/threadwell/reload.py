@@ -4,8 +4,10 @@
     child: Inherited    runs the same command, and finds the sockets in its environment
 
 The parent keeps the sockets open, so a client that connects during a restart waits in the backlog.
-A socket pair connects the two: the child reports the files that it has imported, and notices the
-end of the parent.
+While the child has failed, the parent answers with an error page.
+
+A socket pair connects the two: the child reports the files that it has imported and why it fails,
+and notices the end of the parent.
 """
 
 from __future__ import annotations
@@ -20,19 +22,25 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .app_loader import AppError
 from .binding import adopt_socket
 from .watch import Watcher, module_files
+from .worker import ConfigError
 from .worker.system.processes import reap_orphans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
+    from .worker import Server
+
 _VARIABLE = "THREADWELL_RELOADER"
-# What a child reports when it prints the start message. Its other reports are lists.
+# What a child reports when it prints the start message. Its other reports are a list of files, and
+# an object with the error that ends it.
 _ANNOUNCED = "announced"
 
 #: Seconds that requests in flight get when the child is told to end.
@@ -71,7 +79,9 @@ def this_command() -> list[str]:
 class Reloader:
     """Runs `command` with `sockets` in a child, again whenever a file of `watched` changes.
 
-    `say` prints a line. A child that fails is started again only after a change.
+    `say` prints a line. A child that fails is started again only after a change. Until then the
+    server that `serve_error` starts answers with the reason, which is its argument; it raises
+    `ConfigError` if it cannot.
 
     `run` belongs to the main thread. Other threads wait for the child and for changes, and put what
     happens into a queue.
@@ -83,11 +93,14 @@ class Reloader:
         sockets: Sequence[socket.socket],
         watched: WatchedFiles,
         say: Callable[[str], None],
+        serve_error: Callable[[str], Server],
     ) -> None:
         self._command = list(command)
         self._sockets = list(sockets)
         self._watched = watched
         self._say = say
+        self._serve_error = serve_error
+        self._error_server: Server | None = None
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._child: _Child | None = None
         #: Whether a child has printed the whole start message.
@@ -121,6 +134,7 @@ class Reloader:
         finally:
             if self._child is not None:
                 self._child.end(signal.SIGTERM, _LAST_KILL_AFTER)
+            self._stop_error_server()
             watcher.close()
             watching.join()
             for sock in self._sockets:
@@ -155,13 +169,24 @@ class Reloader:
         if kind == "change":
             return self._restart(value, watcher)
         if kind == "ended" and isinstance(value, _Child) and value is self._child:
-            self._child, self._code = None, value.code
+            self._child, self._code = None, value.end(signal.SIGTERM, 0)
             if not self._code:
                 return False
-            self._say(
-                f"the server ended {_exit_reason(self._code)}; it starts again when a file changes"
-            )
+            reason = f"the server ended {_exit_reason(self._code)}"
+            self._start_error_server(value.error or f"{reason}; its terminal may say why")
+            self._say(f"{reason}; it starts again when a file changes")
         return True
+
+    def _start_error_server(self, text: str) -> None:
+        try:
+            self._error_server = self._serve_error(text)
+        except ConfigError as error:
+            self._say(str(error))
+
+    def _stop_error_server(self) -> None:
+        server, self._error_server = self._error_server, None
+        if server is not None:
+            server.stop(GRACE)
 
     def _start(self, watcher: Watcher) -> None:
         facts = {"engine": watcher.engine, "first": not self._announced.is_set()}
@@ -181,6 +206,7 @@ class Reloader:
                 return False
         if self._child is not None:
             self._child.end(signal.SIGTERM, _KILL_AFTER)
+        self._stop_error_server()
         self._start(watcher)
         return True
 
@@ -217,6 +243,8 @@ class _Child:
         announced: threading.Event,
     ) -> None:
         self._announced = announced
+        #: Why it fails, as it has reported; complete after `end`.
+        self.error = ""
         self._channel, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), *(sock.fileno() for sock in sockets)]
         facts = {**facts, "channel": descriptors[0], "sockets": descriptors[1:]}
@@ -240,21 +268,19 @@ class _Child:
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def code(self) -> int:
-        return self._process.wait()
-
     def _wait(self) -> None:
         self._process.wait()
         self._events.put(("ended", self))
 
     def _receive(self) -> None:
-        """Receive what the child reports: lists of files to watch, and its start message."""
+        """Receive what the child reports: files to watch, its start message, and its error."""
         lines = self._channel.makefile("r", encoding="utf-8", errors="replace")
         with self._channel, lines, contextlib.suppress(OSError, ValueError):
             for text in lines:
                 if (report := json.loads(text)) == _ANNOUNCED:
                     self._announced.set()
+                elif isinstance(report, dict):
+                    self.error = report["error"]
                 else:
                     self._watcher.add_sources(report)
 
@@ -329,6 +355,23 @@ class Inherited:
         """Tell the parent that the start message is printed. Any thread may call it."""
         with contextlib.suppress(OSError):  # The parent has just ended.
             self._send(_ANNOUNCED)
+
+    @contextlib.contextmanager
+    def reporting_errors(self) -> Iterator[None]:
+        """Tell the parent which exception ends this block: it serves a page with it."""
+        try:
+            yield
+        except Exception as error:
+            # The user's own traceback says more than that of the command.
+            trace = getattr(error, "trace", "")
+            text = (
+                f"{trace}{error}"
+                if isinstance(error, AppError | ConfigError)
+                else traceback.format_exc()
+            )
+            with contextlib.suppress(OSError):  # The parent has just ended.
+                self._send({"error": text})
+            raise
 
     def _send(self, report: object) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .app_loader import AppError
 from .banner import metrics_notes, start_message
 from .binding import closing_all, open_sockets
+from .error_page import serve_error
 from .process_setup import (
     check_config,
     configure_logging,
@@ -67,15 +68,25 @@ def checked_config(options: dict[str, Any]) -> ServerConfig:
     return config
 
 
-def run_reloader(config: ServerConfig, watched: WatchedFiles, command: Sequence[str] = ()) -> int:
+def run_reloader(
+    config: ServerConfig,
+    watched: WatchedFiles,
+    command: Sequence[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
+) -> int:
     """Open the sockets and run `command` with them in a child, again after every change.
 
-    Without a `command`, the child runs the command line of this process. Returns the exit code.
+    Without a `command`, the child runs the command line of this process. While the child has
+    failed, an error page is served, with `ssl_context` as for `Server`. Returns the exit code.
     Raises `ConfigError` for an address that cannot be bound.
     """
     sockets = open_sockets(config)
+
+    def show(text: str) -> Server:
+        return serve_error(text, config, sockets, ssl_context)
+
     with closing_all(sockets), pid_file(config.processes.pid_file):
-        return Reloader(command or this_command(), sockets, watched, say).run()
+        return Reloader(command or this_command(), sockets, watched, say, show).run()
 
 
 def run_server(

@@ -56,6 +56,7 @@ COMMANDS = (
     "django.management",
     "django.options",
     "django.prodserver",
+    "django.reload_parent",
     "django.runserver",
     "django.workers",
 )

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.checks import register
 
 from threadwell.adapters.django import autoreload, checks
+from threadwell.adapters.django.apps import config_of_command
 
 
 class RunserverConfig(AppConfig):
@@ -20,8 +21,7 @@ class RunserverConfig(AppConfig):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        if settings.DEBUG:
-            autoreload.run_as_parent("runserver")
+        autoreload.run_as_parent("runserver", config_of_command, debug=settings.DEBUG)
 
     def ready(self) -> None:
         """Register the checks."""

@@ -22,6 +22,7 @@ import pytest
 from flask.cli import run_command
 
 from threadwell.adapters.flask.command import serve
+from threadwell.error_page import MARK
 from threadwell.worker import OPTIONS
 
 from ...helpers.certificates import Authority
@@ -291,6 +292,37 @@ def test_broken_at_the_start(start: Start, tmp_path: Path) -> None:
     (tmp_path / "later.py").write_text(HELLO)
     running.until("again")
     assert get(url)[1] == "<p>Hello, World!</p>"
+
+
+def test_the_page_of_a_broken_application_reloads_itself(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text("import absent_module_of_a_test")
+    running = start("--app", "later", "--debug", "serve", "-p", "0")
+    url = running.url()
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(url, timeout=30)
+    with caught.value as page:
+        text = page.read().decode()
+        assert "Werkzeug Debugger" in text
+        assert f'<script nonce="{page.headers[MARK]}">' in text
+    # another name may be one whose address a site has changed to that of this machine
+    asked = urllib.request.Request(url, headers={"Host": "rebound.example"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(asked, timeout=30)
+    with caught.value as page:
+        assert "in the terminal of the server" in page.read().decode()
+    (tmp_path / "later.py").write_text(HELLO)
+    running.until("again")
+    with urllib.request.urlopen(url, timeout=30) as mended:
+        assert MARK not in mended.headers
+
+
+def test_broken_without_the_debugger(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text("import absent_module_of_a_test")
+    running = start("--app", "later", "serve", "--reload", "-p", "0")
+    status, text = get(running.url())
+    assert status == 500
+    assert text.startswith("The application cannot be loaded\n")
+    assert "No module named 'absent_module_of_a_test'" in text
 
 
 def test_extra_files_and_patterns(start: Start, tmp_path: Path) -> None:
