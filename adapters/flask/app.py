@@ -62,7 +62,9 @@ class _DirectCall:
             and _steps_are_known()
         ):
             self._wsgi_app, self._call = cls.wsgi_app, cls.__call__
-        self._unchanged_kinds: dict[type, bool] = {}
+        # The response class of the application, once it is known to be unchanged. No other class is
+        # remembered: flask-sock makes one for each request, which holds all of that request.
+        self._unchanged_kind: type | None = None
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         app = self._app
@@ -99,14 +101,9 @@ class _DirectCall:
     def _whole_body(self, response: Response, environ: Environ) -> bytes | None:
         """The body, if the response is complete and needs no further treatment; else None."""
         kind = type(response)
-        unchanged = self._unchanged_kinds.get(kind)
-        if unchanged is None:
-            unchanged = self._unchanged_kinds[kind] = all(
-                _is_original(getattr(kind, name), name) for name in _RESPONSE_METHODS
-            )
         status = response.status_code
         if (
-            not unchanged
+            (kind is not self._unchanged_kind and not self._is_unchanged(kind))
             or status < 200
             or status in (204, 304)
             or environ["REQUEST_METHOD"] == "HEAD"
@@ -124,6 +121,12 @@ class _DirectCall:
         if len(blocks) == 1 and type(blocks[0]) is bytes:
             return blocks[0]
         return b"".join(response.iter_encoded())
+
+    def _is_unchanged(self, kind: type[Response]) -> bool:
+        unchanged = all(_is_original(getattr(kind, name), name) for name in _RESPONSE_METHODS)
+        if unchanged and kind is self._app.response_class:
+            self._unchanged_kind = kind
+        return unchanged
 
 
 _SOURCES = (flask.app.__file__, werkzeug_response.__file__)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -227,3 +229,24 @@ def test_exceptions_are_propagated(
     assert (answer.status, answer.body) == (500, b"Internal Server Error\n")
     assert site.seen == ["teardown /fail ZeroDivisionError", "appcontext"]
     assert [record.name for record in caplog.records if record.exc_info] == ["threadwell"]
+
+
+def test_a_response_class_of_one_request_is_forgotten(serve: Serve, connect: Connect) -> None:
+    """As flask-sock makes them: such a class holds the request, and all of its connection."""
+    app = flask.Flask(__name__)
+    made: list[weakref.ref[type]] = []
+
+    @app.route("/")
+    def view() -> flask.Response:
+        class OfThisRequest(flask.Response):
+            request = flask.request._get_current_object()  # type: ignore[attr-defined]
+
+        made.append(weakref.ref(OfThisRequest))
+        return OfThisRequest("text")
+
+    client = connect(serve(app))
+    for _ in range(3):
+        assert client.get().body == b"text"
+    client.get("/nowhere")  # the last request of a connection is still there
+    gc.collect()
+    assert [reference() for reference in made] == [None] * 3
