@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, final
 
@@ -421,9 +420,6 @@ class Connection:
 
         The kernel says how long ago the last octets came, which may be those of the next request.
         """
-        record = self.record
-        if record is not None:
-            return max(time.monotonic() - record.started, 0.0)
         try:
             return self.waited() or 0.0
         except (OSError, ValueError):  # closed meanwhile

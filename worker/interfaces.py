@@ -240,6 +240,9 @@ class ServingPool(Protocol):
         has only the stack of its thread.
         """
 
+    def cancel(self, call: object) -> None:
+        """Cancel a `RunningRequest.call` that takes too long, as soon as its loop runs."""
+
     def take_durations(self) -> list[tuple[float, int]]:
         """Durations of requests since the last call, in seconds, and for how many requests each
         stands: some requests are sampled. One thread at a time may call."""

@@ -165,7 +165,9 @@ class RunningRequest:
     """A request under way, at one moment, as another thread sees it.
 
     `key` tells it from all other requests of its process. `state` is one of `REQUEST_STATES`.
-    `age` is the time in seconds since the application was called. `sent` counts the octets of the
+    `age` is the time in seconds since the application was called, or since the last octets of the
+    request came. `ran` is how many seconds the application has run at least; 0 if that is not
+    known. `sent` counts the octets of the
     response's body so far. `thread` is the name and `ident` the id of the thread that runs it, or
     of the loop's thread. `lent` says whether that thread has given its slot up. `call` is the
     application's call, if a loop runs it.
@@ -182,6 +184,7 @@ class RunningRequest:
     thread: str
     ident: int
     lent: bool = False
+    ran: float = 0.0
     call: object = None
 
 

@@ -326,6 +326,12 @@ class Server:
         )
         start_or_run(stopper)
 
+    def give_up(self) -> None:
+        """`begin_stop`, as after a failure: a request holds a thread beyond its time."""
+        if not self._stop_asked.is_set():
+            self.failed = True
+            self.begin_stop()
+
     def _end(self, thread: threading.Thread, patience: float, until: float, linger: float) -> None:
         """Drain all pools at the same time. The first ends first: it hands over until then."""
         first, *others = self.pools

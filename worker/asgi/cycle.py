@@ -158,7 +158,10 @@ class Cycle:
             self.transport.conn.abort_with_reset()
             self.transport.close("the application failed")
             return
-        self.answer_for_the_server(500, b"Internal Server Error\n")
+        if self.transport.worker.tracking.has_timed_out():
+            self.answer_for_the_server(503, b"Service Unavailable\n")
+        else:
+            self.answer_for_the_server(500, b"Internal Server Error\n")
 
     def answer_for_the_server(self, status: int, body: bytes) -> None:
         """Send a response that is not the application's."""
@@ -488,11 +491,8 @@ class Cycle:
 
     def _send_interim(self, status: int, headers: list[tuple[str, str]] | tuple[()]) -> None:
         transport = self.transport
-        if (
-            self.head.version != "1.0"
-            and not transport.closed
-            and transport.conn.send_buffer is None
-        ):
+        has_room = not transport.closed and transport.conn.send_buffer is None
+        if self.head.version != "1.0" and has_room:
             try:
                 transport.writer.interim(transport.conn, status, headers)
             except ClientDisconnected as error:

@@ -106,6 +106,13 @@ class LoopPoolView(Protocol[WorkerT]):
         """Begin to stop if the shutdown event is set. Called about once a second."""
 
 
+class CallTracking(Protocol):
+    """What a call needs of its loop's `tracking.LoopTracking`."""
+
+    def has_timed_out(self) -> bool:
+        """Whether the running task was cancelled because its call takes too long."""
+
+
 class LoopContext(Protocol):
     """What a connection needs of its LoopWorker."""
 
@@ -147,6 +154,9 @@ class LoopContext(Protocol):
 
     def call_over(self, call: Call) -> None:
         """A call of the application has ended."""
+
+    @property
+    def tracking(self) -> CallTracking: ...
 
     def is_cancelled(self) -> bool:
         """Whether it was the server that has cancelled the call that is running."""

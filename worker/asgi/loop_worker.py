@@ -368,7 +368,7 @@ class LoopWorker:
 
     def is_cancelled(self) -> bool:
         """Whether it was the server that has cancelled the call that is running."""
-        return self._cancelling
+        return self._cancelling or self.tracking.has_timed_out()
 
     def is_busy(self) -> bool:
         """Whether a request is under way. Any thread may call."""

@@ -318,6 +318,11 @@ class EventLoopPool:
             found.update(answer.wait(max(deadline - time.monotonic(), 0)))
         return found
 
+    def cancel(self, call: object) -> None:
+        """See `ServingPool.cancel`."""
+        for worker in list(self.workers):
+            worker.tracking.cancel(call)
+
     def take_durations(self) -> list[tuple[float, int]]:
         """See `ServingPool.take_durations`."""
         return [each for worker in list(self.workers) for each in worker.tracking.take_durations()]

@@ -7,9 +7,11 @@ Where frames cannot be looked at, each call is noted, if the server tracks reque
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..lifecycle import RunningRequest
@@ -54,6 +56,8 @@ class LoopTracking:
         self._starting: Call | None = None
         self._is_on = config.tracks_requests()
         self._stays = not can_see_frames()
+        # tasks of calls that have taken too long, and were cancelled
+        self._timed_out: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
         self._begin: Callable[..., None] = loop_worker.begin
         self._code: CodeType = type(loop_worker).begin.__code__
 
@@ -75,7 +79,21 @@ class LoopTracking:
         if not (self._stays or self.durations.wants_more()):
             self._worker.replace_begin(None)
 
+    def has_timed_out(self) -> bool:
+        """Whether the running task was cancelled because its call takes too long."""
+        return bool(self._timed_out) and asyncio.current_task() in self._timed_out
+
+    def _cancel(self, call: Call) -> None:
+        """Cancel `call`, unless it has ended, or its response has begun."""
+        if call in self._worker.calls and call.task is not None and call.progress[0] == "running":
+            self._timed_out.add(call.task)
+            call.task.cancel()
+
     # ---- Any thread -------------------------------------------------------------------------
+
+    def cancel(self, call: Any) -> None:
+        """Cancel `call`, if it is one of this loop's, as soon as the loop runs."""
+        self._worker.call(self._cancel, call)
 
     def take_durations(self) -> list[tuple[float, int]]:
         """The durations of calls since the last time, and for how many calls each stands."""
@@ -98,6 +116,7 @@ class LoopTracking:
 
     def _describe(self, call: Call, began: float) -> RunningRequest:
         head, (client, request_id, age), (state, sent) = call.head, call.source, call.progress
+        ran = max(_monotonic() - began, 0.0) if began else 0.0
         return RunningRequest(
             key=f"l{self._thread_name.rpartition('-')[2]}.{id(call):x}",
             state=state,
@@ -105,7 +124,8 @@ class LoopTracking:
             path=head.path,
             client=client,
             request_id=request_id,
-            age=max(_monotonic() - began, 0.0) if began else age,
+            age=ran or age,
+            ran=ran,
             sent=sent,
             thread=self._thread_name,
             ident=self._ident,

@@ -89,7 +89,8 @@ class ServerConfig:
 
     def tracks_requests(self) -> bool:
         """Return whether each thread and loop notes the request that it runs."""
-        return bool(self.control.socket)
+        looks = self.log.slow_request or self.processes.request_timeout
+        return bool(self.control.socket or looks)
 
 
 def changed(group: Any) -> list[str]:

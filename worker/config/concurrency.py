@@ -70,6 +70,16 @@ class Processes:
         unit="seconds",
         low=0.0,
     )
+    # Milder than uWSGI's harakiri, which kills the process with all its requests.
+    request_timeout: float = option(
+        "request_timeout",
+        0.0,
+        "Give a request up that runs for this long and whose response has not begun. On an event"
+        " loop it is cancelled and answered with 503. A thread cannot be freed: the worker is"
+        " drained and replaced, and the request is cut. 0 never gives up.",
+        unit="seconds",
+        low=0.0,
+    )
     # Below systemd's default of 90 seconds (TimeoutStartSec), so that our message is logged first.
     start_timeout: float = option(
         "start_timeout",
@@ -146,7 +156,7 @@ class Processes:
     @property
     def reason_for_supervisor(self) -> str:
         """The option that needs a supervisor, `workers` if no other one does; empty without."""
-        names = ("preload", "max_requests", "max_rss", "max_age", "user", "group")
+        names = "preload max_requests max_rss max_age request_timeout user group".split()
         several = "workers" if self.workers != 1 else ""
         return next((name for name in names if getattr(self, name)), several)
 

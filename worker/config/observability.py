@@ -59,6 +59,15 @@ class Log:
     request_id_echo: bool = option(
         "request_id_echo", False, "Send the request id back in the response."
     )
+    slow_request: float = option(
+        "slow_request",
+        0.0,
+        "Log a request, with the Python stack of its thread or task, if it runs for this long and"
+        " its response has not begun. It is logged once, while it still runs; requests are checked"
+        " once a second. 0 logs none.",
+        unit="seconds",
+        low=0.0,
+    )
 
     def __post_init__(self) -> None:
         if self.access_log in _STREAMS:

@@ -52,6 +52,11 @@ class Options(TypedDict, total=False):
     """Replace a worker that has accepted no request for this long, because all its threads are
     busy or it does not run. 0 never replaces it. (seconds, default: 30.0)
     """
+    request_timeout: float
+    """Give a request up that runs for this long and whose response has not begun. On an event
+    loop it is cancelled and answered with 503. A thread cannot be freed: the worker is
+    drained and replaced, and the request is cut. 0 never gives up. (seconds, default: 0.0)
+    """
     start_timeout: float
     """Time for a worker to import the application and become ready; then it is killed and its
     traceback is logged. A reload that takes longer is abandoned, and the old application
@@ -196,6 +201,16 @@ class Options(TypedDict, total=False):
     """Maximum number of concurrent requests on an HTTP/2 connection. Further ones are refused
     before they run. (default: 100)
     """
+    http2_send_buffer: int | str
+    """Maximum size of the responses that wait in memory for the client of an HTTP/2 connection.
+    Beyond it, further requests of the connection begin only as the client takes what waits.
+    (bytes, default: 16777216)
+    """
+    http2_send_buffer_total: int | str
+    """The same for all HTTP/2 connections of a process together. Beyond it, clients lose
+    responses, the largest first: those that take too little, and those for which more waits
+    than http2_send_buffer. (bytes, default: 268435456)
+    """
     server_header: str
     """Value of the Server field, unless the application sets one. none leaves the field out.
     (default: "threadwell")
@@ -229,6 +244,11 @@ class Options(TypedDict, total=False):
     """
     request_id_echo: bool
     """Send the request id back in the response. (default: False)"""
+    slow_request: float
+    """Log a request, with the Python stack of its thread or task, if it runs for this long and
+    its response has not begun. It is logged once, while it still runs; requests are checked
+    once a second. 0 logs none. (seconds, default: 0.0)
+    """
     metrics_bind: str | int | Sequence[str | int]
     """Address for /metrics (Prometheus), /healthz and /readyz, as for bind but without TLS. May
     be repeated. Empty switches metrics off. (default: ())

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from ..metrics.endpoint import Monitor
     from .report import ProcessReport
     from .single import ControlThread
+    from .slow import SlowRequests
 
 
 class Server(Controlled, Protocol):
     """What is read here of a `Server`. Any thread may call."""
 
     def unready_reason(self) -> str: ...
+
+    def give_up(self) -> None: ...
 
 
 class Observers:
@@ -35,6 +38,8 @@ class Observers:
         self._control: ControlThread | None = None
         #: What the server says of itself; None unless it tracks requests, and before `open`.
         self.report: ProcessReport | None = None
+        #: Requests that take too long; None as `report`.
+        self.slow_requests: SlowRequests | None = None
         #: A supervisor has the control socket, asks for the report, and calls `tick`.
         self.supervised = False
 
@@ -71,8 +76,10 @@ class Observers:
 
     def _open_control(self) -> None:
         from .report import ProcessReport
+        from .slow import SlowRequests
 
         self.report = ProcessReport(self._server)
+        self.slow_requests = SlowRequests(self._config, self.report, self._cancel)
         if self.supervised:
             return
         from .endpoint import Endpoint, open_control
@@ -91,8 +98,23 @@ class Observers:
 
     def tick(self) -> None:
         """Look at the requests under way. Called about once a second, by one thread."""
-        if self.report is not None:
-            self.report.tick()
+        if self.report is None or self.slow_requests is None:
+            return
+        self.slow_requests.look(self.report.tick())
+        if self.slow_requests.overdue and not self.supervised:
+            self._server.give_up()
+
+    def _cancel(self, call: object) -> None:
+        for pool in self._server.pools:
+            pool.cancel(call)
+
+    def has_only_overdue(self) -> bool:
+        """Whether all connections that are left have requests that are beyond their time."""
+        if self.slow_requests is None or not self.slow_requests.overdue:
+            return False
+        snapshots = [pool.snapshot() for pool in self._server.pools]
+        left = sum(sum(each.connections.values()) for each in snapshots)
+        return left <= len(self.slow_requests.overdue)
 
     def close(self) -> None:
         """Close everything that was opened. The server has ended."""
@@ -117,7 +139,9 @@ class Observers:
             from ..metrics.gauges import write_gauges
 
             snapshots = [pool.snapshot() for pool in self._server.pools]
-            write_gauges(self._page, snapshots, self.lost_lines)
+            slow = self.slow_requests
+            counted = (0, 0) if slow is None else (slow.slow, slow.timed_out)
+            write_gauges(self._page, snapshots, self.lost_lines, *counted)
 
     @property
     def lost_lines(self) -> int:

@@ -46,8 +46,9 @@ class ProcessReport:
     def __init__(self, server: Observed) -> None:
         self._server = server
         self._began = time.monotonic()
-        # when each request was seen first, and its call: so its id cannot be that of another call
-        self._seen: dict[str, tuple[float, object]] = {}
+        # Since when each request has existed and run at least, and its call: so the id of the call
+        # cannot become that of another one.
+        self._seen: dict[str, tuple[float, float, object]] = {}
         self._latencies = [0] * (len(BOUNDS) + 1)
 
     def tick(self) -> list[RunningRequest]:
@@ -58,15 +59,15 @@ class ProcessReport:
         return self.running()
 
     def running(self) -> list[RunningRequest]:
-        """The requests under way, the oldest first."""
+        """The requests under way, the oldest first. `ran` is right within a second."""
         now = time.monotonic()
         found, seen = [], {}
         for pool in self._server.pools:
             for request in pool.requests():
-                since, _ = self._seen.get(request.key, (now - request.age, None))
-                since = min(since, now - request.age)
-                seen[request.key] = since, request.call
-                found.append(replace(request, age=now - since))
+                since, began, _ = self._seen.get(request.key, (now, now, None))
+                since, began = min(since, now - request.age), min(began, now - request.ran)
+                seen[request.key] = since, began, request.call
+                found.append(replace(request, age=now - since, ran=now - began))
         self._seen = seen
         return sorted(found, key=lambda each: -each.age)
 

@@ -55,11 +55,14 @@ CUT = OPENED + 1
 COUNTERS = CUT + 1
 
 #: Numbers in a block: whole cache lines of 64 octets, so that no two threads share one.
-BLOCK = (COUNTERS // 8 + 1) * 8
+BLOCK = ((COUNTERS + 4) // 8 + 1) * 8
 
-# In the first block: lost lines of the access log, and blocks in use.
+# In the first block: lost lines of the access log, blocks in use, requests that were slow, and
+# those that were given up. The other blocks have nothing there.
 LOST = BLOCK - 1
 USED = BLOCK - 2
+SLOW = BLOCK - 3
+TIMED_OUT = BLOCK - 4
 # The second block is shared, under a lock, by threads that get no block of their own.
 _SHARED = 1
 

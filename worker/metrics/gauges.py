@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..system.resources import resident_memory
-from .counters import LOST
+from .counters import LOST, SLOW, TIMED_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,11 +43,16 @@ _OTHER = _OFFSETS["other"]
 
 
 def write_gauges(
-    numbers: memoryview[int], snapshots: Iterable[PoolSnapshot], lost_lines: int
+    numbers: memoryview[int],
+    snapshots: Iterable[PoolSnapshot],
+    lost_lines: int,
+    slow: int = 0,
+    timed_out: int = 0,
 ) -> None:
     """Write the sum of `snapshots`, and the memory of this process, into a page.
 
-    `lost_lines` counts lines of the access log. One thread of a process at a time may call it.
+    `lost_lines` counts lines of the access log, `slow` and `timed_out` requests. One thread of a
+    process at a time may call it.
     """
     values = [0] * (CONNECTIONS + len(STATES))
     for snapshot in snapshots:
@@ -62,3 +67,5 @@ def write_gauges(
     for offset, value in enumerate(values):
         numbers[offset] = value
     numbers[LOST] = lost_lines
+    numbers[SLOW] = slow
+    numbers[TIMED_OUT] = timed_out

@@ -19,6 +19,8 @@ from .counters import (
     REFUSALS,
     REQUESTS,
     SENT,
+    SLOW,
+    TIMED_OUT,
     WAITS,
 )
 
@@ -116,6 +118,12 @@ def counter_metrics(totals: list[int]) -> list[Metric]:
         counter("threadwell_responses_cut", "Answers that did not reach their end.", totals[CUT]),
         counter("threadwell_connections_opened", "Connections accepted.", totals[OPENED]),
         counter("threadwell_refusals", "What was refused, by cause.", refusals),
+        counter("threadwell_slow_requests", "Requests that slow_request logged.", totals[SLOW]),
+        counter(
+            "threadwell_request_timeouts",
+            "Requests that request_timeout gave up.",
+            totals[TIMED_OUT],
+        ),
         counter(
             "threadwell_access_log_lost_lines",
             "Lines of the access log that could not be written.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections import deque
 
-from .counters import BLOCK, LOST, USED
+from .counters import BLOCK, LOST, SLOW, TIMED_OUT, USED
 
 _OCTETS = 8
 # No honest number is as large: in nanoseconds it is 146 years.
@@ -69,7 +69,9 @@ def _totals(page: memoryview[int]) -> list[int]:
     used = min(max(page[USED], 2), len(page) // BLOCK)
     blocks = [_numbers(page, at) for at in range(1, used)]
     totals = _sum(blocks)
-    totals[LOST] = _numbers(page, 0)[LOST]
+    of_process = _numbers(page, 0)
+    for at in (LOST, SLOW, TIMED_OUT):
+        totals[at] = of_process[at]
     return totals
 
 

@@ -21,7 +21,7 @@ _SPARE_PAGES = 64
 
 #: How workers end, and why they are replaced.
 ENDS = ("drained", "dismissed", "failed", "exit", "signal")
-CAUSES = ("max_requests", "max_rss", "max_age", "worker_timeout", "signal", "control")
+CAUSES = tuple("max_requests max_rss max_age worker_timeout request_timeout signal control".split())
 
 
 class Statistics:

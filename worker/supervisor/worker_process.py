@@ -16,6 +16,7 @@ import time
 
 from ..config import ServerConfig, gil_enabled
 from ..control.single import set_log_level
+from ..control.slow import described
 from ..errors import ConfigError
 from ..server import Server
 from ..system.process_title import set_process_title
@@ -27,7 +28,7 @@ from ..watchdog import Watchdog
 from .answers import answer
 from .forking import Loaded, ServerSpec, failure_message, ready_message, start_timeout
 from .phase import Phase, Phased
-from .pipe import Message, Pipe
+from .pipe import LONGEST_TEXT, Message, Pipe
 
 log = logging.getLogger("threadwell")
 
@@ -137,8 +138,14 @@ class WorkerProcess(Phased):
 
     def _report(self) -> None:
         self._pipe.send({"heartbeat": self._watchdog.age()})
-        self._server.observers.tick()
-        self._server.observers.write_gauges()
+        observers = self._server.observers
+        observers.tick()
+        observers.write_gauges()
+        if observers.slow_requests is not None and observers.slow_requests.overdue:
+            reason = described(observers.slow_requests.overdue[0])
+            self._ask_for_replacement(reason[:LONGEST_TEXT], "request_timeout")
+            if self.phase is Phase.DRAINING and observers.has_only_overdue():
+                self._server.cut()  # nothing else is worth waiting for
         due = self._recycle_policy.due(self._server.served())
         if due is not None:
             self._ask_for_replacement(*due)

@@ -276,6 +276,9 @@ class ThreadPool:
         """Nothing: no call here is a loop's."""
         return {}
 
+    def cancel(self, call: object) -> None:
+        """Nothing: what runs on a thread cannot be cancelled."""
+
     def take_durations(self) -> list[tuple[float, int]]:
         """See `ServingPool.take_durations`."""
         with self.lock:

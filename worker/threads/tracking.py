@@ -83,6 +83,9 @@ def running(
     if head is None:
         return None
     stream, hijacked = conn.stream_writer, conn.hijacked
+    record = conn.record
+    began = began or (record.started if record is not None else 0.0)
+    ran = max(_monotonic() - began, 0.0) if began else 0.0
     state, sent = "running", 0
     if hijacked is not None:
         state = "websocket" if isinstance(hijacked, HijackedWebSocket) else "hijacked"
@@ -95,7 +98,8 @@ def running(
         path=head.path,
         client=conn.client,
         request_id=conn.request_id,
-        age=max(_monotonic() - began, 0.0) if began else conn.request_age(),
+        age=ran or conn.request_age(),
+        ran=ran,
         sent=sent,
         thread=thread.thread_name,
         ident=thread.ident,
