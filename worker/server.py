@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from .app_kind import is_asgi
 from .assembly import check, make_asgi_server, make_handoff_loops
@@ -107,6 +107,8 @@ class Server:
         self._stopped = threading.Event()
         #: When requests in flight are cut, by `time.monotonic`; known once `stop` was called.
         self.deadline = math.inf
+        #: Where `stop` shows what it waits for, if that is a terminal and this process its own.
+        self.terminal: TextIO | None = None
         #: The threads have ended, and nobody has asked them to.
         self.failed = False
         self._signals: Signals | None = None
@@ -310,7 +312,10 @@ class Server:
             elif self._thread.ident is None:  # `start` was interrupted before the thread ran
                 self._give_up()
             else:
-                self._end(self._thread, patience, until, linger)
+                from .control.end_report import EndReport
+
+                with EndReport(self, self.terminal):
+                    self._end(self._thread, patience, until, linger)
         finally:
             try:
                 self.observers.close()

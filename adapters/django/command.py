@@ -263,6 +263,7 @@ class ThreadwellCommand(_Command):
             sockets=autoreload.parent_link().sockets(config),
             lifecycle_collector=_request_log(config),
         )
+        self._server.terminal = sys.stdout if sys.stdout.isatty() else None
         with pid_file(config.processes.pid_file):
             try:
                 if threading.current_thread() is not threading.main_thread():

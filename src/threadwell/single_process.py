@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .app_loader import AppError
@@ -56,6 +57,7 @@ class AnnouncingServer(Server):
         if not self.announced:
             self.announced = True
             say("stopping")
+            self.terminal = sys.stdout if sys.stdout.isatty() else None
         if timeout is None:
             timeout = self.config.timeouts.graceful
         super().stop(min(timeout, self.grace), linger=linger)
