@@ -28,6 +28,8 @@ from .lifecycle import LifecycleCollector
 from .messages import ASGIApp, Hybrid, Served
 from .net.bind import hosts_of, open_sockets, sockets_without_tls, url_of
 from .sync_worker import SyncWorker
+from .system.resources import require_descriptors
+from .system.signals import Signals
 from .system.signals import UPGRADE, Signals, refuse_upgrade
 from .system.systemd import Notifier
 from .system.terminal import Terminal
@@ -211,6 +213,7 @@ class Server:
         try:  # without the lock, so that `stop` may be called meanwhile
             for pool in pools:
                 pool.wait_until_ready()
+            require_descriptors(3)  # for a connection, and for `Signals`
             self.observers.start()
         except BaseException as error:
             # a signal may come when the threads serve already; a lifespan may never end

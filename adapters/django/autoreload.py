@@ -35,7 +35,12 @@ from typing import TYPE_CHECKING, Any
 from django.utils import autoreload
 
 from threadwell.binding import adopt_socket, is_same_address, open_socket_for, open_sockets
-from threadwell.process_setup import exit_on_next_signal, open_missing_streams
+from threadwell.process_setup import (
+    USAGE_ERROR,
+    exit_on_next_signal,
+    open_missing_streams,
+    start_thread,
+)
 
 from .options import values_of
 from .reload_parent import (
@@ -111,7 +116,9 @@ class ParentLink:
         if facts:
             self._channel = socket.socket(fileno=facts["channel"])
             self._channel.set_inheritable(False)  # Programs of the project must not hold it.
-            threading.Thread(target=self._receive, name="threadwell-reload", daemon=True).start()
+            start_thread(
+                threading.Thread(target=self._receive, name="threadwell-reload", daemon=True)
+            )
 
     def _receive(self) -> None:
         assert self._channel is not None
@@ -131,16 +138,17 @@ class ParentLink:
         def ended(
             kind: type[BaseException], error: BaseException, trace: TracebackType | None
         ) -> None:
-            main_hook(kind, error, trace)
+            # First, because the hook may fail: standard error may be a file on a full disk.
             self.report_error("".join(traceback.format_exception(kind, error, trace)))
+            main_hook(kind, error, trace)
 
         def thread_ended(facts: threading.ExceptHookArgs) -> None:
-            thread_hook(facts)
             if facts.thread is not None and facts.thread.name == _DJANGO_THREAD:
                 lines = traceback.format_exception(
                     facts.exc_type, facts.exc_value, facts.exc_traceback
                 )
                 self.report_error("".join(lines))
+            thread_hook(facts)
 
         sys.excepthook, threading.excepthook = ended, thread_ended
 
@@ -188,8 +196,15 @@ def _pop_socket(sockets: list[tuple[str, socket.socket]], text: str) -> socket.s
 
 @functools.cache
 def parent_link() -> ParentLink:
-    """The connection of this process to its parent, made by the first call."""
-    return ParentLink()
+    """The connection of this process to its parent, made by the first call.
+
+    Exits with an explanation if the system refuses a thread.
+    """
+    try:
+        return ParentLink()
+    except OSError as error:
+        sys.stderr.write(f"Error: the server cannot start: {error}\n")
+        sys.exit(USAGE_ERROR)
 
 
 class QuickReloader(autoreload.StatReloader):
@@ -249,6 +264,7 @@ def run_child(serve: Callable[..., None], stop: Callable[[], object], **options:
     finally:
         # In a thread, because the application may delay it.
         stopping = threading.Thread(target=stop, name="threadwell-stop", daemon=True)
-        stopping.start()
-        stopping.join(_STOP_TIMEOUT)
+        with contextlib.suppress(RuntimeError):  # The system has no thread left.
+            stopping.start()
+            stopping.join(_STOP_TIMEOUT)
         exit_on_next_signal()

@@ -28,7 +28,7 @@ from django.utils import autoreload
 
 from threadwell.binding import open_socket_for
 from threadwell.error_page import serve_error
-from threadwell.process_setup import USAGE_ERROR
+from threadwell.process_setup import USAGE_ERROR, say, start_thread
 from threadwell.reload import GRACE, this_command
 from threadwell.watch import Watcher
 from threadwell.worker import ConfigError, Server, ServerConfig
@@ -105,42 +105,52 @@ class Parent:
         self._failed_at: float | None = None
         #: The child was told to end, so that the next one is started.
         self._restarts = False
-        #: An address of this command cannot be opened.
+        #: Nothing can be served: an address cannot be opened, or the system has nothing left.
         self._cannot_listen = False
 
     def run(self) -> int:
         """Run children until a signal, or until one ends for good (blocking); the exit code."""
         signal.signal(signal.SIGTERM, exit_at_once)
-        watcher = Watcher(project_folders(), include=_PATTERNS)
-        watching = threading.Thread(target=self._watch, args=(watcher,), daemon=True)
-        watching.start()
         try:
-            code = _RELOAD
-            while code not in (0, USAGE_ERROR) and code >= 0:
-                started = time.time()
-                # Not twice in a row: a project may write some of its own code whenever it starts.
-                since = None if code == RELOAD_LATE else started
-                self._failed_at, self._restarts = None, False
-                code = self._run_child({"engine": watcher.engine, "since": since})
-                if self._restarts:
-                    code = _RELOAD
-                if code not in (0, USAGE_ERROR, _RELOAD, RELOAD_LATE) and code >= 0:
-                    self._wait_for_change(started, code)
-                self._stop_error_server()
-                if self._cannot_listen:
-                    code = USAGE_ERROR
-            return code
+            watcher = Watcher(project_folders(), include=_PATTERNS)
+        except OSError as error:
+            return _cannot_start(error)
+        watching = threading.Thread(target=self._watch, args=(watcher,), daemon=True)
+        try:
+            start_thread(watching)
+            return self._run_children(watcher.engine)
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):
                 self._ended_within(_TERMINAL_GRACE)
             return 0  # As `runserver`.
+        except OSError as error:
+            return _cannot_start(error)
         finally:
             self._end_child()
             self._close_channel()  # This receives the sockets that the child has sent.
             self._stop_error_server()
             watcher.close()
-            watching.join()
+            if watching.ident is not None:
+                watching.join()
             _close(self._sockets)
+
+    def _run_children(self, engine: str) -> int:
+        """Run children until one ends for good; its exit code."""
+        code = _RELOAD
+        while code not in (0, USAGE_ERROR) and code >= 0:
+            started = time.time()
+            # Not twice in a row: a project may write some of its own code whenever it starts.
+            since = None if code == RELOAD_LATE else started
+            self._failed_at, self._restarts = None, False
+            code = self._run_child({"engine": engine, "since": since})
+            if self._restarts:
+                code = _RELOAD
+            if code not in (0, USAGE_ERROR, _RELOAD, RELOAD_LATE) and code >= 0:
+                self._wait_for_change(started, code)
+            self._stop_error_server()
+            if self._cannot_listen:
+                code = USAGE_ERROR
+        return code
 
     # ---- The child ------------------------------------------------------------------------
 
@@ -163,8 +173,9 @@ class Parent:
             )
         with self._lock:
             self._channel = channel
-        self._receiving = threading.Thread(target=self._receive, args=(channel,), daemon=True)
-        self._receiving.start()
+        receiving = threading.Thread(target=self._receive, args=(channel,), daemon=True)
+        start_thread(receiving)
+        self._receiving = receiving
         code = self._child.wait()
         self._close_channel()
         return code
@@ -179,8 +190,9 @@ class Parent:
                 # A process that the child has started may still hold the other end.
                 with contextlib.suppress(OSError):
                     channel.shutdown(socket.SHUT_RDWR)
-                if self._receiving is not None:
-                    self._receiving.join()
+                receiving, self._receiving = self._receiving, None
+                if receiving is not None:
+                    receiving.join()
 
     def _receive(self, channel: socket.socket) -> None:
         """Receive what the child reports, as lines of JSON, in a thread of its own."""
@@ -263,7 +275,7 @@ class Parent:
             self._show_error(_error_of_project() or f"The command has ended with code {code}.")
         if self._cannot_listen:
             return
-        sys.stderr.write("The server starts again when a file changes.\n")
+        say("The server starts again when a file changes.", sys.stderr)
         while not changed:
             # In short steps: on Windows, Ctrl-C does not interrupt a wait without a timeout.
             with contextlib.suppress(queue.Empty):
@@ -290,10 +302,13 @@ class Parent:
         try:
             self._error_server = serve_error(text, self._config, self._sockets)
         except ConfigError as error:
-            sys.stderr.write(f"{error}\n")
+            say(f"{error}", sys.stderr)
+            return
+        except OSError as error:
+            self._give_up(f"the error page cannot be served: {error}")
             return
         if is_first:
-            sys.stderr.write(f"{self._error_server.urls[0]} shows the error, too.\n")
+            say(f"{self._error_server.urls[0]} shows the error, too.", sys.stderr)
 
     def _listen(self) -> bool:
         """Open the sockets of this command, because no child could. Returns whether it could."""
@@ -306,18 +321,28 @@ class Parent:
                 opened.append(socket.socket(fileno=sock.detach()))
         except ConfigError as error:
             _close(opened)
-            sys.stderr.write(f"Error: {error}\n")
-            self._cannot_listen = True
-            if self._child is not None:
-                self._child.terminate()
+            self._give_up(str(error))
             return False
         self._sockets = opened
         return True
+
+    def _give_up(self, reason: str) -> None:
+        """End the child, and let `run` return."""
+        say(f"Error: {reason}", sys.stderr)
+        self._cannot_listen = True
+        if self._child is not None:
+            self._child.terminate()
 
     def _stop_error_server(self) -> None:
         server, self._error_server = self._error_server, None
         if server is not None:
             server.stop(GRACE)
+
+
+def _cannot_start(error: OSError) -> int:
+    """Say that the system refuses a process, a thread or a descriptor; the exit code."""
+    say(f"Error: autoreload cannot run: {error}", sys.stderr)
+    return USAGE_ERROR
 
 
 def _error_of_project() -> str:

@@ -85,6 +85,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error.format_message().rstrip('.')}; see {_help_for(error)}")
     except ConfigError as error:
         return _fail(spelled_as_flag(str(error)))
+    except MemoryError:
+        return _fail("the server cannot start: there is not enough memory")
     except StartFailed as error:
         code = START_FAILED if error.loaded else USAGE_ERROR
         return _fail(spelled_as_flag(str(error)), code, error.trace)

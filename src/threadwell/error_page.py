@@ -154,19 +154,23 @@ def serve_error(
     """Answer what arrives on `sockets` with an `ErrorPage` of `text`, from threads.
 
     Of `config`, it uses where and how to listen. Stop the `Server` to end it; the sockets stay open
-    and keep their backlog. Raises `ConfigError` if the page cannot be served.
+    and keep their backlog. Raises `ConfigError` if something of `config` cannot be used, and
+    `OSError` if the system refuses a thread or a descriptor.
     """
-    # Other classes than `SharedSocket` refuse new connections when they are closed.
-    copies = [adopt_socket(sock.dup().detach()) for sock in sockets]
+    copies: list[socket.socket] = []
     try:
+        # Other classes than `SharedSocket` refuse new connections when they are closed.
+        copies += [adopt_socket(sock.dup().detach()) for sock in sockets]
         server = Server(
             ErrorPage(text), _listening(config), sockets=copies, ssl_context=ssl_context
         )
         server.start()
-    except (OSError, ConfigError) as error:
+    except BaseException as error:
         for sock in copies:
             sock.close()
-        raise ConfigError(f"the error page cannot be served: {error}") from None
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"the error page cannot be served: {error}") from None
+        raise
     return server
 
 

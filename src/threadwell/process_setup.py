@@ -24,6 +24,7 @@ from .worker.system.standard_streams import (
     write_text,
 )
 from .worker.system.terminal import Terminal
+from .worker.system.threads import start_thread
 from .worker.tls.context import context_for
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "pid_file",
     "raise_descriptor_limit",
     "say",
+    "start_thread",
 ]
 
 #: Limits of the development commands: those of `http.server`, and so of `flask run` and

@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .app_loader import AppError
 from .binding import adopt_socket
+from .process_setup import USAGE_ERROR
 from .watch import Watcher, module_files
 from .worker import ConfigError
 from .worker.system.processes import reap_orphans
+from .worker.system.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,8 +82,8 @@ class Reloader:
     """Runs `command` with `sockets` in a child, again whenever a file of `watched` changes.
 
     `say` prints a line. A child that fails is started again only after a change. Until then the
-    server that `serve_error` starts answers with the reason, which is its argument; it raises
-    `ConfigError` if it cannot.
+    server that `serve_error` starts answers with the reason, which is its argument. It raises as
+    the function of that name.
 
     `run` belongs to the main thread. Other threads wait for the child and for changes, and put what
     happens into a queue.
@@ -110,38 +112,41 @@ class Reloader:
     def run(self) -> int:
         """Run children until SIGINT, SIGTERM, SIGHUP, or one ends without an error (blocking).
 
-        Returns the exit code of the last child, 0 if it was told to end. Call it in the main
-        thread.
+        Returns the exit code of the last child, 0 if it was told to end. Raises `OSError` if the
+        system refuses a process, a thread or a descriptor. Call it in the main thread.
         """
         # SIGHUP is sent when the terminal is closed, unless nohup(1) ignores it.
         ending = [signal.SIGINT, signal.SIGTERM]
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             ending.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._on_signal) for number in ending}
-        watched = self._watched
-        watcher = Watcher(
-            watched.roots,
-            include=watched.include,
-            exclude=watched.exclude,
-            extra_files=watched.extra_files,
-        )
-        watching = threading.Thread(target=self._watch, args=(watcher,), daemon=True)
-        watching.start()
-        try:
+        with contextlib.ExitStack() as stack:
+            for number, handler in before.items():
+                stack.callback(signal.signal, number, handler)
+            for sock in self._sockets:
+                stack.callback(sock.close)
+            watched = self._watched
+            watcher = Watcher(
+                watched.roots,
+                include=watched.include,
+                exclude=watched.exclude,
+                extra_files=watched.extra_files,
+            )
+            watching = threading.Thread(target=self._watch, args=(watcher,), daemon=True)
+            stack.callback(self._end, watcher, watching)
+            start_thread(watching)
             self._start(watcher)
             while self._handle_event(watcher):
                 pass
-        finally:
-            if self._child is not None:
-                self._child.end(signal.SIGTERM, _LAST_KILL_AFTER)
-            self._stop_error_server()
-            watcher.close()
-            watching.join()
-            for sock in self._sockets:
-                sock.close()
-            for number, handler in before.items():
-                signal.signal(number, handler)
         return self._code
+
+    def _end(self, watcher: Watcher, watching: threading.Thread) -> None:
+        if self._child is not None:
+            self._child.end(signal.SIGTERM, _LAST_KILL_AFTER)
+        self._stop_error_server()
+        watcher.close()
+        if watching.ident is not None:
+            watching.join()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._events.put(("signal", number))
@@ -207,7 +212,12 @@ class Reloader:
         if self._child is not None:
             self._child.end(signal.SIGTERM, _KILL_AFTER)
         self._stop_error_server()
-        self._start(watcher)
+        try:
+            self._start(watcher)
+        except OSError as error:
+            self._child, self._code = None, USAGE_ERROR
+            self._say(f"the server cannot start: {error}; it starts again when a file changes")
+            self._start_error_server(f"the server cannot start: {error}")
         return True
 
     def _stop(self, number: int) -> None:
@@ -261,8 +271,14 @@ class _Child:
         self._threads = [
             threading.Thread(target=target, daemon=True) for target in (self._wait, self._receive)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                start_thread(thread)
+        except OSError:
+            self._process.kill()
+            self._process.wait()
+            self._channel.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -340,16 +356,21 @@ class Inherited:
         self._channel = socket.socket(fileno=facts["channel"])
         self._lock = threading.Lock()  # guards sending, by two threads
         self._channel.set_inheritable(False)  # Programs of the application must not hold it.
-        thread = threading.Thread(
-            target=self._report_imports, name="threadwell-reload", daemon=True
+        start_thread(
+            threading.Thread(target=self._report_imports, name="threadwell-reload", daemon=True)
         )
-        thread.start()
 
     @classmethod
     def take(cls) -> Inherited | None:
-        """What this process has inherited; None if no `Reloader` has started it."""
+        """What this process has inherited; None if no `Reloader` has started it.
+
+        Raises `ConfigError` if the system refuses a thread.
+        """
         facts = os.environ.pop(_VARIABLE, None)
-        return None if facts is None else cls(json.loads(facts))
+        try:
+            return None if facts is None else cls(json.loads(facts))
+        except OSError as error:
+            raise ConfigError(f"the server cannot start: {error}") from None
 
     def report_announced(self) -> None:
         """Tell the parent that the start message is printed. Any thread may call it."""

@@ -80,7 +80,8 @@ def run_reloader(
 
     Without a `command`, the child runs the command line of this process. While the child has
     failed, an error page is served, with `ssl_context` as for `Server`. Returns the exit code.
-    Raises `ConfigError` for an address that cannot be bound.
+    Raises `ConfigError` for an address that cannot be bound, and if the system refuses a process, a
+    thread or a descriptor.
     """
     sockets = open_sockets(config)
 
@@ -88,7 +89,10 @@ def run_reloader(
         return serve_error(text, config, sockets, ssl_context)
 
     with closing_all(sockets), pid_file(config.processes.pid_file):
-        return Reloader(command or this_command(), sockets, watched, say, show).run()
+        try:
+            return Reloader(command or this_command(), sockets, watched, say, show).run()
+        except OSError as error:
+            raise ConfigError(f"the reloader cannot run: {error}") from None
 
 
 def run_server(

@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .worker.system.threads import start_thread
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -61,6 +63,8 @@ class Watcher:
     `time.time`, a file that has changed after it is reported, too. `engine` is `watchfiles`,
     `stat`, or `auto` for the best one; if watchfiles is not usable, `stat` is used.
 
+    Raises `OSError` if no thread can be started.
+
     Any thread may call any method. The watcher has a thread of its own until `close`.
     """
 
@@ -90,7 +94,7 @@ class Watcher:
         self._watchfiles = None if engine == "stat" or not self._roots else _import_watchfiles()
         self.engine = "stat" if self._watchfiles is None else "watchfiles"
         self._thread = threading.Thread(target=self._run, name="threadwell-watch", daemon=True)
-        self._thread.start()
+        start_thread(self._thread)
         self._started.wait(_START_TIMEOUT)
         if since is not None and (path := self._changed_since(since)) is not None:
             self._changes.put(path)

@@ -45,6 +45,13 @@ def epoll(*arguments):
     raise OSError(24, "Too many open files")
 select.epoll = epoll
 """
+NO_PAGES = """
+import mmap
+class mmap_(mmap.mmap):
+    def __new__(cls, *arguments, **options):
+        raise OSError(12, "Cannot allocate memory")
+mmap.mmap = mmap_
+"""
 WSGI = """
 def app(environ, start_response):
     start_response("200 OK", [])
@@ -77,6 +84,8 @@ ENDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "template": (NO_FORK, WSGI, ("--workers", "2", "--preload")),
     "supervisor": (NO_SOCKETPAIR, WSGI, ("--workers", "2")),
     "workers": (NO_THREADS.format(pattern="threadwell-0"), WSGI, ("--workers", "2")),
+    "pages": (NO_PAGES, WSGI, ("--workers", "2", "--metrics-bind", "127.0.0.1:0")),
+    "page": (NO_PAGES, WSGI, ("--metrics-bind", "127.0.0.1:0")),
     "hybrid": (NO_THREADS.format(pattern=".*loop-0"), WSGI, ("--asgi", "other:app")),
 }
 

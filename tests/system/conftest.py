@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from .serving import APP, COMMANDS, DJANGO, FLASK, Serving
+from .serving import APP, ASGI, COMMANDS, DJANGO, FLASK, Serving
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
     """`start(name, *arguments)` runs that one of `COMMANDS`; `before` is what runs it."""
     (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "asgi_app.py").write_text(ASGI)
     (tmp_path / "site_of_flask.py").write_text(FLASK)
     (tmp_path / "manage.py").write_text(DJANGO)
     path = tmp_path / "sock"

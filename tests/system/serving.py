@@ -42,12 +42,20 @@ if __name__ == "__main__":
     from django.core.management import execute_from_command_line
     execute_from_command_line(sys.argv)
 """
+ASGI = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+"""
 PATIENCE = 20
 
 #: Each command that serves, with what must stand behind it.
 COMMANDS = {
     "threads": ["-m", "threadwell", "app:app"],
     "workers": ["-m", "threadwell", "app:app", "--workers", "2"],
+    "asgi": ["-m", "threadwell", "asgi_app:app"],
+    "asgi workers": ["-m", "threadwell", "asgi_app:app", "--workers", "2"],
     "preload": ["-m", "threadwell", "app:app", "--workers", "2", "--preload"],
     "reload": ["-m", "threadwell", "app:app", "--reload"],
     "flask": ["-m", "flask", "--app", "site_of_flask", "serve"],

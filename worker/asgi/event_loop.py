@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import gil_enabled
 from ..errors import ConfigError
-from ..system.resources import available_cores
+from ..system.resources import available_cores, require_descriptors
 
 if TYPE_CHECKING:
     from ..config import ServerConfig
 
 log = logging.getLogger("threadwell")
+
+# libuv aborts the process if it cannot open what it needs: two pairs for signals, an epoll, an
+# eventfd, and two for io_uring.
+_LIBUV_DESCRIPTORS = 8
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -38,9 +42,18 @@ def loop_factory(name: str) -> LoopFactory:
                     "loop: uvloop is not installed; pip install uvloop, or leave it at auto"
                 ) from None
         else:
-            return uvloop.new_event_loop  # type: ignore[no-any-return,unused-ignore]
+            return _checked(uvloop.new_event_loop)
     # not the default of Windows: a proactor cannot wait for sockets that it does not read itself
     return _selector_loop
+
+
+def _checked(new_loop: LoopFactory) -> LoopFactory:
+    @functools.wraps(new_loop)
+    def checked() -> asyncio.AbstractEventLoop:
+        require_descriptors(_LIBUV_DESCRIPTORS)
+        return new_loop()
+
+    return checked
 
 
 def _selector_loop() -> asyncio.AbstractEventLoop:

@@ -174,7 +174,8 @@ def start_timeout(config: ServerConfig, pipe: Pipe) -> Iterator[None]:
     """
     seconds = config.processes.start_timeout
     if seconds:
-        faulthandler.dump_traceback_later(seconds, file=_STDERR)
+        with contextlib.suppress(RuntimeError):  # no thread: then the start fails for that, too
+            faulthandler.dump_traceback_later(seconds, file=_STDERR)
         pipe.send({"starting": True})
     try:
         with _exit_with_supervisor(pipe):

@@ -34,8 +34,11 @@ def pid_file(path: str) -> Iterator[None]:
     fd = _claim(path)
     owner = os.getpid()
     try:
-        os.ftruncate(fd, 0)
-        os.write(fd, b"%d\n" % owner)
+        try:
+            os.ftruncate(fd, 0)
+            os.write(fd, b"%d\n" % owner)
+        except OSError as error:
+            raise ConfigError(f"pid_file: {path} cannot be written: {error.strerror}") from None
         yield
     finally:
         if os.getpid() == owner:

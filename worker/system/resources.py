@@ -10,6 +10,19 @@ from pathlib import Path
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
+def require_descriptors(count: int) -> None:
+    """Raise `OSError` unless this process can open `count` more descriptors."""
+    opened: list[int] = []
+    try:
+        while len(opened) < count:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror) from None  # the null device is not to blame
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
 def available_cores() -> int:
     """Return how many whole cores this process may use, at least 1.
 

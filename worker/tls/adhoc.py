@@ -43,7 +43,7 @@ _unsaved: dict[tuple[str, ...], bytes] = {}
 def load(context: ssl.SSLContext, hosts: Iterable[str] = ()) -> None:
     """Load a certificate for localhost and `hosts` into `context`.
 
-    Raises `ConfigError` if one must be made and trustme is not installed.
+    Raises `ConfigError` if one must be made and trustme is not installed, or it cannot be written.
     """
     names = _names(hosts)
     folder = _folder()
@@ -57,13 +57,18 @@ def load(context: ssl.SSLContext, hosts: Iterable[str] = ()) -> None:
     key = tuple(names)
     pem = _unsaved.get(key) or _unsaved.setdefault(key, _make(names))
     # `ssl` reads it only from a file; mkstemp makes one that only the user can read
-    descriptor, path = tempfile.mkstemp(suffix=".pem")
     try:
-        with open(descriptor, "wb") as file:
-            file.write(pem)
-        context.load_cert_chain(path)
-    finally:
-        os.unlink(path)
+        descriptor, path = tempfile.mkstemp(suffix=".pem")
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(pem)
+            context.load_cert_chain(path)
+        finally:
+            os.unlink(path)
+    except OSError as error:
+        raise ConfigError(
+            f"cert: adhoc needs a temporary file, and none can be written: {error.strerror}"
+        ) from None
 
 
 def authority_file(hosts: Iterable[str] = ()) -> Path | None:
