@@ -62,6 +62,8 @@ class Session:
         self._parts = bytearray()
         # more frames are handled after other connections had their turn
         self._is_pump_scheduled = False
+        # the client broke the protocol: nothing more of it is handled
+        self._is_failing = False
         self._sends = 0
         # the payload of the last ping, if its pong could not be sent yet
         self._pong: bytes | None = None
@@ -312,13 +314,13 @@ class Session:
 
     def _pump(self) -> None:
         """Handle the frames that have come, while the application keeps up."""
-        if self._is_pump_scheduled:
+        if self._is_pump_scheduled or self._is_failing:
             return
         assert self._frames is not None
         try:
             for count, event in enumerate(self._frames.events(), 1):
                 self._handle_event(event)
-                if self._state is SessionState.CLOSED:
+                if self._state is SessionState.CLOSED or self._is_failing:
                     return
                 if self._state is SessionState.OPEN and self._is_full():
                     self.transport.pause_reading()
@@ -362,7 +364,7 @@ class Session:
             if self._frames.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
                 # not a close frame of the client: wsproto reports invalid frames like this
                 failures = (each.failure for each in self._extensions if each.failure)
-                self._fail(int(event.code), next(failures, event.reason or ""))
+                self._fail_later(int(event.code), next(failures, event.reason or ""))
             else:
                 self._closed_by_client(event)
 
@@ -371,7 +373,7 @@ class Session:
         kind, octets = ("text", data.encode()) if isinstance(data, str) else ("bytes", data)
         size = len(self._parts) + len(octets)
         if size > self._config.ws_message:
-            self._fail(1009, TOO_BIG)
+            self._fail_later(1009, TOO_BIG)
             return
         if not event.message_finished:
             self._parts += octets
@@ -415,8 +417,16 @@ class Session:
         if not self.transport.reading:
             self._pump()
 
+    def _fail_later(self, code: int, why: str) -> None:
+        """`_fail`, once the application has had a turn for what came before in the same segment."""
+        self._is_failing = True
+        self.transport.pause_reading()
+        self.transport.worker.loop.call_soon(self._fail, code, why)
+
     def _fail(self, code: int, why: str) -> None:
         """End a WebSocket whose client broke the protocol or a limit."""
+        if self._state is SessionState.CLOSED:
+            return
         log.info("A WebSocket was closed with %d: %s", code, why)
         was_open = self._state is SessionState.OPEN
         self._become(SessionState.CLOSED)

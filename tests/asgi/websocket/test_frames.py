@@ -119,12 +119,30 @@ def test_reserved_bits(ws: Open, rsv: int, opcode: int) -> None:
 @pytest.mark.parametrize("opcode", [3, 4, 5, 6, 7, 11, 12, 13, 14, 15])
 def test_reserved_opcodes(ws: Open, opcode: int) -> None:
     client = ws()
-    client.send(frame(TEXT, b"before") + frame(opcode, b"x"))
-    frames = [read(client)]
-    if frames[0][0] == TEXT:
-        closed_with(client, 1002)
-    else:  # the application was too late with its answer
-        assert frames[0][1][:2] == (1002).to_bytes(2)
+    client.send(frame(opcode, b"x"))
+    closed_with(client, 1002)
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (frame(5, b"x"), 1002),
+        (frame(11, b"x"), 1002),
+        (frame(TEXT, b"x", rsv=2), 1002),
+        (frame(CONTINUED, b"x"), 1002),
+        (frame(TEXT, b"x", fin=False) + frame(TEXT, b"x"), 1002),
+        (frame(PING, b"x" * 126), 1002),
+        (frame(TEXT, b"\xff"), 1007),
+        (frame(BINARY, length=b"\x7f" + (2**40).to_bytes(8)), 1009),
+    ],
+)
+def test_messages_before_a_bad_frame_are_answered(ws: Open, bad: bytes, code: int) -> None:
+    """Also those that come in one segment with it; what comes behind it is not handled."""
+    client = ws()
+    client.send(frame(TEXT, b"one") + frame(TEXT, b"two") + bad + frame(TEXT, b"three"))
+    assert read(client) == (TEXT, b"one", 0)
+    assert read(client) == (TEXT, b"two", 0)
+    closed_with(client, code)
 
 
 # ---- 5, fragments ----------------------------------------------------------------------------
