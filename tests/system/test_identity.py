@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
-import shutil
 import signal
 import socket
 import stat
-import subprocess
-import sys
-import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,14 +21,12 @@ from threadwell.worker.net.bound_socket import BoundUnixSocket
 from threadwell.worker.supervisor.user import find_identity
 from threadwell.worker.system.pid_file import pid_file
 
+from ..helpers.as_nobody import AsNobody, as_root, readable_by_all
 from ..helpers.certificates import Authority
 from ..helpers.supervised import APP, Load, Supervised, receive
 from ..helpers.waiting import until
 
 Start = Callable[..., Supervised]
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
 
 
 @pytest.fixture
@@ -211,28 +204,10 @@ def test_who_is_not_root_stays_as_it_is() -> None:
 
 
 @pytest.fixture
-def public(start: Start) -> Iterator[Path]:
-    """A folder, an interpreter and threadwell in it, that any user of this machine can read."""
-    folder = Path(tempfile.mkdtemp(prefix="threadwell-"))
-    folder.chmod(0o755)
-    try:
-        package = folder / "threadwell"
-        hidden = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "src" / "threadwell", package, ignore=hidden)
-        shutil.copytree(ROOT / "worker", package / "worker", ignore=hidden)
-        shutil.copytree(ROOT / "adapters", package / "adapters", ignore=hidden)
-        for name in ("h11", "click", "typing_extensions"):
-            spec = importlib.util.find_spec(name)
-            if spec is not None and spec.origin is not None:
-                origin = Path(spec.origin)
-                if origin.name == "__init__.py":
-                    shutil.copytree(origin.parent, folder / name, ignore=hidden)
-                else:
-                    shutil.copy(origin, folder)
-        (folder / "application.py").write_text(WHO)
+def public() -> Iterator[Path]:
+    """A folder with threadwell and an application in it that any user of this machine can read."""
+    with readable_by_all(WHO) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 WHO = """
@@ -245,26 +220,6 @@ def app(environ, start_response):
 WANTED = ("Uid", "Gid", "Gro")
 IMPORTED_BY = os.getuid()
 """
-
-
-def interpreter() -> str:
-    """A Python that every user can run."""
-    check = ["-c", "import sys, ssl; assert sys.version_info >= (3, 11)"]
-    for path in (sys.executable, "/usr/bin/python3"):
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            subprocess.run([path, *check], check=True, user=65534)
-            return path
-    pytest.skip("no Python here can be run by another user")
-
-
-class AsNobody(Supervised):
-    def __init__(self, folder: Path, *arguments: str, ready: bool = True) -> None:
-        command = [interpreter(), "-m", "threadwell", "application:app", "--log-level", "debug"]
-        self.start(
-            [*command, "--user", "nobody", *arguments], folder, env={"PYTHONPATH": str(folder)}
-        )
-        if ready:
-            self.await_line("Ctrl-C")
 
 
 @as_root
