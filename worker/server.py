@@ -29,7 +29,6 @@ from .messages import ASGIApp, Hybrid, Served
 from .net.bind import hosts_of, open_sockets, sockets_without_tls, url_of
 from .sync_worker import SyncWorker
 from .system.resources import require_descriptors
-from .system.signals import Signals
 from .system.signals import UPGRADE, Signals, refuse_upgrade
 from .system.systemd import Notifier
 from .system.terminal import Terminal
