@@ -26,6 +26,7 @@ from .command_options import (
     from_table,
     reload_options,
     spelled_as_flag,
+    top_command,
     with_source,
 )
 from .config_file import CONCURRENCY, read_settings, show, with_concurrency
@@ -107,6 +108,10 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
         from . import ctl  # most processes do not need it
 
         return "threadwell ctl", ctl_command(ctl.run, ctl.verbs_text()), args[1:]
+    if args[:1] == ["top"]:
+        from . import top
+
+        return "threadwell top", top_command(top.run), args[1:]
     if args[:1] == ["config"]:
         raise click.UsageError(
             "config: write `threadwell config show`, or `threadwell config:app` for a module"

@@ -274,3 +274,26 @@ def ctl_command(callback: Callable[..., int], verbs: str) -> click.Command:
         " or without unix: before it.\n\n\b\nVerbs:\n" + verbs,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
+
+
+def top_command(callback: Callable[..., int]) -> click.Command:
+    """The command `threadwell top`."""
+    return click.Command(
+        name="top",
+        params=[
+            click.Argument(["path"]),
+            click.Option(
+                ["--interval"],
+                type=click.FloatRange(0.1, 3600),
+                default=1.0,
+                show_default=True,
+                metavar="SECONDS",
+                help="Time between two looks at the server.",
+            ),
+            click.Option(["--once"], is_flag=True, help="Print one view and exit."),
+        ],
+        callback=callback,
+        help="Show live what a running server does.\n\nPATH is the socket of --control, with or"
+        " without unix: before it. Without a terminal one view is printed.",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )

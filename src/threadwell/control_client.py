@@ -18,7 +18,14 @@ _MOST = 64 * 1024 * 1024
 
 
 class ControlError(Exception):
-    """The server cannot be reached, or refuses a command. The text is one line for the user."""
+    """The server cannot be reached, or refuses a command. The text is one line for the user.
+
+    `is_lost`: the connection cannot be used any more.
+    """
+
+    def __init__(self, text: str, *, is_lost: bool = True) -> None:
+        super().__init__(text)
+        self.is_lost = is_lost
 
 
 class ControlClient:
@@ -74,7 +81,7 @@ class ControlClient:
                 f"{self._path}: the server speaks version {version!a}, not {VERSION}"
             )
         if not fine:
-            raise ControlError(str(result))
+            raise ControlError(str(result), is_lost=False)
         found: dict[str, Any] = result
         return found
 

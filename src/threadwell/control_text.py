@@ -176,6 +176,8 @@ def duration(seconds: float) -> str:
 
 def short_time(seconds: float) -> str:
     """A time of a request, such as `3.2ms` or `12.0s`."""
+    if seconds < 0.001:
+        return f"{seconds * 1000:.2f}ms"
     if seconds < 0.9995:
         return f"{seconds * 1000:.1f}ms"
     return f"{seconds:.1f}s" if seconds < 60 else duration(seconds)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..interfaces import PoolSnapshot, ServingPool
     from ..lifecycle import RunningRequest
 
-#: Upper bounds of the classes of durations, in seconds: from 0.1 ms to 2 minutes.
-BOUNDS = tuple(round(0.0001 * 1.5**power, 6) for power in range(36))
+#: Upper bounds of the classes of durations, in seconds: from 0.01 ms to 2 minutes.
+BOUNDS = tuple(round(0.00001 * 1.5**power, 6) for power in range(42))
 #: At most so many requests are reported: the oldest.
 MOST_REQUESTS = 500
 #: At most so many stacks are reported, and so many characters of each: those that say where it is.
