@@ -92,6 +92,12 @@ class Metrics:
         "Address for /metrics (Prometheus), /healthz and /readyz, as for bind but without TLS."
         " May be repeated. Empty switches metrics off.",
     )
+    otlp: bool = option(
+        "otlp_metrics",
+        False,
+        "Send the metrics of each process by OTLP, to where OTEL_EXPORTER_OTLP_ENDPOINT says. Needs"
+        " the extra otel.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

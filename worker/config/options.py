@@ -253,6 +253,10 @@ class Options(TypedDict, total=False):
     """Address for /metrics (Prometheus), /healthz and /readyz, as for bind but without TLS. May
     be repeated. Empty switches metrics off. (default: ())
     """
+    otlp_metrics: bool
+    """Send the metrics of each process by OTLP, to where OTEL_EXPORTER_OTLP_ENDPOINT says. Needs
+    the extra otel. (default: False)
+    """
     control: str
     """Unix socket, as unix:/PATH, on which `threadwell ctl` and `threadwell top` look into the
     server and command it. Only the user that runs the server, and root, can connect. Empty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 from ..lifecycle import Collectors, LifecycleCollector
@@ -12,6 +13,7 @@ from .single import Controlled
 if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..metrics.endpoint import Monitor
+    from ..metrics.otlp import OTLPExporter
     from .report import ProcessReport
     from .single import ControlThread
     from .slow import SlowRequests
@@ -35,6 +37,9 @@ class Observers:
         # Where metrics are counted: a page of the supervisor's, or else of this server's monitor.
         self._page: memoryview[int] | None = None
         self._monitor: Monitor | None = None
+        self._exporter: OTLPExporter | None = None
+        # The monitor, the exporter and the main thread of a worker all write the gauges.
+        self._gauges_lock = threading.Lock()
         self._control: ControlThread | None = None
         #: What the server says of itself; None unless it tracks requests, and before `open`.
         self.report: ProcessReport | None = None
@@ -63,6 +68,8 @@ class Observers:
                 self._server.unready_reason,
                 self._server.listeners,
             )
+        if self._config.metrics.otlp:
+            self._open_exporter()
         if self._page is not None:
             from ..metrics.counters import MetricsCollector
 
@@ -73,6 +80,24 @@ class Observers:
         if self._config.tracks_requests():
             self._open_control()
         return Collectors(*collectors) if len(collectors) > 1 else next(iter(collectors), None)
+
+    def _open_exporter(self) -> None:
+        from ..metrics.counters import blocks_for
+        from ..metrics.otlp import OTLPExporter
+        from ..metrics.prometheus import Metric, counter_metrics, gauge_metrics
+        from ..metrics.shared_pages import SharedPages, read_page
+
+        if self._page is None:
+            pages = SharedPages(1, blocks_for(self._config))
+            self._page = pages.page(pages.take())
+        page = memoryview(self._page)  # which only the exporter takes slices of
+
+        def gather() -> list[Metric]:
+            self.write_gauges()
+            totals, gauges = read_page(page)
+            return [*counter_metrics(totals), *gauge_metrics({0: gauges})]
+
+        self._exporter = OTLPExporter(gather)
 
     def _open_control(self) -> None:
         from .report import ProcessReport
@@ -95,6 +120,8 @@ class Observers:
         """The server serves: watch it. Raises `OSError` if the system has no thread left."""
         if self._control is not None:
             self._control.start()
+        if self._exporter is not None:
+            self._exporter.start()
 
     def tick(self) -> None:
         """Look at the requests under way. Called about once a second, by one thread."""
@@ -124,6 +151,9 @@ class Observers:
         if self._access_log is not None:
             self._access_log.close()
         self.write_gauges()
+        exporter, self._exporter = self._exporter, None
+        if exporter is not None:
+            exporter.close()
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
@@ -134,14 +164,15 @@ class Observers:
             self._access_log.reopen()
 
     def write_gauges(self) -> None:
-        """Bring the gauges of the page up to date, if there is one. One thread at a time."""
+        """Bring the gauges of the page up to date, if there is one."""
         if self._page is not None:
             from ..metrics.gauges import write_gauges
 
-            snapshots = [pool.snapshot() for pool in self._server.pools]
-            slow = self.slow_requests
-            counted = (0, 0) if slow is None else (slow.slow, slow.timed_out)
-            write_gauges(self._page, snapshots, self.lost_lines, *counted)
+            with self._gauges_lock:
+                snapshots = [pool.snapshot() for pool in self._server.pools]
+                slow = self.slow_requests
+                counted = (0, 0) if slow is None else (slow.slow, slow.timed_out)
+                write_gauges(self._page, snapshots, self.lost_lines, *counted)
 
     @property
     def lost_lines(self) -> int:

@@ -64,6 +64,11 @@ class SharedPages:
         return {number: _numbers(page, 0) for number, page in pages.items()}
 
 
+def read_page(page: memoryview[int]) -> tuple[list[int], list[int]]:
+    """The counters and the gauges on `page`, of which no other thread takes slices."""
+    return _totals(page), _numbers(page, 0)
+
+
 def _totals(page: memoryview[int]) -> list[int]:
     # the process that writes the page may have been taken over: it says nothing about its size
     used = min(max(page[USED], 2), len(page) // BLOCK)
