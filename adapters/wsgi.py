@@ -178,7 +178,8 @@ class Call:
     status = ""
     headers: list[tuple[str, str]]
     stream: ResponseStream | None = None
-    #: The response is what the application returns: nothing was written, no hijack was refused.
+    #: The response is what the application returns: nothing was written, no hijack was refused,
+    #: and it does not answer HEAD.
     is_simple = True
     #: The error of a refused hijack. A framework may have turned it into a page of its own.
     refused: StreamLimitError | None = None
@@ -329,6 +330,8 @@ class WSGIApp:
         head, body, _ = call.request
         # Many HTTP clients would take it for their proxy setting (httpoxy, CVE-2016-5385).
         environ.pop("HTTP_PROXY", None)
+        if head.method == "HEAD":
+            call.is_simple = False
         if head.version != "1.1":
             environ["SERVER_PROTOCOL"] = "HTTP/" + head.version
         if body:
@@ -369,6 +372,10 @@ class WSGIApp:
                 body = body[0]
             elif sum(map(len, body)) <= _JOINED_BODY:
                 body = b"".join(body)
+            if not body and call.request.head.method == "HEAD":
+                # It does not say how long the answer to GET is, so its length must not be sent
+                # (RFC 9110, 8.6).
+                body = iter(())
         elif call.stream is None:
             if kind is FileWrapper:
                 body = file_body(body.filelike, call.headers) or body

@@ -320,3 +320,48 @@ def test_an_error_in_a_stream_is_seen(serve: Serve, connect: Connect, caplog: An
         assert body.done.wait(5)
         assert body.closed == 1
     assert "secret" in caplog.text
+
+
+def head_answers(serve: Serve, connect: Connect, app: Any, **options: Any) -> list[str | None]:
+    """The Content-Length of the answers to two HEAD on one connection, then to GET."""
+    client = connect(serve(app, **options))
+    found = []
+    for method in ("HEAD", "HEAD", "GET"):
+        client.send(f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = client.answer(method)
+        assert answer.status == 200
+        assert answer.header("transfer-encoding") is None
+        assert answer.header("connection") is None
+        found.append(answer.header("content-length"))
+    return found
+
+
+@pytest.mark.parametrize("declared", [None, "5"])
+@pytest.mark.parametrize("empty", [[], [b""], (), [b"", b""]])
+def test_nothing_after_head_is_no_length_of_wsgi(
+    declared: str | None, empty: list[bytes], serve: Serve, connect: Connect
+) -> None:
+    """RFC 9110, 8.6: a Content-Length after HEAD must be that of GET."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Any:
+        start_response("200 OK", [] if declared is None else [("Content-Length", declared)])
+        return empty if environ["REQUEST_METHOD"] == "HEAD" else [b"hello"]
+
+    assert head_answers(serve, connect, app) == [declared, declared, "5"]
+
+
+@pytest.mark.parametrize("declared", [None, "5"])
+def test_nothing_after_head_is_no_length_of_asgi(
+    declared: str | None, serve: Serve, connect: Connect
+) -> None:
+    """The same on a loop."""
+    length = [] if declared is None else [(b"content-length", declared.encode())]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        body = b"" if scope["method"] == "HEAD" else b"hello"
+        await send({"type": "http.response.body", "body": body})
+
+    options = {"lifespan": "off", "interface": "asgi"}
+    assert head_answers(serve, connect, app, **options) == [declared, declared, "5"]

@@ -271,7 +271,9 @@ class Cycle:
             if type(body) is not bytes:
                 body = as_bytes(body)
             more = message.get("more_body", False)
-            if state is _STARTED and not more and self._trailers is None:
+            # nothing after HEAD does not say how long the answer to GET is (RFC 9110, 8.6)
+            whole = not more and self._trailers is None and (body or self.head.method != "HEAD")
+            if whole and state is _STARTED:
                 self._answer(body)
             elif more and body and state is _STREAMING and self._push(body):
                 if self.transport.conn.send_buffer is not None:
