@@ -169,8 +169,11 @@ class Site:
             time.sleep(0.05)
 
     def end(self, *expected_errors: str) -> None:
-        """Stop it by SIGTERM. Asserts its exit code, and that it has logged no traceback but of
-        `expected_errors`, which are the last lines of tracebacks. Sets `exit_code` and `seconds`."""
+        """Stop it by SIGTERM; sets `exit_code` and `seconds`.
+
+        Asserts the exit code, and that the log has no traceback but those of `expected_errors`,
+        which are their last lines.
+        """
         process = self._process
         assert process is not None
         begin = time.monotonic()
