@@ -68,6 +68,21 @@ def test_json(site: Site) -> None:
     assert requests.get(f"{site.url}/-/versions.json", timeout=30).json()["asgi"] == "3.0"
 
 
+def test_framing(site: Site) -> None:
+    """The framing of a page, and of an answer to HEAD, for which Datasette gives no length."""
+    page = requests.get(site.url, timeout=30)
+    framing = {"Content-Length", "Transfer-Encoding"}.intersection(page.headers)
+    site.differs(
+        "Framing of a page",
+        *framing,
+        usual={"its own (uvicorn)": "Transfer-Encoding"},
+        ours="Content-Length",
+        why="Datasette gives no length; threadwell says it, since the page comes in one message.",
+    )
+    head = requests.head(site.url, timeout=30)
+    assert (head.status_code, head.headers.get("Content-Length")) == (200, None)
+
+
 def test_stream(site: Site) -> None:
     """A CSV of 50,000 rows, streamed."""
     answer = requests.get(f"{site.url}/data/numbers.csv?_stream=1", timeout=60)

@@ -31,12 +31,12 @@ APPLICATION = Application(
 
 
 def test_client(site: Site) -> None:
-    """gradio_client: a call, a stream of 5 events, 20 calls at once, a file of 5 MB, a file
+    """gradio_client: a call, a stream of 5 events, 4 clients at once, a file of 5 MB, a file
     back, an error of the application."""
     assert site.client("gradio_ui_client.py") == {
         "greet": "Hello Ada",
         "stream": ["1 of 5", "2 of 5", "3 of 5", "4 of 5", "5 of 5"],
-        "many": True,
+        "many": [[f"Hello {number}" for number in range(5)]] * 4,
         "size": 5_000_000,
         "shout": "LOUD",
         "error": "on purpose",
