@@ -420,8 +420,7 @@ class Cycle:
         response = Response(self._status, self._headers)
         self._stream = transport.writer.stream(transport.conn, self.head, response, self.persistent)
         self._state = _STREAMING  # from STARTED: `send` has checked it, and the client is there
-        if transport.conn.record is not None:
-            record = transport.conn.record
+        if (record := transport.conn.record) is not None:
             record.status, record.headers = self._status, self._headers
         if transport.worker.draining and is_event_stream(self._headers):
             self.ask_to_end()

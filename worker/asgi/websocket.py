@@ -18,10 +18,9 @@ from ..http.response_head import TEXT_PLAIN
 from ..messages import Response
 from ..request_id import named
 from .message_limit import TOO_BIG, MessageLimit
-from .permessage_deflate import BoundedDeflate, negotiate
+from .permessage_deflate import BoundedDeflate
 from .states import SESSION_TRANSITIONS, SessionState, checked
-from .websocket_handshake import accept_value, is_handshake_key
-from .writer import as_text
+from .websocket_handshake import agree, is_handshake_key
 
 if TYPE_CHECKING:
     from ..messages import Address, ASGIApp, RequestReceived
@@ -249,22 +248,7 @@ class Session:
         transport, head = self.transport, self.head
         if transport.closed:
             raise ClientDisconnected("the client has left before it was accepted")
-        fields = [("Sec-WebSocket-Accept", accept_value(head.field("sec-websocket-key")))]
-        subprotocol = message.get("subprotocol")
-        if subprotocol is not None:
-            offered = [name.strip() for name in head.field("sec-websocket-protocol").split(",")]
-            if subprotocol not in offered:
-                raise InvalidResponseError(f"the client offers no subprotocol {subprotocol!r}")
-            fields.append(("Sec-WebSocket-Protocol", subprotocol))
-        extensions: list[MessageLimit | BoundedDeflate] = [MessageLimit(self._config.ws_message)]
-        if self._config.ws_compression == "deflate":
-            agreed = negotiate(head.field("sec-websocket-extensions"), self._config.ws_message)
-            if agreed is not None:
-                extensions.append(agreed[0])
-                fields.append(("Sec-WebSocket-Extensions", agreed[1]))
-        headers = [as_text(pair) for pair in message.get("headers") or ()]
-        if any(name.lower() == "sec-websocket-protocol" for name, _ in headers):
-            raise InvalidResponseError("the subprotocol is not told by a header")
+        fields, headers, extensions = agree(head, message, self._config)
         data = transport.worker.writer.switching(fields, headers)
         self._extensions = extensions
         self._frames = Frames(ConnectionType.SERVER, extensions)  # type: ignore[arg-type]
