@@ -1,6 +1,7 @@
 """Serves what clients abort, and says what of that is left: `/state`, in JSON.
 
-`abort_server.py KIND [CERTFILE KEYFILE]`: KIND is asgi, sync or hybrid; with a certificate HTTP/2.
+`abort_server.py KIND [CERTFILE KEYFILE]`: KIND is asgi, sync, flask or hybrid; with a certificate
+HTTP/2. Only flask, and what has a loop, has WebSockets.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -16,11 +18,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import flask
+import flask_sock
+
 from threadwell import Request, Response, ThreadedServer
 
 BIG = b"x" * 200_000
 BLOCK = b"x" * 64_000
 EVENTS = ("Content-Type", "text/event-stream")
+# A stream that ends: this many blocks of this.
+SOME, SOME_BLOCK = 10, b"x" * 1000
 
 
 class State:
@@ -42,6 +49,11 @@ class State:
         }
         return json.dumps(counts).encode()
 
+    def count_objects(self) -> bytes:
+        """How many objects are there, for what is too little to see in the memory."""
+        gc.collect()
+        return b"%d" % len(gc.get_objects())
+
 
 STATE = State()
 
@@ -56,10 +68,14 @@ def sync_app(request: Request) -> Response | None:
     path = request.path
     if path == "/state":
         return Response(200, [], STATE.measure())
+    if path == "/objects":
+        return Response(200, [], STATE.count_objects())
     if path == "/big":
         return Response(200, [], BIG)
     if path == "/stream":
         return Response(200, [], _without_end(BLOCK))
+    if path == "/some":
+        return Response(200, [], iter([SOME_BLOCK] * SOME))
     if path == "/empty":
         return Response(200, [], _without_end(b""))
     if path == "/events":
@@ -84,6 +100,45 @@ def _sync_events() -> Response:
     return Response(200, [EVENTS], _without_end(b"data: 1\n\n"))
 
 
+def _is_of_the_client(record: logging.LogRecord) -> bool:
+    return record.exc_info is not None and isinstance(record.exc_info[1], OSError)
+
+
+def flask_app() -> flask.Flask:
+    """The same as a WSGI application, with WebSockets of flask-sock."""
+    app = flask.Flask(__name__)
+    sockets = flask_sock.Sock(app)
+    # flask-sock leaves it to Flask that a client has reset its connection: Flask logs it
+    app.logger.addFilter(lambda record: not _is_of_the_client(record))
+
+    @app.route("/<path:name>", methods=["GET", "POST"])
+    @app.route("/", methods=["GET", "POST"], defaults={"name": ""})
+    def _view(name: str) -> flask.Response:
+        bodies = {
+            "state": STATE.measure,
+            "objects": STATE.count_objects,
+            "big": lambda: BIG,
+            "some": lambda: iter([SOME_BLOCK] * SOME),
+            "stream": lambda: _without_end(BLOCK),
+            "events": lambda: _without_end(b"data: 1\n\n"),
+            "empty": lambda: _without_end(b""),
+            "body": lambda: b"%d" % len(flask.request.get_data()),
+        }
+        kind = EVENTS[1] if name == "events" else None
+        return flask.Response(bodies[name]() if name in bodies else b"", content_type=kind)
+
+    @sockets.route("/<path:name>")
+    def _websocket_of_a_thread(websocket: Any, name: str) -> None:
+        while name == "flood":
+            websocket.send(BLOCK)
+        while True:
+            data = websocket.receive()
+            if name == "echo":
+                websocket.send(bytes(data))
+
+    return app
+
+
 async def asgi_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Answer on the loop."""
     STATE.loops.add(asyncio.get_running_loop())
@@ -93,14 +148,20 @@ async def asgi_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
     path = scope["path"]
     body = b""
+    message: dict[str, Any]
     if path == "/state":
         body = STATE.measure()
+    elif path == "/objects":
+        body = STATE.count_objects()
     elif path == "/big":
         body = BIG
     elif path == "/body":
         while (message := await receive())["type"] == "http.request" and message["more_body"]:
             body += message["body"]
+        body = b"%d" % len(body + message.get("body", b""))
     await send({"type": "http.response.start", "status": 200})
+    for _ in range(SOME if path == "/some" else 0):
+        await send({"type": "http.response.body", "body": SOME_BLOCK, "more_body": True})
     if path in ("/stream", "/events", "/wait"):
         await _stream(path, receive, send)
         return
@@ -125,8 +186,9 @@ async def _websocket(path: str, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     while path == "/flood":
         await send({"type": "websocket.send", "bytes": BLOCK})
-    while (await receive())["type"] == "websocket.receive":
-        pass
+    while (message := await receive())["type"] == "websocket.receive":
+        if path == "/echo":
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
 
 
 def main() -> None:
@@ -136,9 +198,10 @@ def main() -> None:
         options.update(certfile=sys.argv[2], keyfile=sys.argv[3], http2=True)
     if KIND == "hybrid":
         options["asgi_app"] = asgi_app
+    apps: dict[str, Any] = {"asgi": asgi_app, "flask": flask_app()}
     with (
         tempfile.TemporaryDirectory() as folder,
-        ThreadedServer(asgi_app if KIND == "asgi" else sync_app, **options) as server,
+        ThreadedServer(apps.get(KIND, sync_app), **options) as server,
     ):
         tempfile.tempdir = folder
         sys.stdout.write(f"{server.port}\n")

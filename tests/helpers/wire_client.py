@@ -90,6 +90,10 @@ class Client:
     def close(self) -> None:
         self.sock.close()
 
+    def octets(self, size: int) -> bytes:
+        """What comes next, whatever it is."""
+        return self._exactly(size)
+
     def _until(self, end: bytes) -> bytes:
         while end not in self._buffer:
             self._receive()

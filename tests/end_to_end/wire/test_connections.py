@@ -12,7 +12,8 @@ import pytest
 from threadwell import Request, Response, ThreadedServer
 
 from ...helpers.wire_client import Client
-from .bench import FIRST, LAST, Bench, Recorder, final_answer, send_dribbling
+from ...helpers.wire_corpus import FIRST, LAST
+from .bench import Bench, Recorder, final_answer, send_dribbling
 
 # ---- Pipelines, half-closed and closed connections -------------------------------------------
 

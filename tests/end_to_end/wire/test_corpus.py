@@ -9,16 +9,10 @@ from pathlib import Path
 import pytest
 
 from ...helpers.wire_client import Client
+from ...helpers.wire_corpus import FIRST, INVALID, LAST, SMUGGLED, VALID, corpus, expected
 from .bench import (
-    FIRST,
-    INVALID,
-    LAST,
-    SMUGGLED,
-    VALID,
     Recorder,
     check_seen,
-    corpus,
-    expected,
     final_answer,
     ids,
     invalid_files,

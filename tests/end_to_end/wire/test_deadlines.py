@@ -13,7 +13,8 @@ from threadwell import Response, ThreadedServer
 
 from ...helpers.waiting import no_hurry
 from ...helpers.wire_client import Client
-from .bench import FIRST, Recorder
+from ...helpers.wire_corpus import FIRST
+from .bench import Recorder
 
 
 def _dribble_until_answered(client: Client, data: bytes) -> None:

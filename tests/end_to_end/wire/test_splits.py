@@ -10,21 +10,8 @@ import pytest
 from threadwell import Request
 
 from ...helpers.wire_client import Client
-from .bench import (
-    FIRST,
-    INVALID,
-    LAST,
-    SHORT,
-    SMUGGLED,
-    Bench,
-    check_seen,
-    corpus,
-    expected,
-    final_answer,
-    ids,
-    invalid_files,
-    valid_files,
-)
+from ...helpers.wire_corpus import FIRST, INVALID, LAST, SMUGGLED, corpus, expected
+from .bench import SHORT, Bench, check_seen, final_answer, ids, invalid_files, valid_files
 
 
 def check_echoes(client: Client, seen: list[tuple[Request, bytes]]) -> None:
