@@ -1,0 +1,1 @@
+"""Runs public conformance suites against threadwell and its peers: see scripts/conformance."""
