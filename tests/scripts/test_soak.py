@@ -23,7 +23,7 @@ def test_nothing_stays(server: str) -> None:
     done = soak("--requests", "1", "--server", server)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"\n{server}: " in done.stdout
-    assert "at the end:" in done.stdout
+    assert "the end:" in done.stdout
 
 
 def test_a_server_that_is_not_known() -> None:
