@@ -8,8 +8,10 @@ import select
 import socket
 import ssl
 import struct
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from sysconfig import get_config_var
 
 import hpack
 import pytest
@@ -23,6 +25,8 @@ from .waiting import until
 # For mimalloc, the allocator of free-threaded Python: it gives unused pages back to the system at
 # once. It keeps some 20 MiB of them otherwise, which come and go and are nothing that stays.
 PURGE = {"MIMALLOC_PURGE_DELAY": "0", "MIMALLOC_ABANDONED_PAGE_PURGE": "1"}
+#: A class stays for ever once a thread was started, and flask-sock makes one for each WebSocket.
+IMMORTAL_CLASSES = bool(get_config_var("Py_GIL_DISABLED")) and sys.version_info < (3, 14)
 # Threads that a pool may start and keep: those of an executor, and those that replaced lent ones.
 SPARE = 8
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-import sysconfig
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from threadwell import ThreadedServer
 from threadwell.adapters import WSGIApp, as_sync_app
 from threadwell.adapters.flask import FlaskApp
 
+from ....helpers.aborts import IMMORTAL_CLASSES
 from ....helpers.wire_client import Answer, Client
 from .site import Counting, Shouting, Site
 
@@ -232,10 +232,7 @@ def test_exceptions_are_propagated(
     assert [record.name for record in caplog.records if record.exc_info] == ["threadwell"]
 
 
-@pytest.mark.skipif(
-    bool(sysconfig.get_config_var("Py_GIL_DISABLED")) and sys.version_info < (3, 14),
-    reason="a class stays for ever on the free-threaded CPython 3.13",
-)
+@pytest.mark.skipif(IMMORTAL_CLASSES, reason="a class stays for ever on this Python")
 def test_a_response_class_of_one_request_is_forgotten(serve: Serve, connect: Connect) -> None:
     """As flask-sock makes them: such a class holds the request, and all of its connection."""
     app = flask.Flask(__name__)
