@@ -12,7 +12,7 @@ from .worker.control.protocol import VERSION, encode_command
 if TYPE_CHECKING:
     from types import TracebackType
 
-# Seconds for an answer. A server with several workers waits for two seconds for those that hang.
+# Seconds for an answer. A server with several workers waits for up to five for those that hang.
 _TIMEOUT = 10.0
 _MOST = 64 * 1024 * 1024
 

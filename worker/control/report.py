@@ -104,11 +104,10 @@ class ProcessReport:
         of_calls = self.stacks_of_calls(running)
         of_threads = stacks()
         names = thread_names()
-        found = [
-            _stack(request.thread, request, stack)
-            for request in running
-            if (stack := of_calls.get(id(request.call)) or of_threads.get(request.ident, ""))
-        ]
+        found = []
+        for request in running:
+            stack = of_calls.get(id(request.call)) or of_threads.get(request.ident, "")
+            found.append(_stack(request.thread, request, stack))
         if not wanted:
             shown = {request.ident for request in running if id(request.call) not in of_calls}
             found += [

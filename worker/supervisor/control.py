@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from .forking import ServerSpec
     from .pipe import Message
 
-# Seconds for the workers to answer; the others' answers then count without them.
+# Seconds for the workers to answer; the others' answers then count without them. A stack takes
+# longer: its source is read, and loops are asked.
 _TIMEOUT = 2.0
+_STACK_TIMEOUT = 5.0
 # Seconds after which a question is forgotten: the pipe may have been full.
 _FORGOTTEN = 60.0
 # A worker that has not answered so many questions is asked no more.
@@ -112,7 +114,7 @@ class SupervisorControl:
     ) -> None:
         """Ask `workers`, and reply what `merge` makes of those answers that come in time."""
         self._number += 1
-        gather = _Gather(reply, merge)
+        gather = _Gather(reply, merge, _STACK_TIMEOUT if what == "stack" else _TIMEOUT)
         for worker in workers:
             if len(worker.questions) < _MOST_QUESTIONS and not worker.closed_at:
                 worker.ask(self._number, Question(what, time.monotonic()))
@@ -234,14 +236,17 @@ class _Gather:
     """The answers of several workers, for one command."""
 
     def __init__(
-        self, reply: Reply, merge: Callable[[dict[Worker, dict[str, Any]]], Result]
+        self,
+        reply: Reply,
+        merge: Callable[[dict[Worker, dict[str, Any]]], Result],
+        seconds: float,
     ) -> None:
         self._reply = reply
         self._merge = merge
         self.number = 0
         self.left: set[Worker] = set()
         self.found: dict[Worker, dict[str, Any]] = {}
-        self.deadline = time.monotonic() + _TIMEOUT
+        self.deadline = time.monotonic() + seconds
 
     def finish(self) -> None:
         try:
