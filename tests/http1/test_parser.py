@@ -460,9 +460,10 @@ def test_the_cache_keeps_nothing_long() -> None:
     b" X-Real-IP X-Request-ID traceparent tracestate".split(),
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_the_cache_keeps_no_secrets(name: bytes, first: bool) -> None:
+@pytest.mark.parametrize("value", [b": a=S3cr3t", b":S3cr3t: a", b":\tS3cr3t: b", b": a: S3cr3t: "])
+def test_the_cache_keeps_no_secrets(name: bytes, value: bytes, first: bool) -> None:
     parser = RequestParser(LIMITS)
-    line = name + b": a=S3cr3t"
+    line = name + value
     lines = [line, b"Host: x", b"Accept: */*"] if first else [b"Host: x", line, b"Accept: */*"]
     for _ in range(3):
         parser.parse(b"\r\n".join([b"GET / HTTP/1.1", *lines]))

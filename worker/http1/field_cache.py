@@ -119,10 +119,10 @@ class FieldCache:
             if variable not in NEVER_CACHED:
                 text += line
                 continue
-            name, blank, _ = line.partition(b": ")
-            if not blank:
+            name, _, value = line.partition(b":")
+            if not value.startswith(b" "):
                 return  # a rare way to write it
-            texts.append(text + name + blank)
+            texts.append(text + name + b": ")
             changing.append(variable)
             text = b""
         start, *following = [*texts, text]
