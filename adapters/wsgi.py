@@ -272,10 +272,9 @@ class WSGIApp:
 
     def environ(self, request: Request, call: Call) -> Environ:
         """A new environ for `request` (PEP 3333). `call` is the call that gets it."""
-        # A slice is an ordinary tuple, which unpacks faster than a named one.
-        head, _, channel = request[:3]
+        head, body, channel = request
         assert channel is not None
-        method, target, path, query, _, _, variables, _, _, is_simple = head[:10]
+        method, target, path, query, version, _, variables, _, chunked, is_simple = head
         origin = channel.origin
         template = channel.notes.get(self)
         if template is None or template[0] is not origin.server:
@@ -290,8 +289,17 @@ class WSGIApp:
         environ["REMOTE_ADDR"] = origin.client[0]
         environ["REMOTE_PORT"] = origin.client_port
         environ["wsgi.early_hints"] = call.early_hints
-        if not is_simple or "HTTP_PROXY" in variables or self._script_name:
+        if body:
+            environ["wsgi.input"] = io.BytesIO(body) if isinstance(body, bytes) else body
+        if not is_simple and (
+            chunked or version != "1.1" or method == "HEAD" or "HTTP_UPGRADE" in variables
+        ):
             self._amend(environ, call)
+        if "HTTP_PROXY" in variables:
+            # Many HTTP clients would take it for their proxy setting (httpoxy, CVE-2016-5385).
+            del environ["HTTP_PROXY"]
+        if self._script_name:
+            self._mount(environ)
         return environ
 
     def _template(self, channel: Channel) -> tuple[Address, Environ]:
@@ -326,16 +334,12 @@ class WSGIApp:
         return origin.server, template
 
     def _amend(self, environ: Environ, call: Call) -> None:
-        """Add what only some requests need: a body, HTTP/1.0, an upgrade, a mount path."""
+        """Add what only some requests need: a chunked body, HTTP/1.0, HEAD, an upgrade."""
         head, body, _ = call.request
-        # Many HTTP clients would take it for their proxy setting (httpoxy, CVE-2016-5385).
-        environ.pop("HTTP_PROXY", None)
         if head.method == "HEAD":
             call.is_simple = False
         if head.version != "1.1":
             environ["SERVER_PROTOCOL"] = "HTTP/" + head.version
-        if body:
-            environ["wsgi.input"] = io.BytesIO(body) if isinstance(body, bytes) else body
         if head.chunked:
             # The body has arrived in full, and most frameworks ignore one without a length.
             size = len(body) if isinstance(body, bytes) else os.fstat(body.fileno()).st_size
@@ -343,8 +347,6 @@ class WSGIApp:
             del environ["HTTP_TRANSFER_ENCODING"]
         if "HTTP_UPGRADE" in environ:
             environ["werkzeug.socket"] = LazySocket(call)
-        if self._script_name:
-            self._mount(environ)
 
     def _mount(self, environ: Environ) -> None:
         path, prefix = environ["PATH_INFO"], self._script_name

@@ -23,6 +23,17 @@ class RequestMeta:
 _RequestMeta = RequestMeta
 
 
+def what_is_asked(request: RequestReceived) -> tuple[bool, bool]:
+    """Return whether the client keeps the connection open, and whether it asks for a WebSocket."""
+    if request.version == "1.1":
+        # what nearly all clients send, if they send anything
+        option = request.variables.get("HTTP_CONNECTION", "keep-alive")
+        if option in ("keep-alive", "close"):
+            return option == "keep-alive", False
+    meta = classify_request(request)
+    return not meta.close, meta.websocket
+
+
 def classify_request(request: RequestReceived) -> _RequestMeta:
     """Return the fields of `request` that control its connection."""
     meta = RequestMeta()

@@ -66,11 +66,14 @@ class FieldLineCache(dict[tuple[str, str], bytes]):
 
     def __missing__(self, pair: tuple[str, str]) -> bytes:
         name, value = pair
-        line, kind = encode_header(name, value)
-        if kind == CONTENT_LENGTH:
+        if name == "Content-Length" and type(value) is str:  # often another one
             line = b"Content-Length: %d\r\n" % declared_length(value, -1)
-        elif kind:
-            raise SlowPathError
+        else:
+            line, kind = encode_header(name, value)
+            if kind == CONTENT_LENGTH:
+                line = b"Content-Length: %d\r\n" % declared_length(value, -1)
+            elif kind:
+                raise SlowPathError
         if len(value) <= _LONGEST_CACHED_VALUE and name.lower() not in _NEVER_CACHED:
             if len(self) >= _MOST_CACHED_LINES:
                 self.clear()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..connection import Connection, ResponsePath, State
 from ..errors import NeedsAsyncError, ProtocolError
-from ..http.request_meta import classify_request
+from ..http.request_meta import what_is_asked
 from ..http.response_body import close_body, close_response
 from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
 from ..messages import IS_SIMPLE, FileBody, Request, RequestReceived, Response, new_tuple
@@ -59,9 +59,9 @@ def exchange(
     request = new_tuple(Request, (head, body, conn))
     conn.persistent = persistent = worker.persistent
     if not head[IS_SIMPLE]:
-        meta = classify_request(head)
-        conn.persistent = persistent = persistent and not meta.close
-        if meta.websocket and worker.async_pool is not None:
+        keeps_open, websocket = what_is_asked(head)
+        conn.persistent = persistent = persistent and keeps_open
+        if websocket and worker.async_pool is not None:
             return _hand_off(worker, conn, request)
     for_loop = False
     close = response = None
@@ -74,7 +74,7 @@ def exchange(
         if response is None:
             for_loop = _answers_nothing(worker, conn, request)
         else:
-            content, close = response[2:4]  # unpacks faster than the named tuple
+            content, close = response.body, response.close
             if type(content) is bytes and conn.response_path is _DIRECT:
                 conn.persistent = persistent = worker.writer.answer(
                     conn, head, response, persistent

@@ -46,7 +46,12 @@ def recv_head(worker: ThreadState, conn: Connection) -> Received:
 
 def recv_behind(worker: ThreadState, conn: Connection, head: RequestReceived) -> Received:
     """Receive the body behind `head`, if there is one."""
-    if not head.content_length and not head.chunked:
+    length = head.content_length
+    if length and length <= worker.largest_direct_body and length <= len(conn.buffer):
+        data = conn.buffer
+        conn.buffer = data[length:]
+        return head, data[:length]
+    if not length and not head.chunked:
         return head, b""
     conn.head = head
     return recv_body(worker, conn)
@@ -56,15 +61,8 @@ def recv_body(worker: ThreadState, conn: Connection) -> Received:
     """Go on with a body: up to a bound in memory, then on disk, and without a thread in between."""
     head = conn.head
     assert head is not None
-    length = head.content_length or 0
     body = conn.body
     if body is None:
-        limits = worker.config.limits
-        if 0 < length <= min(len(conn.buffer), limits.memory_body, limits.body):
-            data = conn.buffer
-            conn.buffer = data[length:]
-            conn.head = None
-            return head, data[:length]
         body = conn.body = BodyReceiver(head, worker.config, time.monotonic())
     data, conn.buffer = conn.buffer, b""
     for _ in range(RECVS_PER_TURN):

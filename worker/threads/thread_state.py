@@ -54,6 +54,8 @@ class ThreadState(RequestHost):
         self.async_pool = async_pool
         #: Whether a connection may stay open at all.
         self.persistent = config.timeouts.keep_alive > 0
+        #: A body up to this size that has arrived with its head needs no `BodyReceiver`.
+        self.largest_direct_body = min(config.limits.memory_body, config.limits.body)
 
         # Of the pool: shared by its threads
         self.pool = pool
