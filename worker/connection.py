@@ -460,7 +460,7 @@ class Connection:
         except OSError:
             pass
 
-    def send_from(self, view: memoryview) -> int:
+    def send_from(self, view: bytes | memoryview) -> int:
         """Return how much of `view` the kernel took, 0 when it is full.
 
         Raises `ClientDisconnected`.

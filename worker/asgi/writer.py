@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError
-from ..http.response_head import FieldLineCache, SlowPathError, encode_header
+from ..http.response_head import FieldLineCache, encode_header
 from ..http1.send_buffer import SendBuffer
 from ..http1.writer import RequestIdWriter, ResponseWriter, StreamWriter
 from ..messages import FileBody
@@ -29,7 +28,6 @@ _BURST = 0.001
 # without a copy.
 _MOST_HELD = 65536
 _LARGE = 16384
-_CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 # Fields that frame or route a message, or authenticate, cannot be trailers (RFC 9110, 6.5.1).
 NO_TRAILERS = frozenset(
     (
@@ -98,23 +96,6 @@ class LoopWriter(ResponseWriter):
         `connection.send_buffer`."""
         framed = self._framed(head, response, persistent)
         return LoopStream(connection, head, response.code, *framed, self._timeouts)
-
-    def _framed(
-        self, head: RequestReceived, response: Response, persistent: bool
-    ) -> tuple[bytes, float, bool, bool]:
-        if persistent and head.is_simple:
-            # the fast way, for the usual headers; `_render` takes any
-            try:
-                status_line = self._status_lines[response.status]
-                known: Any = self._lines
-                block = b"".join([known[pair] for pair in response.headers])
-                if b"Content-Length" not in block:
-                    self.date_header()
-                    lines = b"".join((status_line, self._stamp, block, _CHUNKED))
-                    return lines, math.inf, True, True
-            except (SlowPathError, TypeError):
-                pass
-        return super()._framed(head, response, persistent)
 
     def switching(
         self, fields: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]]

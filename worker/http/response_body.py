@@ -41,20 +41,20 @@ def _file_blocks(file: FileBody) -> Iterator[bytes]:
 
 def has_no_body(request: Request, response: Response) -> bool:
     """Whether `response` has no body (RFC 9110, 6.4.1)."""
-    return request.method == "HEAD" or response.code in STATUSES_WITHOUT_BODY
+    return request.head.method == "HEAD" or response.code in STATUSES_WITHOUT_BODY
 
 
 def is_event_stream(response: Response) -> bool:
     """Whether `response` is a server-sent event stream, which only the client ends."""
-    return any(
-        name.lower() == "content-type" and value.lower().startswith("text/event-stream")
-        for name, value in response.headers
-    )
+    for name, value in response.headers:
+        if name.lower() == "content-type" and value.lower().startswith("text/event-stream"):
+            return True
+    return False
 
 
 def declares_length(response: Response) -> bool:
     """Whether the application set Content-Length."""
-    return any(name.lower() == "content-length" for name, _ in response.headers)
+    return "content-length" in [name.lower() for name, _ in response.headers]
 
 
 def with_first_block(response: Response, blocks: Iterator[bytes]) -> tuple[Response, bytes]:
@@ -63,7 +63,8 @@ def with_first_block(response: Response, blocks: Iterator[bytes]) -> tuple[Respo
     first = next(blocks, b"")
     if response.revise is not None:
         status, headers = response.revise()
-        response = Response(status, headers, response.body)
+        if status is not response.status or headers is not response.headers:
+            response = Response(status, headers, response.body)
     return response, first
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 # Up to this size, copying a body after its head is cheaper than a second buffer in the system call.
 _COPIED_BODY = 16 * 1024
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _monotonic = time.monotonic
 
 
@@ -176,14 +177,28 @@ class ResponseWriter:
 
         The head is sent with the first block of the body. Raises `InvalidResponseError`.
         """
-        framed = self._framed(head, response, persistent)
-        return StreamWriter(connection, head, response.code, *framed, self._timeouts)
+        code = response.code
+        lines, allowed, chunked, persistent = self._framed(head, response, persistent)
+        return StreamWriter(
+            connection, head, code, lines, allowed, chunked, persistent, self._timeouts
+        )
 
     def _framed(
         self, head: RequestReceived, response: Response, persistent: bool
     ) -> tuple[bytes, float, bool, bool]:
         """Return the head of a stream, how much body may follow, whether that is chunked, and
         whether the connection persists."""
+        if persistent and type(response.headers) is list and _allows_fast_path(head):
+            # the fast path; whatever it cannot handle is left to `_render`
+            try:
+                status_line = self._status_lines[response.status]
+                block = b"".join([self._lines[pair] for pair in response.headers])
+                if b"Content-Length" not in block:
+                    self.date_header()
+                    parts = [status_line, self._stamp, block, _CHUNKED, b"\r\n"]
+                    return b"".join(parts), math.inf, True, True
+            except (SlowPathError, TypeError):
+                pass
         parts, allowed, persistent = self._render(head, response, None, persistent)
         chunked = allowed == math.inf and _understands_chunks(head)
         return b"".join(parts), allowed, chunked, persistent
@@ -219,7 +234,7 @@ class ResponseWriter:
         persistent = persistent and not short
         if allowed == math.inf:
             if _understands_chunks(head):
-                framing = b"Transfer-Encoding: chunked\r\n"
+                framing = _CHUNKED
             else:
                 persistent = False
         parts = [line, *fields, framing]
@@ -275,7 +290,6 @@ class StreamWriter:
     """
 
     __slots__ = (
-        "_allowed",
         "_chunked",
         "_connection",
         "_head",
@@ -283,6 +297,7 @@ class StreamWriter:
         "_request",
         "_timeouts",
         "_watch",
+        "allowed",
         "persistent",
         "sent",
         "status",
@@ -303,7 +318,8 @@ class StreamWriter:
         self._request = request
         self._is_cut = False
         self._head = head
-        self._allowed = allowed
+        #: How many more octets may follow; infinite if no length was declared.
+        self.allowed: float | int = allowed
         self._chunked = chunked
         self._timeouts = timeouts
         self._watch: HangUpWatch | None = None
@@ -320,18 +336,17 @@ class StreamWriter:
     @property
     def is_close_delimited(self) -> bool:
         """Whether the body is close-delimited: it ends with the connection (RFC 9112, 6.3)."""
-        return self._allowed == math.inf and not self._chunked
-
-    @property
-    def allowed(self) -> float | int:
-        """How many more octets may follow; infinite if no length was declared."""
-        return self._allowed
+        return self.allowed == math.inf and not self._chunked
 
     def write(self, block: bytes) -> None:
         """Send `block`, cut to the declared length. Raises `ClientDisconnected`."""
         if not isinstance(block, bytes):
             raise TypeError(f"a body is made of bytes, not {type(block).__name__}")
-        size = min(len(block), self._allowed)
+        if self._chunked and block:  # no length was declared
+            self.sent += len(block)
+            self._send(b"%x\r\n%b\r\n" % (len(block), block))
+            return
+        size = min(len(block), self.allowed)
         if size < len(block):
             self._cut()
             block = block[: int(size)]
@@ -339,12 +354,9 @@ class StreamWriter:
             if not block:
                 self._check_client()
             return
-        self._allowed -= size
+        self.allowed -= size
         self.sent += len(block)
-        if self._chunked:
-            self._send(b"%x\r\n%b\r\n" % (len(block), block))
-        else:
-            self._send(block)
+        self._send(block)
 
     def _check_client(self) -> None:
         """Look for the client: an empty block sends nothing that could fail."""
@@ -358,11 +370,11 @@ class StreamWriter:
         What the kernel does not accept is left in `connection.send_buffer`. Raises
         `ClientDisconnected`.
         """
-        size = int(self._allowed)
+        size = int(self.allowed)
         if size < len(block):
             self._cut()
         self.sent += size
-        self._allowed = 0
+        self.allowed = 0
         views: list[bytes | memoryview] = [self._head, memoryview(block)[:size]]
         self._head = b""
         send_buffer = SendBuffer(views, None, self.persistent, self._timeouts)
@@ -376,8 +388,8 @@ class StreamWriter:
             self._send(b"0\r\n\r\n")
         elif self._head:
             self._send(b"")
-        if 0 < self._allowed < math.inf:
-            log_short(self._request, self._allowed)
+        if 0 < self.allowed < math.inf:
+            log_short(self._request, self.allowed)
             self.persistent = False
 
     def _cut(self) -> None:
@@ -387,10 +399,13 @@ class StreamWriter:
             log_long(self._request, self.status)
 
     def _send(self, data: bytes) -> None:
-        data, self._head = self._head + data, b""
-        timeouts = self._timeouts
-        grace = len(data) / timeouts.min_rate
-        send_all(self._connection, data, time.monotonic() + timeouts.write + grace)
+        if self._head:
+            data, self._head = self._head + data, b""
+        sent = self._connection.send_from(data)
+        if sent < len(data):
+            timeouts = self._timeouts
+            grace = len(data) / timeouts.min_rate
+            send_all(self._connection, data[sent:], time.monotonic() + timeouts.write + grace)
 
 
 def send_all(connection: Connection, data: bytes, deadline: float) -> None:

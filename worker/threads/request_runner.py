@@ -111,7 +111,8 @@ class RequestRunner(ABC):
             try:
                 if isinstance(body, FileBody):
                     body.count = int(min(body.count, self.stream.allowed))
-                self._send_rest(self.stream, source_of(response))
+                source = source_of(response)
+                self._send_rest(self.stream, self._non_empty(source), source)
             finally:
                 _close_file(body)
         elif isinstance(body, (bytes, list, FileBody)):
@@ -130,7 +131,8 @@ class RequestRunner(ABC):
         if not declared:
             self.lend()
         source = source_of(response)
-        response, first = with_first_block(response, self._non_empty(source))
+        blocks = self._non_empty(source)
+        response, first = with_first_block(response, blocks)
         if not first:
             self.answer(Response(response.status, response.headers, b""))
             return
@@ -145,30 +147,34 @@ class RequestRunner(ABC):
         if is_event_stream(response):
             self.mark_unbounded()
         stream.write(first)
-        self._send_rest(stream, source)
+        self._send_rest(stream, blocks, source)
 
     def _non_empty(self, source: Iterator[bytes]) -> Iterator[bytes]:
         """The blocks of `source` that are not empty. An empty one sends nothing, which could fail:
         it is an occasion to look for the client."""
-        watch = HangUpWatch()
+        watch = None
+        if self.is_unbounded and self.stops:
+            return
         for block in source:
             if block:
-                watch.reset()
+                if watch is not None:
+                    watch.reset()
                 yield block
-            elif self.is_unbounded and self.stops:
+            if self.is_unbounded and self.stops:
                 return
-            else:
+            if not block:
+                watch = watch or HangUpWatch()
                 self.check_client(watch)
 
-    def _send_rest(self, stream: PushedResponse, source: Iterator[bytes]) -> None:
-        blocks = self._non_empty(source)
-        while stream.allowed:
-            if self.is_unbounded and self.stops:
-                break  # an event stream: its client connects again for the next events
-            block = next(blocks, None)
-            if block is None:
-                break
-            stream.write(block)
+    def _send_rest(
+        self, stream: PushedResponse, blocks: Iterator[bytes], source: Iterator[bytes]
+    ) -> None:
+        """Send `blocks`, those of `source` that are not empty, and end the response."""
+        if stream.allowed:
+            for block in blocks:
+                stream.write(block)
+                if not stream.allowed:
+                    break
         stream.finish()
         if not stream.allowed:
             self._discard_rest(stream, source)
