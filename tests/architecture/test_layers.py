@@ -69,6 +69,7 @@ MOST_FUNCTION_LINES = 60
 FOREIGN_ATTRIBUTES = {
     "_asdict", "_fields", "_make", "_replace",  # of named tuples
     "_exit", "_clear", "_run_exitfuncs", "_current_frames",  # of `os`, `atexit` and `sys`
+    "_accept",  # of sockets
     "_actions",  # of `argparse.ArgumentParser`
     "_handler_class", "_should_handle", "_store",  # of Django's responses and handlers
 }  # fmt: skip

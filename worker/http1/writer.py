@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 # Up to this size, copying a body after its head is cheaper than a second buffer in the system call.
 _COPIED_BODY = 16 * 1024
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
+_CLOSE = b"Connection: close\r\n\r\n"
 _monotonic = time.monotonic
 
 
@@ -96,7 +97,7 @@ class ResponseWriter:
         if now >= self._date_ends:
             self.date_header()
         data = b""
-        if persistent and head is not None and (head[IS_SIMPLE] or _allows_fast_path(head)):
+        if head is not None and (head[IS_SIMPLE] or _allows_fast_path(head)):
             # the fast path; whatever it cannot handle is left to `_render`
             try:
                 status_line = self._status_lines[status]
@@ -107,7 +108,8 @@ class ResponseWriter:
                     lines.append(length_line)
                 block = b"".join(lines)
                 if block.count(b"Content-Length") == 1:  # ours
-                    data = b"".join((status_line, self._stamp, block, b"\r\n", body))
+                    end = b"\r\n" if persistent else _CLOSE
+                    data = b"".join((status_line, self._stamp, block, end, body))
             except (SlowPathError, TypeError):
                 pass
         if not data:
@@ -239,7 +241,7 @@ class ResponseWriter:
                 persistent = False
         parts = [line, *fields, framing]
         if not persistent:
-            parts.append(b"Connection: close\r\n\r\n")
+            parts.append(_CLOSE)
         elif head is not None and head.version == "1.0":
             parts.append(b"Connection: keep-alive\r\n\r\n")
         else:
