@@ -6,6 +6,7 @@ what it caches is kept for each thread.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import os
@@ -15,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote_to_bytes
 
 from threadwell.worker import FileBody, Request, Response, StreamLimitError
 
@@ -280,7 +280,7 @@ class WSGIApp:
         if template is None or template[0] is not origin.server:
             template = channel.notes[self] = self._template(channel)
         if "%" in path:
-            path = unquote_to_bytes(path).decode("latin-1")
+            path = _unquote()(path).decode("latin-1")
         environ: Environ = template[1] | variables
         environ["REQUEST_METHOD"] = method
         environ["PATH_INFO"] = path
@@ -384,6 +384,14 @@ class WSGIApp:
             elif type(getattr(body, "iterable", None)) is FileWrapper:
                 body = _range_of_file(body.iterable, call) or body
         return Response(call.status, call.headers, body, close, call.head)
+
+
+@functools.cache
+def _unquote() -> Callable[[str], bytes]:
+    # not before a path needs it, to keep the start fast
+    from urllib.parse import unquote_to_bytes
+
+    return unquote_to_bytes
 
 
 def _refuses_arguments(error: TypeError, app: Any) -> bool:

@@ -7,13 +7,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .app_kind import is_asgi
+from .config import changed
 from .http.own_fields import own_fields
 from .lifecycle import ConnectionOpened, LifecycleCollector
-from .logs.request_log import check as check_request_log
 from .net.bind import check_addresses, check_metrics_addresses
-from .polling.base import ConnectionQueue
 from .polling.kernel import make_poller
-from .proxies.trust import check as check_proxies
 from .request_id import check as check_request_ids
 from .system.resources import connection_limit
 from .threads.pool import ThreadPool
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .interfaces import AsyncPool, PoolThread
     from .messages import ASGIApp, SyncApp
+    from .polling.base import ConnectionQueue
 
 log = logging.getLogger("threadwell")
 
@@ -48,9 +47,16 @@ def check(config: ServerConfig) -> None:
         from .static import check_static  # which needs whitenoise
 
         check_static(config.static)
-    own_fields(config.responses)
-    check_request_log(config.log)
-    check_proxies(config.proxies)
+    if changed(config.responses):
+        own_fields(config.responses)
+    if changed(config.log):
+        from .logs.request_log import check as check_request_log
+
+        check_request_log(config.log)
+    if changed(config.proxies):
+        from .proxies.trust import check as check_proxies
+
+        check_proxies(config.proxies)
     check_request_ids(config.log)
     check_metrics_addresses(config.metrics)
     check_addresses(config)

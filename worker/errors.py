@@ -61,3 +61,15 @@ def is_client_disconnect(error: BaseException | None, seen: frozenset[int] = fro
 
 class ConfigError(ValueError):
     """A setting cannot be used. The message names it, says why, and suggests a fix."""
+
+
+class StartFailed(Exception):
+    """No worker has become ready. `trace` is the application's traceback, if that is why.
+
+    `loaded` says whether the application could be imported.
+    """
+
+    def __init__(self, message: str, trace: str = "", *, loaded: bool = False) -> None:
+        super().__init__(message)
+        self.trace = trace
+        self.loaded = loaded

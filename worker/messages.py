@@ -299,3 +299,11 @@ class Hybrid(NamedTuple):
 
 #: What a `Server` serves.
 Served = SyncApp | ASGIApp | Hybrid
+
+
+class Loaded(NamedTuple):
+    """An application, and its name and kind for the start message."""
+
+    app: Served
+    name: str = ""
+    kind: str = ""

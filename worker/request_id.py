@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import random
 import re
 from typing import TYPE_CHECKING
 
@@ -66,6 +65,8 @@ class RequestIds:
     def __init__(self, header: str) -> None:
         self._name = header.encode("latin-1")
         self._variable = cgi_name(header)
+        import random  # which takes as long as a tenth of the start
+
         self._bits = random.Random().getrandbits
 
     def give(self, head: RequestReceived, *, trusted: bool) -> tuple[str, RequestReceived]:

@@ -35,7 +35,6 @@ from .http1.head_buffer import HeadBuffer
 from .lifecycle import guarded
 from .messages import IS_SIMPLE
 from .net.bind import address_of
-from .polling.distributor import QueuePoller
 from .polling.task import ThreadTask
 from .system.stacks import can_see_frames
 from .threads import finalize, handshake, reader
@@ -269,7 +268,7 @@ class SyncWorker(ThreadState):
 
     def poll_and_serve(self, poll_interval: float) -> None:
         """Poll, and serve, while this thread has a slot."""
-        if isinstance(self.poller, QueuePoller):
+        if self.poller.has_queue:
             self._run_from_queue(poll_interval, None)
         else:
             self._run_accept_loop(poll_interval, None)

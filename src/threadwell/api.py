@@ -19,6 +19,8 @@ from .worker import (
     format_address,
     open_sockets,
 )
+from .worker.errors import StartFailed
+from .worker.messages import Loaded
 from .worker.system.pid_file import pid_file
 from .worker.system.standard_streams import open_missing_streams
 from .worker.system.systemd import inherited_sockets
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from .worker import ASGIApp, SyncApp
     from .worker.config.options import Options
-    from .worker.supervisor import Loaded
 
     class DjangoResponse(Protocol):
         """What Django's handler returns. Its stubs do not say that one can be iterated over."""
@@ -170,8 +171,6 @@ def serve(
 
 
 def _load(app: Any, interface: str, asgi_app: Any, *, multiprocess: bool) -> Loaded:
-    from .worker.supervisor import Loaded
-
     found, name = load_app(app) if isinstance(app, str) else (app, _name_of(app))
     served = _as_served(found, interface, asgi_app, multiprocess=multiprocess)
     kind = app_kind(found) if interface == "auto" else interface
@@ -188,7 +187,7 @@ def _supervise(
     """Serve with several processes. Raises as `serve`."""
     from .multi_process import announcer, no_app, open_monitored
     from .process_setup import say
-    from .worker.supervisor import StartFailed, run_supervised
+    from .worker.supervisor import run_supervised
 
     sockets = inherited_sockets(config.bind.backlog) or open_sockets(config.bind)
     described = build(no_app, sockets)

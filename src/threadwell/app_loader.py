@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import importlib
 import inspect
 import os
-import pkgutil
 import re
 import sys
 import traceback
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -226,7 +225,20 @@ def _prepend_to_path(folder: Path) -> None:
     entry = str(folder)
     if not sys.path or sys.path[0] != entry:
         sys.path.insert(0, entry)
-    importlib.invalidate_caches()
+    _forget_listings(entry)
+
+
+def _forget_listings(entry: str) -> None:
+    """Let files be found that are newer than the last look at their folders; `entry` may be, too.
+
+    `importlib.invalidate_caches` does the same, but imports `importlib.metadata` for it, and with
+    that the modules of mail, archives and compression.
+    """
+    sys.path_importer_cache.pop(entry, None)
+    for finder in (*sys.meta_path, *sys.path_importer_cache.copy().values()):
+        invalidate = getattr(finder, "invalidate_caches", None)
+        if finder is not PathFinder and invalidate is not None:
+            invalidate()
 
 
 # ---- Importing the module -----------------------------------------------------------------
@@ -278,6 +290,8 @@ def _module_hint(missing: str, home: Path) -> str:
     if package is not None and hasattr(package, last):
         return f"; did you mean {parent}:{last}?"
     places = getattr(package, "__path__", None) if parent else [str(home)]
+    import pkgutil  # imported only for an error message, to keep the start fast
+
     names = [module.name for module in pkgutil.iter_modules(places)] if places else []
     spelled = _did_you_mean(last, names, lambda name: f"{parent}.{name}" if parent else name)
     return spelled or "; --app-dir says where to look"
@@ -476,5 +490,7 @@ def _describe(value: Any) -> str:
 
 
 def _did_you_mean(name: str, names: Iterable[str], spell: Callable[[str], str]) -> str:
+    import difflib  # imported only for an error message, to keep the start fast
+
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {spell(close[0])}?" if close else ""

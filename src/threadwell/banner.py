@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 import socket
 import sys
-import sysconfig
 from typing import TYPE_CHECKING
 
 from .version import __version__
@@ -43,7 +41,7 @@ def start_message(
     )
     if workers:
         pool = f"{_plural(workers, 'worker')} of {pool}"
-    lines.append(f"{pool}, Python {platform.python_version()}, {gil_state(gil)}")
+    lines.append(f"{pool}, Python {sys.version.split()[0]}, {gil_state(gil)}")
     lines += gil_advice(gil)
     lines += notes
     lines.append("Ctrl-C stops it")
@@ -75,7 +73,8 @@ def gil_advice(gil: bool | None = None) -> list[str]:
         gil = gil_enabled()
     # `sys.flags` has this only since Python 3.14.
     chosen = "1" in (os.environ.get("PYTHON_GIL"), getattr(sys, "_xoptions", {}).get("gil"))
-    if chosen or not gil or not sysconfig.get_config_var("Py_GIL_DISABLED"):
+    # so the documentation of Python tells the builds apart; sysconfig would have to be imported
+    if chosen or not gil or "free-threading" not in sys.version:
         return []
     return [
         "This Python can run without the GIL, but an imported module has switched it on:",

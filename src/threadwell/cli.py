@@ -31,13 +31,13 @@ from .command_options import (
 )
 from .config_file import CONCURRENCY, read_settings, show, with_concurrency
 from .environment import PREFIX, variable_of
-from .multi_process import Loaded, StartFailed, run_workers
 from .option_hints import hint_for
 from .process_setup import DEVELOPMENT_LIMITS, USAGE_ERROR, open_missing_streams, say
-from .reload import Inherited, WatchedFiles
 from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
 from .worker import OPTIONS, ConfigError, Hybrid, Request, Response, ServerConfig, app_kind
+from .worker.errors import StartFailed
+from .worker.messages import Loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -239,6 +239,8 @@ def _serve(
         return Loaded(served, found.name, kind)
 
     if reload:
+        from .reload import Inherited, WatchedFiles
+
         if config.processes.needs_supervisor:
             option = config.processes.reason_for_supervisor
             raise ConfigError(
@@ -252,6 +254,8 @@ def _serve(
     elif given := [*reload_dir, *reload_include, *reload_exclude, *reload_extra]:
         raise ConfigError(f"{given[0]}: this is for --reload, which was not given; add it")
     if config.processes.needs_supervisor:
+        from .multi_process import run_workers
+
         return run_workers(load, config)
     with inherited.reporting_errors() if inherited is not None else nullcontext():
         loaded = load()

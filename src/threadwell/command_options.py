@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem
 
 from .adapters.detect import INTERFACES
 from .environment import variable_of
@@ -15,6 +14,8 @@ from .worker.config import TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from click.shell_completion import CompletionItem
 
     _ParamType = click.ParamType[Any]
 else:
@@ -45,6 +46,8 @@ class _Value(_ParamType):
         words = (*self.option.choices, *filter(None, (self.option.word,)))
         if not words and self.option.type not in (int, float):
             return _complete_files(ctx, param, incomplete)
+        from click.shell_completion import CompletionItem
+
         return [CompletionItem(c) for c in words if c.startswith(incomplete)]
 
 
@@ -53,6 +56,8 @@ def _complete_files(
 ) -> list[CompletionItem]:
     """Let the shell complete file names."""
     del ctx, param
+    from click.shell_completion import CompletionItem
+
     return [CompletionItem(incomplete, type="file")]
 
 

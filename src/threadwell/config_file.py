@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,6 +88,8 @@ def with_concurrency(settings: Settings) -> Settings:
 def _read(path: Path, *, required: bool) -> Settings:
     try:
         text = path.read_text("utf-8")
+        import tomllib  # most programs have no such file
+
         table = tomllib.loads(text)
     except FileNotFoundError:
         if not required:
@@ -141,6 +140,8 @@ def _value(key: str, name: str, value: Any) -> Any:
         if not is_right(value):
             raise ConfigError(f"{key}: {value!r} is not {wanted}")
         return value
+    import difflib  # imported only for an error message, to keep the start fast
+
     close = difflib.get_close_matches(name, [*_OPTIONS, *_COMMAND_OPTIONS], n=1)
     raise ConfigError(
         f"{key}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
@@ -183,4 +184,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     # For texts, numbers and booleans, JSON is also TOML.
+    import json  # imported only to show settings, to keep the start fast
+
     return json.dumps(value)

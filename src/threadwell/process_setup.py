@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, TextIO
 
 from .worker import ServerConfig
 from .worker.assembly import check
-from .worker.logs.error_log import formatter_for
-from .worker.supervisor.user import find_identity
 from .worker.system.pid_file import pid_file
 from .worker.system.standard_streams import (
     StandardErrorHandler,
@@ -70,7 +68,10 @@ def check_config(config: ServerConfig) -> None:
     each other, the syntax of addresses and formats, and that the files it names can be used.
     """
     check(config)
-    find_identity(config.processes)
+    if config.processes.user or config.processes.group:
+        from .worker.supervisor.user import find_identity
+
+        find_identity(config.processes)
     context_for(config)
 
 
@@ -82,6 +83,8 @@ def configure_logging(settings: Log) -> None:
     logger = logging.getLogger("threadwell")
     if logger.handlers:
         return
+    from .worker.logs.error_log import formatter_for
+
     handler = StandardErrorHandler()
     handler.setFormatter(formatter_for(settings))
     logger.addHandler(handler)

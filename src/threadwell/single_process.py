@@ -24,7 +24,6 @@ from .process_setup import (
     raise_descriptor_limit,
     say,
 )
-from .reload import GRACE, Inherited, Reloader, WatchedFiles, this_command
 from .worker import ConfigError, Server, ServerConfig, StartupError
 from .worker.system.process_title import set_process_title
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
+    from .reload import Inherited, WatchedFiles
     from .worker import Served
 
 # The exit code after an internal error of threadwell: EX_SOFTWARE of sysexits.h.
@@ -83,6 +83,8 @@ def run_reloader(
     Raises `ConfigError` for an address that cannot be bound, and if the system refuses a process, a
     thread or a descriptor.
     """
+    from .reload import Reloader, this_command
+
     sockets = open_sockets(config)
 
     def show(text: str) -> Server:
@@ -119,6 +121,8 @@ def run_server(
     sockets = open_sockets(config) if inherited is None else inherited.sockets
     server = AnnouncingServer(app, config, sockets=sockets, ssl_context=ssl_context)
     if inherited is not None:
+        from .reload import GRACE
+
         server.announced, server.grace = True, GRACE
         notes = [*notes, f"Restarts when a file changes ({inherited.engine})"]
 

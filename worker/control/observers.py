@@ -6,12 +6,12 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from ..lifecycle import Collectors, LifecycleCollector
-from ..logs.request_log import RequestLog, open_request_log
 from ..net.bind import url_of
 from .single import Controlled
 
 if TYPE_CHECKING:
     from ..config import ServerConfig
+    from ..logs.request_log import RequestLog
     from ..metrics.endpoint import Monitor
     from ..metrics.otlp import OTLPExporter
     from .report import ProcessReport
@@ -75,6 +75,8 @@ class Observers:
 
             collectors.append(MetricsCollector(self._page))
         if self._config.log.access_log:
+            from ..logs.request_log import open_request_log
+
             self._access_log = open_request_log(self._config.log)
             collectors.append(self._access_log)
         if self._config.tracks_requests():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from typing import BinaryIO
 
 from ..config import ServerConfig
@@ -102,6 +101,8 @@ class BodyReceiver:
     def _spool(self, blocks: list[bytes]) -> None:
         if self._file is None:
             # unbuffered, to avoid a second copy of each block
+            import tempfile  # it brings compressors along, for a body that needs a file
+
             self._file = tempfile.TemporaryFile(buffering=0, prefix="threadwell-")  # noqa: SIM115
         for block in blocks:
             view = memoryview(block)

@@ -207,7 +207,9 @@ def sockets_without_tls(texts: Sequence[str], count: int, *, encrypted: bool) ->
 
 def _family(address: BindAddress) -> socket.AddressFamily:
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        # octets where that is the same: a text loads the tables of international names
+        host = address.host.encode() if address.host.isascii() else address.host
+        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"bind: no address is known for the host {address.host!r}") from error
     families = [entry[0] for entry in found]

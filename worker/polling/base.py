@@ -20,13 +20,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import socket
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..connection import Connection, State
@@ -43,11 +41,13 @@ log = logging.getLogger("threadwell")
 SWEEP = 1.0
 
 if TYPE_CHECKING:
+    import queue
     import ssl
+    from collections.abc import Callable, Sequence
 
     from .task import AnyTask
 
-ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
+    ConnectionQueue = queue.Queue[tuple[socket.socket, object]]
 
 
 class Poller(ABC):
@@ -57,6 +57,9 @@ class Poller(ABC):
     single operations on a dict and on sets, which are atomic on every CPython. `_lock` guards the
     pausing of the listeners, which is rare.
     """
+
+    #: Threads wait for a queue, which wakes one of them for each connection.
+    has_queue = False
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

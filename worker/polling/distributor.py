@@ -16,13 +16,15 @@ from ..connection import FOR_OUTPUT, Connection, State
 from ..errors import ClientDisconnected
 from ..net.bind import address_of
 from ..system.threads import start_thread
-from .base import SWEEP, ConnectionQueue, Poller
+from .base import SWEEP, Poller
 from .listener import connect
 from .task import AnyTask, ThreadTask
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
+
+    from .base import ConnectionQueue
 
 log = logging.getLogger("threadwell")
 
@@ -33,6 +35,8 @@ class QueuePoller(Poller):
     Only that thread touches the selector. The others put connections into `_inbox` and wake it.
     The embedding program may fill `conn_queue` too, with (socket, address) pairs that it accepted.
     """
+
+    has_queue = True
 
     def __init__(
         self,

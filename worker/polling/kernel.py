@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..connection import FOR_OUTPUT, Connection, State
 from ..errors import ClientDisconnected
-from .base import ConnectionQueue, Poller
-from .distributor import QueuePoller
+from .base import Poller
 
 if TYPE_CHECKING:
     import ssl
 
+    from .base import ConnectionQueue
     from .task import AnyTask
 
 
@@ -241,15 +241,15 @@ def make_poller(
     With `conn_queue` it is a `QueuePoller` on that. Raises `OSError` for a poller that this system
     does not have.
     """
-    if conn_queue is not None:
-        return QueuePoller(limit, conn_queue, ssl_context)
     has_epoll, has_kqueue = hasattr(select, "epoll"), hasattr(select, "kqueue")
-    if kind == "epoll" or (kind == "auto" and has_epoll):
+    if conn_queue is None and (kind == "epoll" or (kind == "auto" and has_epoll)):
         if not has_epoll:
             raise OSError("this system has no epoll; leave the poller at auto")
         return EpollPoller(limit)
-    if kind == "kqueue" or (kind == "auto" and has_kqueue):
+    if conn_queue is None and (kind == "kqueue" or (kind == "auto" and has_kqueue)):
         if not has_kqueue:
             raise OSError("this system has no kqueue; leave the poller at auto")
         return KqueuePoller(limit)
-    return QueuePoller(limit)
+    from .distributor import QueuePoller
+
+    return QueuePoller(limit, conn_queue, ssl_context)

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ServerConfig
 from ..control.endpoint import open_control
-from ..errors import ConfigError
-from ..messages import Served
+from ..errors import ConfigError, StartFailed
+from ..messages import Loaded, Served
 from ..server import Server
 from ..tls.context import context_for
-from .forking import Build, Loaded, ServerSpec
-from .generation import StartFailed
+from .forking import Build, ServerSpec
 from .phase import TRANSITIONS, IllegalPhase, Phase, Phased
 from .supervisor import Supervisor
 from .user import Identity, find_identity

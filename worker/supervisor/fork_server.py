@@ -14,11 +14,12 @@ import socket
 import threading
 
 from ..control.single import set_log_level
+from ..messages import Loaded
 from ..system.process_title import set_process_title
 from ..system.readiness import wait_for_input
 from ..system.signals import Signals
 from . import worker_process
-from .forking import Loaded, ServerSpec, failure_message, fork, start_timeout
+from .forking import ServerSpec, failure_message, fork, start_timeout
 from .pipe import LONGEST_TEXT, Pipe
 
 log = logging.getLogger("threadwell")

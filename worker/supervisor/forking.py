@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..config import ServerConfig
 from ..errors import ConfigError
-from ..messages import Served
+from ..messages import Loaded, Served
 from ..net.bound_socket import refuse_connections
 from ..server import Server
 from ..system.readiness import in_error
@@ -41,15 +41,6 @@ _THREADS_EXIT = 1.0
 # Signals that a terminal or an operator may send to all processes; only the supervisor acts on
 # them.
 _SUPERVISOR_ONLY = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An application, and its name and kind for the start message."""
-
-    app: Served
-    name: str = ""
-    kind: str = ""
 
 
 Build = Callable[[Served, Sequence[socket.socket]], Server]

@@ -218,15 +218,3 @@ class Generation(Phased):
             return ""
         self._last_trace = trace
         return trace
-
-
-class StartFailed(Exception):
-    """No worker has become ready. `trace` is the application's traceback, if that is why.
-
-    `loaded` says whether the application could be imported.
-    """
-
-    def __init__(self, message: str, trace: str = "", *, loaded: bool = False) -> None:
-        super().__init__(message)
-        self.trace = trace
-        self.loaded = loaded

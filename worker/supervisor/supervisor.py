@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..errors import StartFailed
 from ..system.signals import UPGRADE, Signals, refuse_upgrade
 from ..system.standard_streams import write_text
 from ..system.systemd import Notifier
@@ -31,7 +32,7 @@ from ..watchdog import UNSEEN
 from .children import Children
 from .control import SupervisorControl
 from .forking import ServerSpec, describe_exit
-from .generation import Child, ForkServer, Generation, StartFailed, Worker
+from .generation import Child, ForkServer, Generation, Worker
 from .phase import Phase, Phased
 from .pipe import Message
 from .statistics import Statistics

@@ -18,6 +18,7 @@ from ..config import ServerConfig, gil_enabled
 from ..control.single import set_log_level
 from ..control.slow import described
 from ..errors import ConfigError
+from ..messages import Loaded
 from ..server import Server
 from ..system.process_title import set_process_title
 from ..system.readiness import wait_for_input
@@ -26,7 +27,7 @@ from ..system.signals import Signals
 from ..system.threads import start_or_run
 from ..watchdog import Watchdog
 from .answers import answer
-from .forking import Loaded, ServerSpec, failure_message, ready_message, start_timeout
+from .forking import ServerSpec, failure_message, ready_message, start_timeout
 from .phase import Phase, Phased
 from .pipe import LONGEST_TEXT, Message, Pipe
 

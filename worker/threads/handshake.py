@@ -14,7 +14,6 @@ from ..connection import Connection, State
 from ..deadlines import first_wait, is_overdue
 from ..errors import CleartextRequest
 from ..lifecycle import ConnectionOpened
-from ..proxies import proxy_header
 from ..system.readiness import has_input
 from ..tls.wrong_port import WITHOUT_TLS
 from .finalize import close, drain_input, expire, finished, linger, park_writing, refuse, refused
@@ -73,6 +72,8 @@ def _wait(worker: ThreadState, conn: Connection, state: State) -> None:
 
 def _read_proxy_header(worker: ThreadState, conn: Connection) -> bool:
     """Go on with the PROXY header, and with what comes behind it."""
+    from ..proxies import proxy_header  # which only servers behind such a proxy need
+
     assert worker.forwarding is not None
     try:
         proxy_header.advance(conn, worker.forwarding)

@@ -16,7 +16,6 @@ from ..connection import State
 from ..hijack import HijackedWebSocket
 from ..http.response_body import close_response
 from ..interfaces import PoolSnapshot
-from ..polling.distributor import QueuePoller
 from ..polling.listener import Listener
 from ..system.readiness import count_readable
 from ..system.stacks import current_frames
@@ -67,7 +66,7 @@ class ThreadPool:
     ) -> None:
         self.config = config
         self.poller = poller
-        gil = gil_enabled() and not isinstance(poller, QueuePoller)
+        gil = gil_enabled() and not poller.has_queue
         self.leader_follower = LeaderFollower(
             config.thread_count(), config.threads.max_streams, self.spawn, gil=gil
         )

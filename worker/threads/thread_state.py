@@ -13,7 +13,6 @@ from ..connection import RequestHost
 from ..http1.parser import RequestParser
 from ..http1.writer import RequestIdWriter, ResponseWriter
 from ..lifecycle import RequestStarted, RequestWaited, event_types_of, for_thread
-from ..proxies.trust import Forwarding
 from ..request_id import request_ids
 from ..system.durations import Durations
 from .leader_follower import Slot
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ..interfaces import AsyncPool, ServingPool
     from ..lifecycle import LifecycleCollector, ResponseCompleted
     from ..messages import ASGIApp, SyncApp
+    from ..proxies.trust import Forwarding
     from .leader_follower import LeaderFollower
 
 
@@ -73,6 +73,8 @@ class ThreadState(RequestHost):
         #: What trusted proxies say; None where none is trusted.
         self.forwarding: Forwarding | None = None
         if config.proxies.trusted:
+            from ..proxies.trust import Forwarding
+
             self.forwarding = Forwarding(config.proxies, self.throttled_log)
         #: For what adapters want to remember: see `messages.Channel`.
         self.notes: dict[Any, Any] = {}

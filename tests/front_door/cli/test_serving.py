@@ -377,7 +377,7 @@ def test_disabled_logger_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_gil_switched_on_again_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("threadwell.banner.gil_enabled", lambda: True)
-    monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
+    monkeypatch.setattr(sys, "version", f"{sys.version} free-threading build")
     monkeypatch.delenv("PYTHON_GIL", raising=False)
     advice = " ".join(gil_advice())
     assert "RuntimeWarning above names the module" in advice
