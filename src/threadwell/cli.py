@@ -31,7 +31,6 @@ from .command_options import (
 )
 from .config_file import CONCURRENCY, read_settings, show, with_concurrency
 from .environment import PREFIX, variable_of
-from .option_hints import hint_for
 from .process_setup import DEVELOPMENT_LIMITS, USAGE_ERROR, open_missing_streams, say
 from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
@@ -81,6 +80,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except AppError as error:
         return _fail(str(error), trace=error.trace)
     except click.NoSuchOption:
+        from .option_hints import hint_for  # with the flags of all other servers
+
         return _fail(hint_for(rest, flags_of(command), name))
     except click.ClickException as error:
         return _fail(f"{error.format_message().rstrip('.')}; see {_help_for(error)}")

@@ -17,6 +17,7 @@ from .worker.assembly import check
 from .worker.system.pid_file import pid_file
 from .worker.system.standard_streams import (
     StandardErrorHandler,
+    TextFormatter,
     flush_streams,
     open_missing_streams,
     write_text,
@@ -83,10 +84,13 @@ def configure_logging(settings: Log) -> None:
     logger = logging.getLogger("threadwell")
     if logger.handlers:
         return
-    from .worker.logs.error_log import formatter_for
-
     handler = StandardErrorHandler()
-    handler.setFormatter(formatter_for(settings))
+    if settings.error_format == "json":
+        from .worker.logs.error_log import JSONFormatter
+
+        handler.setFormatter(JSONFormatter())
+    else:
+        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(settings.level.upper())
     logger.propagate = False

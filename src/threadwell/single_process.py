@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from .app_loader import AppError
 from .banner import metrics_notes, start_message
 from .binding import closing_all, open_sockets
-from .error_page import serve_error
 from .process_setup import (
     check_config,
     configure_logging,
@@ -83,6 +82,7 @@ def run_reloader(
     Raises `ConfigError` for an address that cannot be bound, and if the system refuses a process, a
     thread or a descriptor.
     """
+    from .error_page import serve_error
     from .reload import Reloader, this_command
 
     sockets = open_sockets(config)

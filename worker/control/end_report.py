@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from ..system.standard_streams import write_text
 from ..system.threads import start_thread
-from .report import Observed, ProcessReport
+from .interfaces import Observed
+from .report import ProcessReport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..lifecycle import Collectors, LifecycleCollector
 from ..net.bind import url_of
-from .single import Controlled
+from .interfaces import Controlled
 
 if TYPE_CHECKING:
     from ..config import ServerConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..system.resources import resident_memory
 from ..system.stacks import stacks, thread_names
@@ -13,8 +13,9 @@ from ..system.stacks import stacks, thread_names
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..interfaces import PoolSnapshot, ServingPool
+    from ..interfaces import PoolSnapshot
     from ..lifecycle import RunningRequest
+    from .interfaces import Observed
 
 #: Upper bounds of the classes of durations, in seconds: from 0.01 ms to 2 minutes.
 BOUNDS = tuple(round(0.00001 * 1.5**power, 6) for power in range(42))
@@ -27,17 +28,6 @@ LONGEST_STACK = 8000
 LONGEST_TEXT = 300
 # Seconds for a loop to answer.
 _LOOP_TIMEOUT = 0.5
-
-
-class Observed(Protocol):
-    """What is read here of a `Server`. Any thread may call."""
-
-    pools: list[ServingPool]
-
-    def served(self) -> int: ...
-
-    @property
-    def state(self) -> str: ...
 
 
 class ProcessReport:

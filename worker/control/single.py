@@ -7,19 +7,19 @@ import os
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..net.backlog import accept_queue
 from ..system.threads import start_thread
 from .endpoint import Endpoint, Reply
 from .protocol import Command, CommandError, Result
-from .report import BOUNDS, Observed, ProcessReport
+from .report import BOUNDS, ProcessReport
 from .settings import shown_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..config import ServerConfig
+    from .interfaces import Controlled
 
 log = logging.getLogger("threadwell")
 
@@ -27,24 +27,6 @@ log = logging.getLogger("threadwell")
 _INTERVAL = 1.0
 # Seconds for the thread to end.
 _LAST_MOMENT = 1.0
-
-
-class Controlled(Observed, Protocol):
-    """What a client may have done to a `Server`. Any thread may call."""
-
-    config: ServerConfig
-
-    @property
-    def urls(self) -> list[str]: ...
-
-    @property
-    def listeners(self) -> Sequence[socket.socket]: ...
-
-    def reload_certificates(self) -> bool: ...
-
-    def reopen_logs(self) -> None: ...
-
-    def begin_stop(self) -> None: ...
 
 
 class SingleProcess:

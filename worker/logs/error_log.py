@@ -1,35 +1,13 @@
-"""The formats of the server's own messages: text, or JSON lines.
-
-Both are formatters of `logging`, so an application can give them to its own handlers.
-"""
+"""The server's messages as JSON lines. Handlers of an application may have the formatter, too."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..request_id import request_id
-
-if TYPE_CHECKING:
-    from ..config.groups import Log
-
-_TEXT = "%(asctime)s %(levelname)s %(message)s"
-
-
-def formatter_for(settings: Log) -> logging.Formatter:
-    """The formatter that `settings` ask for."""
-    return JSONFormatter() if settings.error_format == "json" else TextFormatter(_TEXT)
-
-
-class TextFormatter(logging.Formatter):
-    """Formats a record as text, and says how many before it were dropped."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        dropped = getattr(record, "dropped", 0)
-        return f"({dropped} messages before this one were dropped)\n{text}" if dropped else text
 
 
 class JSONFormatter(logging.Formatter):

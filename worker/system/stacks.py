@@ -11,7 +11,6 @@ import faulthandler
 import linecache
 import re
 import sys
-import tempfile
 import threading
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -93,6 +92,8 @@ def thread_names() -> dict[int, str]:
 
 
 def _printed_stacks() -> dict[int, str]:
+    import tempfile  # which brings much along, and most servers never need it
+
     with tempfile.TemporaryFile() as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)

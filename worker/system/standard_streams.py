@@ -117,6 +117,15 @@ def duplicate(descriptor: int) -> int:
     return os.dup(descriptor) if own < 0 else own
 
 
+class TextFormatter(logging.Formatter):
+    """Formats a record as text, and says how many before it were dropped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        dropped = getattr(record, "dropped", 0)
+        return f"({dropped} messages before this one were dropped)\n{text}" if dropped else text
+
+
 class StandardErrorHandler(logging.Handler):
     """Writes log messages to standard error. It drops a message for which there is no room."""
 

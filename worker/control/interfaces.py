@@ -1,0 +1,41 @@
+"""What is used here of a `Server`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from ..config import ServerConfig
+    from ..interfaces import ServingPool
+
+
+class Observed(Protocol):
+    """What is read here of a `Server`. Any thread may call."""
+
+    pools: list[ServingPool]
+
+    def served(self) -> int: ...
+
+    @property
+    def state(self) -> str: ...
+
+
+class Controlled(Observed, Protocol):
+    """What a client may have done to a `Server`. Any thread may call."""
+
+    config: ServerConfig
+
+    @property
+    def urls(self) -> list[str]: ...
+
+    @property
+    def listeners(self) -> Sequence[socket.socket]: ...
+
+    def reload_certificates(self) -> bool: ...
+
+    def reopen_logs(self) -> None: ...
+
+    def begin_stop(self) -> None: ...
