@@ -1,4 +1,4 @@
-"""What is used here of a `Server`."""
+"""What the control of a server needs of it: protocols, without behaviour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Observed(Protocol):
-    """What is read here of a `Server`. Any thread may call."""
+    """What a report reads of a `Server`. Any thread may call."""
 
     pools: list[ServingPool]
 
@@ -39,3 +39,11 @@ class Controlled(Observed, Protocol):
     def reopen_logs(self) -> None: ...
 
     def begin_stop(self) -> None: ...
+
+
+class ObservedServer(Controlled, Protocol):
+    """What the observers of a `Server` need of it. Any thread may call."""
+
+    def unready_reason(self) -> str: ...
+
+    def give_up(self) -> None: ...

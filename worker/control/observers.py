@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..lifecycle import Collectors, LifecycleCollector
 from ..net.bind import url_of
-from .interfaces import Controlled
 
 if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..logs.request_log import RequestLog
     from ..metrics.endpoint import Monitor
     from ..metrics.otlp import OTLPExporter
+    from .interfaces import ObservedServer
     from .report import ProcessReport
     from .single import ControlThread
     from .slow import SlowRequests
 
 
-class Server(Controlled, Protocol):
-    """What is read here of a `Server`. Any thread may call."""
-
-    def unready_reason(self) -> str: ...
-
-    def give_up(self) -> None: ...
-
-
 class Observers:
     """Belongs to one server. Any thread may call what has no other remark."""
 
-    def __init__(self, server: Server, config: ServerConfig) -> None:
+    def __init__(self, server: ObservedServer, config: ServerConfig) -> None:
         self._server = server
         self._config = config
         self._access_log: RequestLog | None = None
