@@ -5,6 +5,7 @@ Most of its options are made from the option table (`OPTIONS`).
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import nullcontext
@@ -29,8 +30,8 @@ from .command_options import (
     top_command,
     with_source,
 )
-from .config_file import CONCURRENCY, read_settings, show, with_concurrency
-from .environment import PREFIX, variable_of
+from .config_file import CONCURRENCY, PORT, read_settings, show, with_platform
+from .environment import PREFIX, variable_of, warn_of_unknown_variables
 from .process_setup import DEVELOPMENT_LIMITS, USAGE_ERROR, open_missing_streams, say
 from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
@@ -60,6 +61,7 @@ _CHECK_HELP = """Import the application and check the settings, without serving.
 
 Exits with 0 if all is well, else with 2 and a line that names the problem.
 """
+COMMANDS = ("check", "config", "ctl", "top")
 # The short flags that gunicorn's users type, and one for threads.
 _SHORT = {"bind": "-b", "workers": "-w", "threads": "-t"}
 _SHOW_HELP = """Print the settings as a threadwell.toml, with the source of each."""
@@ -113,11 +115,26 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
         from . import top
 
         return "threadwell top", top_command(top.run), args[1:]
+    if args[:1] in (["serve"], ["run"], ["start"]) and len(args) > 1 and args[1][:1] != "-":
+        raise click.UsageError(f"{args[0]}: leave it out, and write `threadwell {args[1]}`")
+    if args and args[0] not in COMMANDS and not _is_there(args[0]):
+        import difflib  # imported only for what may be a mistake
+
+        if near := difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.75):
+            raise click.UsageError(
+                f"{args[0]}: there is none; did you mean `threadwell {near[0]}`?"
+            )
     if args[:1] == ["config"]:
         raise click.UsageError(
             "config: write `threadwell config show`, or `threadwell config:app` for a module"
         )
     return "threadwell", _command(), args
+
+
+def _is_there(word: str) -> bool:
+    """Whether `word` may be a module, a file or an option."""
+    may_be = word.startswith("-") or ":" in word or "." in word
+    return may_be or os.path.exists(word) or os.path.exists(f"{word}.py")
 
 
 def _help_for(error: click.ClickException) -> str:
@@ -172,7 +189,7 @@ def _with_sources(callback: Callable[..., int]) -> Callable[..., int]:
 def _config_option() -> click.Option:
     def read(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
         if not ctx.resilient_parsing:
-            ctx.obj = with_concurrency(read_settings(path))
+            ctx.obj = with_platform(read_settings(path))
             ctx.default_map = ctx.obj.values
 
     return GroupedOption(
@@ -227,8 +244,12 @@ def _serve(
         options |= {name: n for name, n in DEVELOPMENT_LIMITS.items() if _is_default(name)}
         if _is_from_platform("workers"):
             options["workers"] = 1
+        if _is_from_platform("bind"):  # a server for development is for this machine only
+            options["bind"] = [each.replace("0.0.0.0", "127.0.0.1") for each in options["bind"]]
     files_only = _use_files_only(app, app_dir, options)
     config = checked_config(options)
+    warn_of_unknown_variables(click.get_current_context().command.params)
+    notes = [f"The address is that of the variable {PORT}"] if _is_from_platform("bind") else []
     inherited = None
 
     def load() -> Loaded:
@@ -257,10 +278,10 @@ def _serve(
     if config.processes.needs_supervisor:
         from .multi_process import run_workers
 
-        return run_workers(load, config)
+        return run_workers(load, config, notes)
     with inherited.reporting_errors() if inherited is not None else nullcontext():
         loaded = load()
-        return run_server(loaded.app, config, loaded.name, loaded.kind, inherited)
+        return run_server(loaded.app, config, loaded.name, loaded.kind, inherited, notes)
 
 
 def _check(
@@ -326,10 +347,10 @@ def _is_default(name: str) -> bool:
 
 
 def _is_from_platform(name: str) -> bool:
-    """Whether only the hosting platform (`WEB_CONCURRENCY`) sets the option `name`."""
+    """Whether only the hosting platform (`WEB_CONCURRENCY`, `PORT`) sets the option `name`."""
     ctx = click.get_current_context()
     source = ctx.get_parameter_source(name)
-    return source is ParameterSource.DEFAULT_MAP and ctx.obj.places[name] == CONCURRENCY
+    return source is ParameterSource.DEFAULT_MAP and ctx.obj.places[name] in (CONCURRENCY, PORT)
 
 
 def _require_folders(folders: tuple[str, ...]) -> list[str]:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 OWN_FILE = "threadwell.toml"
 SHARED_FILE = "pyproject.toml"
-#: The variable in which hosting platforms recommend a number of processes.
+#: The variables in which hosting platforms recommend a number of processes, and say which port they
+#: send requests to.
 CONCURRENCY = "WEB_CONCURRENCY"
+PORT = "PORT"
 
 _OPTIONS = {option.name: option for option in OPTIONS}
 
@@ -66,22 +68,36 @@ def read_settings(path: str | None = None) -> Settings:
     return Settings()
 
 
-def with_concurrency(settings: Settings) -> Settings:
-    """`settings` with the number of workers from `WEB_CONCURRENCY`, if they give none.
+def with_platform(settings: Settings) -> Settings:
+    """`settings` with what a hosting platform says, as far as they do not say it themselves.
 
-    Raises `ConfigError`.
+    `WEB_CONCURRENCY` is the number of workers. `PORT` is the port to listen on, at every IPv4
+    address: requests come from other machines. Raises `ConfigError`.
     """
-    text = os.environ.get(CONCURRENCY)
-    if not text or "workers" in settings.values:
+    settings = _with_variable(settings, CONCURRENCY, "workers", _OPTIONS["workers"].convert)
+    return _with_variable(settings, PORT, "bind", _bind_of_platform)
+
+
+def _bind_of_platform(port: str) -> tuple[str]:
+    if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+        raise ConfigError(f"bind: {port!r} is no port")
+    return (f"0.0.0.0:{port}",)
+
+
+def _with_variable(
+    settings: Settings, variable: str, option: str, convert: Callable[[str], Any]
+) -> Settings:
+    text = os.environ.get(variable)
+    if not text or option in settings.values:
         return settings
     try:
-        workers = _OPTIONS["workers"].convert(text)
+        value = convert(text)
     except ConfigError as error:
-        raise ConfigError(f"{CONCURRENCY}: {reason_of(error)}") from None
+        raise ConfigError(f"{variable}: {reason_of(error)}") from None
     return Settings(
         settings.path,
-        {**settings.values, "workers": workers},
-        {**settings.places, "workers": CONCURRENCY},
+        {**settings.values, option: value},
+        {**settings.places, option: variable},
     )
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .worker import ConfigError, Option
+from .worker.system.standard_streams import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import click
+
 PREFIX = "THREADWELL"
+# What processes of ours tell each other.
+_INTERNAL = {"THREADWELL_RELOADER", "THREADWELL_DJANGO_WORKERS", "THREADWELL_DJANGO_RELOADER"}
 
 
 def variable_of(name: str) -> str:
@@ -34,6 +40,25 @@ def read_environment(options: Iterable[Option]) -> dict[str, Any]:
             except ConfigError as error:
                 raise ConfigError(f"{variable}: {reason_of(error)}") from None
     return found
+
+
+def warn_of_unknown_variables(params: Iterable[click.Parameter]) -> None:
+    """Name the variables with our prefix that set none of `params`, on standard error.
+
+    A child of a reloader says nothing: its parent did.
+    """
+    if _INTERNAL & os.environ.keys():
+        return
+    known = {variable_of(param.name) for param in params if param.name}
+    for name in sorted(os.environ):
+        if name.startswith(f"{PREFIX}_") and name not in known:
+            import difflib  # imported only for a mistake
+
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            write_text(
+                sys.stderr, f"threadwell: {name} is set, and there is no such option{meant}\n"
+            )
 
 
 def reason_of(error: ConfigError) -> str:

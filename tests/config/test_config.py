@@ -167,6 +167,7 @@ def test_below_the_least(option: Option) -> None:
 def test_not_among_the_choices(option: Option) -> None:
     for choice in option.choices:
         assert option.convert(choice) == choice
+        assert option.convert(choice.upper()) == choice
     assert refused(option, "xyzzy").endswith(f"is not one of {', '.join(option.choices)}")
 
 
@@ -249,6 +250,10 @@ def test_no_size(text: str) -> None:
         ("0:8000", ("tcp", "0.0.0.0", 8000)),
         ("*:8000", ("tcp", "::", 8000)),
         ("localhost:0", ("tcp", "localhost", 0)),
+        ("localhost", ("tcp", "localhost", 8000)),
+        ("0.0.0.0", ("tcp", "0.0.0.0", 8000)),
+        ("http://127.0.0.1", ("tcp", "127.0.0.1", 8000, "http")),
+        ("[::1]", ("tcp", "::1", 8000)),
         ("example.com:65535", ("tcp", "example.com", 65535)),
         ("[::]:8000", ("tcp", "::", 8000)),
         ("[::1]:8000", ("tcp", "::1", 8000)),
@@ -273,7 +278,19 @@ def test_bind_spellings(text: str, address: Any) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "x", "localhost", "::1:8000", "[::1]", "1:2:3", "1:-1", "1:65536", "9" * 5000),
+        *(
+            "",
+            "x",
+            "local",
+            "::1:8000",
+            "[x]",
+            "1:2:3",
+            "1.2.3",
+            "example.com",
+            "1:-1",
+            "1:65536",
+            "9" * 5000,
+        ),
         *("unix:", "fd:x", "fd:", "ftp://x:1", "a b:1", "[::1]8000", "8000/x"),
     ],
     ids=name_of,

@@ -9,7 +9,7 @@ import pytest
 
 from threadwell import cli
 from threadwell.command_options import flags_of
-from threadwell.config_file import Settings, with_concurrency
+from threadwell.config_file import Settings, with_platform
 from threadwell.foreign_options import SERVERS, Foreign
 from threadwell.worker import OPTIONS, ConfigError
 
@@ -143,8 +143,8 @@ def test_the_platform_s_number_of_workers_is_a_default(
 def test_a_platform_may_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "many")
     with pytest.raises(ConfigError, match="WEB_CONCURRENCY: 'many' is not a whole number or auto"):
-        with_concurrency(Settings())
-    assert with_concurrency(Settings(None, {"workers": 2})).values == {"workers": 2}
+        with_platform(Settings())
+    assert with_platform(Settings(None, {"workers": 2})).values == {"workers": 2}
 
 
 @pytest.mark.parametrize(("variables", "told"), [({}, 1), ({"THREADWELL_WORKERS": "2"}, None)])
@@ -176,3 +176,78 @@ def test_no_flag_of_ours_is_thought_foreign() -> None:
     ours = {option.flag for option in OPTIONS}
     for flags in SERVERS.values():
         assert not ours & set(flags)
+
+
+# ---- Platforms, and slips of the pen -------------------------------------------------------
+
+
+def test_the_platform_s_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bind(*args: str) -> str:
+        assert cli.main(["config", "show", *args]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return next(line for line in lines if line.startswith("bind"))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PORT", "5000")
+    assert bind() == 'bind = ["0.0.0.0:5000"]  # PORT'
+    assert bind("-b", "9000") == 'bind = ["9000"]  # command line'
+    (tmp_path / "threadwell.toml").write_text("bind = '7000'")
+    assert bind() == 'bind = ["7000"]  # threadwell.toml:1'
+
+
+@pytest.mark.parametrize("port", ["x", "0", "70000", "-1"])
+def test_a_port_that_is_none(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", port)
+    with pytest.raises(ConfigError, match=f"^PORT: '{port}' is no port$"):
+        with_platform(Settings())
+
+
+def test_a_reload_listens_on_this_machine_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PORT", "5000")
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr(
+        cli, "run_reloader", lambda config, _: seen.append(config.bind.addresses) or 0
+    )
+    assert cli.main(["app", "--reload"]) == 0
+    assert seen == [("127.0.0.1:5000",)]
+
+
+def test_a_variable_that_sets_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "run_reloader", lambda *_: 0)
+    for name in ("THREADWELL_THREAD", "THREADWELL_HOME", "THREADWELL_BACKLOG", "THREADWELL_APP"):
+        monkeypatch.setenv(name, "5")
+    assert cli.main(["--reload"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "threadwell: THREADWELL_HOME is set, and there is no such option",
+        "threadwell: THREADWELL_THREAD is set, and there is no such option; did you mean"
+        " THREADWELL_THREADS?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "answer"),
+    [
+        (["serve", "m:app"], "serve: leave it out, and write `threadwell m:app`"),
+        (["run", "m:app"], "run: leave it out, and write `threadwell m:app`"),
+        (["chek", "m:app"], "chek: there is none; did you mean `threadwell check`?"),
+        (["confg"], "confg: there is none; did you mean `threadwell config`?"),
+    ],
+)
+def test_a_command_that_is_none(
+    args: list[str],
+    answer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(args) == 2
+    assert capsys.readouterr().err == f"threadwell: {answer}; see threadwell --help\n"

@@ -91,6 +91,8 @@ class Option:
             raise ConfigError(f"{self.name}: {value!r} is below the least, {self.low:g}")
         if self.high is not None and converted > self.high:
             raise ConfigError(f"{self.name}: {value!r} is above the most, {self.high:g}")
+        if self.choices and isinstance(converted, str):
+            converted = converted.lower()
         if self.choices and converted not in (*self.choices, self.default):
             raise ConfigError(f"{self.name}: {value!r} is not one of {', '.join(self.choices)}")
         return converted

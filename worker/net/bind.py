@@ -24,6 +24,9 @@ _ACCEPTED_FORMS = "PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH, unix:@NAME and fd:/
 _MOST_BACKLOG = 2**31 - 1
 _PORT = re.compile(r"(?P<port>[0-9]{1,9})")
 _IPV6 = re.compile(r"\[(?P<host>[0-9A-Fa-f:.%\w]+)\]:(?P<port>[0-9]{1,9})")
+# Other words without a port are more likely a mistake.
+_HOST_ALONE = re.compile(r"localhost|[0-9]+(?:\.[0-9]+){3}|\[[0-9A-Fa-f:.%]*:[0-9A-Fa-f:.%]*\]")
+_DEFAULT_PORT = 8000
 _HOST = re.compile(r"(?P<host>[^\[\]:/\s]*):(?P<port>[0-9]{1,9})")
 
 
@@ -47,6 +50,7 @@ def parse_bind(text: str) -> BindAddress:
 
     Accepted are `8000`, `:8000`, `0:8000` (all IPv4), `host:8000`, `[::]:8000`, `unix:/path`,
     `unix:///path`, `unix:@name` and `fd://3`, each also with `http://` or `https://` before it.
+    `localhost`, `127.0.0.1` and `[::1]` alone mean port 8000.
     """
     rest, scheme = text.strip(), ""
     if match := re.fullmatch(r"(https?)://(.*?)/?", rest):
@@ -55,6 +59,8 @@ def parse_bind(text: str) -> BindAddress:
         return BindAddress("unix", match[1], scheme=scheme)
     if match := re.fullmatch(r"fd:(?://)?([0-9]+)", rest):
         return BindAddress("fd", match[1], scheme=scheme)
+    if _HOST_ALONE.fullmatch(rest):
+        rest += f":{_DEFAULT_PORT}"
     match = _PORT.fullmatch(rest) or _IPV6.fullmatch(rest) or _HOST.fullmatch(rest)
     if match is None:
         raise ConfigError(f"bind: {text!r} is no address; {_ACCEPTED_FORMS}")
