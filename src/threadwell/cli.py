@@ -62,6 +62,7 @@ _CHECK_HELP = """Import the application and check the settings, without serving.
 Exits with 0 if all is well, else with 2 and a line that names the problem.
 """
 COMMANDS = ("check", "config", "ctl", "top")
+_SCHEMA_HELP = "Print the JSON Schema of threadwell.toml, with which editors check it."
 # The short flags that gunicorn's users type, and one for threads.
 _SHORT = {"bind": "-b", "workers": "-w", "threads": "-t"}
 _SHOW_HELP = """Print the settings as a threadwell.toml, with the source of each."""
@@ -107,6 +108,9 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
         return "threadwell check", _command(_check, _CHECK_HELP), args[1:]
     if args[:2] == ["config", "show"]:
         return "threadwell config show", _command(_show, _SHOW_HELP), args[2:]
+    if args[:2] == ["config", "schema"]:
+        command = click.Command("schema", callback=_schema, help=_SCHEMA_HELP)
+        return "threadwell config schema", command, args[2:]
     if args[:1] == ["ctl"]:
         from . import ctl  # most processes do not need it
 
@@ -126,7 +130,8 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
             )
     if args[:1] == ["config"]:
         raise click.UsageError(
-            "config: write `threadwell config show`, or `threadwell config:app` for a module"
+            "config: write `threadwell config show` or `threadwell config schema`, or"
+            " `threadwell config:app` for a module"
         )
     return "threadwell", _command(), args
 
@@ -338,6 +343,13 @@ def _show(**options: Any) -> int:
     names = {option.name for option in OPTIONS}
     config = checked_config({name: options[name] for name in options if name in names})
     say(show(config, sources))
+    return 0
+
+
+def _schema() -> int:
+    from .config_schema import schema
+
+    say(schema())
     return 0
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from threadwell import ThreadedServer
-from threadwell.worker.http1 import request_body
 from threadwell.worker.polling import base
 from threadwell.worker.system.readiness import has_input
 
@@ -527,7 +526,7 @@ def test_a_body_that_the_disk_has_no_room_for(
     def full(**_: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(request_body.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     client = connect(serve(app, memory_body=1000))
     client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n" + bytes(3000))
     answer = client.answer()

@@ -323,6 +323,7 @@ def test_who_stops_waits_for_threads_that_are_about_to_end(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They serve no more, and have told so, but still run."""
+    others = set(threading.enumerate())  # those that other tests have left
     over = threading.Event()
     live, close = ThreadPool._run_thread, ThreadPool.close
 
@@ -340,13 +341,14 @@ def test_who_stops_waits_for_threads_that_are_about_to_end(
     monkeypatch.setattr(ThreadPool, "close", late)
     with ThreadedServer(app, bind="127.0.0.1:0", threads=2):
         pass
-    assert not [each for each in threading.enumerate() if each.name == "threadwell-1"]
+    assert not [each for each in {*threading.enumerate()} - others if each.name == "threadwell-1"]
 
 
 def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one for a long response may be."""
+    others = set(threading.enumerate())  # those that other tests have left
     begins, start = threading.Event(), threading.Thread.start
 
     free: list[bool] = []
@@ -373,7 +375,7 @@ def test_who_stops_waits_for_a_thread_that_is_about_to_begin(
     lender.join()
     assert free == [True]
     assert worker.poller._closed
-    assert not [each for each in threading.enumerate() if each.name == "threadwell-1"]
+    assert not [each for each in {*threading.enumerate()} - others if each.name == "threadwell-1"]
 
 
 # ---- Signals -------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk = Disk()
-    monkeypatch.setattr("threadwell.worker.http1.request_body.tempfile.TemporaryFile", disk.open)
+    monkeypatch.setattr("tempfile.TemporaryFile", disk.open)
     yield disk
     disk.going.set()
 

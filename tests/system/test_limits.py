@@ -92,7 +92,9 @@ def test_few_descriptors(start: Callable[..., Serving], name: str, number: int) 
     assert check(start(name, before=limited("NOFILE", number), **PIPES)) or number < 40
 
 
-@pytest.mark.parametrize("number", [20, 60])
+# Not what is just enough for the imports: when CPython has no memory left to begin a thread,
+# `Thread.start` waits for that thread for ever.
+@pytest.mark.parametrize("number", [8, 60])
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "serve"])
 def test_little_memory(start: Callable[..., Serving], name: str, number: int) -> None:
     """An import may fail in any library: then there may be a traceback, but the command ends."""

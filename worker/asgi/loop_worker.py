@@ -143,8 +143,8 @@ class LoopWorker:
 
         Without a `runner` the loop is created here, and closed at the end.
         """
-        made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
         try:
+            made = runner or asyncio.Runner(loop_factory=loop_factory(self.config.asgi.loop))
             with contextlib.nullcontext(runner) if runner is not None else made:
                 run_to_its_end(made, self.main())
         except BaseException as error:

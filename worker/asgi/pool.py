@@ -156,7 +156,12 @@ class EventLoopPool:
 
     def run(self, worker: PoolThread | None = None) -> None:  # noqa: ARG002
         """Serve until the end (blocking): the calling thread becomes that of the first loop."""
-        self.run_loops(POLL_INTERVAL, None)
+        try:
+            self.run_loops(POLL_INTERVAL, None)
+        except BaseException as error:  # of a loop that could not even say so: memory has run out
+            self.workers[0].failure = self.workers[0].failure or error
+            self.ready.set()
+            raise
 
     def close(self, worker: PoolThread) -> None:  # noqa: ARG002
         """End everything now, and close what is open."""

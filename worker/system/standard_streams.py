@@ -131,6 +131,7 @@ class StandardErrorHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setFormatter(TextFormatter())
         self._stream = sys.stderr
         self._dropped = 0
 
