@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ..helpers.supervised import Start, Supervised, starting, write
+from ..helpers.supervised import APP, Start, Supervised, starting, write
 from ..helpers.waiting import until
 
 BLOCKED = """
@@ -55,6 +55,15 @@ def test_threads_that_keep_a_worker_are_named(start: Start) -> None:
     server.send(signal.SIGTERM)
     server.await_line("waits for threads that are no daemons", 2)
     assert server.said("of-the-application") == 2
+
+
+def test_functions_of_atexit_that_keep_a_worker_are_named(tmp_path: Path) -> None:
+    code = "import atexit, threading\natexit.register(threading.Event().wait)\n"
+    with starting(tmp_path, code + APP.format(version="x")) as start:
+        server = start("app:app", "--graceful-timeout", "1")
+        server.send(signal.SIGTERM)
+        server.await_line("waits for what the application has registered with atexit", 2)
+        assert server.end(0) == 0
 
 
 def namespaces() -> bool:

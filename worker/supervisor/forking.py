@@ -24,6 +24,7 @@ from ..net.bound_socket import refuse_connections
 from ..server import Server
 from ..system.readiness import in_error
 from ..system.standard_streams import flush_streams
+from ..system.threads import start_thread
 from .pipe import LONGEST_TEXT, Message, Pipe
 
 if TYPE_CHECKING:
@@ -129,13 +130,28 @@ def exit_process(code: int) -> NoReturn:
         _name_threads_left()
         # as multiprocessing does: wait for threads that are not daemons
         getattr(threading, "_shutdown", _do_nothing)()
+        over = threading.Event()
+        watch = threading.Thread(target=_name_atexit, args=(over,), daemon=True)
+        with contextlib.suppress(OSError):  # the system has no thread left
+            start_thread(watch)
         atexit._run_exitfuncs()
+        over.set()
         if flush_streams():  # else both would wait for a reader that has stopped
             logging.shutdown()
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _name_atexit(over: threading.Event) -> None:
+    """Log that functions of `atexit` keep this process from exiting, after a moment."""
+    if not over.wait(_THREADS_EXIT):
+        log.warning(
+            "Process %d waits for what the application has registered with atexit, and is killed if"
+            " that does not end",
+            os.getpid(),
+        )
 
 
 def _name_threads_left() -> None:
