@@ -111,6 +111,10 @@ class Parent:
     def run(self) -> int:
         """Run children until a signal, or until one ends for good (blocking); the exit code."""
         signal.signal(signal.SIGTERM, exit_at_once)
+        # A closed terminal ends the child, too, but perhaps later. nohup(1) ignores the signal.
+        sighup = getattr(signal, "SIGHUP", None)
+        if sighup is not None and signal.getsignal(sighup) is signal.SIG_DFL:
+            signal.signal(sighup, exit_at_once)
         try:
             watcher = Watcher(project_folders(), include=_PATTERNS)
         except OSError as error:

@@ -27,6 +27,9 @@ _LIBUV_DESCRIPTORS = 8
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
+# Held from the look at what there is until a loop has it: other threads create loops, too.
+_creating = threading.Lock()
+
 
 def loop_factory(name: str) -> LoopFactory:
     """The factory for the value `name` of the option `loop`; `auto` is uvloop if it is installed.
@@ -50,17 +53,19 @@ def loop_factory(name: str) -> LoopFactory:
 def _checked(new_loop: LoopFactory) -> LoopFactory:
     @functools.wraps(new_loop)
     def checked() -> asyncio.AbstractEventLoop:
-        require_descriptors(_LIBUV_DESCRIPTORS)
-        return new_loop()
+        with _creating:
+            require_descriptors(_LIBUV_DESCRIPTORS)
+            return new_loop()
 
     return checked
 
 
 def _selector_loop() -> asyncio.AbstractEventLoop:
-    # asyncio prints a traceback where it cannot have the pair that a loop wakes itself by
-    for sock in socket.socketpair():
-        sock.close()
-    return asyncio.SelectorEventLoop()
+    with _creating:
+        # asyncio prints a traceback where it cannot have the pair that a loop wakes itself by
+        for sock in socket.socketpair():
+            sock.close()
+        return asyncio.SelectorEventLoop()
 
 
 def loop_count(config: ServerConfig) -> int:
