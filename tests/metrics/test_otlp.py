@@ -60,10 +60,12 @@ class Collector:
         for resource in export.resource_metrics:
             known = {each.key: each.value.string_value for each in resource.resource.attributes}
             self.services.add(known["service.name"])
-            numbers = self.instances.setdefault(known["service.instance.id"], {})
+            numbers: dict[Any, Any] = {}
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
                     self._note(numbers, metric)
+            # all at once, for the test that reads them meanwhile
+            self.instances.setdefault(known["service.instance.id"], {}).update(numbers)
 
     def _note(self, numbers: dict[Any, Any], metric: Any) -> None:
         kind = metric.WhichOneof("data")

@@ -24,6 +24,8 @@ log = logging.getLogger("threadwell")
 # libuv aborts the process if it cannot open what it needs: two pairs for signals, an epoll, an
 # eventfd, and two for io_uring.
 _LIBUV_DESCRIPTORS = 8
+# asyncio prints a traceback where it cannot have its selector, or the pair that wakes a loop.
+_ASYNCIO_DESCRIPTORS = 3
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -62,7 +64,7 @@ def _checked(new_loop: LoopFactory) -> LoopFactory:
 
 def _selector_loop() -> asyncio.AbstractEventLoop:
     with _creating:
-        # asyncio prints a traceback where it cannot have the pair that a loop wakes itself by
+        require_descriptors(_ASYNCIO_DESCRIPTORS)
         for sock in socket.socketpair():
             sock.close()
         return asyncio.SelectorEventLoop()
