@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from .worker.control.protocol import VERSION, encode_command
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 # Seconds for an answer. A server with several workers waits for up to five for those that hang.
 _TIMEOUT = 10.0
@@ -103,10 +100,5 @@ class ControlClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()

@@ -38,11 +38,6 @@ def app(request: Request) -> Response:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
 def server(path: Path) -> Iterator[ThreadedServer]:
     with ThreadedServer(app, bind="127.0.0.1:0", control=f"unix:{path}") as server:
         yield server

@@ -9,7 +9,6 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,9 @@ from threadwell.control_text import percentiles
 from threadwell.worker.control.settings import shown_settings
 
 from ..helpers.asgi_tools import no_lifespan
-from ..helpers.control import PATHS, STUCK, ask, await_stuck, requests_to, running
-from ..helpers.supervised import Start, starting
+from ..helpers.control import PATHS, ask, await_stuck, requests_to, running
+from ..helpers.supervised import Start
 from ..helpers.waiting import until
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path, STUCK) as run:
-        yield run
 
 
 def test_five_in_a_lock_two_streams_and_one_that_is_served(

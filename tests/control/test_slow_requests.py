@@ -17,7 +17,7 @@ from threadwell import Response, ServerConfig, ThreadedServer
 from threadwell.worker import ConfigError, Server
 
 from ..helpers.asgi_tools import no_lifespan
-from ..helpers.control import PATHS, STUCK, ask, requests_to, running
+from ..helpers.control import PATHS, ask, requests_to, running
 from ..helpers.metrics import HERE, Numbers, metrics_url
 from ..helpers.supervised import Load, Start, starting
 from ..helpers.waiting import until
@@ -49,17 +49,6 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path, STUCK) as run:
-        yield run
 
 
 @pytest.fixture

@@ -19,22 +19,11 @@ from threadwell.worker.control.report import BOUNDS
 from threadwell.worker.supervisor.answers import LONGEST_PART, MOST_PARTS, Question, answer
 from threadwell.worker.supervisor.reports import Reports
 
-from ..helpers.control import PATHS, STUCK, ask, requests_to, running
+from ..helpers.control import PATHS, ask, requests_to, running
 from ..helpers.supervised import Load, Start, starting
 from ..helpers.waiting import until
 
 both = pytest.mark.parametrize("extra", [(), ("--preload",)], ids=["each-imports", "preload"])
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path, STUCK) as run:
-        yield run
 
 
 def pids(path: Path) -> list[int]:

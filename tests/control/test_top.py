@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,9 @@ from threadwell.cli import main
 from threadwell.top_screen import Page, Question, TopScreen
 from threadwell.top_view import REQUEST_TITLES, WORKER_TITLES, Watcher, as_text
 
-from ..helpers.control import PATHS, STUCK, await_stuck, requests_to
-from ..helpers.supervised import Load, Start, starting
+from ..helpers.control import PATHS, await_stuck, requests_to
+from ..helpers.supervised import Load, Start
 from ..helpers.waiting import until
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "control.sock"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path, STUCK) as run:
-        yield run
 
 
 def on_screen(path: Path, act: Callable[[TopScreen, Pilot[None]], Any]) -> None:

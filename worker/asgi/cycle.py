@@ -35,12 +35,8 @@ _MOST_EMPTY_BLOCKS = 10
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
-_NEW, _STARTED, _STREAMING, _DONE = (
-    ResponseState.NEW,
-    ResponseState.STARTED,
-    ResponseState.STREAMING,
-    ResponseState.DONE,
-)
+_NEW, _STARTED = ResponseState.NEW, ResponseState.STARTED
+_STREAMING, _DONE = ResponseState.STREAMING, ResponseState.DONE
 
 
 class Cycle:

@@ -16,7 +16,6 @@ from .report import ProcessReport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from ..lifecycle import RunningRequest
 
@@ -62,12 +61,7 @@ class EndReport:
             start_thread(self._thread)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join()
