@@ -21,11 +21,13 @@ from threadwell.worker import OPTIONS
 from ..helpers.django_project import DJANGO_OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*/README.md")])
 PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ARCHITECTURE = DOCS / "architecture.md"
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+#: The language, and the code; a title may stand behind the language.
+_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 pages = pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
@@ -119,9 +121,10 @@ def headings(page: Path) -> set[str]:
 
 
 def test_every_page_is_in_the_index() -> None:
-    index = (ROOT / "docs" / "index.md").read_text("utf-8")
-    names = {page.name for page in ROOT.glob("docs/*.md")}
-    assert names - {"index.md"} == set(_LINK.findall(index))
+    index = (DOCS / "index.md").read_text("utf-8")
+    names = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    linked = {target.partition("#")[0] for target in _LINK.findall(index)}
+    assert names - {"index.md"} == linked
 
 
 def test_the_tables_of_modules_are_complete() -> None:

@@ -1,0 +1,78 @@
+"""The documentation as a site: mkdocs builds it without a warning, and it needs no other host."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from threadwell.worker import OPTIONS
+
+from .test_docs import ROOT
+
+pytest.importorskip("mkdocs", reason="mkdocs is in the extra docs, which dev has")
+
+#: What a browser loads by itself.
+_LOADED = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?([^"'\s>]+)"""
+    r"""|<link\b(?=[^>]*\brel=["']?(?:stylesheet|icon|preconnect|preload))[^>]*"""
+    r"""\bhref=["']?([^"'\s>]+)"""
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
+    target = tmp_path_factory.mktemp("site")
+    words = (sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(target))
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return target
+
+
+def test_every_page_is_built(site: Path) -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs").with_suffix("")
+        folder = name.parent if name.name == "index" else name
+        assert (site / folder / "index.html").exists()
+
+
+def test_it_loads_nothing_from_another_host(site: Path) -> None:
+    found = 0
+    for page in site.rglob("*.html"):
+        for match in _LOADED.finditer(page.read_text("utf-8")):
+            address = match[1] or match[2]
+            assert not re.match(r"(?:\w+:)?//", address), f"{page}: {address}"
+            found += 1
+    assert found > 50
+
+
+def test_diagrams_need_no_program(site: Path) -> None:
+    page = (site / "architecture" / "index.html").read_text("utf-8")
+    assert "mermaid" not in page
+    assert "may be followed by" in page
+
+
+def test_each_option_has_an_anchor(site: Path) -> None:
+    page = (site / "settings" / "index.html").read_text("utf-8")
+    for option in OPTIONS:
+        assert f'id="{option.name.replace("_", "-")}"' in page
+
+
+def test_no_link_leaves_the_site_by_a_path(site: Path) -> None:
+    """A link to a file of the repository that is no page would be broken there."""
+    for page in site.rglob("index.html"):
+        for target in re.findall(r'<a [^>]*href="?([^"\s>]+)', page.read_text("utf-8")):
+            path = target.partition("#")[0]
+            if path and "://" not in path and not path.startswith("mailto:"):
+                there = (page.parent / path).resolve()
+                assert there.exists(), f"{page}: {target}"
+                assert there.is_relative_to(site.resolve()), f"{page}: {target}"
