@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,8 +20,11 @@ from .helpers.wire_client import Client
 @pytest.fixture(scope="session", autouse=True)
 def _descriptors() -> None:
     """As many file descriptors as the system allows, for the tests with thousands of clients."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @pytest.fixture(scope="session", autouse=True)

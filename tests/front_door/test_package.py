@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from ..helpers.source_tree import ROOT, copy_tracked, tracked
+
 FOLDERS = {
     "src/threadwell": "threadwell",
     "worker": "threadwell/worker",
@@ -21,26 +20,13 @@ FOLDERS = {
 }
 
 
-def tracked() -> list[str]:
-    """The files that git knows, those added since the last commit too."""
-    if shutil.which("git") is None or not (ROOT / ".git").exists():
-        pytest.skip("this is not a git checkout")
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The names in a wheel that is built from a copy of the tracked files."""
     if importlib.util.find_spec("setuptools") is None:
         pytest.skip("setuptools is not installed")
-    names = tracked()
     source = tmp_path_factory.mktemp("source")
-    for name in names:
-        target = source / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, target)
+    copy_tracked(source)
     into = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     done = subprocess.run(
