@@ -17,12 +17,10 @@ import pytest
 from ..helpers.source_tree import tracked
 from .conftest import Archives
 
-# Modules of several kinds that take seconds: the parser, the pages, the settings, real sockets.
+# Modules of several kinds that take seconds: the parser, the settings, files beside the code.
 SELECTION = (
     "tests/http1/test_parser.py",
-    "tests/docs/test_docs.py",
     "tests/config",
-    "tests/examples/test_readmes.py",
     "tests/benchmarks/test_budget.py",
 )
 
