@@ -22,6 +22,7 @@ from threadwell.worker import (
     SyncApp,
     app_kind,
     cgi_name,
+    mistake_of,
 )
 
 if TYPE_CHECKING:
@@ -125,7 +126,10 @@ def _as_wsgi(app: SyncApp) -> Any:
         response = app(_request_of(environ))
         if response is None:
             response = Response(501, [("Content-Type", "text/plain")], b"Not Implemented\n")
-        status = response.status
+        try:
+            status = response.status
+        except AttributeError as error:
+            raise TypeError(mistake_of(app, response, error)) from None
         text = status if isinstance(status, str) else f"{status} {_reason(status)}"
         body: Any = response.body
         if response.revise is not None and not isinstance(body, (bytes, list, FileBody)):

@@ -17,7 +17,15 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
-from threadwell.worker import FileBody, Request, Response, StreamLimitError
+from threadwell.worker import (
+    FileBody,
+    InvalidResponseError,
+    Request,
+    Response,
+    StreamLimitError,
+    with_article,
+    wsgi_mistake,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -238,6 +246,11 @@ class WSGIApp:
 
     threadwell_interface = "sync"
 
+    @property
+    def threadwell_wrapped(self) -> Any:
+        """The application, for messages that name it."""
+        return self.app
+
     def __init__(
         self,
         app: WSGIApplication,
@@ -266,8 +279,9 @@ class WSGIApp:
             return self._response(call, result)
         except BaseException as error:
             _close(result)  # The server does not have the response yet.
-            if hasattr(result, "__await__") or isinstance(result, Response):
-                error.add_note(_OTHER_KIND)
+            mistake = _mistake(result) if isinstance(error, (TypeError, ValueError)) else ""
+            if mistake:
+                raise InvalidResponseError(mistake) from None
             raise
 
     def environ(self, request: Request, call: Call) -> Environ:
@@ -364,7 +378,7 @@ class WSGIApp:
             blocks = iter(result)
             first = next(blocks, None)
             if not call.status:
-                raise RuntimeError("the application did not call start_response")
+                raise InvalidResponseError("it did not call start_response")
             body = [] if first is None else chain((first,), blocks)
         kind = type(body)
         if kind is tuple:
@@ -410,6 +424,19 @@ def _takes_any_arguments(app: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+
+
+def _mistake(result: Any) -> str:
+    """What is wrong with the types in `result`, which the application returned; else empty."""
+    if result is None:
+        return wsgi_mistake(None)
+    if hasattr(result, "__await__") or isinstance(result, Response):
+        return f"{with_article(result)}. {_OTHER_KIND}"
+    if isinstance(result, (list, tuple)):
+        for block in result:
+            if not isinstance(block, bytes):
+                return f"its body has {with_article(block)}; a body is made of bytes"
+    return ""
 
 
 def _close(result: Any) -> None:

@@ -3,7 +3,7 @@
 The names below are the public ones: adapters use no others.
 """
 
-from .app_kind import MARKER, app_kind, is_asgi
+from .app_kind import MARKER, app_kind, app_name, is_asgi
 from .config import OPTIONS, ServerConfig, gil_enabled
 from .config.groups import ASGI, Bind, Limits, Log, Option, Threads, Timeouts, Tls
 from .errors import (
@@ -16,6 +16,7 @@ from .errors import (
     StreamLimitError,
 )
 from .hijack import HijackedSocket
+from .http.mistakes import mistake_of, with_article, wsgi_mistake
 from .lifecycle import (
     ClientGone,
     ConnectionClosed,
@@ -48,6 +49,7 @@ from .messages import (
 from .net.bind import format_address, open_sockets
 from .server import Server
 from .sync_worker import SyncWorker
+from .system.similar import did_you_mean, nearest
 
 __all__ = [
     "ASGI",
@@ -96,9 +98,15 @@ __all__ = [
     "Timeouts",
     "Tls",
     "app_kind",
+    "app_name",
     "cgi_name",
+    "did_you_mean",
     "format_address",
     "gil_enabled",
     "is_asgi",
+    "mistake_of",
+    "nearest",
     "open_sockets",
+    "with_article",
+    "wsgi_mistake",
 ]

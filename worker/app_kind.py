@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,13 @@ if TYPE_CHECKING:
 
 #: Attribute by which an application may declare its kind: "sync", "wsgi" or "asgi".
 MARKER = "threadwell_interface"
+#: Attribute by which an adapter names the application that it calls.
+WRAPPED = "threadwell_wrapped"
+
+# The names of applications by `id`, with the application, so that its id is not used again.
+_names: dict[int, tuple[Any, str]] = {}
+_MOST_NAMES = 64
+_PACKAGE = __name__.partition(".")[0] + "."
 
 
 def app_kind(app: Any) -> str:
@@ -32,6 +40,56 @@ def app_kind(app: Any) -> str:
     if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__):
         return "asgi"
     return {1: "sync", 3: "asgi"}.get(_positional(app), "wsgi")
+
+
+def remember_name(app: Any, name: str) -> None:
+    """Let `app_name` return `name` for `app`. Any thread may call."""
+    if len(_names) >= _MOST_NAMES:
+        _names.clear()
+    _names[id(app)] = app, name
+
+
+def app_name(app: Any) -> str:
+    """Return the name of `app` for a message, such as `module:app`. Any thread may call.
+
+    It is what `remember_name` was told, else the global variable of a module that has `app`, else
+    the name of its function or class. Of an adapter, it is the name of the application behind it.
+    The first call for an application searches all modules: call it for errors only.
+    """
+    app = _unwrapped(app)
+    known = _names.get(id(app))
+    if known is None:
+        remember_name(app, _search_name(app))
+        known = _names[id(app)]
+    return known[1]
+
+
+def _unwrapped(app: Any) -> Any:
+    while True:
+        if isinstance(app, MethodType) and app.__name__ == "__call__":
+            app = app.__self__  # see `bind_call`
+        if inspect.getattr_static(app, WRAPPED, None) is None:
+            return app
+        app = getattr(app, WRAPPED)
+
+
+def _search_name(app: Any) -> str:
+    named = app if hasattr(app, "__qualname__") else type(app)
+    if str(named.__module__).startswith(_PACKAGE):
+        return "the application"  # what stands in for it
+    own = f"{named.__module__}:{named.__qualname__}"
+    if named is app:
+        return own
+    for module_name, module in sys.modules.copy().items():
+        try:
+            # past the `__getattribute__` of a module that is loaded lazily
+            variables = object.__getattribute__(module, "__dict__").copy()
+        except AttributeError:
+            continue  # something else stands in for a module
+        for name, value in variables.items():
+            if value is app:
+                return f"{module_name}:{name}"
+    return own
 
 
 def is_asgi(app: Any) -> bool:

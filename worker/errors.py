@@ -29,6 +29,10 @@ class InvalidResponseError(ValueError):
     """An application returned a status or header that must not be sent (RFC 9110, 5.5)."""
 
 
+class InvalidBodyError(InvalidResponseError, TypeError):
+    """An application returned a body that is not made of bytes."""
+
+
 class StreamLimitError(RuntimeError):
     """`max_streams` long responses are open already: answer 503."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import logging
@@ -33,7 +32,13 @@ from django.db import connections
 from django.utils import autoreload as django_autoreload
 from django.utils.log import ServerFormatter
 
-from threadwell.banner import adhoc_certificate_notes, gil_advice, gil_state, listening_urls
+from threadwell.banner import (
+    adhoc_certificate_notes,
+    gil_advice,
+    gil_state,
+    listening_urls,
+    websocket_notes,
+)
 from threadwell.process_setup import (
     DEVELOPMENT_LIMITS,
     USAGE_ERROR,
@@ -49,7 +54,7 @@ from threadwell.process_setup import (
 )
 from threadwell.reload import GRACE
 from threadwell.version import __version__
-from threadwell.worker import ConfigError, Server, ServerConfig, StartupError
+from threadwell.worker import ConfigError, Server, ServerConfig, StartupError, did_you_mean
 
 from . import autoreload
 from .handler import django_app
@@ -363,7 +368,9 @@ def _request_log(config: ServerConfig) -> RequestLog | None:
 def _asgi_note() -> list[str]:
     """The line of the start message about the ASGI application, if the project has one."""
     path = getattr(settings, "ASGI_APPLICATION", None)
-    return [f"{path} serves WebSockets and asynchronous views on an event loop"] if path else []
+    if not path:
+        return []
+    return [f"{path} serves WebSockets and asynchronous views on an event loop", *websocket_notes()]
 
 
 def _ipv6_of(host: str) -> str:
@@ -389,7 +396,6 @@ def _exit_with_usage_error(parser: CommandParser, message: str) -> NoReturn:
     unknown = re.search(r"(--[\w-]+)", message) if "unrecognized" in message else None
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
-        close = difflib.get_close_matches(unknown[1], flags, n=1)
-        message += f"; did you mean {close[0]}?" if close else f"; see {parser.prog} --help"
+        message += did_you_mean(unknown[1], flags) or f"; see {parser.prog} --help"
     parser.exit(USAGE_ERROR, f"{parser.prog}: {message}\n")
     raise AssertionError("not reached")

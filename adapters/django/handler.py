@@ -186,7 +186,7 @@ class _FilesApp:
     ) -> None:
         self._files = DjangoApp(handler, script_name=script_name, **options)
         self._handles: Callable[[str], bool] = handler._should_handle
-        self._application = application
+        self._application = self.threadwell_wrapped = application
         self._script_name = script_name.rstrip("/")
 
     def __call__(self, request: Request) -> Response | None:

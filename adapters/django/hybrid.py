@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import Resolver404, URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
+from threadwell.adapters.detect import as_app
 from threadwell.worker import Hybrid
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ def hybrid_of(app: SyncApp) -> SyncApp | Hybrid:
     Raises `ImproperlyConfigured`.
     """
     asgi_app = asgi_application()
-    return app if asgi_app is None else Hybrid(HybridApp(app), asgi_app)
+    if asgi_app is None:
+        return app
+    try:
+        return Hybrid(HybridApp(app), as_app(asgi_app, "asgi"))
+    except TypeError as error:
+        raise ImproperlyConfigured(f"ASGI_APPLICATION: {error}") from None
 
 
 class HybridApp:
@@ -52,7 +58,7 @@ class HybridApp:
     threadwell_interface = "sync"
 
     def __init__(self, app: SyncApp) -> None:
-        self._app = app
+        self._app = self.threadwell_wrapped = app
         self._has_async_views: bool | None = None
 
     def __call__(self, request: Request) -> Response | None:

@@ -51,7 +51,7 @@ class _DirectCall:
     """A WSGI application that does what `app` does, in fewer steps. Any thread may call it."""
 
     def __init__(self, app: Flask) -> None:
-        self._app = app
+        self._app = self.threadwell_wrapped = app
         cls = type(app)
         # Flask's own functions. If the class has others by now, they are called instead.
         self._wsgi_app: Any = None

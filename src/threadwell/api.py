@@ -16,6 +16,7 @@ from .worker import (
     Server,
     ServerConfig,
     app_kind,
+    app_name,
     format_address,
     open_sockets,
 )
@@ -171,7 +172,7 @@ def serve(
 
 
 def _load(app: Any, interface: str, asgi_app: Any, *, multiprocess: bool) -> Loaded:
-    found, name = load_app(app) if isinstance(app, str) else (app, _name_of(app))
+    found, name = load_app(app) if isinstance(app, str) else (app, app_name(app))
     served = _as_served(found, interface, asgi_app, multiprocess=multiprocess)
     kind = app_kind(found) if interface == "auto" else interface
     return Loaded(served, name, kind if asgi_app is None else f"{kind}, with an ASGI application")
@@ -208,12 +209,6 @@ def _supervise(
         if str(error) == str(NestedServeError()):  # It was raised in a worker.
             raise NestedServeError from None
         raise
-
-
-def _name_of(app: Any) -> str:
-    """How the start message calls an application that has no name on a command line."""
-    named = app if hasattr(app, "__qualname__") else type(app)
-    return f"{named.__module__}:{named.__qualname__}"
 
 
 def make_server(host: str, port: int, app: App, **options: Unpack[Options]) -> ThreadedServer:

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .worker import MARKER, ConfigError
+from .worker import MARKER, ConfigError, nearest
+from .worker.app_kind import remember_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -80,6 +81,7 @@ def load_app(
         else:
             found, label = _evaluate(module, expression, factory)
     _check(found, label)
+    remember_name(found, label)
     return LoadedApp(found, label)
 
 
@@ -254,6 +256,10 @@ def _user_code(failed: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         cause = f"{type(error).__name__}: {error}".removesuffix(": ")
         if isinstance(error, ModuleNotFoundError):
+            from .django_settings import settings_mistake  # most programs start
+
+            if mistake := settings_mistake(error):
+                raise AppError(mistake) from None
             cause += "; install what is missing, in the environment that threadwell runs in"
         error.__traceback__ = _user_frames(error.__traceback__)
         trace = "".join(traceback.format_exception(error))
@@ -490,7 +496,5 @@ def _describe(value: Any) -> str:
 
 
 def _did_you_mean(name: str, names: Iterable[str], spell: Callable[[str], str]) -> str:
-    import difflib  # imported only for an error message, to keep the start fast
-
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {spell(close[0])}?" if close else ""
+    near = nearest(name, names)
+    return f"; did you mean {spell(near)}?" if near else ""

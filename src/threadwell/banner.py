@@ -43,6 +43,8 @@ def start_message(
         pool = f"{_plural(workers, 'worker')} of {pool}"
     lines.append(f"{pool}, Python {sys.version.split()[0]}, {gil_state(gil)}")
     lines += gil_advice(gil)
+    if kind.partition(",")[0] == "asgi" or ", with " in kind:
+        lines += websocket_notes()
     lines += notes
     lines.append("Ctrl-C stops it")
     return "\n  ".join(lines)
@@ -80,6 +82,15 @@ def gil_advice(gil: bool | None = None) -> list[str]:
         "This Python can run without the GIL, but an imported module has switched it on:",
         "the RuntimeWarning above names the module, and PYTHON_GIL=0 keeps the GIL off",
     ]
+
+
+def websocket_notes() -> list[str]:
+    """That WebSockets of an ASGI application are refused, if the library for them is missing."""
+    import importlib.util  # imported only for ASGI
+
+    if importlib.util.find_spec("wsproto") is not None:
+        return []
+    return ["WebSockets are refused: wsproto is missing; pip install 'threadwell[asgi]'"]
 
 
 def adhoc_certificate_notes(server: Server) -> list[str]:

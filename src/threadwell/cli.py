@@ -35,7 +35,16 @@ from .environment import PREFIX, variable_of, warn_of_unknown_variables
 from .process_setup import DEVELOPMENT_LIMITS, USAGE_ERROR, open_missing_streams, say
 from .single_process import checked_config, run_reloader, run_server
 from .version import __version__
-from .worker import OPTIONS, ConfigError, Hybrid, Request, Response, ServerConfig, app_kind
+from .worker import (
+    OPTIONS,
+    ConfigError,
+    Hybrid,
+    Request,
+    Response,
+    ServerConfig,
+    app_kind,
+    nearest,
+)
 from .worker.errors import StartFailed
 from .worker.messages import Loaded
 
@@ -121,13 +130,9 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
         return "threadwell top", top_command(top.run), args[1:]
     if args[:1] in (["serve"], ["run"], ["start"]) and len(args) > 1 and args[1][:1] != "-":
         raise click.UsageError(f"{args[0]}: leave it out, and write `threadwell {args[1]}`")
-    if args and args[0] not in COMMANDS and not _is_there(args[0]):
-        import difflib  # imported only for what may be a mistake
-
-        if near := difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.75):
-            raise click.UsageError(
-                f"{args[0]}: there is none; did you mean `threadwell {near[0]}`?"
-            )
+    unknown = args[0] if args and args[0] not in COMMANDS and not _is_there(args[0]) else ""
+    if unknown and (near := nearest(unknown, COMMANDS)):
+        raise click.UsageError(f"{unknown}: there is none; did you mean `threadwell {near}`?")
     if args[:1] == ["config"]:
         raise click.UsageError(
             "config: write `threadwell config show` or `threadwell config schema`, or"
@@ -390,4 +395,8 @@ def _served(
         hybrid = Hybrid(sync_app, as_app(beside.app, "asgi"))
         return f"{kind}, with {beside.name}{debug}", hybrid
     except TypeError as error:
-        raise AppError(f"{loaded.name}: {error}") from None
+        message = str(error)
+        known = (loaded.name, beside.name) if beside is not None else (loaded.name,)
+        raise AppError(
+            message if message.startswith(known) else f"{loaded.name}: {message}"
+        ) from None

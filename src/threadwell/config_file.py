@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adapters.detect import INTERFACES
 from .environment import reason_of, variable_of
-from .worker import OPTIONS, ConfigError, ServerConfig
+from .worker import OPTIONS, ConfigError, ServerConfig, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -156,12 +156,8 @@ def _value(key: str, name: str, value: Any) -> Any:
         if not is_right(value):
             raise ConfigError(f"{key}: {value!r} is not {wanted}")
         return value
-    import difflib  # imported only for an error message, to keep the start fast
-
-    close = difflib.get_close_matches(name, [*_OPTIONS, *_COMMAND_OPTIONS], n=1)
-    raise ConfigError(
-        f"{key}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
-    )
+    meant = did_you_mean(name, [*_OPTIONS, *_COMMAND_OPTIONS])
+    raise ConfigError(f"{key}: there is no such option{meant}")
 
 
 def _line_of(key: str, lines: list[str], section: str) -> int:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .worker import ConfigError, Option
+from .worker import ConfigError, Option, did_you_mean
 from .worker.system.standard_streams import write_text
 
 if TYPE_CHECKING:
@@ -52,10 +52,7 @@ def warn_of_unknown_variables(params: Iterable[click.Parameter]) -> None:
     known = {variable_of(param.name) for param in params if param.name}
     for name in sorted(os.environ):
         if name.startswith(f"{PREFIX}_") and name not in known:
-            import difflib  # imported only for a mistake
-
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
-            meant = f"; did you mean {near[0]}?" if near else ""
+            meant = did_you_mean(name, known, f"{PREFIX}_")
             write_text(
                 sys.stderr, f"threadwell: {name} is set, and there is no such option{meant}\n"
             )

@@ -30,17 +30,17 @@ def _nothing(note: str) -> Foreign:
     return Foreign("", note)
 
 
-_DEFAULT = _switch(note="is so anyway")
-_SYSTEM = _nothing("the service manager or the container does it")
+_DEFAULT = _switch(note="already the default")
+_SYSTEM = _nothing("set it in systemd or the container")
 _LOGGING = _nothing("the application configures the logger threadwell")
 _CIPHERS = _nothing("OpenSSL's defaults and --tls-min-version decide")
 _TLS_VERSION = _nothing("write --tls-min-version 1.2 or 1.3")
 _CLIENT_CERTS = _nothing("write --client-certs none, optional or required")
-_NO_FORMAT = _nothing("is fixed: a request that is wrong is refused")
-_NO_TUNING = _nothing("is chosen by threadwell")
+_NO_FORMAT = _nothing("malformed requests are always refused")
+_NO_TUNING = _nothing("threadwell chooses it")
 _NO_STATSD = _nothing("Prometheus reads --metrics-bind")
 _ONE_PROTOCOL = _nothing("threadwell speaks HTTP and the PROXY protocol only")
-_APP = _nothing("is the first argument, module:app")
+_APP = _nothing("give it as the first argument, module:app")
 _TRUST = Foreign("--trusted-proxies")
 
 # Hypercorn has them from gunicorn.
@@ -51,8 +51,8 @@ _OF_BOTH = {
     "-g": Foreign("--group"),
     "-m": _SYSTEM,
     "--umask": _SYSTEM,
-    "-D": _switch(note="the service manager or the container does it"),
-    "--daemon": _switch(note="the service manager or the container does it"),
+    "-D": _switch(note="leave that to systemd or Docker"),
+    "--daemon": _switch(note="leave that to systemd or Docker"),
     "--access-logfile": Foreign("--access-log"),
     "--access-logformat": Foreign("--log-format"),
     "--error-logfile": _nothing("messages go to standard error"),
@@ -63,25 +63,26 @@ _OF_BOTH = {
     "--statsd-host": _NO_STATSD,
     "--statsd-prefix": _NO_STATSD,
 }
+_WORKER_CLASS = _nothing("threads serve WSGI, event loops ASGI")
 _GUNICORN = _OF_BOTH | {
-    "-c": Foreign("--config", "is TOML here"),
+    "-c": Foreign("--config", "the file is TOML here"),
     "--initgroups": _DEFAULT,
-    "-k": _nothing("WSGI runs on threads, ASGI on loops"),
-    "--worker-class": _nothing("WSGI runs on threads, ASGI on loops"),
+    "-k": _WORKER_CLASS,
+    "--worker-class": _WORKER_CLASS,
     "--worker-connections": Foreign("--limit-connections"),
-    "--worker-tmp-dir": _nothing("workers have no such file"),
+    "--worker-tmp-dir": _nothing("workers need no such file"),
     "--timeout": Foreign("--request-timeout"),
     "--keepalive": Foreign("--keep-alive"),
     "--limit-request-fields": Foreign("--limit-fields"),
     "--limit-request-field_size": Foreign("--limit-field-size"),
     "--disable-redirect-access-to-syslog": _DEFAULT,
-    "--capture-output": _switch(note="the application keeps its standard error"),
+    "--capture-output": _switch(note="standard error is left to the application"),
     "--enable-stdio-inheritance": _DEFAULT,
     "--logger-class": _LOGGING,
     "--log-config-json": _LOGGING,
     "--log-syslog": _switch(note="write --access-log syslog:"),
     "--log-syslog-to": _nothing("write --access-log syslog:udp://HOST:PORT"),
-    "--log-syslog-prefix": _nothing("is always threadwell"),
+    "--log-syslog-prefix": _nothing("always threadwell"),
     "--log-syslog-facility": _nothing("write --access-log 'syslog:?facility=NAME'"),
     "-R": _DEFAULT,
     "--dogstatsd-tags": _NO_STATSD,
@@ -91,23 +92,23 @@ _GUNICORN = _OF_BOTH | {
     "-e": _SYSTEM,
     "--env": _SYSTEM,
     "-t": Foreign("--request-timeout"),
-    "-n": _nothing("the extra titles names processes by their application"),
-    "--name": _nothing("the extra titles names processes by their application"),
+    "-n": _nothing("with threadwell[titles] the application names processes"),
+    "--name": _nothing("with threadwell[titles] the application names processes"),
     "--preload-app": _switch("--preload"),
     "--reload-extra-file": Foreign("--reload-extra"),
     "--reload-engine": _nothing("watchfiles is used where it is installed"),
-    "--spew": _switch(note="is a debugger's work"),
-    "--check-config": _switch(note="is the command threadwell check"),
-    "--print-config": _switch(note="is the command threadwell config show"),
-    "--paste": _nothing("is pserve, with use = egg:threadwell"),
-    "--paster": _nothing("is pserve, with use = egg:threadwell"),
-    "--paste-global": _nothing("is pserve, with use = egg:threadwell"),
+    "--spew": _switch(note="use a debugger"),
+    "--check-config": _switch(note="run threadwell check"),
+    "--print-config": _switch(note="run threadwell config show"),
+    "--paste": _nothing("run pserve, with use = egg:threadwell"),
+    "--paster": _nothing("run pserve, with use = egg:threadwell"),
+    "--paste-global": _nothing("run pserve, with use = egg:threadwell"),
     "--forwarded-allow-ips": _TRUST,
     "--proxy-allow-from": _TRUST,
     "--uwsgi-allow-from": _ONE_PROTOCOL,
     "--protocol": _ONE_PROTOCOL,
     "--forwarder-headers": _nothing("write --forwarded-header for each header"),
-    "--header-map": _nothing("a name with an underscore is always left out"),
+    "--header-map": _nothing("header names with underscores are always dropped"),
     "--strip-header-spaces": _switch(note=_NO_FORMAT.note),
     "--permit-obsolete-folding": _switch(note=_NO_FORMAT.note),
     "--permit-unconventional-http-method": _switch(note=_NO_FORMAT.note),
@@ -131,11 +132,11 @@ _GUNICORN = _OF_BOTH | {
     "--control-socket": Foreign("--control", form="unix:{}"),
     "--control-socket-mode": _nothing("only the owner may connect"),
     "--no-control-socket": _DEFAULT,
-    "--dirty-app": _nothing("a task queue does it"),
-    "--dirty-workers": _nothing("a task queue does it"),
-    "--dirty-threads": _nothing("a task queue does it"),
-    "--dirty-timeout": _nothing("a task queue does it"),
-    "--dirty-graceful-timeout": _nothing("a task queue does it"),
+    "--dirty-app": _nothing("use a task queue"),
+    "--dirty-workers": _nothing("use a task queue"),
+    "--dirty-threads": _nothing("use a task queue"),
+    "--dirty-timeout": _nothing("use a task queue"),
+    "--dirty-graceful-timeout": _nothing("use a task queue"),
     "-v": _switch("--version"),
 }
 
@@ -154,7 +155,9 @@ _UVICORN = {
     "--timeout-keep-alive": Foreign("--keep-alive"),
     "--timeout-graceful-shutdown": Foreign("--graceful-timeout"),
     "--timeout-worker-healthcheck": Foreign("--worker-timeout"),
-    "--limit-concurrency": Foreign("--limit-connections", "clients wait and get no 503"),
+    "--limit-concurrency": Foreign(
+        "--limit-connections", "beyond it clients wait; there is no 503"
+    ),
     "--limit-max-requests": Foreign("--max-requests"),
     "--limit-max-requests-jitter": Foreign("--max-requests-jitter"),
     "--ws-max-size": Foreign("--limit-ws-message"),
@@ -194,8 +197,8 @@ _WAITRESS = {
     "--max-request-body-size": Foreign("--limit-body"),
     "--max-request-header-size": Foreign("--limit-head"),
     "--inbuf-overflow": Foreign("--memory-body"),
-    "--outbuf-overflow": _nothing("an answer is sent as it comes, and not kept"),
-    "--outbuf-high-watermark": _nothing("an answer is sent as it comes, and not kept"),
+    "--outbuf-overflow": _nothing("responses are sent as they are produced"),
+    "--outbuf-high-watermark": _nothing("responses are sent as they are produced"),
     "--channel-request-lookahead": _NO_TUNING,
     "--recv-bytes": _NO_TUNING,
     "--send-bytes": _NO_TUNING,
@@ -203,10 +206,10 @@ _WAITRESS = {
     "--asyncore-use-poll": _DEFAULT,
     "--expose-tracebacks": _switch(note="the framework's debug mode shows them"),
     "--ident": Foreign("--server-header"),
-    "--no-ipv4": _switch(note="bind the addresses that you want"),
-    "--no-ipv6": _switch(note="bind the addresses that you want"),
-    "--url-prefix": _nothing("a trusted proxy's X-Forwarded-Prefix says it"),
-    "--url-scheme": _nothing("a trusted proxy's X-Forwarded-Proto says it"),
+    "--no-ipv4": _switch(note="write --bind for each address"),
+    "--no-ipv6": _switch(note="write --bind for each address"),
+    "--url-prefix": _nothing("a trusted proxy sends X-Forwarded-Prefix"),
+    "--url-scheme": _nothing("a trusted proxy sends X-Forwarded-Proto"),
 }
 
 _GRANIAN = {
@@ -222,10 +225,10 @@ _GRANIAN = {
     "--runtime-mode": _NO_TUNING,
     "--task-impl": _NO_TUNING,
     "--blocking-threads": Foreign("--threads"),
-    "--blocking-threads-idle-timeout": _nothing("the threads stay"),
+    "--blocking-threads-idle-timeout": _nothing("idle threads stay"),
     "--backpressure": Foreign("--limit-connections"),
     "--http1-buffer-size": _NO_TUNING,
-    "--http1-header-read-timeout": Foreign("--head-timeout", "is in seconds here"),
+    "--http1-header-read-timeout": Foreign("--head-timeout", "in seconds here"),
     "--http1-keep-alive": _DEFAULT,
     "--no-http1-keep-alive": _switch("--keep-alive", form="0"),
     "--http1-pipeline-flush": _DEFAULT,
@@ -252,16 +255,16 @@ _GRANIAN = {
     "--ssl-client-verify": _switch("--client-certs", form="required"),
     "--no-ssl-client-verify": _DEFAULT,
     "--ssl-protocol-min": _TLS_VERSION,
-    "--ssl-crl": _nothing("certificates with a short life do it"),
-    "--url-path-prefix": Foreign("--root-path", "is for ASGI; WSGI has X-Forwarded-Prefix"),
+    "--ssl-crl": _nothing("use short-lived certificates"),
+    "--url-path-prefix": Foreign("--root-path", "for ASGI; WSGI reads X-Forwarded-Prefix"),
     "--no-factory": _DEFAULT,
     "--respawn-failed-workers": _DEFAULT,
     "--no-respawn-failed-workers": _switch(note="a worker that ends is always replaced"),
     "--respawn-interval": _NO_TUNING,
     "--workers-lifetime": Foreign("--max-age"),
-    "--workers-max-rss": Foreign("--max-rss", "is in bytes here; 500M is 500 MiB", form="{}M"),
-    "--rss-sample-interval": _nothing("memory is looked at once a second"),
-    "--rss-samples": _nothing("memory is looked at once a second"),
+    "--workers-max-rss": Foreign("--max-rss", "in bytes here; 500M is 500 MiB", form="{}M"),
+    "--rss-sample-interval": _nothing("memory is checked once a second"),
+    "--rss-samples": _nothing("memory is checked once a second"),
     "--workers-kill-timeout": Foreign("--graceful-timeout"),
     "--working-dir": Foreign("--app-dir"),
     "--env-files": _SYSTEM,
@@ -276,24 +279,26 @@ _GRANIAN = {
     "--metrics-scrape-interval": _NO_TUNING,
     "--reload-paths": Foreign("--reload-dir"),
     "--reload-ignore-dirs": Foreign("--reload-exclude"),
-    "--reload-ignore-patterns": Foreign("--reload-exclude", "is a pattern, not an expression"),
+    "--reload-ignore-patterns": Foreign(
+        "--reload-exclude", "a glob pattern, not a regular expression"
+    ),
     "--reload-ignore-paths": Foreign("--reload-exclude"),
     "--reload-tick": _NO_TUNING,
     "--reload-ignore-worker-failure": _DEFAULT,
     "--no-reload-ignore-worker-failure": _switch(note="a broken application never ends --reload"),
     "--no-reload": _DEFAULT,
-    "--process-name": _nothing("the extra titles names processes by their application"),
+    "--process-name": _nothing("with threadwell[titles] the application names processes"),
 }
 
 _HYPERCORN = _OF_BOTH | {
-    "-c": Foreign("--config", "is another table of TOML here"),
+    "-c": Foreign("--config", "the file has other keys here"),
     "-k": _nothing("write --loop"),
     "--worker-class": _nothing("write --loop"),
     "--debug": _switch("--log-level", form="debug"),
     "--error-log": _nothing("messages go to standard error"),
     "--verify-mode": _CLIENT_CERTS,
     "--insecure-bind": Foreign("--bind", form="http://{}"),
-    "--quic-bind": _nothing("HTTP/3 is a proxy's work"),
+    "--quic-bind": _nothing("leave HTTP/3 to a proxy"),
     "--read-timeout": Foreign("--body-timeout"),
     "--server-name": _nothing("a proxy or the framework checks Host"),
     "--websocket-ping-interval": Foreign("--ws-ping-interval"),
@@ -314,8 +319,8 @@ _DAPHNE = {
     "--log-fmt": _LOGGING,
     "--ping-interval": Foreign("--ws-ping-interval"),
     "--ping-timeout": Foreign("--ws-ping-timeout"),
-    "--websocket_timeout": _nothing("a WebSocket ends when a side ends it"),
-    "--websocket_connect_timeout": _nothing("the application has the time it needs"),
+    "--websocket_timeout": _nothing("a WebSocket has no time limit"),
+    "--websocket_connect_timeout": _nothing("there is no time limit"),
     "--websocket-max-message-size": Foreign("--limit-ws-message"),
     "--websocket-max-frame-size": Foreign("--limit-ws-message"),
     "--application-close-timeout": Foreign("--graceful-timeout"),
@@ -331,7 +336,7 @@ _UWSGI = {
     "--ini": _nothing("write --config FILE, in TOML"),
     "--http": Foreign("--bind"),
     "--http-socket": Foreign("--bind"),
-    "--socket": Foreign("--bind", "speaks HTTP here: use proxy_pass in nginx"),
+    "--socket": Foreign("--bind", "it speaks HTTP: use proxy_pass in nginx"),
     "--chmod-socket": Foreign("--unix-permissions"),
     "--module": _APP,
     "--wsgi-file": _APP,
@@ -345,7 +350,7 @@ _UWSGI = {
     "--need-app": _DEFAULT,
     "--listen": Foreign("--backlog"),
     "--harakiri": Foreign("--request-timeout"),
-    "--reload-on-rss": Foreign("--max-rss", "is in bytes here; 500M is 500 MiB", form="{}M"),
+    "--reload-on-rss": Foreign("--max-rss", "in bytes here; 500M is 500 MiB", form="{}M"),
     "--max-worker-lifetime": Foreign("--max-age"),
     "--py-autoreload": Foreign("--reload", "takes no value here", form=""),
     "--touch-reload": _nothing("send SIGHUP to a server with --workers"),
@@ -360,8 +365,8 @@ _UWSGI = {
     "--logto": _nothing("messages go to standard error"),
     "--daemonize": _SYSTEM,
     "--virtualenv": _nothing("install threadwell into it"),
-    "--cron": _nothing("a task queue or the service manager does it"),
-    "--mule": _nothing("a task queue does it"),
+    "--cron": _nothing("use a task queue or a systemd timer"),
+    "--mule": _nothing("use a task queue"),
     "--attach-daemon": _SYSTEM,
 }
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .foreign_options import HOST, PORT, SERVERS, Foreign
+from .worker import did_you_mean
 
 # The address of the other servers, where only one half of it is given.
 _DEFAULT_HALVES = {HOST: "127.0.0.1", PORT: "8000"}
@@ -30,16 +30,11 @@ def hint_for(args: Sequence[str], own: Mapping[str, bool], program: str) -> str:
     flags = [each.flag for each in arguments if each.flag]
     unknown = [flag for flag in flags if flag not in own and flag not in table]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], own, n=1, cutoff=0.8)
-        meant = f"; did you mean {near[0]}?" if near else ""
+        meant = did_you_mean(unknown[0], own)
         return f"No such option: {unknown[0]}{meant}; see threadwell --help"
     foreign = {flag: table[flag] for flag in flags if flag in table}
     line = shlex.join([program, *_translated(arguments, table)])
-    notes = [
-        f"{flag} {each.note}" if not each.ours else f"{each.ours} {each.note}"
-        for flag, each in foreign.items()
-        if each.note
-    ]
+    notes = [f"{each.ours or flag}: {each.note}" for flag, each in foreign.items() if each.note]
     said = f"{', '.join(foreign)}: not known here; type: {line}"
     return said + (f" ({'; '.join(notes)})" if notes else "")
 

@@ -64,7 +64,7 @@ def test_every_flag_of_other_servers_is_known(server: str, own_flags: set[str]) 
         (
             "shop.wsgi -w 4 --bind=0.0.0.0:80 --timeout 60 -k gthread --preload",
             "--timeout, -k: not known here; type: threadwell shop.wsgi -w 4 --bind 0.0.0.0:80"
-            " --request-timeout 60 --preload (-k WSGI runs on threads, ASGI on loops)",
+            " --request-timeout 60 --preload (-k: threads serve WSGI, event loops ASGI)",
         ),
         (
             "-t 60 --keepalive 5 -w4 shop.wsgi",
@@ -74,26 +74,31 @@ def test_every_flag_of_other_servers_is_known(server: str, own_flags: set[str]) 
         (
             "app:app --host 0.0.0.0 --port 80 --ws-max-size 5 --no-access-log --header 'a:b c'",
             "--host, --port, --ws-max-size, --no-access-log: not known here; type: threadwell"
-            " app:app --limit-ws-message 5 --header 'a:b c' --bind 0.0.0.0:80 (--no-access-log is"
-            " so anyway)",
+            " app:app --limit-ws-message 5 --header 'a:b c' --bind 0.0.0.0:80 (--no-access-log:"
+            " already the default)",
         ),
         ("app --port 80", "--port: not known here; type: threadwell app --bind 127.0.0.1:80"),
         ("app --host ::1", "--host: not known here; type: threadwell app --bind '[::1]:8000'"),
         (
             "app:app --interface wsgi --blocking-threads 4 --workers-lifetime 60 --no-ws",
             "--blocking-threads, --workers-lifetime, --no-ws: not known here; type: threadwell"
-            " app:app --interface wsgi --threads 4 --max-age 60 (--no-ws an application without"
+            " app:app --interface wsgi --threads 4 --max-age 60 (--no-ws: an application without"
             " WebSockets refuses them)",
         ),
         (
             "site.asgi:app --websocket_timeout 5 -p 80",
             "--websocket_timeout, -p: not known here; type: threadwell site.asgi:app --bind"
-            " 127.0.0.1:80 (--websocket_timeout a WebSocket ends when a side ends it)",
+            " 127.0.0.1:80 (--websocket_timeout: a WebSocket has no time limit)",
         ),
         (
             "app --workers-max-rss 300 --uds /run/s",
             "--workers-max-rss, --uds: not known here; type: threadwell app --max-rss 300M --bind"
-            " unix:/run/s (--max-rss is in bytes here; 500M is 500 MiB)",
+            " unix:/run/s (--max-rss: in bytes here; 500M is 500 MiB)",
+        ),
+        (
+            "shop.wsgi -k gevent --daemon",
+            "-k, --daemon: not known here; type: threadwell shop.wsgi (-k: threads serve WSGI,"
+            " event loops ASGI; --daemon: leave that to systemd or Docker)",
         ),
         ("app --timeout", "--timeout: not known here; type: threadwell app --request-timeout"),
     ],
@@ -110,6 +115,24 @@ def test_a_flag_that_nobody_has(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == (
         "threadwell: No such option: --nonsense; see threadwell --help\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--thrads", "; did you mean --threads?"),
+        ("--worker", "; did you mean --workers?"),
+        ("--color", ""),
+        ("--cluster", ""),
+        ("--prefork", ""),
+    ],
+)
+def test_only_what_is_near_is_offered(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["app", typed, "5"]) == 2
+    line = f"threadwell: No such option: {typed}{meant}; see threadwell --help\n"
+    assert capsys.readouterr().err == line
 
 
 def test_short_flags(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

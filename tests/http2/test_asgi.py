@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -428,4 +429,8 @@ def test_nobody_beside_it(
 ) -> None:
     client = http2(serve_http2(lambda request: None))
     assert client.fetch().status == 501
-    assert "needs the asyncio side" in caplog.text
+    [record] = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert record.getMessage() == (
+        f"The application failed on GET /: {__name__}:test_nobody_beside_it.<locals>.<lambda> needs"
+        " an ASGI application beside it for this: it returned None (is a `return` missing?)"
+    )

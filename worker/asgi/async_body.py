@@ -7,7 +7,9 @@ import math
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, cast
 
+from ..errors import InvalidResponseError
 from ..http.framing import STATUSES_WITHOUT_BODY
+from ..http.mistakes import cause_of
 from ..http.response_body import MOST_DISCARDED_BLOCKS
 from ..http.response_head import declared_length
 
@@ -40,10 +42,13 @@ class Streamed:
             sending.result()
 
     async def _send(self, send: Any) -> None:
-        headers = [
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in self._response.headers
-        ]
+        try:
+            headers = [
+                (name.encode("latin-1"), value.encode("latin-1"))
+                for name, value in self._response.headers
+            ]
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InvalidResponseError(cause_of(self._response) or str(error)) from None
         status = self._response.code
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if self._request.method == "HEAD" or status in STATUSES_WITHOUT_BODY:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidResponseError, is_client_disconnect
 from ..http.framing import STATUSES_WITHOUT_BODY
+from ..http.mistakes import log_failed_call, log_missing_answer
 from ..http.response_body import FILE_BLOCK
 from ..messages import FileBody, Response, new_tuple
 from ..request_id import named
@@ -113,7 +114,7 @@ class Cycle:
                 self._handle_missing_end()
         except BaseException as error:
             # SystemExit, too, ends a request and not the loop
-            self._handle_exception(error)
+            self._handle_exception(error, app)
         finally:
             if self._receivers:
                 self.wake_receivers()
@@ -133,17 +134,17 @@ class Cycle:
         elif self.disconnected and self.headers_sent:
             transport.lost("closed by the client")
         else:
-            log.error("The application left %s without an answer", named(self.head))
+            log_missing_answer(transport.worker.app, self.head)
             self._fail()
 
-    def _handle_exception(self, error: BaseException) -> None:
+    def _handle_exception(self, error: BaseException, app: ASGIApp) -> None:
         transport = self.transport
         if isinstance(error, asyncio.CancelledError) and transport.worker.is_cancelled():
             pass
         elif is_client_disconnect(error):
             log.debug("%s: the client left", named(self.head))
         else:
-            log.error("The application failed on %s", named(self.head), exc_info=error)
+            log_failed_call(app, self.head, error)
         if not transport.closed and not self.answered:
             self._fail()
 

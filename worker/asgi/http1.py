@@ -395,7 +395,7 @@ class HTTP1Connection(RefusingConnection):
         try:
             from .websocket import Session
         except ImportError:
-            log.error("A WebSocket was refused: wsproto is missing; pip install wsproto")
+            log.error("A WebSocket was refused: wsproto is missing; pip install 'threadwell[asgi]'")
             self.refuse(501, "Not Implemented")
             return
         Session.open(self, head)

@@ -40,7 +40,7 @@ class ASGIStaticApp:
     """An ASGI application: the files, and `app` for everything else."""
 
     def __init__(self, app: ASGIApp, files: StaticFiles) -> None:
-        self._app = app
+        self._app = self.threadwell_wrapped = app
         self._files = files
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

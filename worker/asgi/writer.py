@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ClientDisconnected, InvalidResponseError
+from ..errors import ClientDisconnected, InvalidBodyError, InvalidResponseError
 from ..http.response_head import FieldLineCache, encode_header
 from ..http1.send_buffer import SendBuffer
 from ..http1.writer import RequestIdWriter, ResponseWriter, StreamWriter
@@ -58,7 +58,9 @@ def as_text(pair: Any) -> tuple[str, str]:
     try:
         name, value = pair
     except (TypeError, ValueError):
-        raise InvalidResponseError(f"the header {pair!r} is not a pair") from None
+        raise InvalidResponseError(
+            f"the header {pair!r} is not a pair; headers are a list of pairs, and not a dict"
+        ) from None
     if isinstance(name, str) and isinstance(value, str):
         return name, value  # a response of the server itself
     if not isinstance(name, bytes) or not isinstance(value, bytes):
@@ -235,10 +237,10 @@ def send_or_keep(conn: Connection, data: bytes, timeouts: Timeouts) -> None:
 
 
 def as_bytes(body: Any) -> bytes:
-    """A body as bytes. Raises `TypeError`."""
+    """A body as bytes. Raises `InvalidBodyError`."""
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
-    raise TypeError(f"a body is made of bytes, not {type(body).__name__}")
+    raise InvalidBodyError(f"a body is made of bytes, not {type(body).__name__}")
 
 
 def file_body(path: str | os.PathLike[str]) -> FileBody:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from ..errors import ConfigError
 from ..system.resources import available_cores
+from ..system.similar import did_you_mean
 from .groups import (
     ASGI,
     Bind,
@@ -71,7 +72,7 @@ class ServerConfig:
         for name, value in options.items():
             option = _BY_NAME.get(name)
             if option is None:
-                raise ConfigError(f"{name}: there is no such option{_similar(name)}")
+                raise ConfigError(f"{name}: there is no such option{did_you_mean(name, _BY_NAME)}")
             groups.setdefault(option.group, {})[option.attribute] = option.convert(value)
         return cls(**{group: _GROUPS[group](**values) for group, values in groups.items()})
 
@@ -106,13 +107,6 @@ def gil_enabled() -> bool:
     """Whether the GIL is enabled: only one thread runs Python code at a time."""
     check = getattr(sys, "_is_gil_enabled", None)
     return check is None or bool(check())
-
-
-def _similar(name: str) -> str:
-    import difflib  # imported only for an error message, to keep the start fast
-
-    close = difflib.get_close_matches(name, _BY_NAME, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _table() -> Iterator[Option]:

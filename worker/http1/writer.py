@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..connection import Connection, ResponsePath
-from ..errors import ClientDisconnected, InvalidResponseError
+from ..errors import ClientDisconnected, InvalidBodyError, InvalidResponseError
 from ..http.framing import length_of_body, log_long, log_short
 from ..http.own_fields import own_fields
 from ..http.response_head import (
@@ -343,7 +343,7 @@ class StreamWriter:
     def write(self, block: bytes) -> None:
         """Send `block`, cut to the declared length. Raises `ClientDisconnected`."""
         if not isinstance(block, bytes):
-            raise TypeError(f"a body is made of bytes, not {type(block).__name__}")
+            raise InvalidBodyError(f"a body is made of bytes, not {type(block).__name__}")
         if self._chunked and block:  # no length was declared
             self.sent += len(block)
             self._send(b"%x\r\n%b\r\n" % (len(block), block))

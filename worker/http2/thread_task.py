@@ -18,8 +18,13 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import ClientDisconnected, NeedsAsyncError
-from ..http.error_response import log_cut
+from ..errors import ClientDisconnected, InvalidBodyError, NeedsAsyncError
+from ..http.error_response import (
+    ASYNCHRONOUS_BODY,
+    RETURNED_NONE,
+    log_cut,
+    log_without_loop,
+)
 from ..http.framing import log_long, log_short
 from ..http.response_body import close_body, close_response, is_event_stream
 from ..http.response_head import TEXT_PLAIN
@@ -122,7 +127,7 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
     def _exchange(self, runner: HTTP2Runner) -> None:
         """Run the application once, and answer."""
         worker, request = runner.worker, runner.request
-        close = None
+        close = response = None
         for_loop = False
         try:
             if self.h2_stream.origin.request_id:
@@ -131,7 +136,7 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
                 self.h2_stream.started(request, self._since)
             response = worker.sync_app(request)
             if response is None:
-                why = NeedsAsyncError("the application has no answer without an event loop")
+                why = NeedsAsyncError(RETURNED_NONE)
                 for_loop = runner.leave_to_loop(why)
             elif hasattr(response.body, "__aiter__") and runner.stream is None:
                 for_loop = runner.stream_on_loop(response)
@@ -140,7 +145,7 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
                 runner.respond(response)
         except BaseException as error:
             # an exception of any kind, SystemExit too, costs a request and not a thread
-            for_loop = runner.recover_or_leave(error)
+            for_loop = runner.recover_or_leave(error, response)
         finally:
             if close is not None:
                 close_response(close, request.head)
@@ -239,7 +244,12 @@ class HTTP2Runner(RequestRunner):
     def answer(self, response: Response) -> None:
         body: Any = response.body
         blocks = body if isinstance(body, list) else [body]
-        length = body.count if isinstance(body, FileBody) else sum(map(len, blocks))
+        if isinstance(body, FileBody):
+            length = body.count
+        elif isinstance(body, list):  # what is not made of bytes must not get to the loop
+            length = sum(len(memoryview(block)) for block in body)
+        else:
+            length = len(body)
         try:
             rendered = self._render(response, length)
         except BaseException:
@@ -267,8 +277,8 @@ class HTTP2Runner(RequestRunner):
         if self.task.h2_stream.closed:
             raise ClientDisconnected("the client left before it had the whole response")
 
-    def cut(self, error: BaseException) -> None:
-        log_cut(self.request, error)
+    def cut(self, error: BaseException, mistake: str = "") -> None:
+        log_cut(self.request, error, mistake)
         reason = "the application failed in the middle of its answer"
         self.task.call(self.task.h2_stream.close, reason)
 
@@ -291,14 +301,14 @@ class HTTP2Runner(RequestRunner):
             self.mark_unbounded()
         return stream
 
-    def recover_or_leave(self, error: BaseException) -> bool:
+    def recover_or_leave(self, error: BaseException, answer: Response | None = None) -> bool:
         """`recover`; True where a loop is to answer in the place of the application."""
         if is_interrupt(error):
             self.worker.shutdown_event.set()
         if isinstance(error, NeedsAsyncError):
             return self.leave_to_loop(error)
         if not self.task.is_over:
-            self.recover(error)
+            self.recover(error, answer)
         return False
 
     @property
@@ -313,7 +323,7 @@ class HTTP2Runner(RequestRunner):
             self.cut(why)
             return False
         if not self._has_loop:
-            log.error("%s needs the asyncio side: %s", named(self.request.head), why)
+            log_without_loop(self.request, self.worker.sync_app, why)
             self.answer(Response(501, [TEXT_PLAIN], b"Not Implemented\n"))
             return False
         task = self.task
@@ -325,7 +335,7 @@ class HTTP2Runner(RequestRunner):
         """Let the loop send an asynchronous body; whether there is a loop that can."""
         if not self._has_loop:
             if not hasattr(response.body, "__iter__"):
-                raise NeedsAsyncError("its answer is asynchronous")
+                raise NeedsAsyncError(ASYNCHRONOUS_BODY)
             return False
         task = self.task
         task.is_over = True
@@ -354,7 +364,7 @@ class ThreadStream:
         Raises `ClientDisconnected`.
         """
         if not isinstance(block, bytes):
-            raise TypeError(f"a body is made of bytes, not {type(block).__name__}")
+            raise InvalidBodyError(f"a body is made of bytes, not {type(block).__name__}")
         if not block and self._task.h2_stream.closed:
             raise ClientDisconnected("the client left before it had the whole response")
         if len(block) > self.allowed:

@@ -88,7 +88,7 @@ class StaticApp:
     threadwell_interface = "sync"
 
     def __init__(self, app: SyncApp, files: StaticFiles) -> None:
-        self._app = app
+        self._app = self.threadwell_wrapped = app
         self._files = files
 
     def __call__(self, request: Request) -> Response | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..connection import Connection, ResponsePath, State
 from ..errors import NeedsAsyncError, ProtocolError
+from ..http.error_response import ASYNCHRONOUS_BODY, RETURNED_NONE
 from ..http.request_meta import what_is_asked
 from ..http.response_body import close_body, close_response
 from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
@@ -89,7 +90,7 @@ def exchange(
                 for_loop = _respond(worker, conn, request, response)
     except BaseException as error:
         # an exception of any kind, SystemExit too, costs a request and not a thread
-        for_loop = HTTP1Runner(worker, conn, request).recover_or_leave(error)
+        for_loop = HTTP1Runner(worker, conn, request).recover_or_leave(error, response)
     finally:
         conn.worker = None
         if close is not None and not for_loop:
@@ -176,7 +177,7 @@ def _answers_nothing(worker: ThreadState, conn: Connection, request: Request) ->
     """The application has returned None. Whether a loop is to answer."""
     if conn.hijacked is not None:
         return False
-    why = NeedsAsyncError("the application has no answer without an event loop")
+    why = NeedsAsyncError(RETURNED_NONE)
     return HTTP1Runner(worker, conn, request).leave_to_loop(why)
 
 
@@ -193,7 +194,7 @@ def _respond(worker: ThreadState, conn: Connection, request: Request, response: 
         return False
     asynchronous = hasattr(body, "__aiter__") and conn.state is State.SERVING
     if asynchronous and (worker.async_pool is not None or not hasattr(body, "__iter__")):
-        return runner.leave_to_loop(NeedsAsyncError("its answer is asynchronous"))
+        return runner.leave_to_loop(NeedsAsyncError(ASYNCHRONOUS_BODY))
     runner.respond(response)
     return False
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, StreamLimitError
 from ..http.error_response import error_response, log_failure
+from ..http.mistakes import mistake_of
 from ..http.response_body import (
     MOST_DISCARDED_BLOCKS,
     declares_length,
@@ -89,8 +90,11 @@ class RequestRunner(ABC):
         """Set `is_unbounded`, and tell who ends such streams."""
 
     @abstractmethod
-    def cut(self, error: BaseException) -> None:
-        """End an answer that has begun so that the client sees it is not whole."""
+    def cut(self, error: BaseException, mistake: str = "") -> None:
+        """End an answer that has begun so that the client sees it is not whole.
+
+        `mistake` is as for `log_failure`.
+        """
 
     @abstractmethod
     def client_gone(self, error: ClientDisconnected) -> None:
@@ -221,25 +225,29 @@ class RequestRunner(ABC):
 
     # ---- Failures --------------------------------------------------------------------------
 
-    def recover(self, error: BaseException) -> None:
-        """Answer for an application that has raised `error`, as far as that is possible."""
+    def recover(self, error: BaseException, answer: Response | None) -> None:
+        """Answer for an application that has failed with `error`, as far as that is possible.
+
+        `answer` is what it returned; None if it has raised.
+        """
         stream = self.stream
+        mistake = mistake_of(self.worker.sync_app, answer, error)
         if stream is not None and stream.headers_sent:
             if isinstance(error, ClientDisconnected):
                 self.client_gone(error)
             else:
-                self.cut(error)
+                self.cut(error, mistake)
             return
         self.stream = None
         if isinstance(error, ClientDisconnected):
             self.client_gone(error)
         else:
-            self.fail(error)
+            self.fail(error, mistake)
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException, mistake: str = "") -> None:
         """Answer 500, or 503 where too many streams are open; nothing of an answer has left."""
         try:
-            self.answer(error_response(self.request, error))
+            self.answer(error_response(self.request, error, mistake))
         except ClientDisconnected as gone:
             self.client_gone(gone)
 

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 from ..connection import Connection, ResponsePath, State
 from ..errors import ClientDisconnected, NeedsAsyncError
 from ..hijack import HijackedSocket, HijackedWebSocket
-from ..http.error_response import log_cut, log_failure
+from ..http.error_response import log_cut, log_failure, log_without_loop
 from ..http.response_body import is_event_stream
 from ..http1.writer import StreamWriter
 from ..polling import fork_guard
-from ..request_id import named
 from . import finalize
 from .request_runner import RequestRunner, is_interrupt
 
@@ -89,9 +88,9 @@ class HTTP1Runner(RequestRunner):
         if self.conn.state is State.CLOSED or watch.has_left(self.conn.fd):
             raise ClientDisconnected("the client left before it had the whole response")
 
-    def cut(self, error: BaseException) -> None:
+    def cut(self, error: BaseException, mistake: str = "") -> None:
         stream = self._end_stream()
-        log_cut(self.request, error)
+        log_cut(self.request, error, mistake)
         if stream.is_close_delimited:
             # nothing else tells an HTTP/1.0 client that there should have been more
             self.conn.abort_with_reset()
@@ -128,17 +127,17 @@ class HTTP1Runner(RequestRunner):
             self.mark_unbounded()
         return stream
 
-    def recover_or_leave(self, error: BaseException) -> bool:
+    def recover_or_leave(self, error: BaseException, answer: Response | None = None) -> bool:
         """`recover`; True where a loop is to answer in the place of the application."""
         if self.worker.poller.forked:
             fork_guard.leave(error)
         try:
-            return self._recover_or_leave(error)
+            return self._recover_or_leave(error, answer)
         except BaseException:
             self.release()  # always return the thread slot
             raise
 
-    def _recover_or_leave(self, error: BaseException) -> bool:
+    def _recover_or_leave(self, error: BaseException, answer: Response | None) -> bool:
         conn = self.conn
         if is_interrupt(error):
             self.worker.shutdown_event.set()
@@ -152,7 +151,7 @@ class HTTP1Runner(RequestRunner):
         elif isinstance(error, NeedsAsyncError):
             return self.leave_to_loop(error)
         else:
-            self.recover(error)
+            self.recover(error, answer)
         return False
 
     def leave_to_loop(self, why: NeedsAsyncError) -> bool:
@@ -165,7 +164,7 @@ class HTTP1Runner(RequestRunner):
             conn.stream_writer = None
             self.release()
         if worker.async_pool is None:
-            log.error("%s needs the asyncio side: %s", named(self.request.head), why)
+            log_without_loop(self.request, worker.sync_app, why)
             finalize.answer_refusal(worker, conn, 501, "Not Implemented")
             return False
         return True

@@ -211,6 +211,55 @@ def test_an_asgi_app_beside_another(fails: Callable[..., str], tmp_path: Path) -
     assert line.startswith("asgi:app: --asgi goes beside a WSGI application")
 
 
+def test_a_wsgi_app_beside_another(fails: Callable[..., str]) -> None:
+    assert fails("app:app", "--asgi", "app:app") == (
+        "app:app cannot be called with (scope, receive, send), as an ASGI application is; it looks"
+        " like a WSGI application"
+    )
+
+
+def test_an_interface_that_it_does_not_have(fails: Callable[..., str]) -> None:
+    assert fails("app:app", "--interface", "sync") == (
+        "app:app cannot be called with (request), as a SyncApp is; it looks like a WSGI application"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            "mysite.setings",
+            "and there is no module mysite.setings; did you mean mysite.settings?",
+        ),
+        (
+            "mysit.settings.local",
+            "and there is no module mysit; did you mean mysite.settings.local?",
+        ),
+        (
+            "other.settings",
+            "and there is no module other; it names a module, such as mysite.settings",
+        ),
+    ],
+)
+def test_settings_of_django_that_are_not_there(tmp_path: Path, settings: str, line: str) -> None:
+    (tmp_path / "mysite").mkdir()
+    (tmp_path / "mysite" / "__init__.py").touch()
+    (tmp_path / "mysite" / "settings.py").write_text("SECRET_KEY = 'x'")
+    (tmp_path / "mysite" / "wsgi.py").write_text(
+        "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "threadwell", "mysite.wsgi"],
+        cwd=tmp_path,
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"threadwell: DJANGO_SETTINGS_MODULE is {settings!r}, {line}\n"
+
+
 def test_wrong_marker(fails: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "later.py").write_text(APP + "app.threadwell_interface = 'later'")
     assert fails("later") == (
