@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: Pages that have most words of the others. A search should find the others first.
+_FOR_FEW = ("index.md", "api.md", "architecture.md", "reference-api.md", "applications.md")
+
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\((\.\./[^)\s]+)\)")
 _OPTION = re.compile(r"^\| (none|`[^`]+`) \| (`\w+`) \| (`\w+`) \| (.*)$", re.MULTILINE)
 _DIAGRAM = re.compile(r"^```mermaid\nstateDiagram-v2\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -48,6 +51,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """`markdown` without what only GitHub shows."""
+    if page.file.src_uri in _FOR_FEW:
+        page.meta["search"] = {"boost": 0.3}
     if page.file.src_uri == "settings.md":
         markdown = settings(markdown)
     return _DIAGRAM.sub(_table, linked(markdown, page.file.src_uri))

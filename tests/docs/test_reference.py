@@ -89,13 +89,11 @@ def test_every_exit_code_is_on_its_page() -> None:
 
 def test_every_signal_is_on_its_page() -> None:
     rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", page("signals.md"), re.MULTILINE)
-    names = [(set(re.findall(r"\b[A-Z]{3,}[12]?\b", first)), alone) for first, alone in rows]
-    handled = {name.removeprefix("SIG") for name in supervisor._HANDLED} - {"CHLD"}
+    names = [(set(re.findall(r"\bSIG[A-Z]+[12]?\b", first)), alone) for first, alone in rows]
+    handled = set(supervisor._HANDLED) - {"SIGCHLD"}
     assert set().union(*(each for each, _ in names)) == handled
     single = set().union(*(each for each, alone in names if alone != "-"))
-    assert single - {"QUIT"} == {
-        signal.Signals(number).name.removeprefix("SIG") for number in server._HANDLED
-    }
+    assert single - {"SIGQUIT"} == {signal.Signals(number).name for number in server._HANDLED}
 
 
 def test_every_directive_is_on_its_page() -> None:

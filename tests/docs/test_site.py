@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import re
 import subprocess
 import sys
+import threading
+import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from threadwell.worker import OPTIONS
 
+from ..helpers.browser import chromium, needs_browser
+from ..helpers.waiting import until
 from .test_docs import ROOT
 
 pytest.importorskip("mkdocs", reason="mkdocs is in the extra docs, which dev has")
@@ -76,3 +83,49 @@ def test_no_link_leaves_the_site_by_a_path(site: Path) -> None:
                 there = (page.parent / path).resolve()
                 assert there.exists(), f"{page}: {target}"
                 assert there.is_relative_to(site.resolve()), f"{page}: {target}"
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served."""
+    handler = functools.partial(_Files, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+#: What a reader looks for, and the page that should be among the first that are found.
+SEARCHES = {
+    "chunked upload limit": "security/",
+    "nginx": "proxies/",
+    "SIGHUP": "signals/",
+    "how many threads": "threads-and-workers/",
+    "PORT": "platforms/",
+    "431": "security/",
+}
+
+
+@needs_browser
+def test_a_search_finds_it(address: str, tmp_path: Path) -> None:
+    with chromium(tmp_path / "profile") as browser:
+        for words, page in SEARCHES.items():
+            browser.get(f"{address}?q={urllib.parse.quote(words)}")
+            until(lambda: browser.find_elements("css selector", ".md-search-result__link"))
+            links = browser.find_elements("css selector", ".md-search-result__link")
+            found = [link.get_attribute("href") for link in links]
+            pages = [re.sub(r"[?#].*", "", target).removeprefix(address) for target in found]
+            assert page in list(dict.fromkeys(pages))[:3], (words, pages)
+
+
+def test_the_front_page_leads_there(site: Path) -> None:
+    text = (site / "index.html").read_text("utf-8")
+    for page in SEARCHES.values():
+        assert re.search(rf'href="?{page}', text)
