@@ -13,9 +13,9 @@ _INTRODUCTION = """\
 <!-- Written by scripts/conformance. Do not edit. -->
 # Conformance
 
-What public conformance suites say of threadwell, and of other servers beside it. One command
-installs the suites and the servers in environments of its own, asks one server after another, and
-writes this page:
+The results of public conformance suites for threadwell and for other servers. One command installs
+the suites and the servers in separate environments, tests one server after another, and writes this
+page:
 
     scripts/conformance
 
@@ -33,7 +33,7 @@ it did not ask for as a failure, and some cases take longer than the interval of
 *NON-STRICT*: the suite sends a good frame and a bad one behind it, and prefers an echo of the good
 one. If both arrive in one segment, a server may fail the connection before its application has
 answered. *Not clean*: the closing handshake has another verdict than OK. *UNIMPLEMENTED*: no
-compression was agreed. *Not run*: the server was not asked, or the cases took too long.
+compression was agreed. *Not run*: the server was not tested, or the cases took too long.
 """
 _HTTP1 = """\
 ## HTTP/1.1: requests as octets
@@ -42,7 +42,7 @@ The corpus of threadwell's own tests (`tests/end_to_end/wire/corpus`) has {valid
 {invalid} invalid ones, by RFC 9110, RFC 9112 and PEP 3333. A valid file counts if the application
 has seen what was sent. An invalid one is *refused* if the server has answered with an error or
 closed the connection, and *taken* if the application was called. A server is *silent* if it waits
-for more. The columns behind say what the taken files are about.
+for more. The last columns show the subjects of the taken files.
 
 The corpus is stricter than the RFCs in two points, so not every file that a peer takes is a fault.
 It refuses line ends that are a single LF, which a server may take (RFC 9112, 2.2). And {limits} of
