@@ -25,6 +25,8 @@ from .command_options import (
     ctl_command,
     flags_of,
     from_table,
+    import_command,
+    long_flags_of,
     reload_options,
     spelled_as_flag,
     top_command,
@@ -120,6 +122,12 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
     if args[:2] == ["config", "schema"]:
         command = click.Command("schema", callback=_schema, help=_SCHEMA_HELP)
         return "threadwell config schema", command, args[2:]
+    if args[:2] == ["config", "import"]:
+        from . import config_import  # most processes do not need it
+
+        flags = config_import.Flags(flags_of(_command()), long_flags_of(_command()))
+        command = import_command(config_import.importer(flags))
+        return "threadwell config import", command, args[2:]
     if args[:1] == ["ctl"]:
         from . import ctl  # most processes do not need it
 
@@ -135,8 +143,8 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
         raise click.UsageError(f"{unknown}: there is none; did you mean `threadwell {near}`?")
     if args[:1] == ["config"]:
         raise click.UsageError(
-            "config: write `threadwell config show` or `threadwell config schema`, or"
-            " `threadwell config:app` for a module"
+            "config: write `threadwell config show`, `threadwell config schema` or `threadwell"
+            " config import FILE`, or `threadwell config:app` for a module"
         )
     return "threadwell", _command(), args
 

@@ -115,6 +115,16 @@ def flags_of(command: click.Command) -> dict[str, bool]:
     }
 
 
+def long_flags_of(command: click.Command) -> dict[str, str]:
+    """The long flag of each flag of `command`."""
+    return {
+        flag: max(param.opts, key=len)
+        for param in command.params
+        if isinstance(param, click.Option)
+        for flag in param.opts
+    }
+
+
 def from_table(option: Option, short: str | None = None) -> click.Option:
     """A row of the option table as a click option, with a `short` flag beside its own."""
     if option.type is bool:
@@ -262,6 +272,34 @@ def reload_options() -> list[click.Parameter]:
         several("exclude", "Do not watch files that match. May be repeated.", "PATTERN"),
         several("extra", "Watch this file too, wherever it is. May be repeated.", "PATH"),
     ]
+
+
+_IMPORT_HELP = """Write a threadwell.toml from the settings of another server.
+
+FILE is a gunicorn.conf.py, a uwsgi.ini, a Procfile, or any file with a command line of gunicorn,
+uvicorn, granian, hypercorn, waitress, daphne or uWSGI. It is read and never executed. What has no
+counterpart is listed, with the reason.
+"""
+
+
+def import_command(callback: Callable[..., int]) -> click.Command:
+    """The command `threadwell config import`."""
+    return click.Command(
+        name="import",
+        params=[
+            click.Argument(["file"], type=click.Path(exists=True, dir_okay=False)),
+            click.Option(
+                ["--output", "-o"],
+                type=click.Path(),
+                metavar="FILE",
+                help="Write this file instead of standard output. One that exists is kept.",
+            ),
+            click.Option(["--overwrite"], is_flag=True, help="Replace the file of --output."),
+        ],
+        callback=callback,
+        help=_IMPORT_HELP,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
 
 
 def ctl_command(callback: Callable[..., int], verbs: str) -> click.Command:

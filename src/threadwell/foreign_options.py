@@ -30,7 +30,8 @@ def _nothing(note: str) -> Foreign:
     return Foreign("", note)
 
 
-_DEFAULT = _switch(note="already the default")
+ALREADY_DEFAULT = "already the default"
+_DEFAULT = _switch(note=ALREADY_DEFAULT)
 _SYSTEM = _nothing("set it in systemd or the container")
 _LOGGING = _nothing("the application configures the logger threadwell")
 _CIPHERS = _nothing("OpenSSL's defaults and --tls-min-version decide")
@@ -368,6 +369,41 @@ _UWSGI = {
     "--cron": _nothing("use a task queue or a systemd timer"),
     "--mule": _nothing("use a task queue"),
     "--attach-daemon": _SYSTEM,
+    "-s": Foreign("--bind", "it speaks HTTP: use proxy_pass in nginx"),
+    "-p": Foreign("--workers"),
+    "-w": _APP,
+    "-M": _DEFAULT,
+    "-H": _nothing("install threadwell into it"),
+    "--uwsgi-socket": Foreign("--bind", "it speaks HTTP: use proxy_pass in nginx"),
+    "--wsgi": _APP,
+    "--file": _APP,
+    "--chdir": Foreign("--app-dir"),
+    "--pythonpath": Foreign("--app-dir"),
+    "--home": _nothing("install threadwell into it"),
+    "--venv": _nothing("install threadwell into it"),
+    "--env": _SYSTEM,
+    "--plugin": _nothing("no plugin is needed for Python"),
+    "--plugins": _nothing("no plugin is needed for Python"),
+    "--safe-pidfile": Foreign("--pid-file"),
+    "--procname": _nothing("with threadwell[titles] the application names processes"),
+    "--procname-prefix": _nothing("with threadwell[titles] the application names processes"),
+    "--cheaper": _nothing("the number of workers changes with SIGTTIN and SIGTTOU"),
+    "--gevent": _WORKER_CLASS,
+    "--async": _WORKER_CLASS,
+    "--offload-threads": _NO_TUNING,
+    "--static-expires": _nothing("write --static-max-age SECONDS"),
+    "--add-header": Foreign("--header"),
+    "--http-timeout": Foreign("--body-timeout"),
+    "--socket-timeout": Foreign("--body-timeout"),
+    "--thunder-lock": _DEFAULT,
+    "--single-interpreter": _DEFAULT,
+    "--strict": _DEFAULT,
+    "--ignore-sigpipe": _DEFAULT,
+    "--ignore-write-errors": _DEFAULT,
+    "--disable-write-exception": _DEFAULT,
+    "--disable-logging": _DEFAULT,
+    "--auto-procname": _DEFAULT,
+    "--no-orphans": _DEFAULT,
 }
 
 #: The flags of each server, in the order in which a flag of several is looked up.

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from .foreign_options import HOST, PORT, SERVERS, Foreign
 from .worker import did_you_mean
 
-# The address of the other servers, where only one half of it is given.
-_DEFAULT_HALVES = {HOST: "127.0.0.1", PORT: "8000"}
+#: The address of the other servers, where only one half of it is given.
+DEFAULT_HALVES = {HOST: "127.0.0.1", PORT: "8000"}
 
 
-class _Argument(NamedTuple):
+class Argument(NamedTuple):
     """A flag and its value; what is no flag has an empty one."""
 
     flag: str
@@ -26,7 +26,7 @@ def hint_for(args: Sequence[str], own: Mapping[str, bool], program: str) -> str:
     `args` follow `program`, the command; `own` has its flags, and whether a value follows.
     """
     table = _table_for(args, own)
-    arguments = list(_split(args, own, table))
+    arguments = list(split_arguments(args, own, table))
     flags = [each.flag for each in arguments if each.flag]
     unknown = [flag for flag in flags if flag not in own and flag not in table]
     if unknown:
@@ -56,10 +56,13 @@ def _flag(arg: str) -> str:
     return arg.partition("=")[0] if arg.startswith("--") else arg[:2]
 
 
-def _split(
+def split_arguments(
     args: Sequence[str], own: Mapping[str, bool], table: Mapping[str, Foreign]
-) -> list[_Argument]:
-    """`args` as flags with their values."""
+) -> list[Argument]:
+    """`args` as flags with their values.
+
+    `own` has the flags of the command, and whether a value follows; those of `table` come first.
+    """
     found, rest = [], list(args)
     while rest:
         arg = rest.pop(0)
@@ -67,17 +70,17 @@ def _split(
         attached = arg[len(flag) :].removeprefix("=") if flag else ""
         takes = table[flag].takes_value if flag in table else own.get(flag, False)
         if not flag:
-            found.append(_Argument("", arg))
+            found.append(Argument("", arg))
         elif attached:
-            found.append(_Argument(flag, attached))
+            found.append(Argument(flag, attached))
         elif takes and rest:
-            found.append(_Argument(flag, rest.pop(0)))
+            found.append(Argument(flag, rest.pop(0)))
         else:
-            found.append(_Argument(flag, None))
+            found.append(Argument(flag, None))
     return found
 
 
-def _translated(arguments: Sequence[_Argument], table: Mapping[str, Foreign]) -> list[str]:
+def _translated(arguments: Sequence[Argument], table: Mapping[str, Foreign]) -> list[str]:
     words: list[str] = []
     halves: dict[str, str] = {}
     for flag, value in arguments:
@@ -93,7 +96,7 @@ def _translated(arguments: Sequence[_Argument], table: Mapping[str, Foreign]) ->
             elif not foreign.takes_value and foreign.form:
                 words.append(foreign.form)
     if halves:
-        halves = _DEFAULT_HALVES | halves
+        halves = DEFAULT_HALVES | halves
         host = f"[{halves[HOST]}]" if ":" in halves[HOST] else halves[HOST]
         words += ["--bind", f"{host}:{halves[PORT]}"]
     return words
