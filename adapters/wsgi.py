@@ -18,6 +18,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from threadwell.worker import (
+    CommonFields,
     FileBody,
     InvalidResponseError,
     Request,
@@ -39,6 +40,9 @@ WSGIApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 # Several blocks of a body are joined up to this size. The blocks of a larger body are not copied.
 _JOINED_BODY = 64 * 1024
+
+# The parser keeps 16 sets of common fields, and may have replaced some.
+_MOST_TEMPLATES = 32
 
 # The variables that each request sets. The template has them, so that its copies need not grow.
 _PER_REQUEST = (
@@ -180,6 +184,21 @@ class LazySocket:
         return getattr(self.__socket, name)
 
 
+class _Templates(dict[CommonFields, Environ]):
+    """What the environs of requests to one `server` have in common, for each set of fields that
+    their heads have in common. Bounded; used by one thread."""
+
+    def __init__(self, server: Address, template: Environ) -> None:
+        self.server = server
+        self._template = template
+
+    def __missing__(self, common: CommonFields) -> Environ:
+        if len(self) >= _MOST_TEMPLATES:
+            self.clear()
+        template = self[common] = self._template | common.variables
+        return template
+
+
 class Call:
     """One call of the application: its `start_response`, and the `write` that this returns."""
 
@@ -288,35 +307,33 @@ class WSGIApp:
         """A new environ for `request` (PEP 3333). `call` is the call that gets it."""
         head, body, channel = request
         assert channel is not None
-        method, target, path, query, version, _, variables, _, chunked, is_simple = head
         origin = channel.origin
-        template = channel.notes.get(self)
-        if template is None or template[0] is not origin.server:
-            template = channel.notes[self] = self._template(channel)
+        templates = channel.notes.get(self)
+        if templates is None or templates.server is not origin.server:
+            templates = channel.notes[self] = self._templates(channel)
+        path = head.path
         if "%" in path:
             path = _unquote()(path).decode("latin-1")
-        environ: Environ = template[1] | variables
-        environ["REQUEST_METHOD"] = method
+        environ: Environ = templates[head.common] | head.own
+        environ["REQUEST_METHOD"] = head.method
         environ["PATH_INFO"] = path
-        environ["QUERY_STRING"] = query
-        environ["REQUEST_URI"] = environ["RAW_URI"] = target
+        environ["QUERY_STRING"] = head.query
+        environ["REQUEST_URI"] = environ["RAW_URI"] = head.target
         environ["REMOTE_ADDR"] = origin.client[0]
         environ["REMOTE_PORT"] = origin.client_port
         environ["wsgi.early_hints"] = call.early_hints
         if body:
             environ["wsgi.input"] = io.BytesIO(body) if isinstance(body, bytes) else body
-        if not is_simple and (
-            chunked or version != "1.1" or method == "HEAD" or "HTTP_UPGRADE" in variables
-        ):
+        if not head.stays_open or head.method == "HEAD":
             self._amend(environ, call)
-        if "HTTP_PROXY" in variables:
+        if "HTTP_PROXY" in environ:
             # Many HTTP clients would take it for their proxy setting (httpoxy, CVE-2016-5385).
             del environ["HTTP_PROXY"]
         if self._script_name:
             self._mount(environ)
         return environ
 
-    def _template(self, channel: Channel) -> tuple[Address, Environ]:
+    def _templates(self, channel: Channel) -> _Templates:
         """The variables that all requests with this `origin.server` object have in common."""
         origin = channel.origin
         scheme = origin.scheme
@@ -345,7 +362,7 @@ class WSGIApp:
             # With client certificates, each connection has an address object of its own.
             if "SSL_CLIENT_VERIFY" in channel.tls:
                 template.update(channel.tls)
-        return origin.server, template
+        return _Templates(origin.server, template)
 
     def _amend(self, environ: Environ, call: Call) -> None:
         """Add what only some requests need: a chunked body, HTTP/1.0, HEAD, an upgrade."""

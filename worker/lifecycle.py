@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, get_args
 
 from .http.framing import STATUSES_WITHOUT_BODY
-from .messages import IS_SIMPLE, Address, FileBody, Request, RequestReceived, Response
+from .messages import Address, FileBody, Request, RequestReceived, Response
 
 # The codes of common statuses that have a body, for each spelling: parsing the number takes several
 # times as long.
@@ -107,7 +107,7 @@ class ResponseCompleted:
                 self.status = code
                 return
         self.status = code
-        if head is not None and not head[IS_SIMPLE] and head.method == "HEAD":
+        if head is not None and not head.is_simple and head.method == "HEAD":
             return
         body = response.body
         if isinstance(body, bytes):

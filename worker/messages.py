@@ -20,7 +20,24 @@ Address = tuple[str, int]
 HeaderList = Sequence[tuple[str, str]]
 
 
-class RequestReceived(NamedTuple):
+class CommonFields:
+    """Fields that many heads have in common, with the same values. Compared by identity.
+
+    `variables` are theirs, as in `RequestReceived`. An adapter may keep what it derives from them
+    for this object. Nothing changes it, and no credential is in it.
+    """
+
+    __slots__ = ("variables",)
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        self.variables = variables
+
+
+#: Nothing is known to be in common with other heads.
+NOTHING_COMMON = CommonFields({})
+
+
+class RequestReceived:
     """The head of a request, checked. The parser builds it; nothing changes it afterwards.
 
     `target` is as sent; `path` and `query` are its undecoded parts, `query` without the `?`.
@@ -31,19 +48,50 @@ class RequestReceived(NamedTuple):
     replaces Host (RFC 9112, 3.2.2).
     `content_length` is None where the client declared none; with `chunked` it is always None.
     `is_simple`: HTTP/1.1, not HEAD, without a body, without an upgrade, on a connection that stays
-    open.
+    open. `stays_open`: HTTP/1.1, without a field that affects the connection, or a default one.
+    `own` are the variables that are not those of `common`.
+
+    Heads are compared, indexed and unpacked as the tuple of the arguments up to `is_simple`.
     """
 
-    method: str
-    target: str
-    path: str
-    query: str
-    version: str
-    block: bytes
-    variables: dict[str, str]
-    content_length: int | None = None
-    chunked: bool = False
-    is_simple: bool = False
+    # Not a named tuple: its fields take three times as long to read. Not a dataclass: a default
+    # that is an attribute of the class, too, makes setting it slow (CPython 3.13).
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        path: str,
+        query: str,
+        version: str,
+        block: bytes,
+        variables: dict[str, str],
+        content_length: int | None = None,
+        chunked: bool = False,
+        is_simple: bool = False,
+        stays_open: bool = False,
+        common: CommonFields = NOTHING_COMMON,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.path = path
+        self.query = query
+        self.version = version
+        self.block = block
+        self.own = variables
+        self.content_length = content_length
+        self.chunked = chunked
+        self.is_simple = is_simple
+        self.stays_open = stays_open
+        self.common = common
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """All variables; they are merged when somebody asks for them."""
+        if self.common is not NOTHING_COMMON:
+            # in this order, for a thread that reads both meanwhile
+            self.own = self.common.variables | self.own
+            self.common = NOTHING_COMMON
+        return self.own
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -52,14 +100,53 @@ class RequestReceived(NamedTuple):
         split = (line.partition(":") for line in lines)
         return [(name.lower(), value.strip(" \t")) for name, _, value in split]
 
+    def variable(self, name: str, default: str = "") -> str:
+        """The variable `name`; `default` if there is none."""
+        value = self.own.get(name)
+        return self.common.variables.get(name, default) if value is None else value
+
     def field(self, name: str) -> str:
         """The value of the field `name`, repeated ones joined; empty if there is none."""
-        return self.variables.get(cgi_name(name), "")
+        return self.variable(cgi_name(name))
+
+    def with_fields(self, block: bytes, variables: dict[str, str]) -> RequestReceived:
+        """The same head with other fields, none of which frames the body or affects the
+        connection."""
+        return RequestReceived(
+            self.method,
+            self.target,
+            self.path,
+            self.query,
+            self.version,
+            block,
+            variables,
+            self.content_length,
+            self.chunked,
+            self.is_simple,
+            self.stays_open,
+            NOTHING_COMMON,
+        )
+
+    def _replace(self, **changes: Any) -> RequestReceived:
+        """As of a named tuple."""
+        return RequestReceived(**{**dict(zip(_HEAD_FIELDS, self[:], strict=True)), **changes})
+
+    def __getitem__(self, index: Any) -> Any:
+        return tuple([getattr(self, name) for name in _HEAD_FIELDS])[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self[:] == other[:] if isinstance(other, RequestReceived) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        said = [f"{name}={getattr(self, name)!r}" for name in _HEAD_FIELDS]
+        return f"RequestReceived({', '.join(said)})"
 
 
-#: Where `RequestReceived.is_simple` is. Access by name costs three times as much, and every request
-#: asks for it several times.
-IS_SIMPLE = RequestReceived._fields.index("is_simple")
+_HEAD_FIELDS = (
+    "method target path query version block variables content_length chunked is_simple"
+).split()
 
 #: The constructor of a named tuple, without the Python function that `NamedTuple` puts around it.
 new_tuple = tuple.__new__
@@ -243,7 +330,7 @@ class Request(NamedTuple):
 
     def header(self, name: str, default: str = "") -> str:
         """The value of the header `name` (any case), repeated ones joined; else `default`."""
-        return self.head.variables.get(cgi_name(name), default)
+        return self.head.variable(cgi_name(name), default)
 
     def read(self) -> bytes:
         """The whole body, in memory."""

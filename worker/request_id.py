@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError
-from .messages import RequestReceived, cgi_name, new_tuple
+from .messages import RequestReceived, cgi_name
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 # What can stand in a header, a log and a URL as it is. UUIDs, ULIDs and traceparents do.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 
-_BLOCK = RequestReceived._fields.index("block")
-_VARIABLES = RequestReceived._fields.index("variables")
 
 _current: contextvars.ContextVar[str] = contextvars.ContextVar("threadwell_request_id", default="")
 
@@ -84,10 +82,9 @@ class RequestIds:
             version, *lines = block.split(b"\r\n")
             kept = [line for line in lines if not line.lower().startswith(name)]
             block = b"\r\n".join([version, *kept])
-        fields = list(head)
-        fields[_BLOCK] = b"%b\r\n%b: %b" % (block, self._name, made.encode("ascii"))
-        fields[_VARIABLES] = {**head.variables, self._variable: made}
-        return made, new_tuple(RequestReceived, fields)
+        block = b"%b\r\n%b: %b" % (block, self._name, made.encode("ascii"))
+        variables = {**head.variables, self._variable: made}
+        return made, head.with_fields(block, variables)
 
 
 def check(settings: Log) -> None:

@@ -33,7 +33,6 @@ from .http.request_meta import RequestMeta, classify_request
 from .http1.budgets import LONGEST_REPEATED_HEAD, RECV_SIZE, REQUESTS_PER_TURN
 from .http1.head_buffer import HeadBuffer
 from .lifecycle import guarded
-from .messages import IS_SIMPLE
 from .net.bind import address_of
 from .polling.task import ThreadTask
 from .system.stacks import can_see_frames
@@ -443,7 +442,7 @@ class SyncWorker(ThreadState):
                 conn.head_buffer = HeadBuffer(data)
                 return reader.recv_head(self, conn)
             head = self.parser.parse(raw_head)
-            if not head[IS_SIMPLE]:
+            if not head.is_simple:
                 return reader.recv_behind(self, conn, head)
             if not conn.buffer and len(data) <= LONGEST_REPEATED_HEAD:
                 conn.repeated = data

@@ -20,7 +20,7 @@ from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ProtocolError
 from ..http.request_meta import classify_request
 from ..http1.budgets import RECV_SIZE, REQUESTS_PER_TURN
-from ..messages import IS_SIMPLE, Request, RequestReceived
+from ..messages import Request, RequestReceived
 from ..system.hang_up import has_hung_up
 from ..system.readiness import has_input
 from .cycle import Cycle
@@ -222,7 +222,7 @@ class HTTP1Connection(RefusingConnection):
             conn.request_id, head = worker.request_ids.give(head, trusted=conn.is_trusted)
         self.cycle = cycle = Cycle(self, head)
         cycle.persistent = worker.persistent
-        if not head[IS_SIMPLE] and not self._prepare(cycle, head):
+        if not head.is_simple and not self._prepare(cycle, head):
             return
         if worker.collector is not None:
             self.record_start(head)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import ProtocolError
 from ..http1.budgets import LONGEST_REPEATED_HEAD
 from ..http1.head_buffer import HeadBuffer
-from ..messages import IS_SIMPLE, RequestReceived
+from ..messages import RequestReceived
 from ..tls.wrong_port import WITH_TLS
 from .request_stream import MOST_DISCARDED, BodyStream
 from .states import READ_STATE_NAMES, READ_TRANSITIONS, ReadState, checked
@@ -68,7 +68,7 @@ class HTTP1Reader:
                 head = parser.parse(raw_head)
                 conn.buffer = rest
                 conn.head_deadline = 0.0
-                if head[IS_SIMPLE] and not rest and len(data) <= LONGEST_REPEATED_HEAD:
+                if head.is_simple and not rest and len(data) <= LONGEST_REPEATED_HEAD:
                     conn.repeated = data
                     conn.repeated_head = head
                 return head

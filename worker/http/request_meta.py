@@ -27,7 +27,7 @@ def what_is_asked(request: RequestReceived) -> tuple[bool, bool]:
     """Return whether the client keeps the connection open, and whether it asks for a WebSocket."""
     if request.version == "1.1":
         # what nearly all clients send, if they send anything
-        option = request.variables.get("HTTP_CONNECTION", "keep-alive")
+        option = request.variable("HTTP_CONNECTION", "keep-alive")
         if option in ("keep-alive", "close"):
             return option == "keep-alive", False
     meta = classify_request(request)

@@ -11,10 +11,10 @@ The values themselves are never kept.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ..http.grammar import FIELD_CHECK, HOST, NEVER_CACHED, TOKEN
-from ..messages import cgi_name
+from ..messages import NOTHING_COMMON, CommonFields, cgi_name
 
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 
@@ -23,52 +23,53 @@ _MOST_CACHED_LINES = 1024
 # The layouts are tried one after the other. Browsers have one for documents, one for images, ...
 _MOST_LAYOUTS = 16
 
-# The fields that frame the message, or control the connection.
+# The fields that control the connection, or the transfer of the body.
 _CONNECTION_FIELDS = frozenset(
-    (
-        "HTTP_TRANSFER_ENCODING",
-        "CONTENT_LENGTH",
-        "HTTP_CONNECTION",
-        "HTTP_UPGRADE",
-        "HTTP_EXPECT",
-    )
+    ("HTTP_TRANSFER_ENCODING", "HTTP_CONNECTION", "HTTP_UPGRADE", "HTTP_EXPECT")
 )
 
-#: The variables of a head; its version; whether that is 1.1 and no field affects the connection.
-Fields = tuple[dict[str, str], str, bool]
+#: The variables of a head without those in common with others; these; the version; whether that is
+#: 1.1 and no field affects the connection.
+Fields = tuple[dict[str, str], CommonFields, str, bool]
 
 
 class SlowPathError(Exception):
     """The fast path does not handle this head; h11 does."""
 
 
-class _Layout(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Layout:
     """A head without the values that change. Its octets have been checked."""
 
     #: The octets before the first of these values: the version, field lines, a name.
     start: bytes
-    #: The variable of each of these values, and the octets between it and the next one.
-    changing: list[tuple[str, bytes]]
+    #: The variable of each of these values, and the text between it and the next one.
+    changing: list[tuple[str, str]]
     #: All variables; those of the values that change are empty.
-    variables: dict[str, str]
+    common: CommonFields
     version: str
-    is_simple: bool
+    stays_open: bool
 
-    def match(self, block: bytes) -> dict[str, str] | None:
-        """Return the variables of `block`, which begins with `start`; None if it differs."""
-        start, changing, variables = self[:3]
-        variables = variables.copy()
-        rest = block[len(start) :]
-        for variable, following in changing:
+    def match(self, rest: str) -> dict[str, str] | None:
+        """Return the variables that change of a head that goes on with `rest` after `start`; None
+        if it has another layout."""
+        variables = {}
+        for variable, following in self.changing:
             if following:
                 value, found, rest = rest.partition(following)
             else:
-                value, found, rest = rest, b"\r\n", b""
+                value, found, rest = rest, "\r\n", ""
             # without CR and LF, what was found before `following` is the value of one line
-            if not found or value.translate(FIELD_CHECK) != value:
+            if not found or not (value.isprintable() or _is_valid(value)):
                 return None
-            variables[variable] = str(value.strip(), "latin-1")  # of blanks: no others are left
+            variables[variable] = value.strip(" \t")
         return None if rest else variables
+
+
+def _is_valid(value: str) -> bool:
+    """Whether a field value has no forbidden octet. `isprintable` is stricter, and faster."""
+    octets = value.encode("latin-1")
+    return octets.translate(FIELD_CHECK) == octets
 
 
 class FieldCache:
@@ -88,10 +89,12 @@ class FieldCache:
         Raises `SlowPathError`, and `KeyError` for an unknown version.
         """
         for layout in self._layouts:
-            if block.startswith(layout[0]):
-                variables = layout.match(block)
-                if variables is not None:
-                    return variables, layout[3], layout[4]
+            rest = block.removeprefix(layout.start)
+            if rest is block:
+                continue
+            variables = layout.match(str(rest, "latin-1"))
+            if variables is not None:
+                return variables, layout.common, layout.version, layout.stays_open
         return self._parse_lines(block)
 
     def _parse_lines(self, block: bytes) -> Fields:
@@ -102,19 +105,22 @@ class FieldCache:
         variables = dict([known(line) or self._line(line) for line in lines])
         if len(variables) != len(lines) or len(lines) > self._most_lines:
             raise SlowPathError  # a field that comes twice, or too many
-        if "HTTP_HOST" not in variables:
+        if "HTTP_HOST" not in variables or "HTTP_TRANSFER_ENCODING" in variables:
             raise SlowPathError
-        fields = variables, version, version == "1.1" and not affects_connection(variables)
+        stays_open = version == "1.1" and not affects_connection(variables)
         if self._new_lines == new_lines:
             # a layout that comes once would only cost others their place
-            self._learn(raw_version, lines, fields)
-        return fields
+            self._learn(block, variables, version, stays_open)
+        return variables, NOTHING_COMMON, version, stays_open
 
-    def _learn(self, text: bytes, lines: list[bytes], fields: Fields) -> None:
-        """Keep the layout of a head, whose version is `text`."""
+    def _learn(
+        self, block: bytes, variables: dict[str, str], version: str, stays_open: bool
+    ) -> None:
+        """Keep the layout of a head, which has `variables`."""
+        text, *lines = block.split(b"\r\n")
         texts = []
         changing = []
-        for line, variable in zip(lines, fields[0], strict=True):
+        for line, variable in zip(lines, variables, strict=True):
             text += b"\r\n"
             if variable not in NEVER_CACHED:
                 text += line
@@ -126,13 +132,13 @@ class FieldCache:
             changing.append(variable)
             text = b""
         start, *following = [*texts, text]
-        variables, version, is_simple = fields
+        between = [str(octets, "latin-1") for octets in following]
         layout = _Layout(
             start,
-            list(zip(changing, following, strict=True)),
-            variables | dict.fromkeys(changing, ""),
+            list(zip(changing, between, strict=True)),
+            CommonFields(variables | dict.fromkeys(changing, "")),
             version,
-            is_simple,
+            stays_open,
         )
         self._layouts = [layout, *self._layouts[: _MOST_LAYOUTS - 1]]
 
@@ -168,7 +174,7 @@ class FieldCache:
 
 
 def affects_connection(variables: dict[str, str]) -> bool:
-    """Whether one of `variables` frames the message, or controls the connection."""
+    """Whether one of `variables` controls the connection, or the transfer of the body."""
     steering = _CONNECTION_FIELDS.intersection(variables)
     if steering == {"HTTP_CONNECTION"}:
         # browsers send it, and it is the default of HTTP/1.1

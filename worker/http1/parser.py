@@ -19,7 +19,7 @@ import h11
 from ..config.groups import Limits
 from ..errors import ProtocolError
 from ..http.grammar import FIELD_VALUE, HOST, LONGEST_LENGTH, TARGET_CHECK
-from ..messages import RequestReceived, cgi_name, new_tuple
+from ..messages import RequestReceived, cgi_name
 from .field_cache import FieldCache, SlowPathError, affects_connection
 
 _SLASH = ord("/")
@@ -56,22 +56,30 @@ class RequestParser:
                 or len(head) > self._longest_fast_head
             ):
                 return self._parse_with_h11(head)
-            variables, version, is_simple = self._fields.parse(block)
+            variables, common, version, stays_open = self._fields.parse(block)
             target = raw_target.decode()
             path, _, query = target.partition("?")
             method = _METHODS[raw_method]
             length = None
-            if not is_simple:
-                if "HTTP_TRANSFER_ENCODING" in variables:
-                    return self._parse_with_h11(head)
-                if "CONTENT_LENGTH" in variables:
-                    length = _content_length(variables["CONTENT_LENGTH"])
+            if "CONTENT_LENGTH" in variables:  # which is never in `common`
+                length = _content_length(variables["CONTENT_LENGTH"])
         except (LookupError, ValueError, SlowPathError):
             return self._parse_with_h11(head)
-        is_simple = is_simple and method != "HEAD"
-        return new_tuple(
-            RequestReceived,
-            (method, target, path, query, version, block, variables, length, False, is_simple),
+        is_simple = stays_open and length is None and method != "HEAD"
+        # no keywords: a call with them is slower
+        return RequestReceived(
+            method,
+            target,
+            path,
+            query,
+            version,
+            block,
+            variables,
+            length,
+            False,
+            is_simple,
+            stays_open,
+            common,
         )
 
     def skip_empty_lines(self, buffer: bytes | bytearray, skipped: int) -> int:
@@ -194,19 +202,20 @@ def _from_h11(event: h11.Request) -> RequestReceived:
         raise ProtocolError(400, "Transfer-Encoding where it must not be")
     if length is not None and len(length) > LONGEST_LENGTH:
         raise ProtocolError(413, "The request body is too large", "limit_body")
+    block = "\r\n".join([f"HTTP/{version}", *(f"{name}: {value}" for name, value in headers)])
+    stays_open = version == "1.1" and not affects_connection(variables)
     return RequestReceived(
         method,
         target,
         path,
         query,
         version,
-        "\r\n".join([f"HTTP/{version}", *(f"{name}: {value}" for name, value in headers)]).encode(
-            "latin-1"
-        ),
+        block.encode("latin-1"),
         variables,
-        None if length is None else int(length),
-        chunked,
-        version == "1.1" and method != "HEAD" and not affects_connection(variables),
+        content_length=None if length is None else int(length),
+        chunked=chunked,
+        is_simple=stays_open and length is None and method != "HEAD",
+        stays_open=stays_open,
     )
 
 

@@ -36,7 +36,7 @@ from ..http.response_head import (
     encode_status,
     imf_fixdate,
 )
-from ..messages import IS_SIMPLE, FileBody, HeaderList, RequestReceived, Response
+from ..messages import FileBody, HeaderList, RequestReceived, Response
 from ..system.hang_up import HangUpWatch
 from ..system.readiness import has_room
 from .send_buffer import SendBuffer
@@ -97,7 +97,7 @@ class ResponseWriter:
         if now >= self._date_ends:
             self.date_header()
         data = b""
-        if head is not None and (head[IS_SIMPLE] or _allows_fast_path(head)):
+        if head is not None and (head.is_simple or _allows_fast_path(head)):
             # the fast path; whatever it cannot handle is left to `_render`
             try:
                 status_line = self._status_lines[status]

@@ -287,8 +287,9 @@ def _apache_format(*, combined: bool) -> LineOf:
         at = clock(time.time() - event.seconds)
         asked, user, referer, agent = "-", "-", "-", "-"
         if request is not None:
-            method, target, _, _, version, _, variables = request[0][:7]
-            asked = _escape(f"{method} {target} HTTP/{version}")
+            head = request.head
+            asked = _escape(f"{head.method} {head.target} HTTP/{head.version}")
+            variables = head.variables
             if "HTTP_AUTHORIZATION" in variables:
                 user = _user(event)
             if combined:
@@ -312,12 +313,12 @@ def _json_format() -> LineOf:
             asked = '"method": null, "target": null, "protocol": null'
             referer = agent = '""'
         else:
-            method, target, _, _, version, _, variables = request[0][:7]
+            head = request.head
             asked = (
-                f'"method": {_json_string(method)}, "target": {_json_string(target)}'
-                f', "protocol": "HTTP/{version}"'
+                f'"method": {_json_string(head.method)}, "target": {_json_string(head.target)}'
+                f', "protocol": "HTTP/{head.version}"'
             )
-            get = variables.get
+            get = head.variables.get
             referer = known[get("HTTP_REFERER", "")]
             agent = known[get("HTTP_USER_AGENT", "")]
         return (

@@ -140,7 +140,7 @@ class ThreadCounters:
         if not event.complete:
             self._add(CUT, 1)
         # last, so that a reader who sees the request also sees its other numbers
-        row = _NONE if request is None else _ROWS.get(request[0][0], _OTHER)
+        row = _NONE if request is None else _ROWS.get(request.head.method, _OTHER)
         at = row + (status // 100 if status < 600 else 0)
         copy[at] = numbers[at] = copy[at] + 1
 

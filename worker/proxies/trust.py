@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import changed
 from ..errors import ConfigError, ProtocolError
-from ..messages import Address, Origin, RequestReceived, cgi_name, new_tuple
+from ..messages import Address, Origin, RequestReceived, cgi_name
 from . import forwarded
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Forwarding:
 
         `direct` is the origin of `conn` itself. Raises `ProtocolError`.
         """
-        block, variables = head[5:7]  # faster than by name
+        block, variables = head.block, head.variables
         # If there is a variable for each field line, no name has an underscore: see
         # `RequestReceived`.
         spoofed = block.count(b"\r\n") != len(variables) and bool(_UNDERSCORE.search(block))
@@ -437,7 +437,7 @@ class _FieldFilter:
 
     def __call__(self, head: RequestReceived, host: str = "") -> RequestReceived:
         """Return `head` without the fields, and with the Host `host` if given."""
-        block, variables = head[5:7]
+        block, variables = head.block, head.variables
         version, *lines = block.split(b"\r\n")
         kept = [version]
         known = self._is_kept.get
@@ -454,7 +454,7 @@ class _FieldFilter:
             kept = [line for line in kept if line[:5].lower() != b"host:"]
             kept.insert(1, b"Host: " + host.encode("latin-1"))
         block = b"\r\n".join(kept)
-        return new_tuple(RequestReceived, (*head[:5], block, variables, *head[7:]))
+        return head.with_fields(block, variables)
 
     def _decide(self, name: bytes) -> bool:
         """Whether field lines with `name` are kept."""

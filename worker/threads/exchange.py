@@ -24,7 +24,7 @@ from ..http.error_response import ASYNCHRONOUS_BODY, RETURNED_NONE
 from ..http.request_meta import what_is_asked
 from ..http.response_body import close_body, close_response
 from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
-from ..messages import IS_SIMPLE, FileBody, Request, RequestReceived, Response, new_tuple
+from ..messages import FileBody, Request, RequestReceived, Response, new_tuple
 from ..polling import fork_guard
 from ..request_id import enter
 from . import finalize
@@ -59,7 +59,7 @@ def exchange(
     conn.notes = worker.notes
     request = new_tuple(Request, (head, body, conn))
     conn.persistent = persistent = worker.persistent
-    if not head[IS_SIMPLE]:
+    if not head.stays_open:
         keeps_open, websocket = what_is_asked(head)
         conn.persistent = persistent = persistent and keeps_open
         if websocket and worker.async_pool is not None:
