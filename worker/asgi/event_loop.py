@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import functools
 import logging
 import socket
@@ -125,37 +124,3 @@ def _is_signal(error: BaseException) -> bool:
     """Whether `error` is Ctrl-C, which Python raises on the main thread alone."""
     main = threading.main_thread()
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is main
-
-
-def _eager() -> Callable[..., asyncio.Task[None]]:
-    def start(
-        coroutine: Coroutine[Any, Any, None],
-        loop: asyncio.AbstractEventLoop,
-        context: contextvars.Context | None,
-    ) -> asyncio.Task[None]:
-        context = contextvars.Context() if context is None else context
-        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-
-    return start
-
-
-def _scheduled(
-    coroutine: Coroutine[Any, Any, None],
-    loop: asyncio.AbstractEventLoop,
-    context: contextvars.Context | None,
-) -> asyncio.Task[None]:
-    return loop.create_task(
-        coroutine, context=contextvars.Context() if context is None else context
-    )
-
-
-def _start_function() -> Callable[..., asyncio.Task[None]]:
-    import sys
-
-    return _eager() if sys.version_info >= (3, 12) else _scheduled
-
-
-#: Starts a task, in a new context where none is given: the caller may run in the context of another
-#: request. From Python 3.12 on the task starts at once, so that a call that waits for nothing is
-#: never scheduled.
-start_task = _start_function()

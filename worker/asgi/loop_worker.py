@@ -28,12 +28,13 @@ from ..request_id import request_ids, within
 from ..system.readiness import has_input, in_error
 from .acceptor import Acceptor
 from .async_body import Streamed
-from .event_loop import loop_factory, misses_resets, run_to_its_end, start_task, unless_set
+from .event_loop import loop_factory, misses_resets, run_to_its_end, unless_set
 from .forwarded import ForwardedConnection
 from .http1 import HTTP1Connection
 from .lifespan import Lifespan
 from .opening import OpeningConnection
 from .scope import Scopes
+from .task_start import TaskStart, task_start
 from .tracking import LoopTracking
 from .writer import EchoingLoopWriter, LoopWriter
 
@@ -70,6 +71,7 @@ class LoopWorker:
     #: Set when the loop runs.
     loop: asyncio.AbstractEventLoop
     _empty: asyncio.Event
+    _start_task: TaskStart
 
     def __init__(
         self,
@@ -212,6 +214,7 @@ class LoopWorker:
     def _enter_loop(self) -> None:
         self._empty = asyncio.Event()
         self.loop = asyncio.get_running_loop()
+        self._start_task = task_start(self.loop)
         self.tracking.enter_thread()
 
     async def _serve_waiting(
@@ -355,7 +358,7 @@ class LoopWorker:
         running = call.run(app or self.app, scope)
         if request_id:
             running = within(request_id, running)
-        task = start_task(running, self.loop, context)
+        task = self._start_task(running, context)
         if not task.done():
             call.task = task
             self.calls[call] = self.tracking.began
