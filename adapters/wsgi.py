@@ -7,7 +7,6 @@ what it caches is kept for each thread.
 from __future__ import annotations
 
 import functools
-import inspect
 import io
 import os
 import re
@@ -24,8 +23,6 @@ from threadwell.worker import (
     Request,
     Response,
     StreamLimitError,
-    with_article,
-    wsgi_mistake,
 )
 
 if TYPE_CHECKING:
@@ -49,12 +46,6 @@ _PER_REQUEST = (
     "REQUEST_METHOD PATH_INFO QUERY_STRING REQUEST_URI RAW_URI REMOTE_ADDR REMOTE_PORT"
     " wsgi.early_hints"
 ).split()
-
-# For an application that is called as WSGI because its parameters do not tell what it is.
-_OTHER_KIND = (
-    "The application was called as a WSGI application, with (environ, start_response). If it is of"
-    " another kind, name it: --interface asgi or --interface sync (in Python interface=...)."
-)
 
 # Makes a named tuple without the Python function that is its class's `__new__`.
 _new = tuple.__new__
@@ -289,8 +280,10 @@ class WSGIApp:
         try:
             result = self.app(self.environ(request, call), call.start_response)
         except TypeError as error:
-            if _refuses_arguments(error, self.app):
-                error.add_note(_OTHER_KIND)
+            from .wsgi_mistakes import OTHER_KIND, refuses_arguments  # only for a mistake
+
+            if refuses_arguments(error, self.app):
+                error.add_note(OTHER_KIND)
             raise
         if type(result) is list and len(result) == 1 and call.is_simple and call.status:
             return _new(Response, (call.status, call.headers, result[0], None, None))
@@ -298,9 +291,11 @@ class WSGIApp:
             return self._response(call, result)
         except BaseException as error:
             _close(result)  # The server does not have the response yet.
-            mistake = _mistake(result) if isinstance(error, (TypeError, ValueError)) else ""
-            if mistake:
-                raise InvalidResponseError(mistake) from None
+            if isinstance(error, (TypeError, ValueError)):
+                from .wsgi_mistakes import mistake_in  # only for a mistake
+
+                if mistake := mistake_in(result):
+                    raise InvalidResponseError(mistake) from None
             raise
 
     def environ(self, request: Request, call: Call) -> Environ:
@@ -423,37 +418,6 @@ def _unquote() -> Callable[[str], bytes]:
     from urllib.parse import unquote_to_bytes
 
     return unquote_to_bytes
-
-
-def _refuses_arguments(error: TypeError, app: Any) -> bool:
-    """Whether `error` says that `app`, or what it wraps, does not take the arguments of WSGI."""
-    traceback = error.__traceback__
-    assert traceback is not None
-    called = traceback.tb_next
-    if called is None:
-        return True  # No code of the application has run.
-    return called.tb_next is None and _takes_any_arguments(app)
-
-
-def _takes_any_arguments(app: Any) -> bool:
-    try:
-        parameters = inspect.signature(app, follow_wrapped=False).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
-
-
-def _mistake(result: Any) -> str:
-    """What is wrong with the types in `result`, which the application returned; else empty."""
-    if result is None:
-        return wsgi_mistake(None)
-    if hasattr(result, "__await__") or isinstance(result, Response):
-        return f"{with_article(result)}. {_OTHER_KIND}"
-    if isinstance(result, (list, tuple)):
-        for block in result:
-            if not isinstance(block, bytes):
-                return f"its body has {with_article(block)}; a body is made of bytes"
-    return ""
 
 
 def _close(result: Any) -> None:

@@ -83,6 +83,7 @@ def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert main(["ctl", "--help"]) == 0
     assert main(["top", "--help"]) == 0
+    assert main(["config", "import", "--help"]) == 0
     known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
     for words in commands(page):
         flags = {word.partition("=")[0] for word in words if word.startswith("--")}
