@@ -28,6 +28,7 @@ _FOR_FEW = ("index.md", "api.md", "architecture.md", "reference-api.md", "applic
 
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\((\.\./[^)\s]+)\)")
 _OPTION = re.compile(r"^\| (none|`[^`]+`) \| (`\w+`) \| (`\w+`) \| (.*)$", re.MULTILINE)
+_FLAG = re.compile(r"<code>(--[\w-]+)</code>")
 _DIAGRAM = re.compile(r"^```mermaid\nstateDiagram-v2\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _STEP = re.compile(r"^\s*(\S+) --> ([^\s:]+)", re.MULTILINE)
 _BOX = re.compile(r"^\s*state (\w+) \{\n(.*?)\n\s*\}", re.DOTALL | re.MULTILINE)
@@ -56,6 +57,11 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     if page.file.src_uri == "settings.md":
         markdown = settings(markdown)
     return _DIAGRAM.sub(_table, linked(markdown, page.file.src_uri))
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """`html` whose flags are not broken after their dashes."""
+    return _FLAG.sub(r'<code class="option">\1</code>', html)
 
 
 def settings(markdown: str) -> str:

@@ -8,8 +8,9 @@ The blocks of the page are followed in their order:
 * a `text` block is what the commands before it have printed, or what the server prints. `...`
   stands for anything.
 
-Three things differ from what a reader does. Ports are free ones. `python3 -m venv` makes an
-environment that has what this one has, and `pip install` only checks that the page names it.
+Two things differ from what a reader does. Ports are free ones. And unless a source is given,
+`python3 -m venv` makes an environment that has what this one has, and `pip install` only checks
+what the page names. With a source, both are run, and threadwell is installed from there.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ _SERVERS = {
 
 
 class Tutorial:
-    """Follows a page in `folder`."""
+    """Follows a page in `folder`. `source` is a folder from which threadwell can be installed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, source: Path | None = None) -> None:
+        self._source = source
         self.home = folder / "home"
         self.home.mkdir()
         self.folder = self.home
@@ -61,6 +63,12 @@ class Tutorial:
         self.commands = 0
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._environ = {"HOME": str(self.home), "PATH": path, "LANG": "C.UTF-8"}
+        if source is not None:
+            cache = Path.home() / ".cache" / "pip"
+            self._environ |= {"PIP_CACHE_DIR": str(cache), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+            self._environ |= {
+                name: value for name, value in os.environ.items() if name.startswith("PIP_")
+            }
 
     def follow(self, page: str) -> None:
         """Do what `page` says, and compare what is printed."""
@@ -121,9 +129,9 @@ class Tutorial:
 
     def _special(self, line: str) -> Callable[[], None] | None:
         """What is done in the place of `line`, if it is no ordinary command."""
-        if line == "python3 -m venv .venv":
+        if self._source is None and line == "python3 -m venv .venv":
             return lambda: make_environment(self.folder / ".venv")
-        if line.startswith("pip install "):
+        if self._source is None and line.startswith("pip install "):
             return lambda: check_installed(shlex.split(line)[2:])
         for pattern, default in _SERVERS.items():
             if re.match(pattern, line):
@@ -132,6 +140,8 @@ class Tutorial:
 
     def _shell(self, lines: list[str]) -> None:
         if lines:
+            if self._source is not None:
+                lines = [line.replace("'threadwell[", f"'{self._source}[") for line in lines]
             script = [self._prologue(), "set -e", *lines, f"export -p > {self._state}"]
             script.append(f"pwd > {self._at}")
             done = subprocess.run(
@@ -140,7 +150,7 @@ class Tutorial:
                 env=self._environ,
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE * 2,
+                timeout=PATIENCE * (2 if self._source is None else 20),
                 check=False,
             )
             assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
@@ -178,9 +188,9 @@ class Tutorial:
 
 
 @contextmanager
-def tutorial(folder: Path) -> Iterator[Tutorial]:
-    """Follows a page in `folder`; no server is left behind."""
-    reader = Tutorial(folder)
+def tutorial(folder: Path, source: Path | None = None) -> Iterator[Tutorial]:
+    """Follows a page in `folder`; no server is left behind. `source` is as for `Tutorial`."""
+    reader = Tutorial(folder, source)
     try:
         yield reader
         reader.end()
