@@ -11,8 +11,8 @@ from threadwell.cli import main
 
 from .test_docs import DOCS
 
-#: One for each server; `import.md` describes the command that serves them all.
-PAGES = sorted(page for page in (DOCS / "migrate").glob("*.md") if page.stem != "import")
+SERVERS = "gunicorn uwsgi waitress uvicorn daphne mod_wsgi runserver".split()
+PAGES = [DOCS / "migrate" / f"{server}.md" for server in SERVERS]
 _BLOCK = re.compile(r'^```toml title="threadwell.toml"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 #: The folder that the pages have their applications in.
 HOME = "/srv/app"
