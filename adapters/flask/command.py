@@ -55,6 +55,13 @@ interactive debugger. Without, it is for production.
 """
 
 
+# What most users type: `--help` shows these, `--help-all` every option.
+_COMMON = (
+    "host", "port", "bind", "cert", "key", "debug", "reload", "debugger", "threads", "workers",
+    "trusted_proxies", "static", "access_log",
+)  # fmt: skip
+
+
 class _UsageError(click.ClickException):
     """An error that is printed as one line and ends the process with code 2."""
 
@@ -433,6 +440,7 @@ serve = _Serve(
     params=_options(),
     callback=_serve,
     help=_HELP,
+    common=_COMMON,
     short_help="Serve on threads, for production or, with --debug, development.",
     context_settings={"max_content_width": 100},
 )

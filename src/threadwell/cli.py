@@ -22,6 +22,7 @@ from .command_options import (
     GroupedCommand,
     GroupedOption,
     app_options,
+    complete,
     ctl_command,
     flags_of,
     from_table,
@@ -73,6 +74,21 @@ _CHECK_HELP = """Import the application and check the settings, without serving.
 Exits with 0 if all is well, else with 2 and a line that names the problem.
 """
 COMMANDS = ("check", "config", "ctl", "top")
+# The lines of the help and the words of shell completion.
+_COMMAND_LINES = (
+    ("check", "Import the application and check the settings, without serving."),
+    ("config show", "Print the settings, with the source of each."),
+    ("config schema", "Print the JSON Schema of threadwell.toml."),
+    ("config import FILE", "Write a threadwell.toml from the settings of another server."),
+    ("ctl PATH VERB", "Look into a running server, and command it."),
+    ("top PATH", "Show live what a running server does."),
+)
+# What most users type: `--help` shows these, `--help-all` every option.
+COMMON = (
+    "app_dir", "config", "bind", "threads", "workers", "asgi_app", "certfile", "keyfile",
+    "trusted_proxies", "static", "access_log", "reload",
+)  # fmt: skip
+_COMPLETION = "_THREADWELL_COMPLETE"
 _SCHEMA_HELP = "Print the JSON Schema of threadwell.toml, with which editors check it."
 # The short flags that gunicorn's users type, and one for threads.
 _SHORT = {"bind": "-b", "workers": "-w", "threads": "-t"}
@@ -87,6 +103,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     open_missing_streams()
     try:
+        if instruction := os.environ.get(_COMPLETION):
+            complete(instruction, _COMPLETION, _command_to_complete, _COMMAND_LINES)
+            raise SystemExit(0)
         name, command, rest = _select_command(sys.argv[1:] if args is None else list(args))
         code = command.main(args=rest, prog_name=name, standalone_mode=False)
     except click.Abort:
@@ -149,6 +168,13 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
     return "threadwell", _command(), args
 
 
+def _command_to_complete(words: list[str]) -> tuple[str, click.Command, list[str]]:
+    try:
+        return _select_command(words)
+    except click.ClickException:
+        return "threadwell", _command(), words
+
+
 def _is_there(word: str) -> bool:
     """Whether `word` may be a module, a file or an option."""
     may_be = word.startswith("-") or ":" in word or "." in word
@@ -184,6 +210,8 @@ def _command(callback: Callable[..., int] | None = None, text: str = _HELP) -> c
         callback=_with_sources(callback or _serve),
         help=text,
         epilog=_EPILOG,
+        common=COMMON,
+        commands=() if callback else _COMMAND_LINES,
         context_settings={
             "auto_envvar_prefix": PREFIX,
             "help_option_names": ["-h", "--help"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,11 +10,12 @@ from click.core import ParameterSource
 
 from .adapters.detect import INTERFACES
 from .environment import variable_of
+from .option_text import help_of, metavar_of
 from .worker import OPTIONS, ConfigError, Option
 from .worker.config import TITLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
     from click.shell_completion import CompletionItem
 
@@ -22,7 +24,6 @@ else:
     _ParamType = click.ParamType  # not generic before click 8.4
 
 _TITLES = {"app": "Application", **TITLES, "reload": "Development"}
-_METAVARS = {"bytes": "SIZE", "seconds": "SECONDS", "bytes per second": "BYTES"}
 
 
 class _Value(_ParamType):
@@ -49,6 +50,19 @@ class _Value(_ParamType):
         from click.shell_completion import CompletionItem
 
         return [CompletionItem(c) for c in words if c.startswith(incomplete)]
+
+
+def _complete_app(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete `module:app`, and let the shell complete file names."""
+    from click.shell_completion import CompletionItem
+
+    from .app_candidates import candidates
+
+    found = candidates(ctx.params.get("app_dir") or ".", incomplete)
+    files = [] if ":" in incomplete else _complete_files(ctx, param, incomplete)
+    return [*(CompletionItem(each) for each in found), *files]
 
 
 def _complete_files(
@@ -84,23 +98,81 @@ class GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose help has a section for each group of options."""
+    """A command with help in two sizes: the `common` options, or all in a section for each group.
+
+    `commands` are lines of the help: the words of other commands, and what they do.
+    """
 
     #: The group of options that are not a `GroupedOption`.
     default_group = "app"
 
+    def __init__(
+        self,
+        *args: Any,
+        common: Collection[str] = (),
+        commands: Sequence[tuple[str, str]] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._common = common
+        self._commands = commands
+        if common:
+            self.params.append(_help_all_option())
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shows_all = not self._common or ctx.meta.get(_SHOWS_ALL, False)
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in _TITLES.values()}
+        common = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None and isinstance(param, click.Option):
                 title = _TITLES[getattr(param, "group", self.default_group)]
                 sections[title].append(record)
-        for title, records in sections.items():
+                if param.name in self._common or param.is_eager:
+                    common.append((record[0], _first_sentence(record[1])))
+        for title, records in sections.items() if shows_all else [("Options", common)]:
             if not records:
                 continue
             with formatter.section(title):
                 formatter.write_dl(records)
+        if self._commands:
+            with formatter.section("Commands"):
+                formatter.write_dl(self._commands)
+        if not shows_all:
+            count = sum(map(len, sections.values()))
+            formatter.write_paragraph()
+            formatter.write_text(f"{ctx.command_path} --help-all shows all {count} options.")
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if not self._common or ctx.meta.get(_SHOWS_ALL, False):
+            super().format_epilog(ctx, formatter)
+
+
+_SHOWS_ALL = "threadwell.help_all"
+
+
+def _first_sentence(text: str) -> str:
+    """The first sentence of a help text, and the facts in brackets behind all of it."""
+    sentences, space, facts = text.partition("  [")
+    return sentences.partition(". ")[0].rstrip(".") + "." + space + facts
+
+
+def _help_all_option() -> click.Option:
+    def show(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+        if wanted and not ctx.resilient_parsing:
+            ctx.meta[_SHOWS_ALL] = True
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+
+    return click.Option(
+        ["--help-all"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        allow_from_autoenv=False,
+        callback=show,
+        help="Show every option, in groups, and exit.",
+    )
 
 
 def flags_of(command: click.Command) -> dict[str, bool]:
@@ -135,16 +207,13 @@ def from_table(option: Option, short: str | None = None) -> click.Option:
             help=option.help,
             group=option.group,
         )
-    facts = [option.unit] if option.unit else []
-    if shown := _default_text(option):
-        facts.append(f"default: {shown}")
     return GroupedOption(
         [*filter(None, (short,)), option.flag, option.name],
         type=_Value(option),
         multiple=option.multiple,
         default=option.default,
-        metavar=_metavar(option),
-        help=option.help + (f"  [{', '.join(facts)}]" if facts else ""),
+        metavar=metavar_of(option),
+        help=help_of(option),
         group=option.group,
         hidden=option.secret,
         callback=_refuse_on_command_line if option.secret else None,
@@ -160,26 +229,6 @@ def _refuse_on_command_line(ctx: click.Context, param: click.Parameter, value: A
             f" {ctx.auto_envvar_prefix}_{param.name.upper()}, or give --keyfile-password-file"
         )
     return value
-
-
-def _metavar(option: Option) -> str:
-    if option.choices:
-        return f"[{'|'.join(option.choices)}]"
-    if option.unit:
-        return _METAVARS[option.unit]
-    return {int: "NUMBER", float: "NUMBER"}.get(option.type, "TEXT")
-
-
-def _default_text(option: Option) -> str:
-    """The default value as a user would type it."""
-    default = option.default
-    if option.multiple:
-        return " ".join(default)
-    if option.unit == "bytes":
-        for letter, size in (("M", 1024**2), ("K", 1024)):
-            if default and default % size == 0:
-                return f"{default // size}{letter}"
-    return f"{default:g}" if option.type is float else str(default)
 
 
 def spelled_as_flag(message: str) -> str:
@@ -214,7 +263,7 @@ def app_options() -> list[click.Parameter]:
     """The parameters that say which application to serve."""
     return [
         click.Argument(
-            ["app"], required=False, envvar="THREADWELL_APP", shell_complete=_complete_files
+            ["app"], required=False, envvar="THREADWELL_APP", shell_complete=_complete_app
         ),
         GroupedOption(
             ["--interface"],
@@ -226,6 +275,7 @@ def app_options() -> list[click.Parameter]:
         GroupedOption(
             ["--asgi", "asgi_app"],
             metavar="APP",
+            shell_complete=_complete_app,
             help="An ASGI application beside APP, for WebSockets and requests"
             " that a SyncApp declines.",
             group="app",
@@ -340,3 +390,75 @@ def top_command(callback: Callable[..., int]) -> click.Command:
         " without unix: before it. Without a terminal one view is printed.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
+
+
+# ---- Shell completion ---------------------------------------------------------------------
+
+# bash splits words at colons, so that `module:app` would be three: the line itself is asked for,
+# and what stands in front of the last colon is cut from each answer.
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n' line="${COMP_LINE:0:$COMP_POINT}" response completion type value word colon
+    word="${line##* }"
+    [[ "$COMP_WORDBREAKS" == *:* ]] && colon="${word%%"${word##*:}"}"
+    response=$(env COMP_WORDS="$line" COMP_CWORD=-1 %(complete_var)s=bash_complete $1)
+    for completion in $response; do
+        IFS=',' read -r type value <<< "$completion"
+        if [[ $type == 'dir' ]]; then
+            COMPREPLY=(); compopt -o dirnames
+        elif [[ $type == 'file' ]]; then
+            compopt -o default
+        elif [[ $type == 'plain' ]]; then
+            COMPREPLY+=("${value#"$colon"}")
+        fi
+    done
+    return 0
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+def complete(
+    instruction: str,
+    variable: str,
+    select: Callable[[list[str]], tuple[str, click.Command, list[str]]],
+    commands: Sequence[tuple[str, str]],
+) -> None:
+    """Print the script for a shell, or the completions that the script asks for.
+
+    `instruction` is the value of `variable`, such as `bash_source`. `select` finds the command of a
+    command line; `commands` are the words of the commands that are no application, and what they
+    do. Raises `UsageError` for an unknown shell.
+    """
+    from click.shell_completion import CompletionItem, get_completion_class, split_arg_string
+
+    shell, _, wanted = instruction.partition("_")
+    cls = get_completion_class(shell)
+    if cls is None or wanted not in ("source", "complete"):
+        raise click.UsageError(f"{variable}: it may be bash_source, zsh_source or fish_source")
+    name, command, _ = select([])
+    complete = cls(command, {}, name, variable)
+    if wanted == "source":
+        if shell == "bash":
+            complete.source_template = _BASH
+            click.echo(_BASH % complete.source_vars())
+        else:
+            click.echo(complete.source())
+        return
+    if shell == "bash" and os.environ.get("COMP_CWORD") == "-1":
+        line = os.environ["COMP_WORDS"]
+        words = split_arg_string(line)[1:]
+        incomplete = "" if line[-1:].isspace() or not words else words.pop()
+    else:
+        words, incomplete = complete.get_completion_args()
+    name, command, rest = select(words)
+    items = cls(command, {}, name, variable).get_completions(rest, incomplete)
+    if not incomplete.startswith("-"):
+        items[:0] = [
+            CompletionItem(each[len(words)], help=text)
+            for usage, text in commands
+            if (each := usage.split())[: len(words)] == words and len(each) > len(words)
+            if each[len(words)].startswith(incomplete) and each[len(words)].islower()
+        ]
+    for item in {(item.type, item.value): item for item in items}.values():
+        click.echo(complete.format_completion(item))

@@ -80,7 +80,7 @@ def commands(page: Path, program: str = "threadwell") -> Iterator[list[str]]:
 
 @pages
 def test_flags_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
+    assert main(["--help-all"]) == 0
     assert main(["ctl", "--help"]) == 0
     assert main(["top", "--help"]) == 0
     assert main(["config", "import", "--help"]) == 0

@@ -114,7 +114,7 @@ def test_static_files(start: Start, tmp_path: Path, debug: list[str]) -> None:
 
 def test_help(start: Start) -> None:
     assert re.search(r"^  serve +Serve on threads", start("--help").ended(), re.MULTILINE)
-    text = start("serve", "--help").ended()
+    text = start("serve", "--help-all").ended()
     for param in (*run_command.params, *serve.params):
         if not getattr(param, "hidden", False):
             assert param.opts[0] in text

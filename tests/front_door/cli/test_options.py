@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -26,8 +28,8 @@ from .running import Running
 # ---- Options, and help --------------------------------------------------------------------
 
 
-def test_help_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--help"]) == 0
+def test_help_all_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help-all"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for option in OPTIONS:
         assert (f" {option.flag} " in text) is not option.secret
@@ -38,6 +40,132 @@ def test_help_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[seconds, default: 75]" in text
     assert "[default: 127.0.0.1:8000]" in text
     assert text.index("Where:") < text.index("Threads:") < text.index("Timeouts:")
+
+
+def test_help_shows_what_most_users_want(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, also in (([], "--reload"), (["check"], "")):
+        texts = []
+        for flag in ("--help", "-h"):
+            assert cli.main([*words, flag]) == 0
+            texts.append(capsys.readouterr().out)
+        text = texts[0]
+        assert texts == [text, text]
+        shown = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE))
+        assert shown == {
+            *("--app-dir", "--config", "--bind", "--threads", "--workers", "--asgi"),
+            *("--certfile", "--keyfile", "--trusted-proxies", "--static", "--access-log"),
+            *("--version", "--help-all", "--help"),
+            *filter(None, [also]),
+        }
+        assert cli.main([*words, "--help-all"]) == 0
+        every = re.findall(r"^  (?:-\w, )?--", capsys.readouterr().out, re.MULTILINE)
+        program = " ".join(["threadwell", *words])
+        assert text.splitlines()[-1] == f"{program} --help-all shows all {len(every)} options."
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "  -t, --threads NUMBER    Number of threads that run requests.  [default: 0]\n" in text
+    commands = text.partition("\nCommands:\n")[2]
+    assert re.findall(r"^  ([a-z]+(?: [a-z]+)?)", commands, re.MULTILINE) == [
+        "check", "config show", "config schema", "config import", "ctl", "top",
+    ]  # fmt: skip
+
+
+PROJECT = {
+    "site1.py": "from flask import Flask\nshop = Flask('x')\nprices, _hidden = {}, 1\n1 / 0\n",
+    "mysite/__init__.py": "",
+    "mysite/wsgi.py": "application = get_wsgi_application()\nraise SystemExit\n",
+    "mysite/views.py": "def index(request, pk): ...\n",
+    "broken.py": "def (",
+    "plain.py": "def hello(environ, start_response): ...\ndef create_app(): ...\n",
+    ".venv/lib.py": "app = 1",
+    "venv/pyvenv.cfg": "",
+    "venv/app.py": "app = 1",
+}
+
+
+@pytest.fixture
+def completion_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in PROJECT.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+
+
+COMPLETIONS = [
+    ("", ["check", "config", "ctl", "top", "mysite.wsgi:application", "plain:create_app",
+          "plain:hello", "site1:shop"]),
+    ("c", ["check", "config", "ctl"]),
+    ("config ", ["show", "schema", "import"]),
+    ("config show --thr", ["--threads"]),
+    ("config import --o", ["--output", "--overwrite"]),
+    ("check mysite.w", ["mysite.wsgi:application"]),
+    ("site1:", ["site1:shop"]),
+    ("mysite.views:i", ["mysite.views:index"]),
+    ("--asgi pl", ["plain:create_app", "plain:hello"]),
+    ("top --", ["--interval", "--once", "--help"]),
+    ("plain:hello --help", ["--help-all", "--help"]),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("completion_project")
+@pytest.mark.parametrize(("typed", "offered"), COMPLETIONS)
+def test_completion_of_commands_and_applications(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: str,
+    offered: list[str],
+) -> None:
+    monkeypatch.setenv("_THREADWELL_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"threadwell {typed}")
+    monkeypatch.setenv("COMP_CWORD", "-1")
+    with pytest.raises(SystemExit):
+        cli.main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.removeprefix("plain,") for line in lines if line[:5] != "file,"] == offered
+
+
+@pytest.mark.usefixtures("completion_project")
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("threadwell site1:s", "shop"),
+        ("threadwell conf", "config"),
+        ("threadwell ctl --j", "--json"),
+    ],
+)
+def test_completion_in_bash(line: str, offered: str) -> None:
+    program = str(Path(sys.executable).with_name("threadwell"))
+    script = (
+        f'eval "$(_THREADWELL_COMPLETE=bash_source "{program}")"; compopt() {{ :; }};'
+        f' COMP_LINE="{line}"; COMP_POINT=${{#COMP_LINE}};'
+        f' _threadwell_completion "{program}"; echo "${{COMPREPLY[@]}}"'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (f"{offered}\n", "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_scripts_of_other_shells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shell: str
+) -> None:
+    monkeypatch.setenv("_THREADWELL_COMPLETE", f"{shell}_source")
+    with pytest.raises(SystemExit):
+        cli.main([])
+    assert f"_THREADWELL_COMPLETE={shell}_complete" in capsys.readouterr().out
+
+
+def test_an_unknown_shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_THREADWELL_COMPLETE", "tcsh_source")
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == (
+        "threadwell: _THREADWELL_COMPLETE: it may be bash_source, zsh_source or fish_source; see"
+        " threadwell --help\n"
+    )
 
 
 def test_no_option_is_lost_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
