@@ -138,6 +138,7 @@ class ThreadwellCommand(_Command):
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """The parser of Django, whose errors are one line: there are too many options to list."""
         parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.usage = "%(prog)s [options] [addrport]"  # of all options it would be a page
         if getattr(self, "_called_from_command_line", False):
             parser.error = partial(_exit_with_usage_error, parser)  # type: ignore[method-assign]
         return parser

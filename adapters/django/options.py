@@ -6,7 +6,7 @@ The command line wins over the environment (`THREADWELL_THREADS`), which wins ov
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,23 +14,33 @@ from typing import Any
 from django.conf import settings
 
 from threadwell.environment import read_environment, reason_of
+from threadwell.option_text import TITLES, help_of, metavar_of
 from threadwell.worker import OPTIONS, ConfigError, Option, ServerConfig
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add every option of the table to `parser`. An option that is not given is None."""
-    group = parser.add_argument_group("options of threadwell")
+    groups = {
+        name: parser.add_argument_group(f"threadwell: {title}") for name, title in TITLES.items()
+    }
     for option in OPTIONS:
         if option.secret:
             continue  # Every user of the machine can read command lines.
-        group.add_argument(
+        if option.type is bool:
+            groups[option.group].add_argument(
+                option.flag,
+                dest=option.name,
+                action=BooleanOptionalAction,
+                help=option.help.replace("%", "%%"),
+            )
+            continue
+        groups[option.group].add_argument(
             option.flag,
             dest=option.name,
             action="append" if option.multiple else "store",
             type=_type(option),
-            choices=option.choices or None,
-            metavar=None if option.choices else (option.unit.split(" ")[0] or "value").upper(),
-            help=option.help.replace("%", "%%"),
+            metavar=metavar_of(option),
+            help=help_of(option).replace("%", "%%"),
         )
 
 

@@ -439,11 +439,8 @@ def complete(
     name, command, _ = select([])
     complete = cls(command, {}, name, variable)
     if wanted == "source":
-        if shell == "bash":
-            complete.source_template = _BASH
-            click.echo(_BASH % complete.source_vars())
-        else:
-            click.echo(complete.source())
+        vars_ = complete.source_vars()
+        click.echo(_BASH % vars_ if shell == "bash" else complete.source())
         return
     if shell == "bash" and os.environ.get("COMP_CWORD") == "-1":
         line = os.environ["COMP_WORDS"]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .worker.config import TITLES
+
 if TYPE_CHECKING:
     from .worker import Option
+
+__all__ = ["TITLES", "help_of", "metavar_of"]
 
 _METAVARS = {"bytes": "SIZE", "seconds": "SECONDS", "bytes per second": "BYTES"}
 

@@ -319,6 +319,23 @@ def test_help_names_the_options_of_both(project: Project) -> None:
     text = project.manage("runserver_fast", "--help").stdout
     for option in (*DJANGO_OPTIONS, "--threads", "--keep-alive"):
         assert option in text
+    assert text.startswith("usage: manage.py runserver_fast [options] [addrport]\n")
+    lines = text.splitlines()
+    for line in (
+        "threadwell: Limits:",
+        "  --threads NUMBER      Number of threads that run requests. 0 chooses 8, or",
+        "  --limit-body SIZE     Maximum size of a request body. Beyond it the answer",
+        "  --preload, --no-preload",
+        "  --poller [auto|epoll|kqueue|queue]",
+    ):
+        assert line in lines
+    assert "[seconds, default: 75]" in " ".join(text.split())
+
+
+def test_a_switch_takes_no_value(project: Project) -> None:
+    words = ("runserver_fast", "--noreload", "--no-reuse-port", "--proxy-hops", "x")
+    error = one_line(project.manage(*words, code=2).stderr)
+    assert error == ("manage.py runserver_fast: argument --proxy-hops: 'x' is not a whole number")
 
 
 # ---- In production --------------------------------------------------------------------------
