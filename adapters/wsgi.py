@@ -368,7 +368,11 @@ class WSGIApp:
             environ["SERVER_PROTOCOL"] = "HTTP/" + head.version
         if head.chunked:
             # The body has arrived in full, and most frameworks ignore one without a length.
-            size = len(body) if isinstance(body, bytes) else os.fstat(body.fileno()).st_size
+            if isinstance(body, bytes):
+                size = len(body)
+            else:
+                size = body.seek(0, os.SEEK_END)
+                body.seek(0)
             environ["CONTENT_LENGTH"] = str(size)
             del environ["HTTP_TRANSFER_ENCODING"]
         if "HTTP_UPGRADE" in environ:

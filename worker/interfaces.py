@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import ssl
     from types import FrameType
 
+    from .http1.body_store import BodyStore
     from .lifecycle import RunningRequest
     from .polling.base import Poller
 
@@ -159,6 +160,7 @@ class ServingPool(Protocol):
     shutdown_event: threading.Event
     throttled_log: ThrottledLog
     wrong_port: WrongPort
+    body_store: BodyStore
     poller: Poller
     #: The loops that own HTTP/2 connections; None if HTTP/2 is off, or each loop has its own.
     http2: HTTP2Pool | None

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ..http1.body_store import BodyStore
 from ..interfaces import PoolSnapshot
 from ..lifecycle import LifecycleCollector, guarded
 from ..net.bind import address_of
@@ -78,6 +79,7 @@ class EventLoopPool:
         #: See `ServingPool`. Here each loop serves HTTP/2 by itself.
         self.http2: HTTP2Pool | None = None
         self.wrong_port = WrongPort(self.throttled_log)
+        self.body_store = BodyStore(config.limits)
         self.shutdown_event = shutdown_event or threading.Event()
         #: Serves blocking sockets only; see `SyncWorker._recv_request_fast`.
         self.poller: Poller = BlockingPoller(connection_limit(config.limits.connections))

@@ -69,9 +69,17 @@ class Limits:
     )
     memory_body: int = option(
         "memory_body",
-        256 * KIB,
+        4 * MIB,
         "Maximum size of a request body that is kept in memory. A larger one goes to a temporary"
-        " file.",
+        " file, over HTTP/2 one of more than 256 KiB.",
+        unit="bytes",
+        low=0,
+    )
+    memory_bodies: int = option(
+        "memory_bodies",
+        64 * MIB,
+        "Maximum size of all request bodies in memory that are larger than 256 KiB, for each"
+        " process. While it is used up, a body of more than 256 KiB goes to a temporary file.",
         unit="bytes",
         low=0,
     )

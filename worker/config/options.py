@@ -288,7 +288,12 @@ class Options(TypedDict, total=False):
     """Maximum size of a request body. Beyond it the answer is 413. (bytes, default: 268435456)"""
     memory_body: int | str
     """Maximum size of a request body that is kept in memory. A larger one goes to a temporary
-    file. (bytes, default: 262144)
+    file, over HTTP/2 one of more than 256 KiB. (bytes, default: 4194304)
+    """
+    memory_bodies: int | str
+    """Maximum size of all request bodies in memory that are larger than 256 KiB, for each
+    process. While it is used up, a body of more than 256 KiB goes to a temporary file.
+    (bytes, default: 67108864)
     """
     limit_connections: int
     """Maximum number of open connections; 0 derives it from the file descriptor limit. At the

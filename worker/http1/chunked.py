@@ -19,6 +19,11 @@ _EXTENSION = (
 )
 # 1*HEXDIG (16 digits exceed 2**63 already), then extensions.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*+)")
+# What most clients send between the data of two chunks. Fewer digits than `LARGEST_SIZE` has.
+_NEXT_CHUNK = re.compile(rb"\r\n(0*+[1-9A-Fa-f][0-9A-Fa-f]{0,14})\r\n")
+
+# A smaller piece is copied: a view takes about 200 octets of its own.
+_LEAST_VIEW = 4096
 
 
 class ChunkedDecoder:
@@ -41,51 +46,65 @@ class ChunkedDecoder:
         self.done = False
         self.rest = b""
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the octets of the body in `data`. Raises `ProtocolError`."""
-        data = self._held + data if self._held else data
-        self._held = b""
-        blocks: list[bytes] = []
+    def feed(self, data: bytes | memoryview) -> list[bytes | memoryview]:
+        """Return the octets of the body in `data`. Raises `ProtocolError`.
+
+        Large pieces are views of `data`, and not copies.
+        """
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        view = memoryview(data)
+        end = len(view)
+        blocks: list[bytes | memoryview] = []
         at = 0
         while not self.done:
             if self._in_chunk:
-                block = data[at : at + self._in_chunk]
-                if not block:
+                stop = min(at + self._in_chunk, end)
+                if stop > at:
+                    piece = view[at:stop]
+                    blocks.append(piece if stop - at >= _LEAST_VIEW else bytes(piece))
+                    self._in_chunk -= stop - at
+                    at = stop
+                if self._in_chunk:
                     return blocks
-                blocks.append(block)
-                at += len(block)
-                self._in_chunk -= len(block)
-                self._chunk_end = not self._in_chunk
+                self._chunk_end = True
+            # 16 digits: any limit of a chunk's line has room for them
+            if self._chunk_end and (known := _NEXT_CHUNK.match(data, at, at + 2 + 16 + 2)):
+                self._in_chunk = int(known[1], 16)
+                self._chunk_end = False
+                at = known.end()
                 continue
-            end = self._line_end(data, at)
-            if end < 0:
-                self._held = data[at:]
+            line = self._next_line(view[at:])
+            if line is None:
+                self._held = bytes(view[at:])
                 return blocks
-            self._line(data[at:end])
-            at = end + 2
-        self.rest = data[at:]
+            self._line(line)
+            at += len(line) + 2
+        self.rest = bytes(view[at:])
         return blocks
 
-    def _line_end(self, data: bytes, at: int) -> int:
+    def _next_line(self, data: memoryview) -> bytes | None:
+        """The line at the beginning of `data`, without its end; None if its end is not there."""
         if self._chunk_end:
             longest = 0
         elif self._in_trailers:
             longest = max(self._limits.trailers - self._trailers, 0)
         else:
             longest = self._limits.chunk_line
-        end = data.find(b"\r\n", at, at + longest + 2)
+        started = bytes(data[: longest + 2])
+        end = started.find(b"\r\n")
         if end >= 0:
-            return end
-        started = data[at:]
+            return started[:end]
         if self._chunk_end and started not in (b"", b"\r"):
             raise ProtocolError(400, "The data of a chunk does not end where its size says")
-        if b"\n" in started[: longest + 2]:
+        if b"\n" in started:
             raise ProtocolError(400, "A line in the body does not end with CRLF")
         if len(started) > longest + 1:
             if self._in_trailers:
                 raise ProtocolError(431, "The trailers are too large", "limit_trailers")
             raise ProtocolError(400, "The line of a chunk is too long", "limit_chunk_line")
-        return end
+        return None
 
     def _line(self, line: bytes) -> None:
         if self._chunk_end:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config import ServerConfig
+    from ..http1.request_body import Piece
     from ..messages import RequestReceived
 
 log = logging.getLogger("threadwell")
@@ -48,7 +49,7 @@ class SpooledBody(BodyReceiver):
     def __init__(self, head: RequestReceived, config: ServerConfig, now: float) -> None:
         super().__init__(head, config, now)
         self._head = head
-        self._waiting: list[bytes] = []
+        self._waiting: list[Piece] = []
         self._writing = False
         self._closed = False
 
@@ -57,17 +58,16 @@ class SpooledBody(BodyReceiver):
         """Whether something is to be written, or is being written."""
         return self._writing or bool(self._waiting)
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes | memoryview) -> bool:
         """Take `data`. Raises `ProtocolError`."""
         self.size += len(data)
         if self.size > self._limit:
             raise too_large()
         if self.size <= self._memory:
-            if not _append(self._blocks, data):
-                self._blocks.append(data)
+            self._append(data)
         else:
-            self._waiting += [*self._blocks, data]
-            self._blocks.clear()
+            self._waiting += [*self._pieces, data]
+            self._pieces.clear()
         return False
 
     def spool(self, loop: AbstractEventLoop, done: Callable[[BaseException | None], None]) -> None:

@@ -227,4 +227,6 @@ def _watch(
 
 
 def _size(body: BinaryIO) -> int:
-    return os.fstat(body.fileno()).st_size
+    size = body.seek(0, os.SEEK_END)
+    body.seek(0)
+    return size

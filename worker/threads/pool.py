@@ -15,6 +15,7 @@ from ..config import gil_enabled
 from ..connection import State
 from ..hijack import HijackedWebSocket
 from ..http.response_body import close_response
+from ..http1.body_store import BodyStore
 from ..interfaces import PoolSnapshot
 from ..polling.listener import Listener
 from ..system.readiness import count_readable
@@ -76,6 +77,7 @@ class ThreadPool:
         self._clone = clone
         self.throttled_log = ThrottledLog()
         self.wrong_port = WrongPort(self.throttled_log)
+        self.body_store = BodyStore(config.limits)
         #: The loops of HTTP/2, where that is offered; and whether they end with this pool.
         self.http2: HTTP2Pool | None = None
         self._owns_http2 = False

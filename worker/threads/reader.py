@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import ProtocolError
-from ..http1.budgets import RECV_SIZE, RECVS_PER_TURN
+from ..http1.budgets import BODY_RECV_SIZE, OCTETS_PER_TURN, RECV_SIZE, RECVS_PER_TURN
 from ..http1.head_buffer import HeadBuffer
 from ..http1.request_body import BodyReceiver
 from ..request_id import named
@@ -63,31 +63,50 @@ def recv_body(worker: ThreadState, conn: Connection) -> Received:
     assert head is not None
     body = conn.body
     if body is None:
-        body = conn.body = BodyReceiver(head, worker.config, time.monotonic())
+        store = worker.pool.body_store
+        body = conn.body = BodyReceiver(head, worker.config, time.monotonic(), store)
+    assert isinstance(body, BodyReceiver)
+    data: bytes | memoryview
     data, conn.buffer = conn.buffer, b""
+    enough = body.size + OCTETS_PER_TURN
     for _ in range(RECVS_PER_TURN):
         if not data:
             if not conn.continued and not body.size:
                 _continue(worker, conn, head)
-            data = conn.recv(RECV_SIZE)
+            data = _receive(worker, conn, body)
             if not data:
                 log.debug("%s: the client left within the body", named(head))
                 finalize.close(worker, conn, "closed by the client within a body")
                 return None, b""
-        if _feed(worker, conn, data):
+        if _feed(worker, conn, body, data):
             conn.buffer = body.rest
             whole = body.finish()
             conn.head = conn.body = None
             conn.continued = False
             return head, whole
+        if body.size >= enough:
+            break
         data = b""
     return None, b""
 
 
-def _feed(worker: ThreadState, conn: Connection, data: bytes) -> bool:
+def _receive(worker: ThreadState, conn: Connection, body: BodyReceiver) -> bytes | memoryview:
+    """Receive once, for `body.feed`: a view is good until the next call. Raises `OSError`."""
+    if body.is_in_file:
+        room = worker.body_buffer
+        if room is None:
+            room = worker.body_buffer = memoryview(bytearray(BODY_RECV_SIZE))
+    else:
+        room = body.room()
+        if room is None:
+            return conn.recv(body.wanted)
+    return room[: conn.sock.recv_into(room)]
+
+
+def _feed(
+    worker: ThreadState, conn: Connection, body: BodyReceiver, data: bytes | memoryview
+) -> bool:
     """Give `data` to the body; whether that is whole now. The disk may be full."""
-    body = conn.body
-    assert body is not None
     try:
         return body.feed(data)
     except OSError as error:

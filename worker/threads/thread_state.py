@@ -33,6 +33,8 @@ class ThreadState(RequestHost):
 
     #: Set by `ThreadPool.add`; workers of event loops have none.
     leader_follower: LeaderFollower
+    #: Of the thread: for bodies that go to files; None before the first.
+    body_buffer: memoryview | None = None
 
     def __init__(
         self,
