@@ -47,9 +47,6 @@ _PER_REQUEST = (
     " wsgi.early_hints"
 ).split()
 
-# Makes a named tuple without the Python function that is its class's `__new__`.
-_new = tuple.__new__
-
 
 class FileWrapper:
     """`wsgi.file_wrapper`: a file-like object as the body of a response (PEP 3333).
@@ -191,19 +188,22 @@ class _Templates(dict[CommonFields, Environ]):
 
 
 class Call:
-    """One call of the application: its `start_response`, and the `write` that this returns."""
+    """One call of the application: its `start_response`, and the `write` that this returns.
 
-    status = ""
-    headers: list[tuple[str, str]]
-    stream: ResponseStream | None = None
-    #: The response is what the application returns: nothing was written, no hijack was refused,
-    #: and it does not answer HEAD.
-    is_simple = True
-    #: The error of a refused hijack. A framework may have turned it into a page of its own.
-    refused: StreamLimitError | None = None
+    It is called as `write` itself: a method of it would have to be bound for each request, and
+    hardly any application uses it.
+    """
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.status = ""
+        self.headers: list[tuple[str, str]] = []
+        self.stream: ResponseStream | None = None
+        #: The response is what the application returns: nothing was written, no hijack was refused,
+        #: and it does not answer HEAD.
+        self.is_simple = True
+        #: The error of a refused hijack. A framework may have turned it into a page of its own.
+        self.refused: StreamLimitError | None = None
 
     def start_response(
         self,
@@ -217,7 +217,7 @@ class Call:
             raise RuntimeError("start_response was called a second time, without exc_info")
         self.status = status
         self.headers = headers
-        return self.write
+        return self
 
     def head(self) -> tuple[str, list[tuple[str, str]]]:
         """The status and headers of the last `start_response`."""
@@ -231,7 +231,7 @@ class Call:
         finally:
             del exc_info  # It would be a reference cycle with the traceback (PEP 3333).
 
-    def write(self, block: bytes) -> None:
+    def __call__(self, block: bytes) -> None:
         if not self.status:
             raise RuntimeError("write was called before start_response")
         if self.stream is None:
@@ -286,7 +286,7 @@ class WSGIApp:
                 error.add_note(OTHER_KIND)
             raise
         if type(result) is list and len(result) == 1 and call.is_simple and call.status:
-            return _new(Response, (call.status, call.headers, result[0], None, None))
+            return Response(call.status, call.headers, result[0], None, None)
         try:
             return self._response(call, result)
         except BaseException as error:
@@ -300,7 +300,7 @@ class WSGIApp:
 
     def environ(self, request: Request, call: Call) -> Environ:
         """A new environ for `request` (PEP 3333). `call` is the call that gets it."""
-        head, body, channel = request
+        head, body, channel = request.head, request.body, request.channel
         assert channel is not None
         origin = channel.origin
         templates = channel.notes.get(self)
@@ -361,7 +361,7 @@ class WSGIApp:
 
     def _amend(self, environ: Environ, call: Call) -> None:
         """Add what only some requests need: a chunked body, HTTP/1.0, HEAD, an upgrade."""
-        head, body, _ = call.request
+        head, body = call.request.head, call.request.body
         if head.method == "HEAD":
             call.is_simple = False
         if head.version != "1.1":

@@ -54,8 +54,9 @@ class RequestReceived:
     Heads are compared, indexed and unpacked as the tuple of the arguments up to `is_simple`.
     """
 
-    # Not a named tuple: its fields take three times as long to read. Not a dataclass: a default
-    # that is an attribute of the class, too, makes setting it slow (CPython 3.13).
+    # This and the following are no named tuples, whose fields take three times as long to read.
+    # They are no dataclasses, whose defaults are attributes of the class: that makes `__init__`
+    # slow, and so do slots (CPython 3.13).
     def __init__(
         self,
         method: str,
@@ -148,9 +149,6 @@ _HEAD_FIELDS = (
     "method target path query version block variables content_length chunked is_simple"
 ).split()
 
-#: The constructor of a named tuple, without the Python function that `NamedTuple` puts around it.
-new_tuple = tuple.__new__
-
 
 def cgi_name(name: str) -> str:
     """The CGI variable of the field `name`, which is a token without underscores."""
@@ -176,7 +174,7 @@ class FileBody:
 Body = bytes | list[bytes] | FileBody | Iterable[bytes] | AsyncIterable[bytes]
 
 
-class Response(NamedTuple):
+class Response:
     """The answer to a request.
 
     `status` is a number, or a number and a reason, such as `418 I'm a teapot`.
@@ -189,11 +187,23 @@ class Response(NamedTuple):
     made: a WSGI application may change them until then (PEP 3333).
     """
 
-    status: int | str
-    headers: HeaderList = ()
-    body: Body = b""
-    close: Callable[[], object] | None = None
-    revise: Callable[[], tuple[int | str, HeaderList]] | None = None
+    def __init__(
+        self,
+        status: int | str,
+        headers: HeaderList = (),
+        body: Body = b"",
+        close: Callable[[], object] | None = None,
+        revise: Callable[[], tuple[int | str, HeaderList]] | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.close = close
+        self.revise = revise
+
+    def _replace(self, **changes: Any) -> Response:
+        """The same response with other arguments."""
+        return Response(**{**vars(self), **changes})
 
     @property
     def code(self) -> int:
@@ -252,16 +262,23 @@ class Channel(Protocol):
     def hijack(self, request: Request) -> HijackedSocket: ...
 
 
-class Request(NamedTuple):
+class Request:
     """A request that has arrived in full, as a `SyncApp` gets it.
 
     `body` is `bytes` when it is small, else an open binary file at its start. The file belongs to
     the request: it is gone when the response is. One thread uses a request at a time.
     """
 
-    head: RequestReceived
-    body: bytes | BinaryIO = b""
-    channel: Channel | None = None
+    def __init__(
+        self, head: RequestReceived, body: bytes | BinaryIO = b"", channel: Channel | None = None
+    ) -> None:
+        self.head = head
+        self.body = body
+        self.channel = channel
+
+    def _replace(self, **changes: Any) -> Request:
+        """The same request with other arguments."""
+        return Request(**{**vars(self), **changes})
 
     @property
     def method(self) -> str:

@@ -11,7 +11,7 @@ from ..errors import ClientDisconnected, InvalidResponseError, is_client_disconn
 from ..http.framing import STATUSES_WITHOUT_BODY
 from ..http.mistakes import log_failed_call, log_missing_answer
 from ..http.response_body import FILE_BLOCK
-from ..messages import FileBody, Response, new_tuple
+from ..messages import FileBody, Response
 from ..request_id import named
 from .request_stream import MOST_DISCARDED, BodyStream
 from .states import RESPONSE_TRANSITIONS, ResponseState, checked
@@ -323,7 +323,7 @@ class Cycle:
             return
         conn = transport.conn
         worker = transport.worker
-        response = new_tuple(Response, (self._status, self._headers, body, None, None))
+        response = Response(self._status, self._headers, body, None, None)
         if self.incoming is not None or worker.draining:
             self.persistent = self._persists()
         try:

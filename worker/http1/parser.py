@@ -57,8 +57,10 @@ class RequestParser:
             ):
                 return self._parse_with_h11(head)
             variables, common, version, stays_open = self._fields.parse(block)
-            target = raw_target.decode()
-            path, _, query = target.partition("?")
+            target = path = raw_target.decode()
+            query = ""
+            if "?" in target:  # which is found out five times as fast as `partition` takes
+                path, _, query = target.partition("?")
             method = _METHODS[raw_method]
             length = None
             if "CONTENT_LENGTH" in variables:  # which is never in `common`

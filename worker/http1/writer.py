@@ -89,7 +89,7 @@ class ResponseWriter:
         What the kernel does not accept is left in `connection.send_buffer`. Raises
         `InvalidResponseError`, before anything is sent, and `ClientDisconnected`.
         """
-        status, headers, body = response[:3]
+        status, headers, body = response.status, response.headers, response.body
         if type(body) is not bytes or len(body) > _COPIED_BODY:
             connection.response_path = ResponsePath.OTHER
             return self._answer_large(connection, head, response, persistent)
@@ -97,7 +97,7 @@ class ResponseWriter:
         if now >= self._date_ends:
             self.date_header()
         data = b""
-        if head is not None and (head.is_simple or _allows_fast_path(head)):
+        if head is not None and head.version == "1.1" and head.method != "HEAD":
             # the fast path; whatever it cannot handle is left to `_render`
             try:
                 status_line = self._status_lines[status]
@@ -190,12 +190,19 @@ class ResponseWriter:
     ) -> tuple[bytes, float, bool, bool]:
         """Return the head of a stream, how much body may follow, whether that is chunked, and
         whether the connection persists."""
-        if persistent and type(response.headers) is list and _allows_fast_path(head):
+        if (
+            persistent
+            and type(response.headers) is list
+            and head.version == "1.1"
+            and head.method != "HEAD"
+        ):
             # the fast path; whatever it cannot handle is left to `_render`
             try:
                 status_line = self._status_lines[response.status]
                 block = b"".join([self._lines[pair] for pair in response.headers])
-                if b"Content-Length" not in block:
+                if (
+                    block.find(b"Content-Length") < 0
+                ):  # `in` would raise and catch a TypeError first
                     self.date_header()
                     parts = [status_line, self._stamp, block, _CHUNKED, b"\r\n"]
                     return b"".join(parts), math.inf, True, True
@@ -274,11 +281,6 @@ class ResponseWriter:
         if not seen & DATE:
             lines.insert(0, date)
         return lines, declared, closes
-
-
-def _allows_fast_path(head: RequestReceived) -> bool:
-    """Whether the response has a body, and needs no Connection field to persist."""
-    return head.version == "1.1" and head.method != "HEAD"
 
 
 def _understands_chunks(head: RequestReceived | None) -> bool:

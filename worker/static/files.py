@@ -92,7 +92,7 @@ class StaticApp:
         self._files = files
 
     def __call__(self, request: Request) -> Response | None:
-        head = request[0]
+        head = request.head
         if self._files.may_serve(head.path):
             response = self._files.respond(head.method, head.path, head.variables)
             if response is not None:

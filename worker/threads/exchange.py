@@ -24,7 +24,7 @@ from ..http.error_response import ASYNCHRONOUS_BODY, RETURNED_NONE
 from ..http.request_meta import what_is_asked
 from ..http.response_body import close_body, close_response
 from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
-from ..messages import FileBody, Request, RequestReceived, Response, new_tuple
+from ..messages import FileBody, Request, RequestReceived, Response
 from ..polling import fork_guard
 from ..request_id import enter
 from . import finalize
@@ -57,7 +57,7 @@ def exchange(
     conn.response_path = _DIRECT
     conn.worker = worker
     conn.notes = worker.notes
-    request = new_tuple(Request, (head, body, conn))
+    request = Request(head, body, conn)
     conn.persistent = persistent = worker.persistent
     if not head.stays_open:
         keeps_open, websocket = what_is_asked(head)
@@ -206,7 +206,7 @@ def _watch(
     if worker.request_ids is not None:
         ids = worker.request_ids
         conn.request_id, head = ids.give(request.head, trusted=conn.is_trusted)
-        request = new_tuple(Request, (head, body, conn))
+        request = Request(head, body, conn)
         enter(conn.request_id)
     collector = worker.collector
     if collector is None:

@@ -49,6 +49,9 @@ def recv_behind(worker: ThreadState, conn: Connection, head: RequestReceived) ->
     length = head.content_length
     if length and length <= worker.largest_direct_body and length <= len(conn.buffer):
         data = conn.buffer
+        if length == len(data):  # the usual case, without copies
+            conn.buffer = b""
+            return head, data
         conn.buffer = data[length:]
         return head, data[:length]
     if not length and not head.chunked:
