@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
+from .scope_headers import HeaderLists, Headers
+
 if TYPE_CHECKING:
     from ..connection import RequestSource
     from ..messages import RequestReceived
     from ..tls.session import TLSSocket
 
 Scope = dict[str, Any]
-Headers = list[tuple[bytes, bytes]]
 
 #: The supported versions of the specification.
 HTTP_SPEC = {"version": "3.0", "spec_version": "2.3"}
@@ -26,17 +27,6 @@ _HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
 }
 _PATHSEND = "http.response.pathsend"
 
-# Header lines that are not cached: they are secret, or seldom come twice.
-_NEVER_CACHED = frozenset(
-    (
-        b"authorization cookie proxy-authorization x-csrftoken x-csrf-token x-api-key"
-        b" if-none-match if-modified-since referer traceparent x-request-id content-length"
-        b" sec-websocket-key"
-    ).split()
-)
-_LONGEST_CACHED_LINE = 256
-_MOST_CACHED_LINES = 1024
-
 
 class Scopes:
     """Makes scopes. Belongs to one loop, because of its cache of header lines."""
@@ -45,7 +35,8 @@ class Scopes:
         self._extensions = {**_HTTP_EXTENSIONS, _PATHSEND: {}} if pathsend else _HTTP_EXTENSIONS
         root = root_path.strip("/")
         self._root_path = f"/{root}" if root else ""
-        self._lines: dict[bytes, tuple[bytes, bytes]] = {}
+        #: Makes the `headers` of scopes.
+        self.headers = HeaderLists().of
 
     def template(self, conn: RequestSource) -> Scope:
         """What the scopes of all HTTP requests from `conn` have in common."""
@@ -61,6 +52,8 @@ class Scopes:
             "type": "http",
             "asgi": HTTP_SPEC,
             "http_version": "1.1",
+            # those of the request, so that a copy of the template is large enough for them
+            **dict.fromkeys(("method", "path", "raw_path", "query_string", "headers", "state")),
             "server": (host, port or None),
             # the client of a unix socket has no address
             "client": origin.client if origin.client[0] else None,
@@ -71,15 +64,15 @@ class Scopes:
 
     def http(self, template: Scope, head: RequestReceived, headers: Headers) -> Scope:
         """The scope of an HTTP request, without its state. The scope contains `headers` itself."""
+        method, _, path, query, version = head[:5]  # faster than by name
         scope = template.copy()
-        path = head.path
         scope["asgi"] = HTTP_SPEC.copy()
-        scope["method"] = head.method
-        scope["path"] = scope["root_path"] + (decode_path(path) if "%" in path else path)
+        scope["method"] = method
+        scope["path"] = template["root_path"] + (decode_path(path) if "%" in path else path)
         scope["raw_path"] = path.encode("latin-1")
-        scope["query_string"] = head.query.encode("latin-1")
+        scope["query_string"] = query.encode("latin-1")
         scope["headers"] = headers
-        if head.version == "1.0":
+        if version == "1.0":
             scope["http_version"] = "1.0"
             scope["extensions"] = _among(template, _PATHSEND, "tls")
         else:
@@ -98,35 +91,20 @@ class Scopes:
         scope["extensions"] = {"websocket.http.response": {}, **_among(template, "tls")}
         return scope
 
-    def headers(self, block: bytes) -> Headers:
-        """The names, in lower case, and values in `block`; see `RequestReceived.block`."""
-        lines = block.split(b"\r\n")
-        del lines[0]
-        known = self._lines.get
-        return [known(line) or self._line(line) for line in lines]
-
-    def _line(self, line: bytes) -> tuple[bytes, bytes]:
-        name, _, value = line.partition(b":")
-        pair = (name.lower(), value.strip(b" \t"))
-        if len(line) <= _LONGEST_CACHED_LINE and pair[0] not in _NEVER_CACHED:
-            if len(self._lines) >= _MOST_CACHED_LINES:
-                self._lines.clear()
-            self._lines[line] = pair
-        return pair
-
 
 class ConnectionScopes:
     """Makes the scopes of the requests of one connection. Belongs to its loop."""
 
-    __slots__ = ("_conn", "_headers", "_headers_of", "_scopes", "_template")
+    __slots__ = ("_conn", "_headers", "_last_head", "_scopes", "_template")
 
     def __init__(self, scopes: Scopes, conn: RequestSource) -> None:
         self._scopes = scopes
         self._conn = conn
         self._template = scopes.template(conn)
-        # the header list of the last head: a client that polls sends the same head each time
-        self._headers_of: RequestReceived | None = None
-        self._headers: Headers = []
+        # the last head, and its headers if it came twice: a client that polls sends the same head
+        # each time
+        self._last_head: RequestReceived | None = None
+        self._headers: Headers | None = None
 
     def refresh(self) -> None:
         """Take note of a change of the connection: a trusted proxy named another client."""
@@ -134,11 +112,14 @@ class ConnectionScopes:
 
     def http(self, head: RequestReceived) -> Scope:
         """The scope of an HTTP request, without its state."""
-        if head is not self._headers_of:
-            self._headers_of = head
-            self._headers = self._scopes.headers(head.block)
+        scopes = self._scopes
+        if head is not self._last_head:
+            self._last_head, self._headers = head, None
+            return scopes.http(self._template, head, scopes.headers(head.block))
+        if self._headers is None:
+            self._headers = scopes.headers(head.block)
         # a copy, for the application may change it
-        return self._scopes.http(self._template, head, self._headers.copy())
+        return scopes.http(self._template, head, self._headers.copy())
 
     def websocket(self, head: RequestReceived) -> Scope:
         """The scope of a request for a WebSocket, without its state."""
