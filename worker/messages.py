@@ -302,7 +302,7 @@ class Request:
 
     @property
     def version(self) -> str:
-        """`1.1` or `1.0`."""
+        """`1.1` or `1.0`, and `2` over HTTP/2."""
         return self.head.version
 
     @property
