@@ -30,8 +30,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from .command import PATIENCE, Command
+from .command import PATIENCE, Command, children
 from .ports import free_port
+from .waiting import until
 
 _STEP = re.compile(
     r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$|\bStop the server\b", re.DOTALL | re.MULTILINE
@@ -59,6 +60,7 @@ class Tutorial:
         self._ports: dict[str, int] = {}
         self._server: Command | None = None
         self._seen = 0
+        self._workers = 0
         self._output = ""
         self.commands = 0
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -176,6 +178,7 @@ class Tutorial:
         self._server = Command(process)
         self._seen = 0
         self._server.until("Ctrl-C|CONTROL-C")
+        self._workers = len(children(process.pid))
 
     def _await(self, lines: list[str]) -> None:
         """Wait until the server has printed `lines`, in their order."""
@@ -185,6 +188,9 @@ class Tutorial:
             while not (found := pattern.search(self._server.text, self._seen)):
                 assert self._server.has_said("", PATIENCE), f"{line}\n{self._server.text}"
             self._seen = found.end()
+        # after a reload, until the old workers have ended: one may still accept a connection
+        pid = self._server.process.pid
+        until(lambda: len(children(pid)) == self._workers)
 
 
 @contextmanager
