@@ -51,7 +51,7 @@ def build() -> str:
 class Server:
     """threadwell under callgrind."""
 
-    def __init__(self, app: str, folder: str) -> None:
+    def __init__(self, app: str, options: Sequence[str], folder: str) -> None:
         self._out = pathlib.Path(folder) / "counts"
         self._parts = 0
         environment = {
@@ -66,6 +66,7 @@ class Server:
         command += ["--dump-before=getloadavg", sys.executable, "-m", "threadwell"]
         command += [f"budget_apps:{app}", "--bind", "127.0.0.1:0", "--threads", "4"]
         command += ["--keep-alive", "600"]
+        command += [option.format(folder=folder) for option in options]
         self._log = pathlib.Path(folder) / "log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
@@ -152,13 +153,14 @@ class Clients:
 
 
 def measure(cases: Sequence[Case]) -> dict[str, int]:
-    """The instructions that a request of each of `cases`, which have one application, costs.
+    """The instructions that a request of each of `cases` costs, which have one application and the
+    same options.
 
     Two batches are counted; what is in both beside their requests cancels out.
     """
     measured = {}
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(cases[0].app, folder)
+        server = Server(cases[0].app, cases[0].options, folder)
         try:
             for case in cases:
                 clients = Clients(server.port)
@@ -218,13 +220,13 @@ def main() -> int:
     if here not in budgets and not options.write:
         print(f"The budget is not compared: it has no figures for {here}; --write adds them")
         return 0
-    apps: dict[str, list[Case]] = {}
+    servers: dict[tuple[str, tuple[str, ...]], list[Case]] = {}
     for case in CASES:
         if not options.case or case.name in options.case:
-            apps.setdefault(case.app, []).append(case)
-    with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, len(apps))) as pool:
+            servers.setdefault((case.app, case.options), []).append(case)
+    with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, len(servers))) as pool:
         # the one with the most cases is begun first
-        counts = pool.map(measure, apps.values())
+        counts = pool.map(measure, servers.values())
     measured = {label: count for each in counts for label, count in each.items()}
     over = compare(budgets.get(here, {}), measured)
     if options.write:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from threadwell.worker.logs import access_log
+from threadwell.worker.metrics import counters
 from threadwell.worker.threads import leader_follower
 
 Environ = dict[str, Any]
@@ -64,6 +66,11 @@ def make_django() -> Any:
 # The deputy looks at the leader by the clock, and callgrind makes each call long: how often it
 # looked would depend on the speed of this machine.
 leader_follower._SHORTEST_TICK = leader_follower._LONGEST_TICK = 3600.0
+# For the same reason requests would be beyond the bucket that has almost all of them, and the lines
+# of a log would be written one by one.
+counters.BUCKETS = (3600.0, *counters.BUCKETS[1:])
+access_log._COLLECT_SECONDS = 3600.0
+access_log._MOST_WAITING = 90
 
 
 def _write_counts() -> None:

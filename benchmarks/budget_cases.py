@@ -67,6 +67,8 @@ Content-Length: {size}
 Content-Type: application/json
 Authorization: Bearer abc{n}
 """
+LOG = "{folder}/access.log"
+JSON = ("--log-format", "json")
 POST = "Content-Type: application/octet-stream\nContent-Length: {size}\n"
 
 
@@ -75,8 +77,9 @@ class Case:
     """Requests of one kind to one application.
 
     `app` is a name in budget_apps.py. `{n}`, `{m}`, `{k}` and `{e}` in `target` and `fields` are
-    numbers that belong to a request, `{size}` is the length of its body. `package` is what the
-    figure depends on beside threadwell.
+    numbers that belong to a request, `{size}` is the length of its body. `options` are those of the
+    server, `{folder}` in them is one of its own. `package` is what the figure depends on beside
+    threadwell.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Case:
     target: str = "/items/{n}?page={page}"
     size: int = 0
     varied_size: int = 0
+    options: tuple[str, ...] = ()
     package: str = ""
 
     @property
@@ -122,4 +126,7 @@ CASES = (
     Case("stream", "plain", "", "/stream"),
     Case("flask-varied", "make_flask()", VARIED, package="flask"),
     Case("django-varied", "make_django()", VARIED, package="django"),
+    Case("metrics", "plain", REPEATED, "/", options=("--metrics-bind", "127.0.0.1:0")),
+    Case("log-combined", "plain", REPEATED, "/", options=("--access-log", LOG)),
+    Case("log-json", "plain", REPEATED, "/", options=(*JSON, "--access-log", LOG)),
 )

@@ -85,6 +85,8 @@ FOR_OUTPUT = frozenset({State.WRITING, State.YIELDED})
 # `struct tcp_info` of Linux, as far as it is read here.
 _TCP_INFO = 56
 _LAST_DATA_RECEIVED = 52
+_TCP, _INFO = socket.IPPROTO_TCP, getattr(socket, "TCP_INFO", None)
+_last_data_received = struct.Struct("I").unpack_from
 
 
 class IllegalTransition(RuntimeError):
@@ -230,6 +232,7 @@ class Connection:
         "request_id",
         "response_path",
         "send_buffer",
+        "started",
         "stream_writer",
         # of the thread that serves it
         "notes",
@@ -288,6 +291,9 @@ class Connection:
     request_id: str
     #: What a lifecycle collector is told when the answer is out; None without a collector.
     record: ResponseCompleted | None
+    #: When the request had arrived, in the seconds of `time.monotonic`, for the `record` that will
+    #: be made if one is needed; 0 where none is.
+    started: float
 
     def __init__(
         self,
@@ -333,6 +339,7 @@ class Connection:
         self.hijacked = None
         self.request_id = ""
         self.record = None
+        self.started = 0.0
 
     def become(self, state: State) -> None:
         """Move to `state`. Raises `IllegalTransition` where the table has no such step."""
@@ -406,14 +413,14 @@ class Connection:
 
         The kernel's clock has steps of a few milliseconds.
         """
-        info = getattr(socket, "TCP_INFO", None)
-        if info is None:
+        if _INFO is None:
             return None
         try:
-            data = self.sock.getsockopt(socket.IPPROTO_TCP, info, _TCP_INFO)
+            data = self.sock.getsockopt(_TCP, _INFO, _TCP_INFO)
         except OSError:  # not of TCP
             return None
-        return float(struct.unpack_from("I", data, _LAST_DATA_RECEIVED)[0]) / 1000
+        milliseconds: int = _last_data_received(data, _LAST_DATA_RECEIVED)[0]
+        return milliseconds / 1000
 
     def request_age(self) -> float:
         """For how many seconds the request under way has run at least. Any thread may call.

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import http
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import BinaryIO, Protocol, get_args
 
 from .http.framing import STATUSES_WITHOUT_BODY
-from .messages import Address, FileBody, Request, RequestReceived, Response
+from .messages import (
+    Address,
+    FileBody,
+    Origin,
+    Request,
+    RequestReceived,
+    Response,
+)
 
 # The codes of common statuses that have a body, for each spelling: parsing the number takes several
 # times as long.
-_CODES_WITH_BODY: dict[int | str, int] = {
+CODES_WITH_BODY: dict[int | str, int] = {
     written: int(status)
     for status in http.HTTPStatus
     if status not in STATUSES_WITHOUT_BODY
@@ -80,27 +88,28 @@ class ResponseCompleted:
     in with the answer. It does not change after a collector has been told.
     """
 
-    # Without slots: one is made for every request, and that takes a third less time.
+    # Without slots, and what is seldom set is of the class: one is made for every request, and that
+    # takes half the time.
 
     client: Address
     peer: Address
     seconds: float
     complete: bool
+    status: int = 0
+    body_bytes: int = 0
+    received: int = 0
+    request_id: str = ""
+    headers: Sequence[tuple[str, str] | tuple[bytes, bytes]] = ()
 
     def __init__(self, request: Request | None, started: float) -> None:
         self.request = request
         self.started = started
-        self.status = 0
-        self.body_bytes = 0
-        self.received = 0
-        self.request_id = ""
-        self.headers: Sequence[tuple[str, str] | tuple[bytes, bytes]] = ()
 
     def note(self, head: RequestReceived | None, response: Response) -> None:
         """Note what is being sent as the answer to `head`. Only the server calls it."""
         self.body_bytes = 0
         self.headers = response.headers
-        code = _CODES_WITH_BODY.get(response.status)
+        code = CODES_WITH_BODY.get(response.status)
         if code is None:
             code = response.code
             if code in STATUSES_WITHOUT_BODY:
@@ -224,6 +233,26 @@ class LifecycleCollector(Protocol):
         """Take note of `event`. Several threads may call it at once."""
 
 
+class RecordedConnection(Protocol):
+    """What is read here of a connection on which a request was answered."""
+
+    origin: Origin
+    peer: Address
+    #: The id of the request, where requests have ids.
+    request_id: str
+    #: When the request had arrived, in the seconds of `time.monotonic`; 0 if nobody is to be told,
+    #: or a `ResponseCompleted` was made already.
+    started: float
+
+
+#: Takes the answers of one thread that have left in one send, whose bodies are bytes.
+#: It raises no `Exception`. The arguments: connection, request, its head and body, response, its
+#: body, and the time of the response in the seconds of `time.monotonic`.
+TakeAnswer = Callable[
+    [RecordedConnection, Request, RequestReceived, bytes, Response, bytes, float], None
+]
+
+
 def event_types_of(collector: LifecycleCollector | None) -> Collection[type]:
     """The types of events that `collector` wants."""
     return () if collector is None else getattr(collector, "event_types", _EVENT_TYPES)
@@ -240,10 +269,115 @@ def for_thread(collector: LifecycleCollector) -> Callable[[ResponseCompleted], N
     return collector.record if make is None else make()
 
 
+def start_record(conn: RecordedConnection, request: Request) -> ResponseCompleted:
+    """Make what a collector will be told of the answer to `request`."""
+    record = ResponseCompleted(request, conn.started)
+    body = request.body
+    if body:
+        record.received = len(body) if isinstance(body, bytes) else _size_of(body)
+    if conn.request_id:
+        record.request_id = conn.request_id
+    return record
+
+
+def _size_of(body: BinaryIO) -> int:
+    at = body.tell()
+    size = body.seek(0, os.SEEK_END)
+    body.seek(at)
+    return size
+
+
+def completed_at(
+    conn: RecordedConnection, request: Request, response: Response, now: float
+) -> ResponseCompleted:
+    """What a collector is told of `response`, which the kernel has taken at once at `now`."""
+    record = start_record(conn, request)
+    record.note(request.head, response)
+    record.client = conn.origin.client
+    record.peer = conn.peer
+    record.complete = True
+    record.seconds = now - record.started
+    return record
+
+
+def answer_taker(collector: LifecycleCollector) -> TakeAnswer:
+    """What tells `collector` of answers, on any thread, in the context of the request.
+
+    What one of several collectors raises is logged, and costs no other anything.
+    """
+    return _taker([(None, each.record) for each in _parts_of(collector)])
+
+
+def take_answers(collector: LifecycleCollector) -> TakeAnswer:
+    """The same for the calling thread alone, and quicker.
+
+    A collector may have a `take_answers` of its own, without an argument, which returns a
+    `TakeAnswer` that needs no `ResponseCompleted`, or None.
+    """
+    takers = []
+    for each in _parts_of(collector):
+        make: Callable[[], TakeAnswer | None] | None = getattr(each, "take_answers", None)
+        takers.append((None if make is None else make(), for_thread(each)))
+    own = takers[0][0]
+    return own if own is not None and len(takers) == 1 else _taker(takers)
+
+
+def _taker(
+    takers: Sequence[tuple[TakeAnswer | None, Callable[[ResponseCompleted], None]]],
+) -> TakeAnswer:
+    def take(
+        conn: RecordedConnection,
+        request: Request,
+        head: RequestReceived,
+        body: bytes,
+        response: Response,
+        content: bytes,
+        now: float,
+    ) -> None:
+        record = None
+        for own, told in takers:
+            try:
+                if own is not None:
+                    own(conn, request, head, body, response, content, now)
+                else:
+                    record = record or completed_at(conn, request, response, now)
+                    told(record)
+            except Exception as error:
+                complain(ResponseCompleted, error)
+
+    return take
+
+
+def take_waits(collector: LifecycleCollector) -> Callable[[float], None] | None:
+    """What takes the seconds that a request of the calling thread has waited, in the place of
+    `RequestWaited`; None if `collector` wants the event.
+
+    A collector may have a `take_waits` of its own, without an argument.
+    """
+    parts = [each for each in _parts_of(collector) if RequestWaited in event_types_of(each)]
+    own: Callable[[], Callable[[float], None] | None] | None
+    own = getattr(parts[0], "take_waits", None) if len(parts) == 1 else None
+    return None if own is None else own()
+
+
+def _parts_of(collector: LifecycleCollector) -> tuple[LifecycleCollector, ...]:
+    """The collectors of which `collector` is made."""
+    if isinstance(collector, _Guarded):
+        return _parts_of(collector.collector)
+    if isinstance(collector, Collectors):
+        return tuple(part for each in collector.collectors for part in _parts_of(each))
+    return (collector,)
+
+
 def guarded(collector: LifecycleCollector | None) -> LifecycleCollector | None:
-    """Wrap `collector` so that an exception in it is logged and goes no further."""
+    """Wrap `collector` so that an exception in it is logged and goes no further.
+
+    Each of several collectors is wrapped for itself, so that the others are told all the same.
+    """
     if collector is None or isinstance(collector, _Guarded):
         return collector
+    if isinstance(collector, Collectors):
+        return Collectors(*filter(None, map(guarded, collector.collectors)))
     return _Guarded(collector)
 
 
@@ -251,46 +385,47 @@ class _Guarded:
     """See `guarded`."""
 
     def __init__(self, collector: LifecycleCollector) -> None:
-        self._collector = collector
+        self.collector = collector
         self.event_types = event_types_of(collector)
 
     def record(self, event: LifecycleEvent) -> None:
         try:
-            self._collector.record(event)
+            self.collector.record(event)
         except Exception as error:
-            _complain(event, error)
+            complain(type(event), error)
 
     def for_thread(self) -> Callable[[ResponseCompleted], None]:
         """See `for_thread`."""
-        told = for_thread(self._collector)
+        told = for_thread(self.collector)
 
         def record(event: ResponseCompleted) -> None:
             try:
                 told(event)
             except Exception as error:
-                _complain(event, error)
+                complain(type(event), error)
 
         return record
 
 
-def _complain(event: LifecycleEvent, error: Exception) -> None:
-    log.error("A lifecycle collector failed on %s", type(event).__name__, exc_info=error)
+def complain(kind: type, error: Exception) -> None:
+    """Log what a collector has raised at an event of the type `kind`."""
+    log.error("A lifecycle collector failed on %s", kind.__name__, exc_info=error)
 
 
 class Collectors:
     """Several collectors as one."""
 
     def __init__(self, *collectors: LifecycleCollector) -> None:
-        self._collectors = collectors
+        self.collectors = collectors
         self.event_types = frozenset[type]().union(*map(event_types_of, collectors))
 
     def record(self, event: LifecycleEvent) -> None:
-        for collector in self._collectors:
+        for collector in self.collectors:
             collector.record(event)
 
     def for_thread(self) -> Callable[[ResponseCompleted], None]:
         """See `for_thread`."""
-        told = tuple(map(for_thread, self._collectors))
+        told = tuple(map(for_thread, self.collectors))
 
         def record(event: ResponseCompleted) -> None:
             for each in told:

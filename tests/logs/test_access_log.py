@@ -295,3 +295,46 @@ def test_a_log_whose_reader_has_left_costs_no_answer(serve: Serve, connect: Conn
 def test_the_named_formats_are_apaches() -> None:
     assert COMMON == '%h %l %u %t "%r" %>s %b'
     assert COMBINED == COMMON + ' "%{Referer}i" "%{User-Agent}i"'
+
+
+@pytest.mark.parametrize("text", ["common", "combined", "json"])
+def test_the_line_of_an_answer_in_one_send_is_that_of_any_other(
+    serve: Serve, connect: Connect, tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "log"
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", "5")])
+        return [b"hello"] if environ["PATH_INFO"] == "/one" else iter([b"he", b"llo"])
+
+    server = serve(app, access_log=str(path), log_format=text)
+    client = connect(server)
+    fields = 'User-Agent: "u"\r\nReferer: http://r/\\\r\nAuthorization: Basic YTpi\r\n'
+    for target in ("/one", "/two"):
+        assert client.get(target, headers=fields).body == b"hello"
+    server.stop()
+    one, two = read(path, 2)
+    changing = r'\[[^]]+\]|"time": "[^"]+"|"seconds": \d+\.\d{6}'
+    assert re.sub(changing, "", one) == re.sub(changing, "", two).replace("/two", "/one")
+    assert len(re.findall(changing, one)) == (2 if text == "json" else 1)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0000004, 0.000523, 0.9999996, 1.0, 75.25])
+def test_the_seconds_of_json(seconds: float) -> None:
+    answer = event()
+    answer.seconds = seconds
+    assert json.loads(compile_format("json")(answer))["seconds"] == round(seconds, 6)
+
+
+def test_the_time_of_a_line_follows_the_second_of_its_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000000000.25)
+    monkeypatch.setattr("time.monotonic", lambda: 50.0)
+    line_of = compile_format("json")
+    found = []
+    for started in (50.0, 50.5, 50.7499, 50.75, 49.0, 50.0):
+        answer = event()
+        answer.started = started
+        found.append(json.loads(line_of(answer))["time"][17:23])
+    assert found == ["40.250", "40.750", "40.999", "41.000", "39.250", "40.250"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from threadwell.worker.lifecycle import (
 )
 from threadwell.worker.threads import exchange, finalize
 
+from ..helpers.metrics import HERE, Numbers, url_of
 from ..helpers.recorder import Recorder
 from ..helpers.waiting import until
 from ..helpers.wire_client import Client
@@ -442,3 +444,41 @@ def test_several_collectors_are_told_in_order() -> None:
     event = ConnectionOpened(("", 0))
     both.record(event)
     assert first.events == second.events == [event]
+
+
+@pytest.mark.parametrize("served", [of_threads, asgi], ids=["threads", "loop"])
+def test_a_collector_that_raises_keeps_no_other_from_an_event(
+    serve: Serve, connect: Connect, served: Any, tmp_path: Path
+) -> None:
+    log = tmp_path / "access.log"
+    recorder = Recorder()
+    given = Collectors(Broken(), recorder)
+    options = {"access_log": str(log), "metrics_bind": HERE}
+    server = serve(served, threads=1, lifecycle_collector=given, **options)
+    client = connect(server)
+    for _ in range(3):
+        assert client.get().status == 201
+    recorder.until(ResponseCompleted, 3)
+    until(lambda: Numbers(url_of(server)).total("requests_total") == 3)
+    server.stop()
+    assert len(log.read_text().splitlines()) == 3
+    assert recorder.kinds.count(ResponseCompleted) == 3
+
+
+def test_a_large_body_is_counted_after_its_file_is_closed(
+    serve: Serve, connect: Connect, recorder: Recorder
+) -> None:
+    client = connect(serve(App(), lifecycle_collector=recorder, memory_body=10))
+    for size in (5, 1000):
+        head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+        client.send(head.encode() + bytes(size))
+        assert client.answer().status == 201
+    recorder.until(ResponseCompleted, 2)
+    answers = recorder.of(ResponseCompleted)
+    assert [(each.received, each.status, each.body_bytes) for each in answers] == [
+        (5, 201, 5),
+        (1000, 201, 5),
+    ]
+    assert [each.request for each in answers] == [
+        each.request for each in recorder.of(RequestStarted)
+    ]

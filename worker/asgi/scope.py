@@ -64,15 +64,15 @@ class Scopes:
 
     def http(self, template: Scope, head: RequestReceived, headers: Headers) -> Scope:
         """The scope of an HTTP request, without its state. The scope contains `headers` itself."""
-        method, _, path, query, version = head[:5]  # faster than by name
+        path = head.path
         scope = template.copy()
         scope["asgi"] = HTTP_SPEC.copy()
-        scope["method"] = method
+        scope["method"] = head.method
         scope["path"] = template["root_path"] + (decode_path(path) if "%" in path else path)
         scope["raw_path"] = path.encode("latin-1")
-        scope["query_string"] = query.encode("latin-1")
+        scope["query_string"] = head.query.encode("latin-1")
         scope["headers"] = headers
-        if version == "1.0":
+        if head.version == "1.0":
             scope["http_version"] = "1.0"
             scope["extensions"] = _among(template, _PATHSEND, "tls")
         else:

@@ -16,15 +16,23 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ..lifecycle import LifecycleEvent, ResponseCompleted
+from ..lifecycle import (
+    CODES_WITH_BODY,
+    LifecycleEvent,
+    ResponseCompleted,
+    complain,
+    completed_at,
+)
 from ..system.threads import start_thread
-from .format import compile_format, fit_line
+from .format import compile_format, compile_quick, fit_line
 from .target import Target, open_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config.groups import Log
+    from ..lifecycle import RecordedConnection, TakeAnswer
+    from ..messages import Request, RequestReceived, Response
 
 log = logging.getLogger("threadwell")
 
@@ -95,24 +103,66 @@ class AccessLog:
     def for_thread(self) -> Callable[[ResponseCompleted], None]:
         """Return a collector for one thread, with its own caches: see `lifecycle.for_thread`."""
         line_of = compile_format(self._format)
-        lines, longest = self._lines, self._longest or math.inf
+        append, longest = self._append, self._longest or math.inf
 
         def take(event: ResponseCompleted) -> None:
             line = line_of(event)
             if len(line) > longest:
                 line = fit_line(line_of, event, self._longest)
-            waiting = len(lines)
-            if waiting >= _MOST_WAITING or self._closing:
-                self._count_lost(1)
-                return
-            lines.append(line)
-            if not self._thread_awake:
-                self._thread_awake = True
-                self._wakeup.set()
-            elif waiting >= _MOST_WAITING // 2:
-                self._flush_early.set()
+            append(line)
 
         return take
+
+    def take_answers(self) -> TakeAnswer | None:
+        """See `lifecycle.take_answers`."""
+        quick = compile_quick(self._format)
+        if quick is None:
+            return None
+        line_of, otherwise, codes = quick, self.for_thread(), CODES_WITH_BODY
+        lines, longest, half = self._lines, self._longest or math.inf, _MOST_WAITING // 2
+
+        def take(
+            conn: RecordedConnection,
+            request: Request,
+            head: RequestReceived,
+            body: bytes,
+            response: Response,
+            content: bytes,
+            now: float,
+        ) -> None:
+            try:
+                status = codes.get(response.status)
+                if status is None or head.method == "HEAD":
+                    otherwise(completed_at(conn, request, response, now))
+                    return
+                client, started = conn.origin.client, conn.started
+                line = line_of(
+                    client, conn.peer, head, status, len(content), len(body), started,
+                    now - started, True, conn.request_id,
+                )  # fmt: skip
+                # what `_append` does, where the log thread keeps up
+                if len(line) > longest:
+                    otherwise(completed_at(conn, request, response, now))
+                elif self._thread_awake and not self._closing and len(lines) < half:
+                    lines.append(line)
+                else:
+                    self._append(line)
+            except Exception as error:
+                complain(ResponseCompleted, error)
+
+        return take
+
+    def _append(self, line: str) -> None:
+        waiting = len(self._lines)
+        if waiting >= _MOST_WAITING or self._closing:
+            self._count_lost(1)
+            return
+        self._lines.append(line)
+        if not self._thread_awake:
+            self._thread_awake = True
+            self._wakeup.set()
+        elif waiting >= _MOST_WAITING // 2:
+            self._flush_early.set()
 
     def flush(self) -> None:
         """Write the queued log lines."""

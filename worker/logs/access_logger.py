@@ -60,6 +60,9 @@ class AccessLogger:
 
         return take
 
+    def take_answers(self) -> None:
+        """None: a record of `logging` needs a `ResponseCompleted`."""
+
     def reopen(self) -> None:
         """Nothing: handlers that have a file look after it themselves."""
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from ..config.groups import Log
+    from ..lifecycle import RecordedConnection, TakeAnswer
+    from ..messages import Request, RequestReceived, Response
 
 # The lowest status of an error. Errors are never left out: they tell why a probe has failed.
 _ERROR = 400
@@ -33,6 +35,8 @@ class RequestLog(Protocol):
     def record(self, event: LifecycleEvent) -> None: ...
 
     def for_thread(self) -> Callable[[ResponseCompleted], None]: ...
+
+    def take_answers(self) -> TakeAnswer | None: ...
 
     def reopen(self) -> None: ...
 
@@ -85,8 +89,31 @@ class _Selected:
 
         return take_selected
 
+    def take_answers(self) -> TakeAnswer | None:
+        """See `lifecycle.take_answers`."""
+        take = self._log.take_answers()
+        if take is None:
+            return None
+        of_log = take
+
+        def take_selected(
+            conn: RecordedConnection,
+            request: Request,
+            head: RequestReceived,
+            body: bytes,
+            response: Response,
+            content: bytes,
+            now: float,
+        ) -> None:
+            if response.code >= _ERROR or not self._skips(head.path):
+                of_log(conn, request, head, body, response, content, now)
+
+        return take_selected
+
     def _is_skipped(self, event: ResponseCompleted) -> bool:
         if event.request is None or event.status >= _ERROR:
             return False
-        path = event.request.path
+        return self._skips(event.request.path)
+
+    def _skips(self, path: str) -> bool:
         return path in self._skipped or path.startswith(self._below)

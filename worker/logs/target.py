@@ -142,12 +142,14 @@ class FileTarget(Target):
             return len(lines)
         patience = _WRITE_TIMEOUT
         at = 0
+        whole = "\n".join(lines) + "\n"
         while at < len(lines):
-            first, size = at, 0
-            while at < len(lines) and (at == first or size + len(lines[at]) + 1 <= self._block):
-                size += len(lines[at]) + 1
-                at += 1
-            text = "\n".join(lines[first:at]) + "\n"
+            first = at
+            if len(whole) <= self._block:  # as it mostly is
+                at, text = len(lines), whole
+            else:
+                at = self._fit(lines, at)
+                text = "\n".join(lines[first:at]) + "\n"
             try:
                 self._write(text.encode("ascii", "replace"), patience)
             except OSError as error:
@@ -156,6 +158,15 @@ class FileTarget(Target):
                 if isinstance(error, BlockingIOError):
                     patience = 0.0  # the reader has stopped: do not wait again for the others
         return lost
+
+    def _fit(self, lines: list[str], at: int) -> int:
+        """The end of what one write has of `lines` from `at` on: a line at least."""
+        size = len(lines[at]) + 1
+        at += 1
+        while at < len(lines) and size + len(lines[at]) + 1 <= self._block:
+            size += len(lines[at]) + 1
+            at += 1
+        return at
 
     def _open_pipe(self) -> bool:
         """Open the pipe if a program reads it by now; tried once a second."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import mmap
 from collections import deque
 
-from .counters import BLOCK, LOST, SLOW, TIMED_OUT, USED
+from .counters import BLOCK, LOST, MOST, SLOW, TIMED_OUT, USED, totals_of
 
 _OCTETS = 8
-# No honest number is as large: in nanoseconds it is 146 years.
-_MOST = 2**62
 
 
 class SharedPages:
@@ -61,29 +59,31 @@ class SharedPages:
     def gauges(self) -> dict[int, list[int]]:
         """The gauges of each running process, at the offsets of `gauges`, by its page."""
         pages = {number: self._reading(number) for number in sorted(self._used)}
-        return {number: _numbers(page, 0) for number, page in pages.items()}
+        return {number: _gauges(page) for number, page in pages.items()}
 
 
 def read_page(page: memoryview[int]) -> tuple[list[int], list[int]]:
     """The counters and the gauges on `page`, of which no other thread takes slices."""
-    return _totals(page), _numbers(page, 0)
+    return _totals(page), _gauges(page)
 
 
 def _totals(page: memoryview[int]) -> list[int]:
     # the process that writes the page may have been taken over: it says nothing about its size
     used = min(max(page[USED], 2), len(page) // BLOCK)
-    blocks = [_numbers(page, at) for at in range(1, used)]
-    totals = _sum(blocks)
-    of_process = _numbers(page, 0)
+    totals = totals_of([_block(page, at) for at in range(1, used)])
+    of_process = _gauges(page)
     for at in (LOST, SLOW, TIMED_OUT):
         totals[at] = of_process[at]
     return totals
 
 
-def _numbers(page: memoryview[int], block: int) -> list[int]:
-    """The numbers of a block, 0 in the place of one that cannot be true."""
-    numbers = page[block * BLOCK : block * BLOCK + BLOCK].tolist()
-    return [number if number < _MOST else 0 for number in numbers]
+def _gauges(page: memoryview[int]) -> list[int]:
+    """The numbers of the first block, 0 in the place of one that cannot be true."""
+    return [number if number < MOST else 0 for number in _block(page, 0)]
+
+
+def _block(page: memoryview[int], block: int) -> list[int]:
+    return page[block * BLOCK : block * BLOCK + BLOCK].tolist()
 
 
 def _sum(rows: list[list[int]]) -> list[int]:

@@ -13,6 +13,7 @@ These functions run on the thread that owns the connection.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from enum import Enum
@@ -23,7 +24,12 @@ from ..errors import NeedsAsyncError, ProtocolError
 from ..http.error_response import ASYNCHRONOUS_BODY, RETURNED_NONE
 from ..http.request_meta import what_is_asked
 from ..http.response_body import close_body, close_response
-from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
+from ..lifecycle import (
+    SAMPLED,
+    RequestStarted,
+    RequestWaited,
+    start_record,
+)
 from ..messages import FileBody, Request, RequestReceived, Response
 from ..polling import fork_guard
 from ..request_id import enter
@@ -44,7 +50,7 @@ class Outcome(Enum):
 
 # Global names are found more quickly than members of an Enum.
 _NEXT, _ENDED, _HANDED_OFF = Outcome.NEXT, Outcome.ENDED, Outcome.HANDED_OFF
-_DIRECT, _RECORDED = ResponsePath.DIRECT, ResponsePath.RECORDED
+_DIRECT, _RECORDED, _OTHER = ResponsePath
 _monotonic = time.monotonic
 
 
@@ -68,7 +74,10 @@ def exchange(
     close = response = None
     try:
         if worker.is_watched:
-            request = _watch(worker, conn, request, body)
+            conn.response_path = _RECORDED
+            conn.started = _monotonic()
+            if worker.served >= worker.watched_from or type(body) is not bytes:
+                request = _watch(worker, conn, request, body)
         response = worker.sync_app(request)
         if worker.poller.draining:
             conn.persistent = persistent = False
@@ -76,12 +85,7 @@ def exchange(
             for_loop = _answers_nothing(worker, conn, request)
         else:
             content, close = response.body, response.close
-            if type(content) is bytes and conn.response_path is _DIRECT:
-                conn.persistent = persistent = worker.writer.answer(
-                    conn, head, response, persistent
-                )
-            elif type(content) is bytes and conn.response_path is _RECORDED:
-                conn.record.note(head, response)  # type: ignore[union-attr]
+            if type(content) is bytes and conn.response_path is not _OTHER:
                 conn.persistent = persistent = worker.writer.answer(
                     conn, head, response, persistent
                 )
@@ -90,7 +94,7 @@ def exchange(
                 for_loop = _respond(worker, conn, request, response)
     except BaseException as error:
         # an exception of any kind, SystemExit too, costs a request and not a thread
-        for_loop = HTTP1Runner(worker, conn, request).recover_or_leave(error, response)
+        for_loop = _recover_or_leave(worker, conn, request, response, error)
     finally:
         conn.worker = None
         if close is not None and not for_loop:
@@ -99,6 +103,12 @@ def exchange(
             close_body(body)
     if persistent and conn.response_path is _DIRECT:
         return _NEXT
+    if conn.response_path is _RECORDED:
+        now = worker.writer.now
+        worker.take_answer(conn, request, head, body, response, content, now)  # type: ignore
+        conn.started = 0.0
+        if persistent:
+            return _NEXT
     return _settle(worker, conn, request, response, for_loop=for_loop)
 
 
@@ -127,12 +137,11 @@ def _settle(
     """The end of an exchange whose answer was more than one send, or the last."""
     if worker.poller.forked:
         fork_guard.leave(None)
-    if conn.response_path is _RECORDED:
-        record, conn.record = conn.record, None
-        assert record is not None
-        worker.completed(record.end(conn.origin.client, conn.peer, True))
-        if conn.persistent:
-            return _NEXT
+    if conn.started and response is not None:
+        # it was to leave in one send, and could not
+        conn.record = conn.record or start_record(conn, request)
+        conn.record.note(request.head, response)
+        conn.started = 0.0
     if for_loop:
         return _hand_off(worker, conn, request, response)
     try:
@@ -181,6 +190,22 @@ def _answers_nothing(worker: ThreadState, conn: Connection, request: Request) ->
     return HTTP1Runner(worker, conn, request).leave_to_loop(why)
 
 
+def _recover_or_leave(
+    worker: ThreadState,
+    conn: Connection,
+    request: Request,
+    response: Response | None,
+    error: BaseException,
+) -> bool:
+    """See `HTTP1Runner.recover_or_leave`. `response` is what was being sent, if anything was."""
+    in_one_send = conn.started and response is not None
+    runner = HTTP1Runner(worker, conn, request)
+    if in_one_send and conn.record is not None:
+        with contextlib.suppress(ValueError, TypeError):  # the writer has said what is wrong
+            conn.record.note(request.head, response)  # type: ignore[arg-type]
+    return runner.recover_or_leave(error, response)
+
+
 def _respond(worker: ThreadState, conn: Connection, request: Request, response: Response) -> bool:
     """Send a body that is not plain bytes, or follows what was pushed. Whether it is for a loop:
     one that is asynchronous, unless it is iterable too and there is no loop."""
@@ -210,23 +235,24 @@ def _watch(
         enter(conn.request_id)
     collector = worker.collector
     if collector is None:
+        conn.response_path = _DIRECT
+        conn.started = 0.0
         return request
-    conn.response_path = _RECORDED
-    conn.record = record = ResponseCompleted(request, _monotonic())
-    if body:
-        record.received = len(body) if isinstance(body, bytes) else _size(body)
-    if conn.request_id:
-        record.request_id = conn.request_id
     if worker.announces_requests:
         collector.record(RequestStarted(request))
     if worker.samples_waits and worker.served % SAMPLED == 1:
+        if worker.watched_from:  # this was for the sample only
+            worker.watched_from = worker.served + SAMPLED
         waited = conn.waited()
-        if waited is not None:
+        if waited is None:
+            pass
+        elif worker.take_wait is not None:
+            worker.take_wait(waited)
+        else:
             collector.record(RequestWaited(request, waited))
+    if not isinstance(body, bytes):
+        # while its size can be told: the application may close the file
+        conn.response_path = _OTHER
+        conn.record = start_record(conn, request)
+        conn.started = 0.0
     return request
-
-
-def _size(body: BinaryIO) -> int:
-    size = body.seek(0, os.SEEK_END)
-    body.seek(0)
-    return size

@@ -18,6 +18,7 @@ from ..hijack import HijackedSocket, HijackedWebSocket
 from ..http.error_response import log_cut, log_failure, log_without_loop
 from ..http.response_body import is_event_stream
 from ..http1.writer import StreamWriter
+from ..lifecycle import start_record
 from ..polling import fork_guard
 from . import finalize
 from .request_runner import RequestRunner, is_interrupt
@@ -39,6 +40,9 @@ class HTTP1Runner(RequestRunner):
         self.conn = conn
         self.is_unbounded = conn.unbounded
         conn.response_path = ResponsePath.OTHER
+        if conn.started:
+            conn.record = start_record(conn, request)
+            conn.started = 0.0
 
     @property
     def stream(self) -> PushedResponse | None:

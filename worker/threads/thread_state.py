@@ -6,13 +6,21 @@ worker. An attribute stands under the heading that says how long it lives and wh
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from ..connection import RequestHost
 from ..http1.parser import RequestParser
 from ..http1.writer import RequestIdWriter, ResponseWriter
-from ..lifecycle import RequestStarted, RequestWaited, event_types_of, for_thread
+from ..lifecycle import (
+    RequestStarted,
+    RequestWaited,
+    answer_taker,
+    event_types_of,
+    take_answers,
+    take_waits,
+)
 from ..request_id import request_ids
 from ..system.durations import Durations
 from .leader_follower import Slot
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..interfaces import AsyncPool, ServingPool
-    from ..lifecycle import LifecycleCollector, ResponseCompleted
+    from ..lifecycle import LifecycleCollector, TakeAnswer
     from ..messages import ASGIApp, SyncApp
     from ..proxies.trust import Forwarding
     from .leader_follower import LeaderFollower
@@ -51,7 +59,6 @@ class ThreadState(RequestHost):
         self.config = config
         self.app = app
         self.sync_app = sync_app
-        self.collector = collector
         #: The asyncio side, which adopts connections; None where there is none.
         self.async_pool = async_pool
         #: Whether a connection may stay open at all.
@@ -87,15 +94,27 @@ class ThreadState(RequestHost):
         self.thread_name = ""
         #: The durations of some requests; None unless requests are tracked.
         self.durations = Durations() if config.tracks_requests() else None
-        #: Something is to be done for a request before the application sees it.
+        self._collect(collector)
+
+    def _collect(self, collector: LifecycleCollector | None) -> None:
+        self.collector = collector
+        #: Something is to be done or noted before the application sees a request.
         self.is_watched = collector is not None or self.request_ids is not None
         event_types = event_types_of(collector)
         self.announces_requests = RequestStarted in event_types
         self.samples_waits = RequestWaited in event_types
-        #: Tells the collector of an answer; meaningful with a collector only.
-        self.completed: Callable[[ResponseCompleted], None]
+        #: The request, by `served`, from which on more is to be done than to note its beginning.
+        self.watched_from = sys.maxsize
+        if self.announces_requests or self.request_ids is not None:
+            self.watched_from = 0
+        elif self.samples_waits:
+            self.watched_from = 1
+        #: Tells the collector of an answer that has left in one send.
+        self.take_answer: TakeAnswer
+        #: Takes the seconds of a sampled wait; None if a `RequestWaited` is to be made.
+        self.take_wait: Callable[[float], None] | None = None
         if collector is not None:
-            self.completed = collector.record
+            self.take_answer = answer_taker(collector)
 
     @property
     def shutdown_event(self) -> threading.Event:
@@ -111,4 +130,5 @@ class ThreadState(RequestHost):
         """Get what belongs to the calling thread, which uses this state from now on."""
         self.ident, self.thread_name = threading.get_ident(), threading.current_thread().name
         if self.collector is not None:
-            self.completed = for_thread(self.collector)
+            self.take_answer = take_answers(self.collector)
+            self.take_wait = take_waits(self.collector)

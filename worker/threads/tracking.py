@@ -84,7 +84,7 @@ def running(
         return None
     stream, hijacked = conn.stream_writer, conn.hijacked
     record = conn.record
-    began = began or (record.started if record is not None else 0.0)
+    began = began or conn.started or (record.started if record is not None else 0.0)
     ran = max(_monotonic() - began, 0.0) if began else 0.0
     state, sent = "running", 0
     if hijacked is not None:
