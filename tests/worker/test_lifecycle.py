@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from threadwell import Request, Response, ThreadedServer
+from threadwell.worker import lifecycle
 from threadwell.worker.lifecycle import (
     ClientGone,
     Collectors,
@@ -279,17 +280,37 @@ def test_what_waits_in_the_backlog_is_opened_when_the_server_stops(
 # ---- What a collector may do ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("large", [False, True], ids=["in memory", "in a file"])
+def test_a_body_that_the_application_closes_is_counted(
+    serve: Serve, connect: Connect, recorder: Recorder, large: bool
+) -> None:
+    def app(request: Request) -> Response:
+        if not isinstance(request.body, bytes):
+            request.body.close()
+        return Response(201, [], b"hello")
+
+    size = 5 * 1024 * 1024 if large else 300 * 1024
+    client = connect(serve(app, interface="sync", lifecycle_collector=recorder))
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+    client.send(bytes(size))
+    assert client.answer().status == 201
+    recorder.until(ResponseCompleted)
+    completed = recorder.of(ResponseCompleted)[0]
+    assert (completed.received, completed.status, completed.body_bytes) == (size, 201, 5)
+    assert client.get("/next").status == 201
+
+
 def test_without_a_collector_no_record_is_made(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
 
-    class Spy(exchange.ResponseCompleted):
+    class Spy(ResponseCompleted):
         def __init__(self, *arguments: Any) -> None:
             made.append(arguments)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(exchange, "ResponseCompleted", Spy)
+    monkeypatch.setattr(lifecycle, "ResponseCompleted", Spy)
     monkeypatch.setattr(finalize, "ResponseCompleted", Spy)
     server = serve(App())
     client = connect(server)
