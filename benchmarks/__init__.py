@@ -1,0 +1,1 @@
+"""What threadwell and other servers cost: see README.md. Run as `python -m benchmarks`."""
