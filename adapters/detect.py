@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from threadwell.worker import SyncApp, app_kind, app_name
+from threadwell.worker import SyncApp, app_kind, app_name, require_arguments
 
 from .wsgi import WSGIApp
 
@@ -24,7 +24,7 @@ def as_app(app: Any, interface: str = "auto", *, multiprocess: bool = False) -> 
         return as_sync_app(app, interface, multiprocess=multiprocess)
     if kind == "asgi":
         return app
-    _check_arguments(app, "asgi")
+    require_arguments(app, "asgi")
 
     async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
         """Call `app`, which inspection does not recognize as ASGI: a coroutine function is."""
@@ -45,7 +45,7 @@ def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False
     kind = app_kind(app)
     if interface != "auto":
         kind = interface
-        _check_arguments(app, kind)
+        require_arguments(app, kind)
     if kind == "sync":
         return app  # type: ignore[no-any-return]
     if kind == "wsgi":
@@ -58,33 +58,6 @@ def as_sync_app(app: Any, interface: str = "auto", *, multiprocess: bool = False
             " a2wsgi.ASGIMiddleware(app) makes it a WSGI application"
         )
     raise TypeError(f"the interface {interface!r} is none of {', '.join(INTERFACES)}")
-
-
-# What each kind of application is called, and called with.
-_KINDS = {
-    "sync": ("a SyncApp", ("request",)),
-    "wsgi": ("a WSGI application", ("environ", "start_response")),
-    "asgi": ("an ASGI application", ("scope", "receive", "send")),
-}
-
-
-def _check_arguments(app: Any, kind: str) -> None:
-    """Raise `TypeError` if `app` certainly does not take the arguments of `kind`."""
-    if kind not in _KINDS or not callable(app):
-        return
-    import inspect  # imported only where the user names the kind
-
-    wanted, arguments = _KINDS[kind]
-    try:
-        inspect.signature(app, follow_wrapped=False).bind(*arguments)
-    except TypeError:
-        looks = app_kind(app)
-        hint = f"; it looks like {_KINDS[looks][0]}" if looks != kind else ""
-        raise TypeError(
-            f"{app_name(app)} cannot be called with ({', '.join(arguments)}), as {wanted} is{hint}"
-        ) from None
-    except ValueError:
-        return  # The signature is not known.
 
 
 def is_django_debug() -> bool:

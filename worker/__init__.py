@@ -3,7 +3,7 @@
 The names below are the public ones: adapters use no others.
 """
 
-from .app_kind import MARKER, app_kind, app_name, is_asgi
+from .app_kind import MARKER, app_kind, app_name, is_asgi, require_arguments
 from .config import OPTIONS, ServerConfig, gil_enabled
 from .config.groups import ASGI, Bind, Limits, Log, Option, Threads, Timeouts, Tls
 from .errors import (
@@ -109,6 +109,7 @@ __all__ = [
     "mistake_of",
     "nearest",
     "open_sockets",
+    "require_arguments",
     "with_article",
     "wsgi_mistake",
 ]

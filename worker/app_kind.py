@@ -97,6 +97,31 @@ def is_asgi(app: Any) -> bool:
     return app_kind(app) == "asgi"
 
 
+# What each kind of application is called, and called with.
+_KINDS = {
+    "sync": ("a SyncApp", ("request",)),
+    "wsgi": ("a WSGI application", ("environ", "start_response")),
+    "asgi": ("an ASGI application", ("scope", "receive", "send")),
+}
+
+
+def require_arguments(app: Any, kind: str) -> None:
+    """Raise `TypeError` if `app` certainly does not take the arguments of `kind`."""
+    if kind not in _KINDS or not callable(app):
+        return
+    wanted, arguments = _KINDS[kind]
+    try:
+        inspect.signature(app, follow_wrapped=False).bind(*arguments)
+    except TypeError:
+        looks = app_kind(app)
+        hint = f"; it looks like {_KINDS[looks][0]}" if looks != kind else ""
+        raise TypeError(
+            f"{app_name(app)} cannot be called with ({', '.join(arguments)}), as {wanted} is{hint}"
+        ) from None
+    except ValueError:
+        return  # the signature is not known
+
+
 def _positional(app: Any) -> int:
     """Return how many positional arguments a call needs; 0 if that is unknown."""
     try:

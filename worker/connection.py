@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """Where a connection stands between being accepted and being closed."""
+    """The state of a connection, from accept to close."""
 
     __hash__ = object.__hash__  # Enum hashes the name, in Python code; members are unique anyway
 
@@ -241,7 +241,7 @@ class Connection:
 
     #: The address at the other end of the socket.
     peer: Address
-    #: For whom the request under way comes. A trusted proxy may have said it.
+    #: The client of the current request. A trusted proxy may have said it.
     origin: Origin
     #: The same for the connection itself, where proxies are trusted.
     direct: Origin | None
@@ -378,7 +378,7 @@ class Connection:
 
     @property
     def client(self) -> Address:
-        """For whom the request under way comes."""
+        """The client of the current request."""
         return self.origin.client
 
     @property
@@ -446,7 +446,7 @@ class Connection:
     # ---- Sending and ending ----------------------------------------------------------------
 
     def abort_with_reset(self) -> None:
-        """Make `close` send a reset, so that the client does not take what it has for the whole."""
+        """Make `close` send a reset, so that the client sees that the response is incomplete."""
         if isinstance(self.sock, socket.socket):
             reset = struct.pack("ii", 1, 0)  # on, and no time for it: see socket(7) on SO_LINGER
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)

@@ -218,7 +218,7 @@ class HijackedWebSocket(HijackedSocket):
 
 
 class _Frames:
-    """Follows the frames that the application sends behind its answer to the handshake."""
+    """Follows the frames that the application sends after its answer to the handshake."""
 
     def __init__(self) -> None:
         self._handshake: bytes | None = b""

@@ -259,7 +259,7 @@ def event_types_of(collector: LifecycleCollector | None) -> Collection[type]:
 
 
 def for_thread(collector: LifecycleCollector) -> Callable[[ResponseCompleted], None]:
-    """What takes the answers of the calling thread in the place of `collector.record`.
+    """The function to call instead of `collector.record` for the answers of the calling thread.
 
     A collector's own `for_thread` returns it. Only the calling thread uses it, so it may keep state
     without a lock.

@@ -220,14 +220,14 @@ class ResponseStream(Protocol):
 
 @dataclass(slots=True)
 class Origin:
-    """For whom a request comes, and where it was sent to. Not changed once it is made.
+    """The client of a request, and the server that it was sent to. Not changed once it is made.
 
     `client_port` is the port of `client` as text. `server` is one object for all connections of a
-    listener, or for all requests of which a proxy says the same server, scheme and prefix; where
-    clients are asked for certificates it is one for each connection. So an adapter may keep by
-    its identity what is the same for these requests. `prefix` is what a trusted proxy has cut from
-    the beginning of the path; it has no slash at its end. `trusted` says whether what this
-    connection says of others is believed; it means something in the origin of a connection only.
+    listener, or for all requests for which a proxy reports the same server, scheme and prefix; with
+    client certificates there is one for each connection. So an adapter may cache by its identity
+    what these requests have in common. `prefix` is what a trusted proxy has cut from the beginning
+    of the path, without a slash at its end. `trusted` says whether the peer is a trusted proxy; it
+    has a meaning only in the origin of a connection.
     """
 
     client: Address
@@ -241,7 +241,7 @@ class Origin:
 class Channel(Protocol):
     """What an application can do with the connection of its request. The worker implements it."""
 
-    #: For whom the request comes. A trusted proxy may have said it.
+    #: The client of the request, which a trusted proxy may have reported.
     origin: Origin
     #: The address at the other end of the connection.
     peer: Address
@@ -317,7 +317,7 @@ class Request:
 
     @property
     def client(self) -> Address:
-        """The client's address: the peer's, or what a trusted proxy says. ("", 0): unknown."""
+        """The client's address, from the peer or a trusted proxy; ("", 0) if unknown."""
         return self._the_channel().origin.client
 
     @property

@@ -1,4 +1,4 @@
-"""Request ids: what a proxy says, or else made, and the same for application, log and client."""
+"""Request ids: from a trusted proxy or generated, and the same in application, log and client."""
 
 from __future__ import annotations
 
@@ -94,6 +94,6 @@ def check(settings: Log) -> None:
 
 
 def request_ids(config: ServerConfig) -> RequestIds | None:
-    """What `config` says of request ids, for one thread; None without them."""
+    """The request ids that `config` asks for, for one thread; None if it asks for none."""
     header = config.log.request_id_header
     return RequestIds(header) if header else None

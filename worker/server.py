@@ -87,7 +87,7 @@ class Server:
         self.config = config or ServerConfig()
         self._sockets = list(sockets or ())
         if ssl_context is not None and (given := changed(self.config.tls)):
-            raise ConfigError(f"{given[0]}: ssl_context says it already; leave one of them out")
+            raise ConfigError(f"{given[0]}: ssl_context sets it already; leave one of them out")
         self._ssl_context = ssl_context
         # For each socket, whether it is without TLS.
         self._plain: list[bool] = []
@@ -141,7 +141,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The first TCP port that is listened on; 0 when there is none. Known after `bind`."""
+        """The first TCP port that the server listens on; 0 without one. Known after `bind`."""
         return next((name[1] for name in self.addresses if isinstance(name, tuple)), 0)
 
     @property
@@ -178,7 +178,7 @@ class Server:
         try:
             context = context_for(self.config)
         except ConfigError as error:
-            log.error("The certificate was not reloaded, and the old one stays: %s", error)
+            log.error("The certificate was not reloaded; the old one stays in use: %s", error)
             return False
         assert context is not None
         with self._lock:
@@ -248,12 +248,12 @@ class Server:
         self.pools = [self._worker.pool] if handoff is None else [self._worker.pool, handoff]
 
     def _run(self) -> None:
-        """The life of the server's thread. One that ends before `stop` leaves nobody to serve."""
+        """The body of the server's thread. If it ends before `stop`, the server has failed."""
         try:
             self._serve()
         except Exception:
             if self._watchdog is not None:  # else `start` raises it
-                log.exception("The server has ended, for its threads met an internal error")
+                log.exception("The server has ended: its threads met an internal error")
         finally:
             if not self._stop_asked.is_set():
                 self.failed = True
@@ -351,7 +351,7 @@ class Server:
             rest = self.deadline + _LAST_MOMENT - time.monotonic()
             thread.join(min(max(rest, 0.1), _LAST_MOMENT))
             if thread.is_alive():
-                log.warning("A thread was left in the application's code")
+                log.warning("A thread is still in the application's code")
 
     def cut(self) -> None:
         """After `stop`: cut the requests in flight now. Any thread may call it."""
@@ -365,7 +365,7 @@ class Server:
             pool.share_listeners()
 
     def reopen_logs(self) -> None:
-        """Open the access log anew, after its file was renamed. Any thread may call it."""
+        """Reopen the access log, after its file was renamed. Any thread may call it."""
         self.observers.reopen_logs()
 
     def _close_sockets(self) -> None:
@@ -477,7 +477,7 @@ class Server:
             refuse_upgrade()
         hung_up = _RELOAD in received and self._terminal.hung_up()
         if _RELOAD in received and not hung_up:
-            log.info("SIGHUP: the application stays; under --workers it would be loaded anew")
+            log.info("SIGHUP: the application is not reloaded; with --workers it would be")
             self.reload_certificates()
         ends = [n for n in received if n not in (_REOPEN, _RELOAD, UPGRADE)]
         return ends or [_RELOAD] * hung_up

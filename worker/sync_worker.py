@@ -333,7 +333,7 @@ class SyncWorker(ThreadState):
             finalize.client_gone(self, conn, str(error))
         except Exception:
             # a bug of threadwell costs this connection, and not the thread
-            log.exception("A connection was dropped for an internal error")
+            log.exception("A connection was dropped because of an internal error")
             if conn.state is not _CLOSED:
                 finalize.close(self, conn, "internal error")
         finally:
@@ -481,7 +481,7 @@ class SyncWorker(ThreadState):
     # ---- Out ------------------------------------------------------------------------------
 
     def _cached_date_header(self) -> bytes | None:
-        """The `Date` line, made anew at most once a second."""
+        """The `Date` line, which is rendered at most once a second."""
         return self.writer.date_header()
 
     def _send_error(self, conn: Connection | socket.socket, status: int, message: str) -> None:

@@ -11,8 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import Resolver404, URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
-from threadwell.adapters.detect import as_app
-from threadwell.worker import Hybrid
+from threadwell.worker import Hybrid, require_arguments
 
 if TYPE_CHECKING:
     from threadwell.worker import Request, Response, SyncApp
@@ -43,9 +42,10 @@ def hybrid_of(app: SyncApp) -> SyncApp | Hybrid:
     if asgi_app is None:
         return app
     try:
-        return Hybrid(HybridApp(app), as_app(asgi_app, "asgi"))
+        require_arguments(asgi_app, "asgi")
     except TypeError as error:
         raise ImproperlyConfigured(f"ASGI_APPLICATION: {error}") from None
+    return Hybrid(HybridApp(app), asgi_app)
 
 
 class HybridApp:

@@ -30,7 +30,7 @@ def replace_process(config: ServerConfig, *, static_files: bool, notes: Sequence
     the start message. Raises `ConfigError` on a system without `fork`.
     """
     if not hasattr(os, "fork"):
-        raise ConfigError("workers: this system cannot fork; one process is all there can be")
+        raise ConfigError("workers: this system cannot fork, so there can only be one process")
     facts = {
         "options": values_of(config),
         "path": sys.path,

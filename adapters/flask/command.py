@@ -375,7 +375,7 @@ def _import_failure(error: Exception) -> str:
 
 
 class Broken:
-    """A `SyncApp` in the place of an application that cannot be imported: it shows the `error`."""
+    """A `SyncApp` instead of an application that cannot be imported: it shows the `error`."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error

@@ -88,14 +88,14 @@ def _explain(text: str, address: BindAddress, error: OSError) -> str:
         case errno.EADDRNOTAVAIL:
             everywhere = format_address("0.0.0.0", address.port)
             return (
-                f"bind: {address.host} is no address of this machine; try --bind {everywhere},"
+                f"bind: {address.host} is not an address of this machine; try --bind {everywhere},"
                 " which is all of them"
             )
         case errno.EAFNOSUPPORT:
             local = format_address("127.0.0.1", address.port)
             return f"bind: this machine has no addresses like {address.host}; try --bind {local}"
         case errno.ENOENT if unix:
-            return f"bind: there is no folder for {place}; make it first"
+            return f"bind: there is no folder for {place}; create it"
         case _:
             return f"bind: cannot listen on {place}: {error.strerror or error}"
 

@@ -80,8 +80,8 @@ _COMMAND_LINES = (
     ("config show", "Print the settings, with the source of each."),
     ("config schema", "Print the JSON Schema of threadwell.toml."),
     ("config import FILE", "Write a threadwell.toml from the settings of another server."),
-    ("ctl PATH VERB", "Look into a running server, and command it."),
-    ("top PATH", "Show live what a running server does."),
+    ("ctl PATH VERB", "Inspect and control a running server."),
+    ("top PATH", "Show a live view of a running server."),
 )
 # What most users type: `--help` shows these, `--help-all` every option.
 COMMON = (

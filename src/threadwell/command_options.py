@@ -232,9 +232,9 @@ def _refuse_on_command_line(ctx: click.Context, param: click.Parameter, value: A
 
 
 def spelled_as_flag(message: str) -> str:
-    """The message of a `ConfigError` with the flag in the place of the option's name.
+    """The message of a `ConfigError` with the flag instead of the option's name.
 
-    A secret has no flag: its environment variable stands there.
+    A secret has no flag, so its environment variable is named.
     """
     name, colon, rest = message.partition(":")
     flags = {
@@ -245,7 +245,7 @@ def spelled_as_flag(message: str) -> str:
 
 
 def with_source(message: str, ctx: click.Context | None) -> str:
-    """The message of a `ConfigError` with the source of the value in the place of its name.
+    """The message of a `ConfigError` with the source of the value instead of the option's name.
 
     The source is a flag, an environment variable, or a file and a line.
     """
@@ -363,7 +363,7 @@ def ctl_command(callback: Callable[..., int], verbs: str) -> click.Command:
             click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON."),
         ],
         callback=callback,
-        help="Look into a running server, and command it.\n\nPATH is the socket of --control, with"
+        help="Inspect and control a running server.\n\nPATH is the socket of --control, with"
         " or without unix: before it.\n\n\b\nVerbs:\n" + verbs,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
@@ -386,7 +386,7 @@ def top_command(callback: Callable[..., int]) -> click.Command:
             click.Option(["--once"], is_flag=True, help="Print one view and exit."),
         ],
         callback=callback,
-        help="Show live what a running server does.\n\nPATH is the socket of --control, with or"
+        help="Show a live view of a running server.\n\nPATH is the socket of --control, with or"
         " without unix: before it. Without a terminal one view is printed.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )

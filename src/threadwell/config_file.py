@@ -80,7 +80,7 @@ def with_platform(settings: Settings) -> Settings:
 
 def _bind_of_platform(port: str) -> tuple[str]:
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
-        raise ConfigError(f"bind: {port!r} is no port")
+        raise ConfigError(f"bind: {port!r} is not a port")
     return (f"0.0.0.0:{port}",)
 
 
@@ -128,7 +128,7 @@ def _read(path: Path, *, required: bool) -> Settings:
 
 def _checked(path: Path, table: Any, lines: list[str], section: str) -> Settings:
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {section} is no table of options")
+        raise ConfigError(f"{path}: {section} is not a table of options")
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for key, value in table.items():

@@ -72,7 +72,9 @@ class ControlClient:
             version, fine = message["v"], message["ok"]
             result = message["result" if fine else "error"]
         except (ValueError, KeyError, TypeError):
-            raise ControlError(f"{self._path}: this is no control socket of threadwell") from None
+            raise ControlError(
+                f"{self._path}: this is not a control socket of threadwell"
+            ) from None
         if version != VERSION:
             raise ControlError(
                 f"{self._path}: the server speaks version {version!a}, not {VERSION}"

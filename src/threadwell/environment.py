@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import click
 
 PREFIX = "THREADWELL"
-# What processes of ours tell each other.
+# Variables with which threadwell's own processes pass facts to each other.
 _INTERNAL = {"THREADWELL_RELOADER", "THREADWELL_DJANGO_WORKERS", "THREADWELL_DJANGO_RELOADER"}
 
 

@@ -146,7 +146,7 @@ def run_server(
                 server.serve_forever(announce)
             except OSError as error:  # It has no descriptor left, not even for signals.
                 server.stop(0)
-                raise ConfigError(f"the server cannot go on: {error}") from None
+                raise ConfigError(f"the server cannot continue: {error}") from None
             exit_on_next_signal()
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):  # A second one ends the waiting.

@@ -140,7 +140,7 @@ class Watcher:
                 self._use_watchfiles(self._watchfiles)
             except Exception as error:
                 # There are too many folders for the kernel, or a root was deleted.
-                log.warning("watchfiles cannot watch (%s): looking at the files instead", error)
+                log.warning("watchfiles cannot watch (%s): polling the files instead", error)
         if not self._closed.is_set():
             self.engine = "stat"
             self._poll(self._all_files)

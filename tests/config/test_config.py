@@ -160,7 +160,7 @@ def test_below_the_least(option: Option) -> None:
     assert option.low is not None
     assert value_of(ServerConfig.from_options(**{option.name: option.low}), option) == option.low
     below = option.type(option.low) - 1
-    assert refused(option, below).endswith(f"is below the least, {option.low:g}")
+    assert refused(option, below).endswith(f"is less than the minimum, {option.low:g}")
 
 
 @pytest.mark.parametrize("option", CHOOSING, ids=name_of)

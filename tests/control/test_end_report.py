@@ -107,7 +107,7 @@ def test_the_log_names_what_was_cut(
     until(lambda: said(caplog, f"Waiting for {NAME}"))
     waiting.cut()
     stopper.join(20)
-    assert said(caplog, r"What was left was cut: GET /wait since \d+ s")
+    assert said(caplog, r"The remaining requests were cut: GET /wait since \d+ s")
 
 
 @pytest.mark.parametrize("terminal", ["xterm", "dumb"])
@@ -158,4 +158,4 @@ def test_the_command(start: Start, workers: str) -> None:
     waits = [line for line in server.lines if "Waiting for" in line]
     assert len(waits) == 1
     assert re.search(f"INFO Waiting for {NAME}\n$", waits[0])
-    assert server.said("What was left was cut: GET /wait since") == int(can_see_frames())
+    assert server.said("The remaining requests were cut: GET /wait since") == int(can_see_frames())

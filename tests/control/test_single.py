@@ -80,7 +80,7 @@ def test_ages_grow_and_the_ended_go(path: Path) -> None:
             assert socks["/one"].recv(100)
         until(lambda: not running(path))
         assert ask(path, "status")["workers"][0]["served"] == 1
-        with pytest.raises(ControlError, match="stack: 1 is no process of this server"):
+        with pytest.raises(ControlError, match="stack: 1 is not a process of this server"):
             ask(path, "stack", "1.t0.1")
 
 
@@ -262,8 +262,8 @@ def test_mistakes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     missing = tmp_path / "missing"
     for words, text in (
         ([str(missing), "status"], f"{missing}: there is no such socket; start the server with"),
-        ([str(missing), "nonsense"], "'nonsense': there is no such verb; known are status"),
-        ([str(missing), "workers", "many"], "workers: 'many' is no number"),
+        ([str(missing), "nonsense"], "'nonsense': there is no such verb; the verbs are status"),
+        ([str(missing), "workers", "many"], "workers: 'many' is not a number"),
         ([str(missing)], "Missing argument 'VERB'; see threadwell ctl --help"),
     ):
         assert main(["ctl", *words]) == 2

@@ -96,9 +96,9 @@ def test_commands_to_the_supervisor(start: Start, path: Path, extra: tuple[str, 
         server.await_line("The new application is served")
         load.more()
     assert not load.failures
-    with pytest.raises(ControlError, match="recycle: 1 is no worker of this server"):
+    with pytest.raises(ControlError, match="recycle: 1 is not a worker of this server"):
         ask(path, "recycle", "1")
-    with pytest.raises(ControlError, match=r"stack: no request '1\.x' is under way|no worker"):
+    with pytest.raises(ControlError, match=r"stack: no request '1\.x' is under way|not a worker"):
         ask(path, "stack", "1.x")
     with pytest.raises(ControlError, match="no request 'nonsense' is under way"):
         ask(path, "stack", "nonsense")
@@ -278,7 +278,7 @@ def test_a_worker_that_lies_is_killed(tmp_path: Path, path: Path) -> None:
         liars = server.ready_workers()
         status = ask(path, "status")
         assert all(each["served"] == 0 for each in status["workers"])
-        server.await_line("a message that is not for it to send", 2)
+        server.await_line("a message that it must not send", 2)
         until(lambda: len(pids(path)) == 2 and not set(liars) & set(pids(path)))
         assert all(not each["note"] for each in ask(path, "status")["workers"])
         assert server.get().startswith("old ")

@@ -72,7 +72,7 @@ def test_a_limit_of_http_1(
         client = connect(server)
         client.send(data)
         assert client.answer().status == status
-    want = f"A request of 127.0.0.1 was refused with {status}: it is beyond {option}"
+    want = f"A request of 127.0.0.1 was refused with {status}: it exceeds {option}"
     assert warnings(caplog) == [want]
 
 
@@ -83,7 +83,7 @@ def test_a_limit_while_a_response_is_sent(
     client.send(CHUNKED)
     assert client.sock.recv(1000).startswith(b"HTTP/1.1 200")
     client.send(b"65\r\n" + b"x" * 101 + b"\r\n")
-    want = "A request of 127.0.0.1 was refused with 413: it is beyond limit_body"
+    want = "A request of 127.0.0.1 was refused with 413: it exceeds limit_body"
     until(lambda: warnings(caplog) == [want])
 
 
@@ -114,7 +114,7 @@ def test_a_limit_of_http_2(
     if body:
         client.body(number, body)
     assert client.answer(number).status == status
-    want = f"A request of 127.0.0.1 was refused with {status}: it is beyond {option}"
+    want = f"A request of 127.0.0.1 was refused with {status}: it exceeds {option}"
     assert warnings(caplog) == [want]
 
 

@@ -107,7 +107,7 @@ def test_what_cannot_be_had_ends_the_start(
     assert done.returncode in (2, 3), done.stderr
     assert "serves" not in done.stdout
     assert "Traceback" not in done.stderr
-    assert re.search("start|the server cannot go on", done.stderr.splitlines()[-1])
+    assert re.search("start|the server cannot continue", done.stderr.splitlines()[-1])
 
 
 @pytest.fixture

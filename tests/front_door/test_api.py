@@ -295,7 +295,7 @@ def test_abstract_unix_socket(tmp_path: Path) -> None:
             client.connect("\0" + name[1:])
             client.sendall(b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert b"".join(iter(lambda: client.recv(4096), b"")).endswith(b"sync /u")
-    with pytest.raises(ConfigError, match="unix_permissions: @a has none, for it has no file"):
+    with pytest.raises(ConfigError, match="unix_permissions: @a has none, because it has no file"):
         ThreadedServer(sync, bind="unix:@a", unix_permissions="600").start()
 
 

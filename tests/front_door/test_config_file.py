@@ -126,7 +126,7 @@ def test_a_secret_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ("access_log = 1", "access_log: 1 is not text"),
         ("bind = 1.5", "bind: 1.5 is not text, or a sequence of texts"),
         ('poller = "select"', "poller: 'select' is not one of auto, epoll, kqueue, queue"),
-        ("limit-body = -1", "limit_body: -1 is below the least, 0"),
+        ("limit-body = -1", "limit_body: -1 is less than the minimum, 0"),
         ("app = 3", "app: 3 is not text, such as module:app"),
         ('interface = "asgi3"', "interface: 'asgi3' is not auto, wsgi, sync or asgi"),
         ("[limits]", "limits: this is a table; give its options without one"),
@@ -171,7 +171,7 @@ def test_files_that_are_not_there(tmp_path: Path, fails: Run) -> None:
 
 def test_a_tool_that_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool]\nthreadwell = 3\n")
-    with pytest.raises(ConfigError, match="no table"):
+    with pytest.raises(ConfigError, match="not a table"):
         read_settings()
 
 
@@ -185,7 +185,7 @@ def test_check(tmp_path: Path, fails: Run, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == "checked:app (wsgi) and its settings are fine\n"
     assert "there is no module" in fails("check", "nowhere:app")
     assert "log_format" in fails("check", "--log-format", "nonsense").replace("-", "_")
-    assert "is no address" in fails("check", "--bind", "a:b:c")
+    assert "is not an address" in fails("check", "--bind", "a:b:c")
 
 
 @pytest.mark.parametrize("spelled", ["check:no_such_app", "config:no_such_app", "./check.py:none"])
@@ -210,8 +210,8 @@ def test_config_alone(fails: Run) -> None:
     ("option", "value", "message"),
     [
         ("threads", "x", "'x' is not a whole number"),
-        ("bind", "x:y:z", "'x:y:z' is no address"),
-        ("bind", "fd:x", "'fd:x' is no address"),
+        ("bind", "x:y:z", "'x:y:z' is not an address"),
+        ("bind", "fd:x", "'fd:x' is not an address"),
         ("log_format", "%Q", "'%Q' is not known"),
         ("reuse_port", "maybe", "'maybe' is not true or false"),
         ("user", "a\\u0000b", "there is no user a"),

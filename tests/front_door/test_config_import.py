@@ -104,7 +104,7 @@ def test_a_gunicorn_conf_is_read_and_not_executed(take: Import) -> None:
         "  gunicorn.conf.py:17: daemon = True: leave that to systemd or Docker",
         '  gunicorn.conf.py:18: keyfile = os.environ["KEY"]: it is the variable KEY, which has'
         " no default",
-        "  gunicorn.conf.py:19: graceful_timeout = -1: -1 is below the least, 0",
+        "  gunicorn.conf.py:19: graceful_timeout = -1: -1 is less than the minimum, 0",
         '  gunicorn.conf.py:22: pidfile = "/run/x": it depends on code, which is not executed',
         "  gunicorn.conf.py:25: def post_fork(...): call it where the application is imported:"
         " each worker imports it",

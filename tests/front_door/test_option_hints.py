@@ -223,7 +223,7 @@ def test_the_platform_s_port(
 @pytest.mark.parametrize("port", ["x", "0", "70000", "-1"])
 def test_a_port_that_is_none(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", port)
-    with pytest.raises(ConfigError, match=f"^PORT: '{port}' is no port$"):
+    with pytest.raises(ConfigError, match=f"^PORT: '{port}' is not a port$"):
         with_platform(Settings())
 
 

@@ -321,7 +321,7 @@ def test_unix_socket(start: Start, tmp_path: Path) -> None:
         ),
         (
             ["--reload", "--bind", "nonsense"],
-            "--bind: 'nonsense' is no address; PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH,"
+            "--bind: 'nonsense' is not an address; PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH,"
             " unix:@NAME and fd://N are understood",
         ),
     ],

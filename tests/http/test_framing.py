@@ -210,12 +210,10 @@ def test_a_wrong_length_is_warned_of_once_with_the_request(
     if declared == 5 or method == "HEAD":
         assert warnings == []
     elif declared < 5:
-        assert warnings == ["The answer to GET /who had more body than it declared; it was cut"]
+        assert warnings == ["The answer to GET /who has a longer body than declared; it was cut"]
     else:
         less = declared - 5
-        assert warnings == [
-            f"The answer to GET /who had {less} bytes of body less than it declared"
-        ]
+        assert warnings == [f"The answer to GET /who has a body {less} bytes shorter than declared"]
 
 
 @pytest.mark.parametrize("blocks", [[b"hello"], [b"he", b"llo"], [b"", b"hello", b""]])

@@ -90,7 +90,10 @@ def test_a_name_of_ones_own(serve: Serve, connect: Callable[..., Client], app: A
     [
         ({"server_header": "a\r\nb"}, "server_header: the header Server has a control character"),
         ({"server_header": " "}, "server_header: it is empty; give a value, or none"),
-        ({"header": ["nonsense"]}, "header: 'nonsense' is no field; write it as 'NAME: VALUE'"),
+        (
+            {"header": ["nonsense"]},
+            "header: 'nonsense' is not a header field; write it as 'NAME: VALUE'",
+        ),
         ({"header": ["a b: c"]}, "header: the header name 'a b' is not a token"),
         ({"header": ["a: b\nc"]}, "header: the header a has a control character"),
         ({"header": ["Server: x"]}, "header: Server has an option of its own, server_header"),

@@ -188,7 +188,7 @@ def test_it_is_not_offered_unasked(
 
 
 def test_it_needs_tls() -> None:
-    with pytest.raises(ConfigError, match=r"^http2: clients choose it in TLS; give certfile"):
+    with pytest.raises(ConfigError, match=r"^http2: clients negotiate it in TLS; give certfile"):
         ThreadedServer(lambda request: Response(200), http2=True, bind="127.0.0.1:0").start()
 
 

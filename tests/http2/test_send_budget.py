@@ -325,7 +325,7 @@ def test_clients_that_take_nothing_lose_their_responses_the_largest_first(
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "A response to 127.0.0.1 was given up: what waits for the clients is beyond"
+        "A response to 127.0.0.1 was dropped: what waits for clients exceeds"
         " http2_send_buffer_total"
     )
     small.conn.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 5})

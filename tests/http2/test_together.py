@@ -207,9 +207,9 @@ def test_a_wrong_length_is_warned_of_once_with_the_request(
     if declared == 5:
         assert warnings == []
     elif declared < 5:
-        assert warnings == ["The answer to GET /who had more body than it declared; it was cut"]
+        assert warnings == ["The answer to GET /who has a longer body than declared; it was cut"]
     else:
-        assert warnings == ["The answer to GET /who had 2 bytes of body less than it declared"]
+        assert warnings == ["The answer to GET /who has a body 2 bytes shorter than declared"]
 
 
 def test_an_asynchronous_body_whose_client_has_left_before(

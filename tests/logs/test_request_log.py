@@ -213,7 +213,7 @@ def test_paths_that_are_left_out(
     [
         (
             {"access_log": "-", "access_log_skip": ["healthz"]},
-            "access_log_skip: 'healthz' is no path; begin it with /",
+            "access_log_skip: 'healthz' is not a path; begin it with /",
         ),
         (
             {"access_log_skip": ["/healthz"]},

@@ -120,7 +120,7 @@ def test_not_ready_when_no_request_is_taken(serve: Serve, connect: Connect, app:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("nonsense", "metrics_bind: 'nonsense' is no address"),
+        ("nonsense", "metrics_bind: 'nonsense' is not an address"),
         ("https://127.0.0.1:0", "metrics_bind: .* there is no TLS"),
         ("192.0.2.77:9100", "metrics_bind: cannot listen on 192.0.2.77:9100"),
     ],

@@ -154,7 +154,7 @@ def test_without_a_collector_the_log_says_it_once(
 
 def test_an_interval_that_is_none(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "often")
-    with pytest.raises(ConfigError, match=r"^OTEL_METRIC_EXPORT_INTERVAL: 'often' is no number"):
+    with pytest.raises(ConfigError, match=r"^OTEL_METRIC_EXPORT_INTERVAL: 'often' is not a number"):
         ThreadedServer(app, bind="127.0.0.1:0", otlp_metrics=True).start()
 
 

@@ -267,7 +267,7 @@ def test_a_malformed_one_is_answered_and_nothing_behind_it(
     client.send((request.format("203.0.113.9, here") + request.format("203.0.113.9")).encode())
     reply = client.answer()
     assert reply.status == 400
-    assert reply.body == b"What a proxy says of the way of this request is malformed\n"
+    assert reply.body == b"The forwarding fields of this request are malformed\n"
     assert client.closed()
     assert len([text for text in caplog.messages if "HTTP_X_FORWARDED_FOR: '203.0" in text]) == 1
 
@@ -401,10 +401,10 @@ def test_what_a_collector_is_told(serve: Serve, connect: Connect, app: Any) -> N
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--proxy-protocol"], "--proxy-protocol: nobody is trusted"),
-        (["--trusted-proxies", "*"], "--trusted-proxies: where everybody is trusted, say with"),
+        (["--proxy-protocol"], "--proxy-protocol: no proxy is trusted"),
+        (["--trusted-proxies", "*"], "--trusted-proxies: with * as a proxy, set"),
         (["--trusted-proxies", "nginx"], "--trusted-proxies: 'nginx' is neither"),
-        (["--trusted-proxies", "10.0.0.1/8"], "--trusted-proxies: 10.0.0.1/8 is no network"),
+        (["--trusted-proxies", "10.0.0.1/8"], "--trusted-proxies: 10.0.0.1/8 is not a network"),
         (["--forwarded-header", "via"], "--forwarded-header: 'via' is none of"),
     ],
 )

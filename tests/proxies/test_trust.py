@@ -95,16 +95,16 @@ def test_trusted(texts: list[str], inside: str, outside: str) -> None:
         ({"trusted_proxies": "10.0.0"}, "trusted_proxies: '10.0.0' is neither"),
         ({"trusted_proxies": "10.0.0.7:80"}, "is neither"),
         ({"trusted_proxies": "fe80::1%eth0"}, "is neither"),
-        ({"trusted_proxies": "10.0.0.7/8"}, "10.0.0.7/8 is no network; 10.0.0.0/8 is the one"),
-        ({"trusted_proxies": "*"}, "say with proxy_hops"),
-        ({"trusted_proxies": "0.0.0.0/0"}, "say with proxy_hops"),
-        ({"trusted_proxies": "::/0"}, "say with proxy_hops"),
-        ({"proxy_hops": 1}, "proxy_hops: nobody is trusted"),
-        ({"proxy_protocol": True}, "proxy_protocol: nobody is trusted"),
-        ({"proxy_protocol": True, "trusted_proxies": " "}, "proxy_protocol: nobody is trusted"),
+        ({"trusted_proxies": "10.0.0.7/8"}, "10.0.0.7/8 is not a network; 10.0.0.0/8 is the one"),
+        ({"trusted_proxies": "*"}, "set proxy_hops to the number of proxies"),
+        ({"trusted_proxies": "0.0.0.0/0"}, "set proxy_hops to the number of proxies"),
+        ({"trusted_proxies": "::/0"}, "set proxy_hops to the number of proxies"),
+        ({"proxy_hops": 1}, "proxy_hops: no proxy is trusted"),
+        ({"proxy_protocol": True}, "proxy_protocol: no proxy is trusted"),
+        ({"proxy_protocol": True, "trusted_proxies": " "}, "proxy_protocol: no proxy is trusted"),
         ({"forwarded_header": "via"}, "forwarded_header: 'via' is none of"),
-        ({"forwarded_header": "forwarded"}, "forwarded_header: nobody is trusted"),
-        ({"proxy_protocol_timeout": 1}, "proxy_protocol_timeout: nobody is trusted"),
+        ({"forwarded_header": "forwarded"}, "forwarded_header: no proxy is trusted"),
+        ({"proxy_protocol_timeout": 1}, "proxy_protocol_timeout: no proxy is trusted"),
         ({"forwarded_header": ("forwarded", "x-forwarded-for")}, "forwarded says all"),
     ],
 )
@@ -115,7 +115,7 @@ def test_what_cannot_be_used(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_server_that_cannot_be_made_of_them(serve: Any) -> None:
-    with pytest.raises(ConfigError, match="proxy_protocol: nobody is trusted"):
+    with pytest.raises(ConfigError, match="proxy_protocol: no proxy is trusted"):
         serve(lambda environ, start_response: [], proxy_protocol=True)
 
 

@@ -132,15 +132,15 @@ def test_what_threadwell_needs_for_it() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"static": "static"}, "'static' is not like /static=FOLDER"),
-        ({"static": "/static"}, "is not like"),
-        ({"static": "/static="}, "is not like"),
-        ({"static": "/a/../b=."}, "no plain path"),
-        ({"static": "/a%20b=."}, "no plain path"),
+        ({"static": "static"}, "'static' is not of the form /static=FOLDER"),
+        ({"static": "/static"}, "is not of the form"),
+        ({"static": "/static="}, "is not of the form"),
+        ({"static": "/a/../b=."}, "not a plain path"),
+        ({"static": "/a%20b=."}, "not a plain path"),
         ({"static": "/static=/not/there"}, "there is no folder /not/there"),
         ({"static": f"/static={__file__}"}, "is a file; give the folder"),
-        ({"static": "/=/"}, "the whole machine"),
-        ({"static": "/static=.", "static_immutable": "("}, "is no regular expression"),
+        ({"static": "/=/"}, "the root of the file system"),
+        ({"static": "/static=.", "static_immutable": "("}, "is not a regular expression"),
     ],
 )
 def test_mistakes(options: dict[str, Any], said: str) -> None:

@@ -150,7 +150,7 @@ def test_a_lifespan_that_fails_leaves_the_old_application(start: Start, tmp_path
     failing = 'return await send({"type": "lifespan.startup.failed", "message": "no database"})'
     write(tmp_path, APP.format(version="new").replace("say(phase)", failing))
     server.send(signal.SIGHUP)
-    server.await_line("The new application is not served, the old one goes on")
+    server.await_line("The new application is not served; the old one keeps serving")
     assert server.said("no database")
     assert server.get().split()[0] == "old"
     assert server.ready_workers() == before
@@ -293,7 +293,7 @@ def test_a_new_application_that_is_never_ready(
     else:
         write(tmp_path, hang + app.replace("say(phase)", "wait_for_ever()"))
     server.send(signal.SIGHUP)
-    server.await_line("The new application is not served, the old one goes on: ")
+    server.await_line("The new application is not served; the old one keeps serving: ")
     (told,) = (line for line in server.lines if "is not served" in line)
     assert "was not ready within 3 seconds; give more with start_timeout" in told
     assert server.said("in wait_for_ever"), "".join(server.lines)

@@ -53,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_threads_that_keep_a_worker_are_named(start: Start) -> None:
     server = start("app:app")
     server.send(signal.SIGTERM)
-    server.await_line("waits for threads that are no daemons", 2)
+    server.await_line("waits for non-daemon threads", 2)
     assert server.said("of-the-application") == 2
 
 

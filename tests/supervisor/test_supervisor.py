@@ -250,7 +250,7 @@ def test_a_new_application_that_fails_leaves_the_old_one(
     before = server.ready_workers()
     write(tmp_path, "import nothing_like_this\n")
     server.send(signal.SIGHUP)
-    server.await_line("The new application is not served, the old one goes on: app failed")
+    server.await_line("The new application is not served; the old one keeps serving: app failed")
     assert server.said("Traceback") == 1
     assert server.get().split()[0] == "old"
     assert server.ready_workers() == before

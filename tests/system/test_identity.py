@@ -93,7 +93,9 @@ def test_one_that_is_held_is_not(start: Start, tmp_path: Path, workers: str) -> 
     second = start(*arguments, ready=False)
     assert second.process.wait(20) == 2
     second.end()
-    assert second.said(f"--pid-file: {path} is that of process {first.process.pid}, which runs")
+    assert second.said(
+        f"--pid-file: {path} belongs to process {first.process.pid}, which is running"
+    )
     assert len(second.lines) == 1
     assert not sock.exists()
     assert path.read_text() == f"{first.process.pid}\n"
@@ -173,7 +175,7 @@ def test_a_server_object_writes_none() -> None:
     [
         ({"user": "nobody-knows"}, "user: there is no user nobody-knows"),
         ({"group": "nobody-knows"}, "group: there is no group nobody-knows"),
-        ({"user": "987654"}, "group: nobody knows the user 987654"),
+        ({"user": "987654"}, "group: no user has the number 987654"),
         ({"user": "9" * 40}, "user: there is no user 999"),
         ({"group": "9" * 40}, "group: there is no group 999"),
     ],
@@ -297,7 +299,7 @@ def test_a_link_is_not_replaced_by_a_socket(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "victim"))
     path.symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError, match="no socket"):
+    with pytest.raises(OSError, match="not a socket"):
         open_socket(parse_bind(f"unix:{path}"), 5)
     assert path.is_symlink()
 

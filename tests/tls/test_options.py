@@ -86,7 +86,7 @@ def test_a_bind_with_https_needs_a_certificate() -> None:
 
 def test_ssl_context_and_options(files: Files) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with pytest.raises(ConfigError, match=r"^certfile: ssl_context says it already"):
+    with pytest.raises(ConfigError, match=r"^certfile: ssl_context sets it already"):
         ThreadedServer(app, ssl_context=context, certfile=str(files.both))
 
 
@@ -150,7 +150,7 @@ def test_a_worker_without_a_server_has_it_too(connect_tls: Connect, files: Files
 
 def test_contradictions(files: Files) -> None:
     cert = files.both
-    assert mistake(cert="adhoc", certfile=cert).startswith("cert: adhoc makes a certificate")
+    assert mistake(cert="adhoc", certfile=cert).startswith("cert: adhoc generates a certificate")
     assert mistake(keyfile=files.key).startswith("keyfile: there is no certificate; give certfile")
     assert mistake(min_version="1.3").startswith("tls_min_version: there is no certificate")
     assert mistake(cert="adhoc", keyfile_password="x").startswith("keyfile_password: the key that")
@@ -188,10 +188,10 @@ def test_a_file_that_may_not_be_read(
 
 def test_files_that_are_something_else(files: Files, tmp_path: Path) -> None:
     assert mistake(certfile=files.key, keyfile=files.key).endswith(
-        "is no certificate in PEM: it holds a key; give that as keyfile, and the certificate as"
+        "is not a PEM certificate: it holds a key; give that as keyfile, and the certificate as"
         " certfile"
     )
-    assert mistake(certfile=files.cert).endswith("server.pem holds no key; give keyfile too")
+    assert mistake(certfile=files.cert).endswith("server.pem has no key; give keyfile too")
     assert mistake(certfile=files.cert, keyfile=files.cert).endswith("certificate; give its key")
     der, text = tmp_path / "der", tmp_path / "text"
     openssl("x509", "-in", str(files.cert), "-outform", "der", "-out", str(der))
@@ -202,7 +202,7 @@ def test_files_that_are_something_else(files: Files, tmp_path: Path) -> None:
     assert "PRIVATE KEY-----" in mistake(certfile=files.cert, keyfile=text)
     asks = {"client_certs": "required", "ca_certs": text}
     assert mistake(certfile=files.both, **asks).startswith(
-        f"ca_certs: {text} holds no certificates"
+        f"ca_certs: {text} has no PEM certificates"
     )
     broken = tmp_path / "broken"
     broken.write_bytes(

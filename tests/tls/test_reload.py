@@ -73,7 +73,7 @@ def test_a_broken_certificate_leaves_the_old_one(
     first = session_of(connect_tls(server)).getpeercert(True)
     path.write_bytes(files.cert.read_bytes() + files.other_key.read_bytes())
     assert not server.reload_certificates()
-    assert "The certificate was not reloaded, and the old one stays: certfile: the key" in (
+    assert "The certificate was not reloaded; the old one stays in use: certfile: the key" in (
         caplog.text
     )
     client = connect_tls(server)

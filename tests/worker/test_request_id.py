@@ -305,9 +305,9 @@ def test_threads_make_ids_of_their_own(serve: Serve, connect: Connect) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"request_id_header": "X Request"}, "no name of a header"),
-        ({"request_id_header": "X_Request_ID"}, "no name of a header"),
-        ({"request_id_header": "X-Id:"}, "no name of a header"),
+        ({"request_id_header": "X Request"}, "not a header name"),
+        ({"request_id_header": "X_Request_ID"}, "not a header name"),
+        ({"request_id_header": "X-Id:"}, "not a header name"),
     ],
 )
 def test_what_cannot_be_is_refused(options: Message, message: str) -> None:

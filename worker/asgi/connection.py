@@ -207,7 +207,7 @@ class LoopConnection(ABC):
 
     def fail(self, error: Exception) -> None:
         """End the connection after a bug of threadwell. The loop goes on."""
-        log.error("A connection was dropped for an internal error", exc_info=error)
+        log.error("A connection was dropped because of an internal error", exc_info=error)
         self.close("internal error")
 
     def _release(self) -> None:

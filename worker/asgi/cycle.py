@@ -113,7 +113,7 @@ class Cycle:
             if self._state is not _DONE:
                 self._handle_missing_end()
         except BaseException as error:
-            # SystemExit, too, ends a request and not the loop
+            # even SystemExit fails one request and not the loop
             self._handle_exception(error, app)
         finally:
             if self._receivers:
@@ -484,7 +484,7 @@ class Cycle:
         self._sends += 1
         is_accepted = self.answered or self._was_told or self._receivers
         if self._sends > _MOST_DISCARDED_BLOCKS or not is_accepted:
-            raise ClientDisconnected("nobody reads the rest of the answer")
+            raise ClientDisconnected("the client does not read the rest of the answer")
         await asyncio.sleep(0)
 
     def _send_interim(self, status: int, headers: list[tuple[str, str]] | tuple[()]) -> None:

@@ -56,7 +56,7 @@ class Call(Protocol):
 
     @property
     def source(self) -> tuple[Address, str, float]:
-        """For whom the request comes; its id, if requests have ids; and for how many seconds it
+        """The client of the request; its id, if requests have ids; and for how many seconds it
         has run at least. Any thread may call."""
 
     @property
@@ -314,7 +314,7 @@ class CycleTransport(Protocol[CycleT_contra]):
 
     @property
     def source(self) -> tuple[Address, str, float]:
-        """For whom the request comes; its id, if requests have ids; and for how many seconds it
+        """The client of the request; its id, if requests have ids; and for how many seconds it
         has run at least. Any thread may call."""
 
     def answered(self, cycle: CycleT_contra, /) -> None:

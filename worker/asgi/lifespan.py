@@ -54,7 +54,7 @@ class Lifespan:
             self._to_app.put_nowait({"type": "lifespan.shutdown"})
             done, _ = await asyncio.wait([self._stopped, task], timeout=timeout)
             if not done:
-                log.warning("The application took too long over its lifespan.shutdown")
+                log.warning("The application took too long for lifespan.shutdown")
         task.cancel()
         with contextlib.suppress(BaseException):
             await task

@@ -364,7 +364,7 @@ class LoopWorker:
             self.calls[call] = self.tracking.began
 
     def replace_begin(self, begin: Any) -> None:
-        """Have `begin` called in the place of the method; None for the method itself."""
+        """Replace the method `begin` with a function; None restores the method."""
         vars(self).pop("begin", None)
         if begin is not None:
             self.begin = begin  # type: ignore[method-assign]

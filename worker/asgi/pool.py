@@ -186,7 +186,7 @@ class EventLoopPool:
         return True
 
     def _start_loop(self, worker: LoopWorker, name: str) -> None:
-        """Run `worker` on a thread. If there is none, the other loops serve without it."""
+        """Run `worker` on a thread. If no thread can start, the other loops serve without it."""
         try:
             self._start_thread(worker.run, name)
         except OSError as error:
@@ -198,7 +198,7 @@ class EventLoopPool:
                 else:
                     worker.failure = error
                 waiting = next(iter(self._ready_loops), None)
-            log.warning("A loop less serves: %s", error)
+            log.warning("One event loop fewer serves: %s", error)
             worker.ready.set()
             worker.ended.set()
             if worker.failure is not None:
@@ -432,7 +432,7 @@ class EventLoopPool:
             while left := [worker for worker in started if not worker.ended.is_set()]:
                 rest = self._joins_until - time.monotonic()
                 if rest <= 0:
-                    log.warning("%d loops were left in the application's code", len(left))
+                    log.warning("%d loops are still in the application's code", len(left))
                     return
                 self._ends.wait(rest)
 

@@ -1,4 +1,4 @@
-"""The scope of an ASGI connection: what the application is told of a request."""
+"""The scope of an ASGI connection: the description of a request for the application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ASGI extension `tls`: what an application is told of a TLS session."""
+"""The ASGI extension `tls`: the description of a TLS session for the application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which calls of the application run on a loop, for those who look from outside.
+"""Which calls of the application run on a loop, for observers in other threads.
 
 The calls that wait are in `LoopWorker.calls`. One that has not waited yet keeps the loop busy: the
 look finds it among the frames of the loop's thread. Some calls are sampled, for their durations.
@@ -96,7 +96,7 @@ class LoopTracking:
         self._worker.call(self._cancel, call)
 
     def take_durations(self) -> list[tuple[float, int]]:
-        """The durations of calls since the last time, and for how many calls each stands."""
+        """The durations of calls since the last call, and how many calls each one represents."""
         if not self._is_on:
             return []
         found = self.durations.take(self._worker.served)

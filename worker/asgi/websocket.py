@@ -219,7 +219,7 @@ class Session:
         elif isinstance(data, (bytes, bytearray, memoryview)):
             event = events.BytesMessage(bytes(data))
         else:
-            raise TypeError("a WebSocket message has bytes or a text")
+            raise TypeError("a WebSocket message has bytes or text")
         if self.transport.conn.send_buffer is not None:
             await self.transport.drained()
         self._write(event)

@@ -63,5 +63,5 @@ def agree(head: RequestReceived, message: Message, config: ASGI) -> Agreement:
             fields.append(("Sec-WebSocket-Extensions", agreed[1]))
     headers = [as_text(pair) for pair in message.get("headers") or ()]
     if any(name.lower() == "sec-websocket-protocol" for name, _ in headers):
-        raise InvalidResponseError("the subprotocol is not told by a header")
+        raise InvalidResponseError("the subprotocol does not go into a header")
     return Agreement(fields, headers, extensions)

@@ -66,7 +66,7 @@ class Processes:
         "worker_timeout",
         30.0,
         "Replace a worker that has accepted no request for this long, because all its threads are"
-        " busy or it does not run. 0 never replaces it.",
+        " busy or it is stuck. 0 never replaces it.",
         unit="seconds",
         low=0.0,
     )
@@ -74,9 +74,9 @@ class Processes:
     request_timeout: float = option(
         "request_timeout",
         0.0,
-        "Give a request up that runs for this long and whose response has not begun. On an event"
-        " loop it is cancelled and answered with 503. A thread cannot be freed: the worker is"
-        " drained and replaced, and the request is cut. 0 never gives up.",
+        "Abandon a request that runs for this long without having begun its response. On an event"
+        " loop it is cancelled and answered with 503. A thread cannot be interrupted: the worker is"
+        " drained and replaced, and the request is cut. 0 sets no limit.",
         unit="seconds",
         low=0.0,
     )

@@ -112,16 +112,16 @@ class Http2:
         "http2_send_buffer",
         16 * MIB,
         "Maximum size of the responses that wait in memory for the client of an HTTP/2 connection."
-        " Beyond it, further requests of the connection begin only as the client takes what waits.",
+        " Beyond it, further requests of the connection wait until the client reads.",
         unit="bytes",
         low=1,
     )
     send_buffer_total: int = option(
         "http2_send_buffer_total",
         256 * MIB,
-        "The same for all HTTP/2 connections of a process together. Beyond it, clients lose"
-        " responses, the largest first: those that take too little, and those for which more waits"
-        " than http2_send_buffer.",
+        "The same for all HTTP/2 connections of a process together. Beyond it, responses are"
+        " dropped, the largest first: those of clients that read too slowly, and of connections"
+        " for which more than http2_send_buffer waits.",
         unit="bytes",
         low=1,
     )

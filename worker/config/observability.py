@@ -40,8 +40,8 @@ class Log:
     error_format: str = option(
         "error_log_format",
         "text",
-        "Format of the server's messages: text, or json for one object a line, with the traceback"
-        " and the request id in it.",
+        "Format of the server's messages: text, or json for one object per line, with the"
+        " traceback and the request id.",
         choices=("text", "json"),
     )
     level: str = option(
@@ -77,7 +77,7 @@ class Log:
             )
         if self.request_id_header and not _NAME.fullmatch(self.request_id_header):
             raise ConfigError(
-                f"request_id_header: {self.request_id_header!r} is no name of a header; give one"
+                f"request_id_header: {self.request_id_header!r} is not a header name; give one"
                 " such as X-Request-ID"
             )
 
@@ -95,19 +95,19 @@ class Metrics:
     otlp: bool = option(
         "otlp_metrics",
         False,
-        "Send the metrics of each process by OTLP, to where OTEL_EXPORTER_OTLP_ENDPOINT says. Needs"
-        " the extra otel.",
+        "Send the metrics of each process by OTLP to OTEL_EXPORTER_OTLP_ENDPOINT. Needs the"
+        " extra otel.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """How operators look into a running server, and command it."""
+    """How operators inspect and control a running server."""
 
     socket: str = option(
         "control",
         "",
-        "Unix socket, as unix:/PATH, on which `threadwell ctl` and `threadwell top` look into the"
-        " server and command it. Only the user that runs the server, and root, can connect. Empty"
+        "Unix socket, as unix:/PATH, through which `threadwell ctl` and `threadwell top` inspect"
+        " and control the server. Only the user that runs the server, and root, can connect. Empty"
         " switches it off.",
     )

@@ -88,9 +88,9 @@ class Option:
             shown = "what was given" if self.secret else repr(value)
             raise ConfigError(f"{self.name}: {shown} is not {wanted}{self._in_unit()}") from error
         if self.low is not None and converted < self.low:
-            raise ConfigError(f"{self.name}: {value!r} is below the least, {self.low:g}")
+            raise ConfigError(f"{self.name}: {value!r} is less than the minimum, {self.low:g}")
         if self.high is not None and converted > self.high:
-            raise ConfigError(f"{self.name}: {value!r} is above the most, {self.high:g}")
+            raise ConfigError(f"{self.name}: {value!r} is more than the maximum, {self.high:g}")
         if self.choices and isinstance(converted, str):
             converted = converted.lower()
         if self.choices and converted not in (*self.choices, self.default):

@@ -50,12 +50,12 @@ class Options(TypedDict, total=False):
     """
     worker_timeout: float
     """Replace a worker that has accepted no request for this long, because all its threads are
-    busy or it does not run. 0 never replaces it. (seconds, default: 30.0)
+    busy or it is stuck. 0 never replaces it. (seconds, default: 30.0)
     """
     request_timeout: float
-    """Give a request up that runs for this long and whose response has not begun. On an event
-    loop it is cancelled and answered with 503. A thread cannot be freed: the worker is
-    drained and replaced, and the request is cut. 0 never gives up. (seconds, default: 0.0)
+    """Abandon a request that runs for this long without having begun its response. On an event
+    loop it is cancelled and answered with 503. A thread cannot be interrupted: the worker is
+    drained and replaced, and the request is cut. 0 sets no limit. (seconds, default: 0.0)
     """
     start_timeout: float
     """Time for a worker to import the application and become ready; then it is killed and its
@@ -167,8 +167,9 @@ class Options(TypedDict, total=False):
     (RFC 7239) alone. May be repeated. (default: ("x-forwarded-for", "x-forwarded-proto"))
     """
     proxy_hops: int
-    """Number of proxies in a row: the client is the entry that many from the right, whatever its
-    address. 0 takes the first address from the right that is not trusted. (default: 0)
+    """Number of proxies in front of the server: the client is this entry from the right,
+    whatever its address. 0 takes the first address from the right that is not trusted.
+    (default: 0)
     """
     proxy_protocol: bool
     """Expect a PROXY header (version 1 or 2) at the start of every connection, as HAProxy and
@@ -203,13 +204,13 @@ class Options(TypedDict, total=False):
     """
     http2_send_buffer: int | str
     """Maximum size of the responses that wait in memory for the client of an HTTP/2 connection.
-    Beyond it, further requests of the connection begin only as the client takes what waits.
-    (bytes, default: 16777216)
+    Beyond it, further requests of the connection wait until the client reads. (bytes,
+    default: 16777216)
     """
     http2_send_buffer_total: int | str
-    """The same for all HTTP/2 connections of a process together. Beyond it, clients lose
-    responses, the largest first: those that take too little, and those for which more waits
-    than http2_send_buffer. (bytes, default: 268435456)
+    """The same for all HTTP/2 connections of a process together. Beyond it, responses are
+    dropped, the largest first: those of clients that read too slowly, and of connections for
+    which more than http2_send_buffer waits. (bytes, default: 268435456)
     """
     server_header: str
     """Value of the Server field, unless the application sets one. none leaves the field out.
@@ -233,8 +234,8 @@ class Options(TypedDict, total=False):
     %b %D'. (default: "combined")
     """
     error_log_format: Literal["text", "json"]
-    """Format of the server's messages: text, or json for one object a line, with the traceback
-    and the request id in it. (default: "text")
+    """Format of the server's messages: text, or json for one object per line, with the traceback
+    and the request id. (default: "text")
     """
     log_level: Literal["debug", "info", "warning", "error", "critical"]
     """Minimum severity of the messages that are logged. (default: "info")"""
@@ -254,12 +255,12 @@ class Options(TypedDict, total=False):
     be repeated. Empty switches metrics off. (default: ())
     """
     otlp_metrics: bool
-    """Send the metrics of each process by OTLP, to where OTEL_EXPORTER_OTLP_ENDPOINT says. Needs
-    the extra otel. (default: False)
+    """Send the metrics of each process by OTLP to OTEL_EXPORTER_OTLP_ENDPOINT. Needs the extra
+    otel. (default: False)
     """
     control: str
-    """Unix socket, as unix:/PATH, on which `threadwell ctl` and `threadwell top` look into the
-    server and command it. Only the user that runs the server, and root, can connect. Empty
+    """Unix socket, as unix:/PATH, through which `threadwell ctl` and `threadwell top` inspect
+    and control the server. Only the user that runs the server, and root, can connect. Empty
     switches it off. (default: "")
     """
     limit_request_line: int | str

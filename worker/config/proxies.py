@@ -30,8 +30,8 @@ class Proxies:
     hops: int = option(
         "proxy_hops",
         0,
-        "Number of proxies in a row: the client is the entry that many from the right, whatever"
-        " its address. 0 takes the first address from the right that is not trusted.",
+        "Number of proxies in front of the server: the client is this entry from the right,"
+        " whatever its address. 0 takes the first address from the right that is not trusted.",
         low=0,
     )
     protocol: bool = option(

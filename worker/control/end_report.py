@@ -70,7 +70,7 @@ class EndReport:
         if self._terminal is not None:
             write_text(self._terminal, "\n")
         if self._left and time.monotonic() >= self._server.deadline:
-            log.warning("What was left was cut: %s", named(self._left))
+            log.warning("The remaining requests were cut: %s", named(self._left))
         else:
             log.info("All requests have ended")
 

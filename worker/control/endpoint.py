@@ -79,7 +79,7 @@ class Endpoint:
         self._selector.register(sock, selectors.EVENT_READ, None)
 
     def can_be_polled(self) -> bool:
-        """Whether this system has a descriptor that stands for all clients."""
+        """Whether one descriptor of this system (epoll, kqueue) can stand for all clients."""
         return hasattr(self._selector, "fileno")
 
     def fileno(self) -> int:

@@ -153,7 +153,7 @@ class Observers:
             self._monitor = None
 
     def reopen_logs(self) -> None:
-        """Open the access log anew, after its file was renamed."""
+        """Reopen the access log, after its file was renamed."""
         if self._access_log is not None:
             self._access_log.reopen()
 

@@ -72,7 +72,7 @@ def parse(line: bytes) -> Command:
     try:
         message = json.loads(line.decode())
     except (ValueError, RecursionError):
-        raise GarbageError("this is no line of JSON") from None
+        raise GarbageError("this is not a line of JSON") from None
     if not isinstance(message, dict):
         raise GarbageError("a command is an object, such as " + _EXAMPLE)
     if message.get("v") != VERSION:
@@ -92,7 +92,9 @@ def checked(verb: str, arguments: list[str]) -> Command:
     """The command of a verb and its arguments. Raises `CommandError`."""
     known = VERBS.get(verb)
     if known is None:
-        raise CommandError(f"{verb[:40]!a}: there is no such verb; known are {', '.join(VERBS)}")
+        raise CommandError(
+            f"{verb[:40]!a}: there is no such verb; the verbs are {', '.join(VERBS)}"
+        )
     if len(arguments) > bool(known.argument):
         more = f"takes {known.argument} only" if known.argument else "takes no argument"
         raise CommandError(f"{verb} {more}")
@@ -102,7 +104,7 @@ def checked(verb: str, arguments: list[str]) -> Command:
         return Command(verb)
     (argument,) = arguments
     if known.argument in ("N", "PID") and not _NUMBER.fullmatch(argument):
-        raise CommandError(f"{verb}: {argument[:40]!a} is no number")
+        raise CommandError(f"{verb}: {argument[:40]!a} is not a number")
     if verb == "workers" and not 1 <= int(argument) <= _MOST_WORKERS:
         raise CommandError(f"workers: {argument} is not between 1 and {_MOST_WORKERS}")
     if verb == "log-level" and argument not in LOG_LEVELS:

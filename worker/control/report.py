@@ -1,4 +1,4 @@
-"""What one process says of itself: its state, the requests under way, and stacks."""
+"""The report of one process: its state, its current requests, and stacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a server, for those who may see them but no secret."""
+"""The settings of a server without its secrets."""
 
 from __future__ import annotations
 

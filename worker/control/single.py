@@ -84,7 +84,7 @@ class SingleProcess:
     def _stack(self, argument: str) -> Result:
         pid, key = split_id(argument)
         if pid not in (0, os.getpid()):
-            raise CommandError(f"stack: {pid} is no process of this server")
+            raise CommandError(f"stack: {pid} is not a process of this server")
         found = self._report.stacks(key)
         if key and not found["stacks"]:
             raise CommandError(no_such_request(argument))
@@ -133,7 +133,7 @@ class ControlThread:
                 try:
                     self._tick()
                 except Exception:
-                    log.exception("The look at the running requests met an internal error")
+                    log.exception("Checking the running requests met an internal error")
 
     def close(self) -> None:
         """End the thread, and close the endpoint. Any thread may call, once."""

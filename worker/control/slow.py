@@ -88,7 +88,7 @@ class SlowRequests:
 
 
 def described(request: RunningRequest) -> str:
-    """What a message says of a request that takes long."""
+    """The description of a slow request in a log message."""
     known = f" [{request.request_id}]" if request.request_id else ""
     return (
         f"{request.method} {request.path}{known} of {request.client[0] or 'a unix socket'} has run"

@@ -1,4 +1,4 @@
-"""Answers that the server gives for itself: to what it refuses, and for applications that fail."""
+"""Responses of the server itself: for requests that it refuses, and for applications that fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def log_limit(throttled_log: ThrottledLog, client: Address, status: int, limit: 
         throttled_log.log(
             limit,
             logging.WARNING,
-            "A request of %s was refused with %d: it is beyond %s",
+            "A request of %s was refused with %d: it exceeds %s",
             client[0] or "a unix socket",
             status,
             limit,

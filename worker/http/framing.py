@@ -37,14 +37,14 @@ def length_of_body(
 
 
 def log_short(head: RequestReceived | None, missing: float) -> None:
-    """Warn of an answer that ended `missing` octets before its declared length."""
-    log.warning("%s had %d bytes of body less than it declared", _answer_to(head), missing)
+    """Warn of a response whose body is `missing` bytes shorter than declared."""
+    log.warning("%s has a body %d bytes shorter than declared", _answer_to(head), missing)
 
 
 def log_long(head: RequestReceived | None, status: int) -> None:
-    """Warn of an answer that went on behind its declared length, unless it has no body at all."""
+    """Warn of a response whose body exceeds its declared length, unless it has no body at all."""
     if status not in STATUSES_WITHOUT_BODY and (head is None or head.method != "HEAD"):
-        log.warning("%s had more body than it declared; it was cut", _answer_to(head))
+        log.warning("%s has a longer body than declared; it was cut", _answer_to(head))
 
 
 def _answer_to(head: RequestReceived | None) -> str:

@@ -36,7 +36,7 @@ def own_fields(settings: Responses) -> OwnFields:
 def _field_line(text: str) -> bytes:
     name, colon, value = text.partition(":")
     if not colon or not value.strip():
-        raise ConfigError(f"header: {text!r} is no field; write it as 'NAME: VALUE'")
+        raise ConfigError(f"header: {text!r} is not a header field; write it as 'NAME: VALUE'")
     try:
         line, kind = encode_header(name.strip(), value)
     except InvalidResponseError as error:

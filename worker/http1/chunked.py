@@ -97,13 +97,13 @@ class ChunkedDecoder:
         if end >= 0:
             return started[:end]
         if self._chunk_end and started not in (b"", b"\r"):
-            raise ProtocolError(400, "The data of a chunk does not end where its size says")
+            raise ProtocolError(400, "The data of a chunk does not match its size")
         if b"\n" in started:
             raise ProtocolError(400, "A line in the body does not end with CRLF")
         if len(started) > longest + 1:
             if self._in_trailers:
                 raise ProtocolError(431, "The trailers are too large", "limit_trailers")
-            raise ProtocolError(400, "The line of a chunk is too long", "limit_chunk_line")
+            raise ProtocolError(400, "A chunk line is too long", "limit_chunk_line")
         return None
 
     def _line(self, line: bytes) -> None:
@@ -138,4 +138,4 @@ class ChunkedDecoder:
         if not name or not colon or name.translate(None, TOKEN):
             raise ProtocolError(400, "A trailer is not valid")
         if value.translate(None, FIELD_VALUE):
-            raise ProtocolError(400, "A control character in a trailer")
+            raise ProtocolError(400, "A trailer has a control character")

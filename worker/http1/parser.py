@@ -166,9 +166,9 @@ def _check_octets(head: bytes) -> None:
     """
     for line in head.split(b"\r\n"):
         if line.translate(None, FIELD_VALUE):
-            raise ProtocolError(400, "A control character in the request head")
+            raise ProtocolError(400, "The request head has a control character")
         if line.startswith((b" ", b"\t")):
-            raise ProtocolError(400, "A line that begins with a blank")
+            raise ProtocolError(400, "A header line begins with a blank")
 
 
 def _wrongly_chunked(head: bytes) -> bool:
@@ -187,7 +187,7 @@ def _from_h11(event: h11.Request) -> RequestReceived:
     target = event.target.decode("ascii")
     major, _, minor = event.http_version.decode("ascii").partition(".")
     if major != "1":
-        raise ProtocolError(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here")
+        raise ProtocolError(505, "Only HTTP/1.1 and HTTP/1.0 are supported")
     version = "1.0" if minor == "0" else "1.1"
     headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers]
     authority, path, query = _split_target(method, target)
@@ -201,7 +201,7 @@ def _from_h11(event: h11.Request) -> RequestReceived:
     length = variables.get("CONTENT_LENGTH")
     if chunked and (length is not None or version == "1.0"):
         # RFC 9112, 6.1 and 6.3: faulty framing, or an attempt to smuggle a request
-        raise ProtocolError(400, "Transfer-Encoding where it must not be")
+        raise ProtocolError(400, "Transfer-Encoding is not allowed here")
     if length is not None and len(length) > LONGEST_LENGTH:
         raise ProtocolError(413, "The request body is too large", "limit_body")
     block = "\r\n".join([f"HTTP/{version}", *(f"{name}: {value}" for name, value in headers)])
@@ -226,7 +226,7 @@ def _split_target(method: str, target: str) -> tuple[str, str, str]:
     if method == "CONNECT":
         raise ProtocolError(501, "This is not a proxy")
     if "#" in target:
-        raise ProtocolError(400, "A fragment in the request target")
+        raise ProtocolError(400, "The request target has a fragment")
     if target.startswith("/"):
         path, _, query = target.partition("?")
         return "", path, query

@@ -143,7 +143,7 @@ class ResponseWriter:
         elif isinstance(body, list):
             length = sum(map(len, body))
         else:
-            raise TypeError(f"{type(body).__name__} is not a body that is there")
+            raise TypeError(f"{type(body).__name__} is not a complete body")
         try:
             parts, allowed, persistent = self._render(head, response, length, persistent)
         except BaseException:
@@ -363,7 +363,7 @@ class StreamWriter:
         self._send(block)
 
     def _check_client(self) -> None:
-        """Look for the client: an empty block sends nothing that could fail."""
+        """Check that the client is still connected: sending an empty block cannot fail."""
         watch = self._watch = self._watch or HangUpWatch()
         if watch.has_left(self._connection.fd):
             raise ClientDisconnected("the client left before it had the whole response")

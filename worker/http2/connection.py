@@ -162,7 +162,7 @@ class HTTP2Connection(HTTP2Sender):
             return
         except Exception:
             # a bug of threadwell or of h2 ends this connection, and not the loop
-            log.exception("A connection was dropped for an internal error")
+            log.exception("A connection was dropped because of an internal error")
             self._terminate(INTERNAL_ERROR, "internal error")
             return
         finally:

@@ -83,7 +83,7 @@ class SpooledBody(BodyReceiver):
         self._writing = False
         failure = None if future.cancelled() else future.exception()
         if failure is not None:
-            log.error("The body of %s could not be kept", named(self._head), exc_info=failure)
+            log.error("The body of %s could not be stored", named(self._head), exc_info=failure)
         if self._closed:
             self.close()
         else:

@@ -229,7 +229,7 @@ class HTTP2Sender(LoopConnection):
         self.worker.throttled_log.log(
             limit,
             logging.WARNING,
-            "A response to %s was given up: what waits for the clients is beyond %s",
+            "A response to %s was dropped: what waits for clients exceeds %s",
             stream.origin.client[0] or "a unix socket",
             limit,
         )

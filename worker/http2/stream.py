@@ -198,7 +198,7 @@ class Stream:
         incoming = self.incoming
         assert isinstance(incoming, SpooledBody)
         if failure is not None:
-            self.reset(INTERNAL_ERROR, "its body could not be kept")
+            self.reset(INTERNAL_ERROR, "its body could not be stored")
             return
         incoming.spool(self.worker.loop, self._spooled)
         self.extend_window()
@@ -299,7 +299,7 @@ class Stream:
         """Send the head of the response. Raises `ClientDisconnected` if the stream is closed, or
         was answered already."""
         if self.headers_sent or self.closed:
-            raise ClientDisconnected("there is an answer already, or nobody to read it")
+            raise ClientDisconnected("there is an answer already, or the client has left")
         self.headers_sent = True
         if self.record is not None:
             self.record.status, self.record.headers = rendered[:2]
@@ -344,7 +344,7 @@ class Stream:
         self.connection.flush()
 
     def send(self, most: int) -> bool:
-        """Give the next frame to h2; False if the windows are exhausted, or nothing is there."""
+        """Give the next frame to h2; False if the windows are exhausted or nothing is queued."""
         send_queue = self.send_queue
         if send_queue.size:
             most = min(most, self.connection.capacity(self.number))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class StreamOrigin:
-    """Says who the client of a stream is, as a `Connection` does for its requests.
+    """The client identity of a stream, as a `Connection` has it for its requests.
 
     As a `messages.Channel` it is that of requests that only a collector sees. Made on the loop; not
     changed once the application has it.
@@ -49,7 +49,7 @@ class StreamOrigin:
 
     @property
     def client(self) -> Address:
-        """For whom the request comes."""
+        """The client of the request."""
         return self.origin.client
 
     @property

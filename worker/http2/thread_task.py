@@ -85,8 +85,8 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
         try:
             contextvars.Context().run(self._exchange, runner)
         except Exception:
-            # a bug of threadwell: this stream pays, the thread goes on
-            log.exception("A stream was dropped for an internal error")
+            # a bug of threadwell: this stream fails, the thread continues
+            log.exception("A stream was dropped because of an internal error")
             self.call(self.h2_stream.close, "internal error")
         finally:
             self._runner = None
@@ -144,7 +144,7 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
                 close = response.close or getattr(response.body, "close", None)
                 runner.respond(response)
         except BaseException as error:
-            # an exception of any kind, SystemExit too, costs a request and not a thread
+            # an exception of any kind, even SystemExit, fails one request and not the thread
             for_loop = runner.recover_or_leave(error, response)
         finally:
             if close is not None:

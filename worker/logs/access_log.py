@@ -181,7 +181,7 @@ class AccessLog:
             self._report(why)
 
     def reopen(self) -> None:
-        """Open the file anew, after a log rotation has renamed it. No log line is lost.
+        """Reopen the file, after a log rotation has renamed it. No log line is lost.
 
         The log thread does it: the caller, which has to handle signals, must not wait for a file.
         """
@@ -212,7 +212,7 @@ class AccessLog:
         self._thread.join(_LAST_MOMENT)
         if self._thread.is_alive():
             self._count_lost(len(self._lines))
-            log.error("The access log could not be written to its end")
+            log.error("The access log could not be written completely")
             return
         self._next_report = 0.0
         self._report(self._target.last_error)

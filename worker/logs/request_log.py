@@ -56,7 +56,7 @@ def check(settings: Log) -> None:
     parse_syslog(settings.access_log)
     for path in settings.access_skip:
         if not path.startswith("/"):
-            raise ConfigError(f"access_log_skip: {path!r} is no path; begin it with /")
+            raise ConfigError(f"access_log_skip: {path!r} is not a path; begin it with /")
     if settings.access_skip and not settings.access_log:
         raise ConfigError("access_log_skip: there is no access log; give access_log")
 

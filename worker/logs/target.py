@@ -73,7 +73,7 @@ class Target(ABC):
 
     @abstractmethod
     def reopen(self) -> None:
-        """Open the file anew, after a log rotation has renamed it.
+        """Reopen the file, after a log rotation has renamed it.
 
         Raises `OSError`, and keeps the old file then.
         """
@@ -117,7 +117,7 @@ def _open(path: str) -> int:
 
 
 class FileTarget(Target):
-    """A file or a pipe. `path` is empty for a descriptor that cannot be opened anew.
+    """A file or a pipe. `path` is empty for a descriptor that cannot be reopened.
 
     `descriptor` is negative for a pipe that no program reads yet; it is opened later.
     """
@@ -240,7 +240,9 @@ def parse_syslog(text: str) -> SyslogAddress | None:
         return SyslogAddress("unix", place or default, 0, facility)
     match = _REMOTE.fullmatch(place)
     if match is None or int(match["port"] or _PORT) > 65535:
-        raise ConfigError(f"access_log: {text!r} is no syslog; {_ACCEPTED_FORMS} are understood")
+        raise ConfigError(
+            f"access_log: {text!r} is not a syslog address; {_ACCEPTED_FORMS} are understood"
+        )
     host = match["ipv6"] or match["host"]
     return SyslogAddress(match["kind"], host, int(match["port"] or _PORT), facility)
 

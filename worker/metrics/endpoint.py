@@ -137,7 +137,7 @@ class Monitor:
     # ---- On a thread ----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Serve on a thread. Raises `OSError` if there is none."""
+        """Serve on a thread. Raises `OSError` if none can be started."""
         run = self._worker.run
         self._thread = threading.Thread(target=run, name="threadwell-metrics", daemon=True)
         try:

@@ -34,8 +34,8 @@ def interval() -> float:
     text = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") or _INTERVAL
     if not text.isdecimal() or int(text) == 0:
         raise ConfigError(
-            f"OTEL_METRIC_EXPORT_INTERVAL: {text!r} is no number of milliseconds; give one such as"
-            " 10000"
+            f"OTEL_METRIC_EXPORT_INTERVAL: {text!r} is not a number of milliseconds; give one such"
+            " as 10000"
         )
     return int(text) / 1000
 
@@ -56,7 +56,7 @@ class OTLPExporter:
         self._thread = threading.Thread(target=self._run, name="threadwell-otlp", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. Raises `OSError` if there is none."""
+        """Start the thread. Raises `OSError` if none can be started."""
         start_thread(self._thread)
 
     def close(self) -> None:

@@ -94,39 +94,43 @@ def counter_metrics(totals: list[int]) -> list[Metric]:
     return [
         counter(
             "threadwell_requests",
-            "Answers, complete or not, by method and class of status.",
+            "Responses, complete or not, by method and status class.",
             {at: number for at, number in requests.items() if number} or {_ANY: 0},
         ),
         _histogram(
             "threadwell_request_duration_seconds",
-            "From the whole request (on event loops from its head) to the end of its answer.",
+            "Time from the complete request (on loops, from its head) to the end of the response.",
             totals,
             DURATIONS,
         ),
         _histogram(
             "threadwell_queue_wait_seconds",
-            "From the arrival of a request to a thread for it; one request of 16 is asked.",
+            "Time until a thread runs a request; one request in 16 is sampled.",
             totals,
             WAITS,
         ),
-        counter("threadwell_request_body_bytes", "Octets of request bodies.", totals[RECEIVED]),
+        counter("threadwell_request_body_bytes", "Bytes of request bodies.", totals[RECEIVED]),
         counter(
             "threadwell_response_body_bytes",
-            "Octets of answers, without their heads and framing.",
+            "Bytes of response bodies, without heads and framing.",
             totals[SENT],
         ),
-        counter("threadwell_responses_cut", "Answers that did not reach their end.", totals[CUT]),
+        counter(
+            "threadwell_responses_cut", "Responses that were cut before their end.", totals[CUT]
+        ),
         counter("threadwell_connections_opened", "Connections accepted.", totals[OPENED]),
-        counter("threadwell_refusals", "What was refused, by cause.", refusals),
-        counter("threadwell_slow_requests", "Requests that slow_request logged.", totals[SLOW]),
+        counter(
+            "threadwell_refusals", "Connections and requests that were refused, by cause.", refusals
+        ),
+        counter("threadwell_slow_requests", "Requests that were logged as slow.", totals[SLOW]),
         counter(
             "threadwell_request_timeouts",
-            "Requests that request_timeout gave up.",
+            "Requests that were abandoned by request_timeout.",
             totals[TIMED_OUT],
         ),
         counter(
             "threadwell_access_log_lost_lines",
-            "Lines of the access log that could not be written.",
+            "Access log lines that could not be written.",
             totals[LOST],
         ),
     ]
@@ -154,13 +158,13 @@ def gauge_metrics(pages: dict[int, list[int]]) -> list[Metric]:
     return [
         gauge(
             "threadwell_threads",
-            "Threads there are, those inside a request, and those lent to long responses.",
+            "Threads: all, those in a request, and those lent to long responses.",
             {**threads},
         ),
         gauge(
-            "threadwell_thread_slots", "Threads that may be inside requests.", total(gauges.SLOTS)
+            "threadwell_thread_slots", "Threads that may run requests at once.", total(gauges.SLOTS)
         ),
         gauge("threadwell_event_loops", "Event loops.", total(gauges.LOOPS)),
         gauge("threadwell_connections", "Open connections, by state.", {**connections}),
-        gauge("threadwell_resident_memory_bytes", "Memory of each worker.", {**memory}),
+        gauge("threadwell_resident_memory_bytes", "Resident memory of each worker.", {**memory}),
     ]

@@ -78,7 +78,7 @@ def _totals(page: memoryview[int]) -> list[int]:
 
 
 def _gauges(page: memoryview[int]) -> list[int]:
-    """The numbers of the first block, 0 in the place of one that cannot be true."""
+    """The numbers of the first block, with 0 for one that cannot be true."""
     return [number if number < MOST else 0 for number in _block(page, 0)]
 
 

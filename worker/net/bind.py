@@ -63,7 +63,7 @@ def parse_bind(text: str) -> BindAddress:
         rest += f":{_DEFAULT_PORT}"
     match = _PORT.fullmatch(rest) or _IPV6.fullmatch(rest) or _HOST.fullmatch(rest)
     if match is None:
-        raise ConfigError(f"bind: {text!r} is no address; {_ACCEPTED_FORMS}")
+        raise ConfigError(f"bind: {text!r} is not an address; {_ACCEPTED_FORMS}")
     host, port = match.groupdict().get("host"), match["port"]
     if host is None:
         host = "127.0.0.1"
@@ -94,7 +94,7 @@ def parse_control(text: str) -> BindAddress:
     """The address of `control`. Raises `ConfigError`."""
     if not text.startswith("unix:") or text.startswith("unix:@"):
         raise ConfigError(
-            f"control: {text!r} is no unix socket with a file, and other users could reach any"
+            f"control: {text!r} is not the path of a unix socket, and other users could reach any"
             " other; give unix:/PATH"
         )
     try:
@@ -237,7 +237,7 @@ def _share_port(sock: socket.socket) -> None:
 def _permissions(settings: Bind) -> int | None:
     text = settings.unix_permissions
     if text and not re.fullmatch(r"(0o?)?[0-7]{3}", text):
-        raise ConfigError(f"unix_permissions: {text!r} is no mode in octal, such as 660")
+        raise ConfigError(f"unix_permissions: {text!r} is not an octal mode, such as 660")
     return int(text.removeprefix("0o"), 8) if text else None
 
 
@@ -264,7 +264,7 @@ def _open_abstract(name: str, backlog: int, settings: Bind) -> socket.socket:
     if sys.platform != "linux":
         raise ConfigError(f"bind: {name}: only Linux has abstract sockets; give a path")
     if settings.unix_permissions:
-        raise ConfigError(f"unix_permissions: {name} has none, for it has no file; give a path")
+        raise ConfigError(f"unix_permissions: {name} has none, because it has no file; give a path")
     sock = BoundAbstractSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind("\0" + name[1:])
@@ -286,7 +286,7 @@ def _remove_stale(path: str) -> None:
     """
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise OSError(errno.EEXIST, "the path exists and is no socket", path)
+            raise OSError(errno.EEXIST, "the path exists and is not a socket", path)
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

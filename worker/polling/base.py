@@ -241,7 +241,7 @@ class Poller(ABC):
             self.nudge_idle()
 
     def linger(self, now: float) -> None:
-        """While draining: begin the `linger` seconds of `drain` anew.
+        """While draining: restart the `linger` seconds of `drain`.
 
         Called when a TLS handshake is complete: the client cannot have sent its first request
         before that.
@@ -379,7 +379,7 @@ class Poller(ABC):
         return None
 
     def _take_oldest(self, state: State) -> Connection | None:
-        """Take the connection that has waited longest in `state`; None if there is none."""
+        """Take the connection that has waited longest in `state`; None without one."""
         for fd, connection in self._parked.copy().items():
             if connection.state is state:
                 taken = self._parked.pop(fd, None)

@@ -199,7 +199,7 @@ class QueuePoller(Poller):
         try:
             self._selector.register(connection.fd, event)
         except OSError as error:
-            log.error("A connection was dropped, for it cannot wait: %s", error)
+            log.error("A connection was dropped, because it cannot wait: %s", error)
             del self._parked[connection.fd]
             connection.close()
             self.forget(connection)

@@ -61,7 +61,7 @@ class Listener:
         return self.sock.fileno()
 
     def accept(self) -> Connection | None:
-        """A new connection, non-blocking and SERVING; None when none is there.
+        """A new connection, non-blocking and SERVING; None if none is waiting.
 
         Raises `OSError` when the process has no means for one: no descriptor, no memory.
         """
@@ -103,7 +103,7 @@ class Listener:
             return 0
 
     def detach(self) -> int:
-        """The descriptor, now wholly the caller's; the file of a unix socket stays."""
+        """The descriptor, which the caller now owns; the file of a unix socket stays."""
         return self.sock.detach()
 
     def close(self) -> None:

@@ -52,12 +52,12 @@ def elements(text: str) -> list[dict[str, str]]:
     while at < len(text) or end:
         match = _PAIR.match(text, at)
         if match is None:
-            raise ValueError("this is no parameter")
+            raise ValueError("this is not a parameter")
         name, token, quoted, end = match.groups()
         if name is not None:
             name = name.lower()
             if name in element:
-                raise ValueError("a parameter that comes twice")
+                raise ValueError("a parameter comes twice")
             element[name] = re.sub(r"\\(.)", r"\1", quoted) if token is None else token
         if end != ";" and element:
             found.append(element)
@@ -77,13 +77,13 @@ def node(text: str, *, bare_ipv6: bool) -> Node:
         return Node(parse_address(text), 0)
     match = _NODE.fullmatch(text)
     if match is None:
-        raise ValueError("this names nobody")
+        raise ValueError("it names no address")
     ipv4: str | None
     ipv6: str | None
     ipv4, ipv6, port = match.groups()
     number = int(port) if port and port.isdigit() else 0
     if number > 65535:
-        raise ValueError("this is no port")
+        raise ValueError("this is not a port")
     if ipv4 is not None:
         return Node(IPv4Address(ipv4), number)
     return Node(None, 0) if ipv6 is None else Node(parse_address(str(IPv6Address(ipv6))), number)
@@ -100,14 +100,14 @@ def scheme(text: str) -> str:
     try:
         return _SCHEMES[text.lower()]
     except KeyError:
-        raise ValueError("this is no scheme of the web") from None
+        raise ValueError("this scheme is not http or https") from None
 
 
 def host(text: str) -> tuple[str, int]:
     """Return host (IPv6 without brackets) and port, which is 0 if there is none."""
     match = _HOST.fullmatch(text)
     if match is None or len(text) > _LONGEST_HOST:
-        raise ValueError("this is no host")
+        raise ValueError("this is not a host")
     ipv6, name, digits = match.groups()
     if ipv6 is not None:
         IPv6Address(ipv6)
@@ -117,7 +117,7 @@ def host(text: str) -> tuple[str, int]:
 def port(text: str) -> int:
     """Return a port, which is never 0."""
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise ValueError("this is no port")
+        raise ValueError("this is not a port")
     return int(text)
 
 
@@ -125,5 +125,5 @@ def prefix(text: str) -> str:
     """Return a path prefix without a slash at its end: empty for `/`."""
     # "//host" would turn links into ones to another site; browsers resolve "." and ".."
     if not _PREFIX.fullmatch(text) or not {".", ".."}.isdisjoint(text.split("/")):
-        raise ValueError("this is no path")
+        raise ValueError("this is not a path")
     return text.rstrip("/")

@@ -174,7 +174,7 @@ def _values(header: bytes, at: int) -> bool:
             _check_sum(header, at + 3, value)
         elif kind == _TYPE_SSL:
             if length < 5:
-                raise ProxyHeaderError("what it says of TLS is too short")
+                raise ProxyHeaderError("its TLS part is too short")
             encrypted = bool(value[0] & _CLIENT_SSL)
         at += 3 + length
     return encrypted

@@ -118,7 +118,9 @@ def _network(word: str) -> IPv4Network | IPv6Network:
             " fd00::/8, unix and * are understood"
         ) from None
     if ip_address(word.partition("/")[0]) != network.network_address:
-        raise ConfigError(f"trusted_proxies: {word} is no network; {network} is the one around it")
+        raise ConfigError(
+            f"trusted_proxies: {word} is not a network; {network} is the one around it"
+        )
     if isinstance(network, IPv6Network) and network.prefixlen >= 96:
         ipv4 = network.network_address.ipv4_mapped
         if ipv4 is not None:  # addresses are compared as IPv4 too
@@ -132,11 +134,13 @@ def check(settings: Proxies) -> None:
     trusted_fields(settings.headers)
     others = [name for name in changed(settings) if name != "trusted_proxies"]
     if others and not trusted:
-        raise ConfigError(f"{others[0]}: nobody is trusted; name your proxies with trusted_proxies")
+        raise ConfigError(
+            f"{others[0]}: no proxy is trusted; name your proxies with trusted_proxies"
+        )
     if trusted.trusts_everyone and not (settings.hops or settings.protocol):
         raise ConfigError(
-            "trusted_proxies: where everybody is trusted, say with proxy_hops how many proxies"
-            " there are; else each client could choose its own address"
+            "trusted_proxies: with * as a proxy, set proxy_hops to the number of proxies; otherwise"
+            " clients could choose their own address"
         )
 
 
@@ -254,11 +258,11 @@ class Forwarding:
             self._throttled_log.log(
                 "forwarded",
                 logging.WARNING,
-                "A request of %s was refused: what it says of its way is malformed (%s)",
+                "A request of %s was refused: its forwarding fields are malformed (%s)",
                 conn.peer[0] or "a unix socket",
                 ", ".join(f"{name}: {value!r}" for name, value in fields),
             )
-            message = "What a proxy says of the way of this request is malformed"
+            message = "The forwarding fields of this request are malformed"
             raise ProtocolError(400, message) from error
 
     def _read_x_forwarded(self, variables: dict[str, str]) -> _ForwardedInfo | None:

@@ -52,16 +52,18 @@ def parse_mounts(settings: Static) -> list[Mount]:
 def _parse(text: str) -> Mount:
     prefix, equals, folder = text.partition("=")
     if not prefix.startswith("/") or not equals or not folder:
-        raise ConfigError(f"static: {text!r} is not like /static=FOLDER")
+        raise ConfigError(f"static: {text!r} is not of the form /static=FOLDER")
     if not _is_canonical(prefix):
-        raise ConfigError(f"static: {prefix!r} is no plain path; write it as clients ask for it")
+        raise ConfigError(f"static: {prefix!r} is not a plain path; write it as clients request it")
     path = os.path.abspath(folder)
     if os.path.isfile(path):
         raise ConfigError(f"static: {folder} is a file; give the folder that it is in")
     if not os.path.isdir(path):
-        raise ConfigError(f"static: there is no folder {folder}; make it first, or mend the path")
+        raise ConfigError(f"static: there is no folder {folder}; create it, or correct the path")
     if os.path.dirname(path) == path:
-        raise ConfigError(f"static: {folder} is the whole machine; give the folder that is meant")
+        raise ConfigError(
+            f"static: {folder} is the root of the file system; give the folder to serve"
+        )
     stripped = prefix.strip("/")
     return Mount(f"/{stripped}/" if stripped else "/", path)
 
@@ -83,7 +85,7 @@ def _pattern(settings: Static) -> re.Pattern[str] | None:
         return re.compile(settings.immutable) if settings.immutable else None
     except re.error as error:
         raise ConfigError(
-            f"static_immutable: {settings.immutable!r} is no regular expression: {error}"
+            f"static_immutable: {settings.immutable!r} is not a regular expression: {error}"
         ) from None
 
 
@@ -231,7 +233,7 @@ class Folders(WhiteNoise):  # type: ignore[misc]
 
 
 def _status(path: str, known: dict[str, os.stat_result] | None) -> os.stat_result | None:
-    """Return the status of a regular file at `path`; None if there is none."""
+    """Return the status of the regular file at `path`; None without one."""
     if known is not None:
         return known.get(path)
     try:

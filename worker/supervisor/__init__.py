@@ -120,7 +120,7 @@ def _as_user(
 
 def _check() -> None:
     if not hasattr(os, "fork"):
-        raise ConfigError("workers: this system cannot fork; one process is all there can be")
+        raise ConfigError("workers: this system cannot fork, so there can only be one process")
     if threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
         raise RuntimeError("the supervisor forks, which other threads would not survive")
 

@@ -79,9 +79,7 @@ class SupervisorControl:
         self.endpoint = Endpoint(sock, self._handle)
         if not self.endpoint.can_be_polled():
             self.endpoint.close()
-            raise ConfigError(
-                "control: beside a supervisor this needs epoll or kqueue; leave it out"
-            )
+            raise ConfigError("control: with a supervisor this needs epoll or kqueue; leave it out")
         self._number = 0
         self._gathers: list[_Gather] = []
 
@@ -189,7 +187,7 @@ class SupervisorControl:
         for worker in self._workers():
             if worker.pid == pid:
                 return worker
-        raise CommandError(f"{verb}: {pid} is no worker of this server; `status` lists them")
+        raise CommandError(f"{verb}: {pid} is not a worker of this server; `status` lists them")
 
     def _ready(self) -> list[Worker]:
         return [each for each in self._workers() if each.phase in (Phase.SERVING, Phase.DRAINING)]

@@ -167,7 +167,7 @@ def _name_threads_left() -> None:
     left = ", ".join(thread.name for thread in others if thread.is_alive())
     if left:
         log.warning(
-            "Process %d waits for threads that are no daemons, and is killed if they stay: %s",
+            "Process %d waits for non-daemon threads, and is killed if they do not end: %s",
             *(os.getpid(), left),
         )
 

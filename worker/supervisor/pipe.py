@@ -119,7 +119,7 @@ class Pipe:
             except (ValueError, RecursionError):  # of brackets: the parser is recursive
                 message = None
             if not isinstance(message, dict):
-                self.error = "a line that is no message"
+                self.error = "a line that is not a message"
                 break
             messages.append(message)
         return messages

@@ -61,7 +61,7 @@ class Statistics:
         if not self.monitor.can_be_polled():
             self.monitor.close()
             raise ConfigError(
-                "metrics_bind: beside a supervisor this needs epoll or kqueue; leave it out"
+                "metrics_bind: with a supervisor this needs epoll or kqueue; leave it out"
             )
 
     def poll(self) -> None:
@@ -121,16 +121,16 @@ class Statistics:
         ends = {labels(end=end): number for end, number in self._ends.items()}
         replaced = {labels(cause=cause): number for cause, number in self._replaced.items()}
         return [
-            gauge("threadwell_ready", "Whether /readyz says so.", int(ready)),
-            gauge("threadwell_workers", "Workers that serve.", serving),
+            gauge("threadwell_ready", "1 if /readyz answers 200, else 0.", int(ready)),
+            gauge("threadwell_workers", "Workers that are serving.", serving),
             gauge("threadwell_workers_wanted", "Workers that should serve.", wanted),
             counter("threadwell_worker_starts", "Workers that were started.", self._starts),
-            counter("threadwell_worker_ends", "Workers that have ended, by how.", ends),
-            counter("threadwell_worker_replacements", "Workers replaced, by why.", replaced),
-            counter("threadwell_reloads", "New applications that took over.", self._reloads),
+            counter("threadwell_worker_ends", "Workers that exited, by how.", ends),
+            counter("threadwell_worker_replacements", "Workers replaced, by cause.", replaced),
+            counter("threadwell_reloads", "Reloads that succeeded.", self._reloads),
             counter(
                 "threadwell_reload_failures",
-                "New applications that could not be served.",
+                "Reloads that failed.",
                 self._failed_reloads,
             ),
             *counter_metrics(self.shared_pages.totals()),

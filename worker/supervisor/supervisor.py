@@ -238,7 +238,7 @@ class Supervisor(Phased):
             if not child.rejected:
                 report = child.reports.check(message)
                 if report is None or not self._on_report(child, report):
-                    self._reject(child, f"a message that is not for it to send: {message!a:.200}")
+                    self._reject(child, f"a message that it must not send: {message!a:.200}")
         if child.pipe.error and not child.rejected:
             self._reject(child, child.pipe.error)
 
@@ -324,7 +324,7 @@ class Supervisor(Phased):
         early, worker.early = worker.early, []
         for report in early:
             if not worker.rejected and not self._on_report(worker, report):
-                self._reject(worker, f"a message that is not for it to send: {report!a:.200}")
+                self._reject(worker, f"a message that it must not send: {report!a:.200}")
         return True
 
     # ---- Exits ----------------------------------------------------------------------------
@@ -385,7 +385,7 @@ class Supervisor(Phased):
             self._begin_end()
             return
         write_text(sys.stderr, child.trace if child is not None else "")
-        log.error("The new application is not served, the old one goes on: %s", reason)
+        log.error("The new application is not served; the old one keeps serving: %s", reason)
         self._statistics.reloaded(well=False)
         self._notify_ready()
 

@@ -49,7 +49,7 @@ class Identity:
     def _check_irrevocable(self) -> None:
         with contextlib.suppress(OSError):
             os.setuid(0)
-            raise ConfigError("user: the system lets it become root again; do not serve like that")
+            raise ConfigError("user: the system lets the process become root again")
 
     def _is_current(self) -> bool:
         same = (os.getuid(), os.geteuid()) == (self.uid, self.uid)
@@ -71,7 +71,7 @@ class Identity:
                 except OSError as error:
                     path = sock.getsockname()
                     raise ConfigError(
-                        f"user: {path} cannot be given away: {error.strerror}"
+                        f"user: {path} cannot get another owner: {error.strerror}"
                     ) from None
 
 
@@ -84,7 +84,7 @@ def find_identity(settings: Processes) -> Identity | None:
         import pwd
     except ImportError:
         option = "user" if settings.user else "group"
-        raise ConfigError(f"{option}: this system has no such; leave it out") from None
+        raise ConfigError(f"{option}: this system does not support it; leave it out") from None
     gid = _group(settings.group) if settings.group else -1
     if not settings.user:
         return Identity(os.getuid(), gid)
@@ -98,7 +98,7 @@ def find_identity(settings: Processes) -> Identity | None:
             ) from None
         if gid < 0:
             raise ConfigError(
-                f"group: nobody knows the user {number}, nor a group of its; give --group too"
+                f"group: no user has the number {number}, so give --group too"
             ) from None
         return Identity(number, gid)
     return Identity(entry.pw_uid, entry.pw_gid if gid < 0 else gid, entry.pw_name, entry.pw_dir)

@@ -1,4 +1,4 @@
-"""A worker process: it imports the application, serves it, reports, and drains when it is told.
+"""A worker process: it imports and serves the application, reports, and drains on command.
 
 Its main thread listens to the supervisor and to signals; the threads of a `Server` serve.
 """

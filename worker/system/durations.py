@@ -31,7 +31,7 @@ class Durations:
         return self._left > 0
 
     def take(self, served: int) -> list[tuple[float, int]]:
-        """What was noted since the last call: durations, and for how many requests each stands.
+        """The durations noted since the last call, and how many requests each one represents.
 
         `served` is how many requests there were in all. Afterwards more samples are wanted.
         """

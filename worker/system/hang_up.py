@@ -1,4 +1,4 @@
-"""Whether the client of a connection that nobody reads has left."""
+"""Detects that the client of a connection has left while the server does not read from it."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _check_ours(fd: int, path: str) -> None:
     status = os.fstat(fd)
     why = ""
     if not stat.S_ISREG(status.st_mode):
-        why = "it is no ordinary file"
+        why = "it is not a regular file"
     elif status.st_nlink > 1:
         why = "it has another name"
     elif hasattr(os, "geteuid") and status.st_uid not in (0, os.geteuid()):
@@ -88,7 +88,7 @@ def _check_ours(fd: int, path: str) -> None:
     else:
         os.lseek(fd, 0, os.SEEK_SET)
     if why:
-        raise ConfigError(f"pid_file: {path} is not overwritten, for {why}; give another file")
+        raise ConfigError(f"pid_file: {path} is not overwritten, because {why}; give another file")
 
 
 def _lock(fd: int, path: str) -> None:
@@ -101,8 +101,8 @@ def _lock(fd: int, path: str) -> None:
             return  # the file system has no locks
         number = os.read(fd, 20).decode("ascii", "replace").strip() or "another"
         raise ConfigError(
-            f"pid_file: {path} is that of process {number}, which runs; stop it, or give another"
-            " file"
+            f"pid_file: {path} belongs to process {number}, which is running; stop it, or give"
+            " another file"
         ) from None
 
 

@@ -23,7 +23,7 @@ UPGRADE = getattr(signal, "SIGUSR2", 0)
 def refuse_upgrade() -> None:
     """Log that SIGUSR2 does nothing."""
     log.warning(
-        "SIGUSR2 is ignored: threadwell does not start a new program in its place; for new code"
+        "SIGUSR2 is ignored: threadwell does not execute itself again; for new code"
         " send SIGHUP to a server with --workers, for a new Python restart it"
     )
 

@@ -99,7 +99,7 @@ def _write(descriptor: int, data: bytes) -> bool:
 
 
 def _reopened(descriptor: int) -> int:
-    """The same pipe or terminal, opened anew without blocking; -1 where that is impossible.
+    """The same pipe or terminal, reopened as non-blocking; -1 where that is impossible.
 
     Another process may take the room between the look and the write. `O_NONBLOCK` on `descriptor`
     itself would be set for all processes that share it, such as a shell.

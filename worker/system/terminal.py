@@ -1,4 +1,4 @@
-"""The controlling terminal, whose end sends the same SIGHUP as an operator who wants a reload."""
+"""The controlling terminal, which sends SIGHUP when it closes, as an operator does for a reload."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Requests on threads: who polls, how a request is read, run and answered, how its turn ends."""
+"""Requests on threads: polling, reading, running, answering, and what follows the answer."""

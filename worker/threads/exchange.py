@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(Enum):
-    """What has become of a connection after an exchange."""
+    """The state of a connection after an exchange."""
 
     NEXT = "next"  # its next request can be read at once
     ENDED = "ended"  # it was parked or closed, or its application has its socket
@@ -93,7 +93,7 @@ def exchange(
                 close = close or getattr(content, "close", None)
                 for_loop = _respond(worker, conn, request, response)
     except BaseException as error:
-        # an exception of any kind, SystemExit too, costs a request and not a thread
+        # an exception of any kind, even SystemExit, fails one request and not the thread
         for_loop = _recover_or_leave(worker, conn, request, response, error)
     finally:
         conn.worker = None

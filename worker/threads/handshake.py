@@ -71,7 +71,7 @@ def _wait(worker: ThreadState, conn: Connection, state: State) -> None:
 
 
 def _read_proxy_header(worker: ThreadState, conn: Connection) -> bool:
-    """Go on with the PROXY header, and with what comes behind it."""
+    """Continue with the PROXY header, and with what follows it."""
     from ..proxies import proxy_header  # which only servers behind such a proxy need
 
     assert worker.forwarding is not None

@@ -137,7 +137,7 @@ class ThreadPool:
                 self.spawn()
             except RuntimeError as error:
                 log.warning(
-                    "Only %d of %d threads serve, for the system has no more: %s",
+                    "Only %d of %d threads serve, because the system has no more: %s",
                     *(number + 1, count + 1, error),
                 )
                 return
@@ -395,7 +395,7 @@ class ThreadPool:
             thread.join(max(until - time.monotonic(), 0))
         stuck = sum(thread.is_alive() for thread in threads)
         if stuck:
-            log.warning("%d threads were left in the application's code", stuck)
+            log.warning("%d threads are still in the application's code", stuck)
         left = self.poller.close()
         with self.lock:
             owned = {each.slot.serving for each in self.workers}

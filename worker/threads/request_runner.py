@@ -1,8 +1,8 @@
-"""What becomes of an application's answer, or of its failure, on a thread of any HTTP version.
+"""Handles an application's answer or failure on a thread, for any HTTP version.
 
-`RequestRunner` decides: a body that is there is sent, one that is being made becomes a stream for
-which the thread is lent, a failure becomes an error response or cuts what has begun. Its subclasses
-say how an answer leaves: `streaming.HTTP1Runner`, and `http2.thread_task.HTTP2Runner`.
+`RequestRunner` decides: a complete body is sent; an iterable becomes a stream, for which the thread
+is lent; a failure becomes an error response, or cuts a response that has begun. Its subclasses send
+the answer: `streaming.HTTP1Runner`, and `http2.thread_task.HTTP2Runner`.
 
 A runner is made for one request, and used on its thread. HTTP/1.1 makes one only when an answer is
 more than bytes for one send (`exchange`).
@@ -62,7 +62,7 @@ class RequestRunner(ABC):
     @property
     @abstractmethod
     def client(self) -> Address:
-        """For whom the request comes."""
+        """The client of the request."""
 
     @property
     @abstractmethod
@@ -87,7 +87,7 @@ class RequestRunner(ABC):
 
     @abstractmethod
     def mark_unbounded(self) -> None:
-        """Set `is_unbounded`, and tell who ends such streams."""
+        """Set `is_unbounded`, and register the stream with the code that ends such streams."""
 
     @abstractmethod
     def cut(self, error: BaseException, mistake: str = "") -> None:
@@ -210,7 +210,7 @@ class RequestRunner(ABC):
         if not worker.leader_follower.lend(worker.slot):
             if worker.collector is not None:
                 worker.collector.record(Refused(self.client, "streams"))
-            raise StreamLimitError("as many are open as max_streams allows")
+            raise StreamLimitError("max_streams long responses are open already")
         if worker.collector is not None:
             worker.collector.record(StreamOpened(self.request))
 

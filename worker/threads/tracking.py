@@ -1,4 +1,4 @@
-"""Which request each thread runs, for those who look from outside: `--control` and others.
+"""Which request each thread runs: for `--control`, the slow request log and others.
 
 A request pays nothing for it. Where there is a GIL, the look finds `exchange` among the frames of
 the thread. Some requests are sampled: the look puts `tracked` around the next few of each thread,

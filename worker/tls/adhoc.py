@@ -158,7 +158,7 @@ def _stem(names: Sequence[str]) -> str:
 
 
 def _load_kept(context: ssl.SSLContext, folder: Path, names: Sequence[str]) -> bool:
-    """Load the kept certificate for `names`; False if there is none that can be used."""
+    """Load the stored certificate for `names`; False if none can be used."""
     import ssl
 
     path = folder / f"{_stem(names)}.pem"

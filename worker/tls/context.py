@@ -52,13 +52,13 @@ def make_context(
         require_h2()
     if not tls.on:
         if http2:
-            raise ConfigError("http2: clients choose it in TLS; give certfile, or adhoc as cert")
+            raise ConfigError("http2: clients negotiate it in TLS; give certfile, or adhoc as cert")
         return None
     try:
         import ssl
     except ImportError:
         option = "certfile" if tls.certfile else "cert"
-        raise ConfigError(f"{option}: this Python was built without ssl; take another") from None
+        raise ConfigError(f"{option}: this Python was built without ssl; use another") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = {
         "1.2": ssl.TLSVersion.TLSv1_2,
@@ -93,7 +93,7 @@ def check(tls: Tls) -> None:
     """Check that the settings fit each other, without reading a file. Raises `ConfigError`."""
     if tls.cert and (tls.certfile or tls.keyfile):
         raise ConfigError(
-            "cert: adhoc makes a certificate, and certfile or keyfile brings one; leave one out"
+            "cert: adhoc generates a certificate, and certfile or keyfile names one; leave one out"
         )
     if not tls.on and (given := changed(tls)):
         raise ConfigError(f"{given[0]}: there is no certificate; give certfile too")
@@ -104,7 +104,7 @@ def check(tls: Tls) -> None:
         raise ConfigError("keyfile_password: the password is given twice; leave one out")
     if tls.client_certs != "none" and not tls.ca_certs:
         raise ConfigError(
-            f"client_certs: {tls.client_certs} accepts nobody without authorities; give ca_certs"
+            f"client_certs: {tls.client_certs} accepts no client without authorities; give ca_certs"
             " too"
         )
     if tls.client_certs == "none" and tls.ca_certs:
@@ -152,7 +152,7 @@ def _explain(tls: Tls, error: ssl.SSLError, option: str, *, asked: bool) -> NoRe
     if reason == "KEY_VALUES_MISMATCH":
         raise ConfigError(
             f"{option}: the key is not that of the first certificate in {tls.certfile}, which must"
-            " be the server's own; give the two that were made together"
+            " be the server's own; give a certificate and its own key"
         ) from None
     if reason in _REASONS:
         raise ConfigError(f"certfile: {tls.certfile}: {_REASONS[reason]}") from None
@@ -179,10 +179,10 @@ def _check_files(tls: Tls) -> None:
             hint = f"it is DER; try openssl x509 -inform der -in {tls.certfile} -out cert.pem"
         else:
             hint = "give a file with a line -----BEGIN CERTIFICATE-----"
-        raise ConfigError(f"certfile: {tls.certfile} is no certificate in PEM: {hint}")
+        raise ConfigError(f"certfile: {tls.certfile} is not a PEM certificate: {hint}")
     if not tls.keyfile:
         if _KEY not in certificate:
-            raise ConfigError(f"certfile: {tls.certfile} holds no key; give keyfile too")
+            raise ConfigError(f"certfile: {tls.certfile} has no key; give keyfile too")
         return
     key = _read("keyfile", tls.keyfile)
     if _KEY not in key:
@@ -191,7 +191,7 @@ def _check_files(tls: Tls) -> None:
             hint = "it holds a certificate; give its key"
         elif key[:1] == b"\x30":
             hint = f"it is DER; try openssl pkey -inform der -in {tls.keyfile} -out key.pem"
-        raise ConfigError(f"keyfile: {tls.keyfile} is no key in PEM: {hint}")
+        raise ConfigError(f"keyfile: {tls.keyfile} is not a PEM key: {hint}")
 
 
 def _password(tls: Tls) -> str | None:
@@ -249,7 +249,7 @@ def _ask_clients(context: ssl.SSLContext, tls: Tls) -> None:
             context.load_verify_locations(cafile=tls.ca_certs)
         except ssl.SSLError:
             raise ConfigError(
-                f"ca_certs: {tls.ca_certs} holds no certificates in PEM that OpenSSL can use; give"
+                f"ca_certs: {tls.ca_certs} has no PEM certificates that OpenSSL can use; give"
                 " those of the authorities"
             ) from None
     required = tls.client_certs == "required"

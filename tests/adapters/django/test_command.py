@@ -270,7 +270,7 @@ def test_mistakes_in_words(project: Project) -> None:
         ("127.0.0.1:0", "-6"): '"127.0.0.1" is not a valid IPv6 address.',
         ("8000", "--bind", "8001"): "an address was given twice: as an argument, and by --bind",
         ("--nothreading", "--threads", "2"): "--nothreading means one thread: give it, or --thr",
-        ("--bind", "a:b"): "bind: 'a:b' is no address; PORT, HOST:PORT,",
+        ("--bind", "a:b"): "bind: 'a:b' is not an address; PORT, HOST:PORT,",
     }
     found = attempts(
         project,

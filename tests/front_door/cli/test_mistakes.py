@@ -35,7 +35,7 @@ from .running import APP, listening
         (["app", "--threads", "x"], "--threads: 'x' is not a whole number; see threadwell --help"),
         (
             ["app", "--threads", "-1"],
-            "--threads: '-1' is below the least, 0; see threadwell --help",
+            "--threads: '-1' is less than the minimum, 0; see threadwell --help",
         ),
         (
             ["app", "--limit-body", "10X"],
@@ -56,23 +56,23 @@ from .running import APP, listening
         ),
         (
             ["app", "--bind", "here"],
-            "--bind: 'here' is no address; PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH,"
+            "--bind: 'here' is not an address; PORT, HOST:PORT, [IPV6]:PORT, unix:/PATH,"
             " unix:@NAME and fd://N are understood",
         ),
         (["app", "--bind", "1:99999"], "--bind: '1:99999': a port is at most 65535"),
         (["app", "--bind", "fd://99999"], "--bind: file descriptor 99999 is not an open socket"),
         (
             ["app", "--bind", "unix:no/where"],
-            "--bind: there is no folder for no/where; make it first",
+            "--bind: there is no folder for no/where; create it",
         ),
         (
             ["app", "--bind", "unix:app.py"],
-            "--bind: cannot listen on app.py: the path exists and is no socket",
+            "--bind: cannot listen on app.py: the path exists and is not a socket",
         ),
         (
             ["app", "--bind", "192.0.2.1:8000"],
-            "--bind: 192.0.2.1 is no address of this machine; try --bind 0.0.0.0:8000, which is all"
-            " of them",
+            "--bind: 192.0.2.1 is not an address of this machine; try --bind 0.0.0.0:8000, which is"
+            " all of them",
         ),
         (
             ["app", "--bind", "no.such.host.invalid:80"],
@@ -87,9 +87,9 @@ def test_one_line(fails: Callable[..., str], tmp_path: Path, args: list[str], li
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["--workers", "3000"], "--workers: '3000' is above the most, 1000"),
-        (["--threads", "100000"], "--threads: '100000' is above the most, 10000"),
-        (["--loops", "1001"], "--loops: '1001' is above the most, 1000"),
+        (["--workers", "3000"], "--workers: '3000' is more than the maximum, 1000"),
+        (["--threads", "100000"], "--threads: '100000' is more than the maximum, 10000"),
+        (["--loops", "1001"], "--loops: '1001' is more than the maximum, 1000"),
         (
             ["--bind", "8000", "--metrics-bind", "localhost:8000"],
             "--metrics-bind: localhost:8000 is an address of bind already; give another",

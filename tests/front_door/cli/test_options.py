@@ -255,7 +255,9 @@ def test_mistakes_with_certificates(
     certfile = "--certfile", "none.pem", "--bind", "127.0.0.1:0"
     assert fails(*certfile) == "--certfile: there is no file none.pem; check the path"
     assert fails("--keyfile", "x") == "--keyfile: there is no certificate; give certfile too"
-    assert fails(*certfile, "--cert", "adhoc").startswith("--cert: adhoc makes a certificate, and")
+    assert fails(*certfile, "--cert", "adhoc").startswith(
+        "--cert: adhoc generates a certificate, and"
+    )
     assert fails("--cert", "xyzzy").startswith("--cert: 'xyzzy' is not one of adhoc")
     typed = fails(*certfile, "--keyfile-password", PASSWORD)
     assert typed.startswith("--keyfile-password: every user can see a command line")
