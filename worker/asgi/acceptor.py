@@ -60,7 +60,8 @@ class Acceptor:
 
     def _accept(self, listener: Listener) -> None:
         pool = self._worker.pool
-        for _ in range(_ACCEPTS_A_TURN if pool.is_alone else 1):
+        left, has_looked = 1, False
+        while left:
             if pool.has_no_room() and (not has_input(listener.fileno()) or not self._make_room()):
                 return
             try:
@@ -72,6 +73,11 @@ class Acceptor:
             if conn is None:
                 return
             self._worker.place(conn)
+            left -= 1
+            if not left and pool.is_alone and not has_looked:
+                # an accept that finds nothing costs ten times as much as this look
+                has_looked = True
+                left = min(listener.rest_of_turn(1), _ACCEPTS_A_TURN - 1)
 
     def _make_room(self) -> bool:
         """Close an idle connection, or else pause; whether there is room."""

@@ -9,7 +9,7 @@ from .scope_headers import HeaderLists, Headers
 
 if TYPE_CHECKING:
     from ..connection import RequestSource
-    from ..messages import RequestReceived
+    from ..messages import Address, Origin, RequestReceived
     from ..tls.session import TLSSocket
 
 Scope = dict[str, Any]
@@ -35,31 +35,42 @@ class Scopes:
         self._extensions = {**_HTTP_EXTENSIONS, _PATHSEND: {}} if pathsend else _HTTP_EXTENSIONS
         root = root_path.strip("/")
         self._root_path = f"/{root}" if root else ""
+        # the template of the last server: see `Origin.server`
+        self._server: Address | None = None
+        self._template: Scope = {}
         #: Makes the `headers` of scopes.
         self.headers = HeaderLists().of
 
     def template(self, conn: RequestSource) -> Scope:
         """What the scopes of all HTTP requests from `conn` have in common."""
         origin = conn.origin
-        host, port = origin.server
-        extensions = self._extensions
+        if origin.server is not self._server:
+            self._server, self._template = origin.server, self._new_template(origin)
+        scope = self._template.copy()
+        # the client of a unix socket has no address
+        scope["client"] = origin.client if origin.client[0] else None
+        scope["scheme"] = origin.scheme
+        scope["root_path"] = origin.prefix or self._root_path
         if conn.encrypted:
             from .tls_extension import tls_extension
 
             if (told := tls_extension(cast("TLSSocket", conn.sock))) is not None:
-                extensions = {**extensions, "tls": told}
+                scope["extensions"] = {**scope["extensions"], "tls": told}
+        return scope
+
+    def _new_template(self, origin: Origin) -> Scope:
+        """What the scopes of all requests to the server of `origin` have in common."""
+        host, port = origin.server
+        # the keys of the request, too, so that a copy is large enough for them
+        later = ("method", "path", "raw_path", "query_string", "headers", "state")
         return {
             "type": "http",
             "asgi": HTTP_SPEC,
             "http_version": "1.1",
-            # those of the request, so that a copy of the template is large enough for them
-            **dict.fromkeys(("method", "path", "raw_path", "query_string", "headers", "state")),
             "server": (host, port or None),
-            # the client of a unix socket has no address
-            "client": origin.client if origin.client[0] else None,
-            "scheme": origin.scheme,
-            "root_path": origin.prefix or self._root_path,
-            "extensions": extensions,
+            **dict.fromkeys(("client", "scheme", "root_path")),
+            "extensions": self._extensions,
+            **dict.fromkeys(later),
         }
 
     def http(self, template: Scope, head: RequestReceived, headers: Headers) -> Scope:

@@ -88,7 +88,10 @@ class Listener:
         That is what waits in the backlog, up to a bound. A process accepts its share of it where
         `sharers` processes have this socket.
         """
-        turn = min(1 + self._waiting(), _MOST_A_TURN)
+        waiting = self._waiting()
+        if not waiting:
+            return 0
+        turn = min(1 + waiting, _MOST_A_TURN)
         share = max(-(-turn // sharers), _LEAST_SHARE)
         return min(share, turn) - 1
 

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import select
+import sys
 from collections.abc import Iterable
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
+# What FIONREAD returns where nothing waits: a C int.
+_NOTHING = bytes(4)
 
 
 def has_input(fd: int, seconds: float | None = 0) -> bool:
@@ -14,6 +22,16 @@ def has_input(fd: int, seconds: float | None = 0) -> bool:
     if not hasattr(select, "poll"):
         return bool(select.select([fd], [], [], seconds and max(seconds, 0))[0])
     return _poll(fd, select.POLLIN, seconds)
+
+
+def has_octets(fd: int) -> bool:
+    """Whether a stream socket has received octets that were not read; False at the end of input.
+
+    Raises `OSError` for a descriptor that is none.
+    """
+    if sys.platform == "win32":
+        return has_input(fd)
+    return fcntl.ioctl(fd, termios.FIONREAD, _NOTHING) != _NOTHING
 
 
 def wait_for_input(fds: Iterable[int], seconds: float | None) -> None:
