@@ -21,6 +21,7 @@ from .writer import send_or_keep
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from ..connection import Connection
     from ..messages import Address
@@ -120,6 +121,16 @@ class LoopConnection(ABC):
         if self.conn.encrypted and cast("TLSSocket", self.conn.sock).wants_write:
             self.wait_for_room()
 
+    def soon(self, function: Callable[[], None]) -> None:
+        """Call `function` after other connections had their turn."""
+        self.worker.loop.call_soon(self._guarded, function)
+
+    def _guarded(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except Exception as error:
+            self.fail(error)
+
     # ---- Out ------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
@@ -154,10 +165,7 @@ class LoopConnection(ABC):
 
     def on_writable(self) -> None:
         """Send on. The loop calls it when there is room for what is waiting."""
-        try:
-            self._send_waiting()
-        except Exception as error:
-            self.fail(error)
+        self._guarded(self._send_waiting)
 
     def _send_waiting(self) -> None:
         send_buffer = self.conn.send_buffer
@@ -177,6 +185,8 @@ class LoopConnection(ABC):
         self.on_flushed()
 
     def _wake_waiters(self) -> None:
+        if not self._waiters:
+            return
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -197,7 +207,8 @@ class LoopConnection(ABC):
         """End the connection; `reason` is for the collector."""
         if self.closed:
             return
-        self.complete_record(complete=False)
+        if self.conn.record is not None:
+            self.complete_record(complete=False)
         self._release()
         self.conn.close()
         self._wake_waiters()

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ClientDisconnected, InvalidResponseError, is_client_disconnect
 from ..http.framing import STATUSES_WITHOUT_BODY
 from ..http.mistakes import log_failed_call, log_missing_answer
-from ..http.response_body import FILE_BLOCK
 from ..messages import FileBody, Response
 from ..request_id import named
+from .receiving import Receiving
 from .request_stream import MOST_DISCARDED, BodyStream
-from .states import RESPONSE_TRANSITIONS, ResponseState, checked
+from .states import RESPONSE_TRANSITIONS, Pushed, ResponseState, checked
 from .writer import as_bytes, file_body, is_event_stream, latin_text
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from collections.abc import Callable
 
     from ..messages import Address, ASGIApp, RequestReceived
     from .interfaces import CycleTransport, Message, ResponseStream
@@ -38,53 +38,53 @@ _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 _NEW, _STARTED = ResponseState.NEW, ResponseState.STARTED
 _STREAMING, _DONE = ResponseState.STREAMING, ResponseState.DONE
+_PUSHED = Pushed.DONE
 
 
-class Cycle:
+class Cycle(Receiving):
     """A request under way. Belongs to its loop.
 
     A response is complete when its last message was sent, and not when the application returns: the
     connection may serve its next request while the application still runs.
     """
 
+    #: Of the response: set when it begins.
+    _status: int
+    _headers: list[Any]
+    #: `_flush` is scheduled. Set with `_stream`.
+    _flushing: bool
+    #: How many empty blocks came since the client has left, and how much was sent before them.
+    _empty: int
+    _sent: int
+
     __slots__ = (
-        "_body_given", "_drained", "_empty", "_flushing", "_headers", "_receivers", "_sends",
-        "_sent", "_state", "_status", "_stream", "_trailers", "_was_told", "answered",
-        "disconnected", "expects", "head", "incoming", "persistent", "task", "transport",
+        "_drained", "_empty", "_flushing", "_headers", "_push", "_sends", "_sent", "_state",
+        "_status", "_stream", "_trailers", "head", "persistent", "task", "transport",
     )  # fmt: skip
 
     def __init__(self, transport: CycleTransport[Cycle], head: RequestReceived) -> None:
         self.transport = transport
         self.head = head
         self.persistent = True
-        #: The request's body: on its way, or complete in memory or in a file; None without one.
-        self.incoming: BodyStream | bytes | BinaryIO | None = None
-        #: The client waits for 100 (Continue) before it sends the body.
+        self.incoming = None
         self.expects = False
-        #: The response is complete, or the server has answered instead of the application.
         self.answered = False
         self.disconnected = False
         self.task: asyncio.Task[None] | None = None
         #: Changed by `_become`; and directly, to save the look-up that every request would pay for,
         #: in `_start`, `_answer`, `_open` and `_send_block`, which know the state before.
         self._state: ResponseState = _NEW
-        self._status = 0
-        self._headers: list[Any] = []
         self._stream: ResponseStream | None = None
-        #: `receive` has returned the end of the body.
+        #: The fast way for a block that follows another; None while `_send_block` must be called.
+        self._push: Callable[[bytes], Pushed] | None = None
         self._body_given = False
-        self._receivers: list[asyncio.Future[None]] | None = None
-        #: `receive` has told the application that the client has left.
+        self._receivers = None
         self._was_told = False
         #: The application was asked to end, because the server stops.
         self._drained = False
         #: The trailers; None where the application did not announce any.
         self._trailers: list[Any] | None = None
         self._sends = 0
-        # how many empty blocks came since the client has left, and how much was sent before them
-        self._empty = self._sent = 0
-        #: `_flush` is scheduled.
-        self._flushing = False
 
     @property
     def headers_sent(self) -> bool:
@@ -171,75 +171,13 @@ class Cycle:
         if self._state is not _DONE:
             self._handle_missing_end()
 
-    # ---- receive --------------------------------------------------------------------------
-
-    async def receive(self) -> Message:
-        """See the ASGI specification. Several tasks may call it at once."""
-        if not self._body_given and not self.answered:
-            incoming = self.incoming
-            if incoming is None:
-                self._body_given = True
-                return {"type": "http.request", "body": b"", "more_body": False}
-            message = await self._receive_body(incoming)
-            if message is not None:
-                return message
-        while not self.disconnected and not self.answered:
-            await self._wait_for_change()
-        self._was_told = True
-        return {"type": "http.disconnect"}
-
-    async def _receive_body(self, incoming: BodyStream | bytes | BinaryIO) -> Message | None:
-        """The next part of the body; None when no other part will come."""
-        if isinstance(incoming, bytes):
-            self._body_given = True
-            return {"type": "http.request", "body": incoming, "more_body": False}
-        if not isinstance(incoming, BodyStream):
-            await asyncio.sleep(0)  # other connections get a turn between two blocks
-            data = incoming.read(FILE_BLOCK)
-            self._body_given = len(data) < FILE_BLOCK
-            return {"type": "http.request", "body": data, "more_body": not self._body_given}
-        while not self.answered and not self._body_given:
-            if incoming.done or (incoming.buffered and not self.disconnected):
-                data = incoming.take()
-                self._body_given = incoming.done
-                if not incoming.done:
-                    self.transport.body_wanted()
-                return {"type": "http.request", "body": data, "more_body": not incoming.done}
-            if self.disconnected:
-                break
-            self._send_continue()
-            await self._wait_for_change()
-        return None
-
-    def _send_continue(self) -> None:
-        """Send 100 (Continue) to a client that waits for it (RFC 9110, 10.1.1)."""
-        if self.expects and not self.headers_sent:
-            self.expects = False
-            self._send_interim(100, ())
-
-    async def _wait_for_change(self) -> None:
-        receiver: asyncio.Future[None] = self.transport.worker.loop.create_future()
-        if self._receivers is None:
-            self._receivers = []
-        self._receivers.append(receiver)
-        try:
-            await receiver
-        finally:
-            if self._receivers and receiver in self._receivers:
-                self._receivers.remove(receiver)
-
-    def wake_receivers(self) -> None:
-        """Have the tasks that wait in `receive` check again."""
-        receivers, self._receivers = self._receivers, None
-        for receiver in receivers or ():
-            if not receiver.done():
-                receiver.set_result(None)
-                self._was_told = self._was_told or self.disconnected
+    # ---- The client leaves, the server stops ----------------------------------------------
 
     def disconnect(self) -> None:
         """The client has left: the application learns it by `receive`."""
         self.disconnected = True
-        self._sends = 0
+        self._push = None
+        self._sends = self._empty = self._sent = 0
         self.wake_receivers()
 
     def drain(self) -> None:
@@ -263,20 +201,32 @@ class Cycle:
         """
         kind = message["type"]
         state = self._state
-        if kind == "http.response.body" and (state is _STARTED or state is _STREAMING):
-            body = message.get("body", b"")
+        if kind == "http.response.body" and (state is _STREAMING or state is _STARTED):
+            get = message.get
+            body = get("body", b"")
             if type(body) is not bytes:
                 body = as_bytes(body)
-            more = message.get("more_body", False)
-            # nothing after HEAD does not say how long the answer to GET is (RFC 9110, 8.6)
-            whole = not more and self._trailers is None and (body or self.head.method != "HEAD")
-            if whole and state is _STARTED:
+            if get("more_body"):
+                push = self._push if body else None
+                if push is None:
+                    await self._send_block(body, True)
+                else:
+                    try:
+                        pushed = push(body)
+                    except ClientDisconnected as error:
+                        self.transport.lost(str(error))
+                        pushed = Pushed.REFUSED
+                    if pushed is not _PUSHED:
+                        await self._follow(body, pushed)
+            elif (
+                state is _STARTED
+                and self._trailers is None
+                # nothing after HEAD does not say how long the answer to GET is (RFC 9110, 8.6)
+                and (body or self.head.method != "HEAD")
+            ):
                 self._answer(body)
-            elif more and body and state is _STREAMING and self._push(body):
-                if self.transport.conn.send_buffer is not None:
-                    await self._wait_for_client(more)
             else:
-                await self._send_block(body, more)
+                await self._send_block(body, False)
         elif kind == "http.response.start" and state is _NEW:
             self._start(message)
         elif kind == "http.response.pathsend" and state is _STARTED and self._trailers is None:
@@ -366,7 +316,9 @@ class Cycle:
             self._complete(stream)  # the connection may have another owner after this
             await self._discard_block(more)
             return
-        if not more:
+        if more:
+            self._push = stream.push
+        else:
             self._become(ResponseState.TRAILERS)
         if transport.conn.send_buffer is not None:
             await self._wait_for_client(more)
@@ -374,22 +326,18 @@ class Cycle:
         if self._sends % _SENDS_A_TURN == 0:
             await asyncio.sleep(0)
 
-    def _push(self, body: bytes) -> bool:
-        """The fast way of `_send_block`; False where `_send_block` must be called."""
-        stream, transport = self._stream, self.transport
-        if stream is None or transport.closed or (self._sends + 1) % _SENDS_A_TURN == 0:
-            return False
-        try:
-            if not stream.push(body):
-                return False
-        except ClientDisconnected as error:
-            transport.lost(str(error))
-            return False
-        self._sends += 1
-        if not self._flushing and stream.holds:
-            self._flushing = True
-            transport.worker.loop.call_soon(self._flush)
-        return True
+    async def _follow(self, body: bytes, pushed: Pushed) -> None:
+        """Do what is left to do with a block that was pushed."""
+        if pushed is Pushed.HELD:
+            if not self._flushing:
+                self._flushing = True
+                self.transport.worker.loop.call_soon(self._flush)
+        elif pushed is Pushed.FULL:
+            await self._wait_for_client(True)
+        else:
+            await self._send_block(body, True)
+            if pushed is Pushed.TURN_OVER:
+                await asyncio.sleep(0)
 
     def _flush(self) -> None:
         """Send what the stream holds: the application has sent all that it had at once."""
@@ -416,6 +364,7 @@ class Cycle:
         self.persistent = self._persists()
         response = Response(self._status, self._headers)
         self._stream = transport.writer.stream(transport.conn, self.head, response, self.persistent)
+        self._flushing = False
         self._state = _STREAMING  # from STARTED: `send` has checked it, and the client is there
         if (record := transport.conn.record) is not None:
             record.status, record.headers = self._status, self._headers

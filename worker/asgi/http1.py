@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from ..connection import State
 from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ProtocolError
-from ..http.request_meta import classify_request
+from ..http.request_meta import what_is_asked
 from ..http1.budgets import RECV_SIZE, REQUESTS_PER_TURN
 from ..messages import Request, RequestReceived
 from ..system.hang_up import has_hung_up
-from ..system.readiness import has_input
+from ..system.readiness import has_input, has_octets
 from .cycle import Cycle
 from .http1_reader import HTTP1Reader
 from .last_response import RefusingConnection
@@ -188,22 +188,12 @@ class HTTP1Connection(RefusingConnection):
                 if reader.eof:
                     self._end_of_input()
             else:
-                self.advance_soon()
+                self.soon(self.advance)
                 return
         finally:
             self._advancing = False
         if reader.eof and reader.state is _READY:
             self.close("closed by the client")
-
-    def advance_soon(self) -> None:
-        """Call `advance` after other connections had their turn."""
-        self.worker.loop.call_soon(self._advance_later)
-
-    def _advance_later(self) -> None:
-        try:
-            self.advance()
-        except Exception as error:
-            self.fail(error)
 
     def _wait_for_head(self) -> None:
         """A head has begun to come: it has one deadline, however many pieces it comes in."""
@@ -230,23 +220,25 @@ class HTTP1Connection(RefusingConnection):
 
     def _prepare(self, cycle: Cycle, head: RequestReceived) -> bool:
         """Act on the fields that frame or steer a request; whether it is to be called as HTTP."""
-        meta = classify_request(head)
-        cycle.persistent = cycle.persistent and not meta.close
-        if meta.websocket:
+        persistent, websocket = what_is_asked(head)
+        if not persistent:
+            cycle.persistent = False
+        if websocket:
             self.cycle = None
             if self.worker.collector is not None:
                 self.record_start(head)
             self._upgrade(head)
             return False
-        if head.content_length or head.chunked:
-            try:
-                cycle.incoming = BodyStream(head, self.worker.config)
-            except ProtocolError as error:
-                self.refuse(error.status, error.message, error.limit)
-                return False
-            cycle.expects = "100-continue" in head.field("expect").lower() and (
-                head.version == "1.1"
-            )
+        if not head.content_length and not head.chunked:
+            return True
+        try:
+            cycle.incoming = incoming = self.reader.body(head, self.worker.config)
+        except ProtocolError as error:
+            self.refuse(error.status, error.message, error.limit)
+            return False
+        if isinstance(incoming, BodyStream):
+            expect = head.field("expect").lower()
+            cycle.expects = "100-continue" in expect and head.version == "1.1"
             if data := self.reader.expect_body():
                 self._receive_body(data)
         return not self.closed and self.cycle is cycle
@@ -254,7 +246,7 @@ class HTTP1Connection(RefusingConnection):
     def adopt(self, request: Request) -> None:
         """Begin with a request that a thread has read, its body included."""
         head, body = request.head, request.body
-        if classify_request(head).websocket:
+        if what_is_asked(head)[1]:
             self.reader.become(_BUSY)
             self.resume_reading()
             if not isinstance(body, bytes):
@@ -270,7 +262,7 @@ class HTTP1Connection(RefusingConnection):
         self.reader.become(_BUSY)
         self.resume_reading()
         self.cycle = cycle = Cycle(self, request.head)
-        cycle.persistent = self.worker.persistent and not classify_request(request.head).close
+        cycle.persistent = self.worker.persistent and what_is_asked(request.head)[0]
         return cycle
 
     # ---- Its body -------------------------------------------------------------------------
@@ -371,11 +363,11 @@ class HTTP1Connection(RefusingConnection):
         if not self.reading and not reader.eof:
             self.resume_reading()
         if conn.buffer and not self._advancing:
-            self.advance_soon()
+            self.soon(self.advance)
 
     def _close_or_linger(self, reason: str) -> None:
         """Close, or linger while the client sends: a close would reset what it has not read."""
-        if self.conn.buffer or (not self.reader.eof and has_input(self.conn.fd)):
+        if self.conn.buffer or (not self.reader.eof and has_octets(self.conn.fd)):
             self.linger()
         else:
             self.close(reason)
@@ -484,8 +476,11 @@ class HTTP1Connection(RefusingConnection):
 
     def complete_record(self, *, complete: bool) -> None:
         record, cycle = self.conn.record, self.cycle
-        if record is not None and cycle is not None and isinstance(cycle.incoming, BodyStream):
-            record.received = cycle.incoming.size
+        if record is not None and cycle is not None:
+            if isinstance(cycle.incoming, BodyStream):
+                record.received = cycle.incoming.size
+            elif isinstance(cycle.incoming, bytes):
+                record.received = len(cycle.incoming)
         super().complete_record(complete=complete)
 
     def close(self, reason: str) -> None:

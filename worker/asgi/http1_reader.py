@@ -13,6 +13,7 @@ from .request_stream import MOST_DISCARDED, BodyStream
 from .states import READ_STATE_NAMES, READ_TRANSITIONS, ReadState, checked
 
 if TYPE_CHECKING:
+    from ..config import ServerConfig
     from ..connection import Connection
     from ..http1.parser import RequestParser
     from ..tls.wrong_port import WrongPort
@@ -97,6 +98,17 @@ class HTTP1Reader:
                 self._wrong_port.with_tls(conn.peer, conn.server)
                 raise ProtocolError(error.status, WITH_TLS) from error
             raise
+
+    def body(self, head: RequestReceived, config: ServerConfig) -> bytes | BodyStream:
+        """The body of `head`: taken from the buffer if all of it is here, else to be received.
+
+        Raises `ProtocolError`.
+        """
+        length, buffer = head.content_length, self._conn.buffer
+        if length is None or len(buffer) < length or length > config.limits.body:
+            return BodyStream(head, config)
+        self._conn.buffer = buffer[length:]
+        return buffer[:length]
 
     def expect_body(self) -> bytes:
         """The next octets are those of a body. Returns the octets of it that are here already."""

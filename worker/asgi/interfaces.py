@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..system.throttled_log import ThrottledLog
     from ..tls.wrong_port import WrongPort
     from .scope import ConnectionScopes, Scopes
+    from .states import Pushed
     from .writer import LoopWriter
 
 #: A message of the ASGI specification.
@@ -260,8 +261,8 @@ class ResponseStream(Protocol):
     def open(self) -> None:
         """Send the head without a block."""
 
-    def push(self, block: bytes) -> bool:
-        """Send or hold a small block, the fast way; False where `write` must be called."""
+    def push(self, block: bytes) -> Pushed:
+        """Send or hold a small block that follows another, the fast way."""
 
     def write(self, block: bytes) -> None:
         """Send `block`."""

@@ -104,6 +104,16 @@ RESPONSE_TRANSITIONS: dict[ResponseState, frozenset[ResponseState]] = {
 }
 
 
+class Pushed(IntEnum):
+    """What became of a block that was pushed to a response stream."""
+
+    REFUSED = 0  # nothing was done: `write` takes it
+    TURN_OVER = 1  # the same, and others should have a turn
+    DONE = 2
+    HELD = 3  # it waits, the first to do so: `flush` is to be called
+    FULL = 4  # done, and the client should read before more is sent
+
+
 # ---- A WebSocket ------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from ..http.response_head import FieldLineCache, encode_header
 from ..http1.send_buffer import SendBuffer
 from ..http1.writer import RequestIdWriter, ResponseWriter, StreamWriter
 from ..messages import FileBody
+from .states import Pushed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,10 @@ _BURST = 0.001
 # without a copy.
 _MOST_HELD = 65536
 _LARGE = 16384
+# Up to which size the line before a chunk is kept.
+_LONGEST_KNOWN_SIZE = 1024
+# How often a stream sends what was pushed, and held, before other connections get a turn.
+_SENDS_A_TURN = 4
 # Fields that frame or route a message, or authenticate, cannot be trailers (RFC 9110, 6.5.1).
 NO_TRAILERS = frozenset(
     (
@@ -80,6 +85,23 @@ class _LineCache(FieldLineCache):
         return line
 
 
+class _SizeLines(dict[int, bytes]):
+    """Maps the sizes of chunks to their first lines, for small ones.
+
+    Loops share it: two threads that add the same line add the same octets.
+    """
+
+    def __missing__(self, size: int) -> bytes:
+        line = b"%x\r\n" % size
+        if size < _LONGEST_KNOWN_SIZE:
+            self[size] = line
+        return line
+
+
+_size_lines = _SizeLines()
+_PUSHED = Pushed.DONE
+
+
 class LoopWriter(ResponseWriter):
     """A `ResponseWriter` for event loops. Belongs to one loop."""
 
@@ -97,7 +119,7 @@ class LoopWriter(ResponseWriter):
         """As `ResponseWriter.stream`. What the kernel does not take is left in
         `connection.send_buffer`."""
         framed = self._framed(head, response, persistent)
-        return LoopStream(connection, head, response.code, *framed, self._timeouts)
+        return LoopStream(connection, head, response[0], *framed, self._timeouts)
 
     def switching(
         self, fields: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]]
@@ -139,14 +161,18 @@ class LoopStream(StreamWriter):
     without a break are sent together. A single block is sent at once.
     """
 
-    __slots__ = ("_held", "_held_size", "_sent_at")
+    __slots__ = ("_held", "_held_size", "_longest", "_sends", "_sent_at")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        # chunks that wait for others, their size, and when the last ones were sent
+        # chunks that wait for others, in pieces; their size; and when the last ones were sent
         self._held: list[bytes] = []
         self._held_size = 0
         self._sent_at = 0.0
+        # how long a block may be that is pushed; none is until the head is sent
+        self._longest = -1
+        # how often pushed blocks were sent since others had a turn
+        self._sends = 0
 
     @property
     def holds(self) -> bool:
@@ -158,25 +184,30 @@ class LoopStream(StreamWriter):
         if self._head:
             self._send(b"")
 
-    def push(self, block: bytes) -> bool:
+    def push(self, block: bytes) -> Pushed:
         """The fast way of `write`, for a small block of a chunked body while nothing waits.
 
-        False: nothing was done. The block may be held: the caller has `flush` called in the next
-        iteration of the loop. Raises `ClientDisconnected`.
+        Raises `ClientDisconnected`.
         """
-        if not self._chunked or self._head or self._connection.send_buffer is not None:
-            return False
         size = len(block)
-        if size > _LARGE:
-            return False
+        if size > self._longest or self._connection.send_buffer is not None:
+            return Pushed.REFUSED
+        held_size = self._held_size
+        if held_size > _MOST_HELD or _monotonic() - self._sent_at >= _BURST:
+            return self._push_now(block)
+        self._held += (_size_lines[size], block, b"\r\n")
+        self._held_size = held_size + size
+        return _PUSHED if held_size else Pushed.HELD
+
+    def _push_now(self, block: bytes) -> Pushed:
+        self._sends += 1
+        if self._sends >= _SENDS_A_TURN:
+            self._sends = 0
+            return Pushed.TURN_OVER
+        size = len(block)
         self.sent += size
-        data = b"%x\r\n%b\r\n" % (size, block)
-        if _monotonic() - self._sent_at >= _BURST or self._held_size > _MOST_HELD:
-            self._send(data)
-        else:
-            self._held.append(data)
-            self._held_size += size
-        return True
+        self._send(b"".join((_size_lines[size], block, b"\r\n")))
+        return _PUSHED if self._connection.send_buffer is None else Pushed.FULL
 
     def flush(self) -> None:
         """Send what is held. Raises `ClientDisconnected`."""
@@ -185,9 +216,11 @@ class LoopStream(StreamWriter):
 
     def finish_with_last(self, block: bytes) -> None:
         """Send `block`, and end the body. Raises `ClientDisconnected`."""
-        if self._chunked and block and len(block) <= _LARGE:
-            self.sent += len(block)
-            self._send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(block), block))
+        if self._chunked and len(block) <= _LARGE:
+            if block:
+                self.sent += len(block)
+                block = b"".join((_size_lines[len(block)], block, b"\r\n"))
+            self._send(block + b"0\r\n\r\n")
         else:
             self.write(block)
             self.finish()
@@ -211,9 +244,12 @@ class LoopStream(StreamWriter):
         if self._held:
             data = b"".join((*self._held, data))
             self._held.clear()
+            self.sent += self._held_size
             self._held_size = 0
         elif self._head:
             data, self._head = self._head + data, b""
+            if self._chunked:
+                self._longest = _LARGE
         self._sent_at = _monotonic()
         send_or_keep(self._connection, data, self._timeouts)
 

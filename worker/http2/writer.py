@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpack import NeverIndexedHeaderTuple
 
+from ..asgi.states import Pushed
 from ..asgi.writer import NO_TRAILERS, as_text
 from ..errors import InvalidResponseError
 from ..http.framing import length_of_body, log_long, log_short
@@ -166,9 +167,9 @@ class AnswerStream:
     def flush(self) -> None:
         """Nothing to do: see `holds`."""
 
-    def push(self, block: bytes) -> bool:  # noqa: ARG002
-        """False: `write` is the only way."""
-        return False
+    def push(self, block: bytes) -> Pushed:  # noqa: ARG002
+        """`write` is the only way."""
+        return Pushed.REFUSED
 
     def write(self, block: bytes) -> None:
         """Send `block`, cut to the declared length. Raises `ClientDisconnected`."""
