@@ -100,7 +100,7 @@ def test_blob(site: Site) -> None:
 
 
 def test_refusals(site: Site) -> None:
-    """404 for what is not there, 400 for SQL that fails, and for SQL that writes."""
+    """404 for what does not exist, 400 for SQL that fails and for SQL that writes."""
     assert requests.get(f"{site.url}/no", timeout=30).status_code == 404
     assert requests.get(f"{site.url}/data.json?sql=select+no", timeout=30).status_code == 400
     writes = requests.get(f"{site.url}/data.json?sql=delete+from+numbers", timeout=30)

@@ -102,7 +102,7 @@ def signed_in(site: Site) -> Browser:
 
 
 def test_login(site: Site) -> None:
-    """Log in, with a wrong password first; the language of the client is redirected to."""
+    """Log in, with a wrong password first; a redirect to the client's language."""
     wrong = Browser().submit(
         f"{site.url}/en/admin/login/", "username", username="ada", password="no"
     )

@@ -43,7 +43,7 @@ def test_client(site: Site) -> None:
 
 
 def test_refusals(site: Site) -> None:
-    """406 without the two media types, 400 for JSON that is none, 404 elsewhere."""
+    """406 without the two media types, 400 for invalid JSON, 404 for other paths."""
     url = f"{site.url}/mcp"
     assert (
         requests.post(url, json={}, headers={"Accept": "text/html"}, timeout=30).status_code == 406

@@ -66,7 +66,7 @@ def test_upgrade(site: Site) -> None:
 
 
 def test_left(site: Site) -> None:
-    """The application hears of every client's end, and goes on answering requests."""
+    """The application is told of every client's end, and still answers requests."""
 
     def reasons() -> collections.Counter[str]:
         return collections.Counter(requests.get(f"{site.url}/left", timeout=30).json())

@@ -50,7 +50,7 @@ def test_calendar(site: Site) -> None:
 
 
 def test_refusals(site: Site) -> None:
-    """401 without a password or with a wrong one, 403 in the folder of another, 404."""
+    """401 without a password or with a wrong one, 403 in another user's folder, 404."""
     url = f"{site.url}/user/"
     assert requests.request("PROPFIND", url, timeout=30).status_code == 401
     wrong = requests.request("PROPFIND", url, auth=("user", "wrong"), timeout=30)

@@ -46,7 +46,7 @@ def test_client(site: Site) -> None:
 
 
 def test_left(site: Site) -> None:
-    """20 WebSockets with an endless subscription were cut: none of these subscriptions runs on."""
+    """20 WebSockets with an endless subscription are cut; no subscription keeps running."""
 
     def listeners() -> object:
         answer = requests.post(f"{site.url}/graphql/", json={"query": "{ listeners }"}, timeout=30)
@@ -56,7 +56,7 @@ def test_left(site: Site) -> None:
 
 
 def test_page(site: Site) -> None:
-    """GraphiQL for browsers; 400 for a query that is none, 404 elsewhere."""
+    """GraphiQL for browsers; 400 for an invalid query, 404 for other paths."""
     url = f"{site.url}/graphql/"
     page = requests.get(url, headers={"Accept": "text/html"}, timeout=30)
     assert (page.status_code, "GraphiQL" in page.text) == (200, True)

@@ -99,7 +99,7 @@ def test_files(site: Site) -> None:
 
 
 def test_xmlrpc(site: Site) -> None:
-    """XML-RPC: the title of a folder; an error without a password for what needs one."""
+    """XML-RPC: the title of a folder; an error for a method that needs a password."""
     with xmlrpc.client.ServerProxy(f"{site.url}/") as server:
         assert server.folder.title_or_id() == "Ordner"
         with pytest.raises(xmlrpc.client.ProtocolError, match="401 Unauthorized"):
@@ -107,7 +107,7 @@ def test_xmlrpc(site: Site) -> None:
 
 
 def test_stream(site: Site) -> None:
-    """A method that writes its response bit by bit."""
+    """A method that writes its response in pieces."""
     session = signed_in()
     text = "<dtml-call \"RESPONSE.write(b'one ')\"><dtml-call \"RESPONSE.write(b'two')\">"
     url = f"{site.url}/{PRODUCT}/manage_addDTMLMethod"
@@ -133,7 +133,7 @@ def test_at_once(site: Site) -> None:
 
 
 def test_refusals(site: Site) -> None:
-    """404 for what is not there, 401 for what needs a role, OPTIONS and HEAD."""
+    """404 for what does not exist, 401 for what needs a role, OPTIONS and HEAD."""
     assert requests.get(f"{site.url}/no", timeout=PATIENCE).status_code == 404
     assert (
         requests.get(f"{site.url}/{PRODUCT}/manage_addFolder", timeout=PATIENCE).status_code == 401
