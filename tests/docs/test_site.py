@@ -23,6 +23,8 @@ from ..helpers.waiting import until
 from .test_docs import ROOT
 
 pytest.importorskip("mkdocs", reason="mkdocs is in the extra docs, which dev has")
+# The first test builds the site, and another starts a browser.
+pytestmark = pytest.mark.timeout(300)
 
 #: What a browser loads by itself.
 _LOADED = re.compile(
@@ -131,7 +133,7 @@ def first_pages(browser: Any, address: str) -> list[str]:
 @pytest.mark.parametrize(("words", "page"), SEARCHES.items(), ids=list(SEARCHES))
 def test_a_search_finds_it(browser: Any, address: str, words: str, page: str) -> None:
     browser.get(f"{address}?q={urllib.parse.quote(words)}")
-    until(lambda: page in first_pages(browser, address))
+    until(lambda: page in first_pages(browser, address), 60)
 
 
 def test_the_front_page_leads_there(site: Path) -> None:

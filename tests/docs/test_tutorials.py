@@ -16,7 +16,7 @@ pytest.importorskip("trustme", reason="for --cert adhoc; it is in dev")
 pytestmark = [
     pytest.mark.skipif(not shutil.which("bash") or not shutil.which("curl"), reason="needs curl"),
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
 ]
 pages = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 

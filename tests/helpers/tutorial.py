@@ -30,13 +30,15 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from .command import PATIENCE, Command, children
+from .command import Command, children
 from .ports import free_port
 from .waiting import until
 
 _STEP = re.compile(
     r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$|\bStop the server\b", re.DOTALL | re.MULTILINE
 )
+# Seconds for each step: a page starts many programs, and the machine may be busy.
+_PATIENCE = 120
 _AT_THE_END = ", at the end"
 _OF_THE_SERVER = "the server prints"
 _PORT = re.compile(r"\b(?:5000|8000|8443|9100)\b")
@@ -96,7 +98,10 @@ class Tutorial:
         """End the server, as Ctrl-C does."""
         if self._server is not None:
             server, self._server = self._server, None
-            text = server.end(signal.SIGINT)
+            server.process.send_signal(signal.SIGINT)
+            code = server.process.wait(_PATIENCE)
+            text = server.rest()
+            assert code == 0, text
             assert server.process.stdout is not None
             server.process.stdout.close()
             assert "Traceback" not in text, text
@@ -152,7 +157,7 @@ class Tutorial:
                 env=self._environ,
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE * (2 if self._source is None else 20),
+                timeout=_PATIENCE * (1 if self._source is None else 5),
                 check=False,
             )
             assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
@@ -177,7 +182,7 @@ class Tutorial:
         )
         self._server = Command(process)
         self._seen = 0
-        self._server.until("Ctrl-C|CONTROL-C")
+        assert self._server.has_said("Ctrl-C|CONTROL-C", _PATIENCE), self._server.text
         self._workers = len(children(process.pid))
 
     def _await(self, lines: list[str]) -> None:
@@ -186,11 +191,11 @@ class Tutorial:
         for line in lines:
             pattern = re.compile(f"^{_pattern(line)}$", re.MULTILINE)
             while not (found := pattern.search(self._server.text, self._seen)):
-                assert self._server.has_said("", PATIENCE), f"{line}\n{self._server.text}"
+                assert self._server.has_said("", _PATIENCE), f"{line}\n{self._server.text}"
             self._seen = found.end()
         # after a reload, until the old workers have ended: one may still accept a connection
         pid = self._server.process.pid
-        until(lambda: len(children(pid)) == self._workers)
+        until(lambda: len(children(pid)) == self._workers, _PATIENCE)
 
 
 @contextmanager
