@@ -45,6 +45,10 @@ def main(arguments: list[str]) -> int:
     results: Results = {"cases": {}}
     if options.update and file.exists():
         results = json.loads(file.read_text("utf-8"))
+        for name in ("python", "system", "cores"):
+            if (there := results["about"][name]) != (here := about()[name]):
+                sys.stderr.write(f"--update: the figures in {file} are of {there}, not {here}\n")
+                return 2
     results |= {"about": about(), "servers": results.get("servers", {}) | versions(kinds)}
     failures = 0
     for _, failed in measure(results["cases"], kinds, options):

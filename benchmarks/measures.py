@@ -69,7 +69,7 @@ def _no_reload(kind: Kind) -> str:
 MEASURES = (
     Measure("instructions", _instructions, program="valgrind"),
     Measure("syscalls", _system_calls, program="strace"),
-    Measure("cpu", _cpu, passes=3, join=least),
+    Measure("cpu", _cpu, passes=4, join=least),
     Measure("latency", _latency),
     Measure("memory", _memory, _no_idle),
     Measure("reload", _reload, _no_reload),
@@ -81,8 +81,10 @@ def threads(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """`parallelism` of each server, with this Python and with the one that is given."""
     pythons = {"GIL": sys.executable, **({"free-threaded": free_threaded} if free_threaded else {})}
-    short = {"seconds": 1.0, "rounds": 1} if quick else {}
+    seconds, rounds = (1.0, 1) if quick else (3.0, 3)
     return {
-        kind.name: {name: parallelism(kind, path, **short) for name, path in pythons.items()}
+        kind.name: {
+            name: parallelism(kind, path, seconds, rounds) for name, path in pythons.items()
+        }
         for kind in kinds
     }

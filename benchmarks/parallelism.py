@@ -11,7 +11,7 @@ REQUESTS = [b"GET /work HTTP/1.1\r\nHost: localhost\r\n\r\n"]
 THREADS = (1, 2, 4)
 
 
-def parallelism(kind: Kind, python: str, seconds: float = 3.0, rounds: int = 3) -> dict[str, float]:
+def parallelism(kind: Kind, python: str, seconds: float, rounds: int) -> dict[str, float]:
     """Requests in the same time with more threads, to those with one: the median of `rounds`.
 
     One process, as many clients as threads, each request some milliseconds of Python. The numbers

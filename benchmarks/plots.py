@@ -135,7 +135,8 @@ def _bars(rows: Results, value: Any, text: Any) -> list[Bar]:
 
 
 def _most(rows: Results) -> str:
-    return max((count for row in rows.values() for count in row if count.isdigit()), key=int)
+    counts: list[str] = [count for row in rows.values() for count in row if count.isdigit()]
+    return max(counts, key=int)
 
 
 # ---- Bars -------------------------------------------------------------------------------------

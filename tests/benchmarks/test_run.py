@@ -62,6 +62,16 @@ def test_a_word_that_is_not_known(arguments: list[str], message: str) -> None:
     assert message in done.stderr
 
 
+def test_figures_of_another_machine_are_not_updated(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({**RESULTS, "servers": {}}))
+    done = run("--quick", "--servers", "threadwell", "--update", "--output", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"--update: the figures in {tmp_path}/results.json are of CPython 3,"
+    )
+    assert json.loads((tmp_path / "results.json").read_text()) == {**RESULTS, "servers": {}}
+
+
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The package, from the root of the repository."""
