@@ -295,7 +295,7 @@ def _serve(
     files_only = _use_files_only(app, app_dir, options)
     config = checked_config(options)
     warn_of_unknown_variables(click.get_current_context().command.params)
-    notes = [f"The address is that of the variable {PORT}"] if _is_from_platform("bind") else []
+    notes = [f"The address comes from the variable {PORT}"] if _is_from_platform("bind") else []
     inherited = None
 
     def load() -> Loaded:

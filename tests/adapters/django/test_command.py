@@ -425,6 +425,15 @@ def test_workers_name_the_asgi_application(project: Project) -> None:
         running.end()
 
 
+def test_an_asgi_application_that_is_of_wsgi(project: Project) -> None:
+    env = environment("ASGI_APPLICATION = 'mysite.wsgi.application'")
+    said = project.manage("runserver_fast", "127.0.0.1:0", "--noreload", env=env, code=2).stderr
+    assert said.splitlines()[-1] == (
+        "CommandError: ASGI_APPLICATION: mysite.wsgi:application cannot be called with (scope,"
+        " receive, send), as an ASGI application is; it looks like a WSGI application"
+    )
+
+
 def test_static_files_and_a_pid_file(project: Project, tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()
