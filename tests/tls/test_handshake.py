@@ -110,3 +110,20 @@ def test_curl(serve: Serve, files: Files) -> None:
     command = ["curl", "-sS", "--cacert", str(files.authority.cert), "--cert", cert, "--key", key]
     done = subprocess.run([*command, url], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("Ann", "")
+
+
+# ---- Sessions -------------------------------------------------------------------------------
+
+
+def test_each_connection_gets_a_ticket_for_the_next(serve: Serve, files: Files) -> None:
+    """RFC 8446, 4.6.1. A client uses each of them once (C.4)."""
+    server = serve(app, certfile=str(files.both))
+    context = files.authority.trusting()
+    session: ssl.SSLSession | None = None
+    for number in range(3):
+        raw = socket.create_connection(("127.0.0.1", server.port), 10)
+        with context.wrap_socket(raw, server_hostname="127.0.0.1", session=session) as sock:
+            client = Client(sock)
+            assert client.get().status == 200  # the ticket is before it
+            assert sock.session_reused == (number > 0)
+            session = sock.session

@@ -69,6 +69,9 @@ def make_context(
     # Some clients end their output without close_notify. OpenSSL would then refuse to send the
     # response; HTTP framing already shows whether the request is complete.
     context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    # OpenSSL sends two, and each costs a tenth of the handshake. A client gets another one with
+    # each connection.
+    context.num_tickets = 1
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     if tls.cert:
         from . import adhoc
