@@ -11,8 +11,7 @@ come or gone (`http1.request_body`, `http1.send_buffer`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .connection import State
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Expiry:
+class Expiry(NamedTuple):
     """What follows when a wait has lasted too long."""
 
     #: The option that gives the seconds.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .connection import Connection
 from .messages import Request, Response
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from .polling.base import Poller
 
 
-@dataclass(frozen=True, slots=True)
-class PoolSnapshot:
+class PoolSnapshot(NamedTuple):
     """What a pool has at one moment. `metrics.gauges` adds up the snapshots of a server's pools."""
 
     #: Serving threads, those that run a request, and those lent to a long response.
@@ -42,7 +41,7 @@ class PoolSnapshot:
     #: Event loops.
     loops: int = 0
     #: Open connections by the name of their state, see `metrics.gauges.STATES`.
-    connections: Mapping[str, int] = field(default_factory=dict)
+    connections: Mapping[str, int] = MappingProxyType({})
 
 
 class AsyncPool(Protocol):

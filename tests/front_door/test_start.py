@@ -12,11 +12,12 @@ from ..helpers.command import command, get
 
 #: Packages and modules, each with what it has below it.
 UNUSED = [
-    # of the standard library
+    # of the standard library, and h11
     "asyncio",
     "difflib",
     "email",
     "encodings.idna",
+    "h11",
     "importlib.metadata",
     "ipaddress",
     "json",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 
@@ -43,8 +43,7 @@ def option(
     return field(default=default, metadata=metadata, repr=not secret)
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One row of the option table.
 
     `name` is the keyword of `serve` and `ServerConfig.from_options`, `flag` the name on the command

@@ -13,14 +13,16 @@ folded lines, an invalid Host). A test verifies that both paths give the same re
 from __future__ import annotations
 
 import re
-
-import h11
+from typing import TYPE_CHECKING
 
 from ..config.groups import Limits
 from ..errors import ProtocolError
 from ..http.grammar import FIELD_VALUE, HOST, LONGEST_LENGTH, TARGET_CHECK
 from ..messages import RequestReceived, cgi_name
 from .field_cache import FieldCache, SlowPathError, affects_connection
+
+if TYPE_CHECKING:
+    import h11
 
 _SLASH = ord("/")
 _METHODS = {
@@ -124,6 +126,8 @@ class RequestParser:
             return self.parse(head[self.skip_empty_lines(head, 0) :])
         self._check_sizes(head)
         _check_octets(head)
+        import h11  # most servers never need it, and it would be a twentieth of their start
+
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 4)
         try:
             connection.receive_data(head + b"\r\n\r\n")

@@ -10,7 +10,7 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ..config import ServerConfig
 from ..config.groups import Bind, Metrics
@@ -30,8 +30,7 @@ _DEFAULT_PORT = 8000
 _HOST = re.compile(r"(?P<host>[^\[\]:/\s]*):(?P<port>[0-9]{1,9})")
 
 
-@dataclass(frozen=True, slots=True)
-class BindAddress:
+class BindAddress(NamedTuple):
     """One `bind` in parts.
 
     `host` is a path for a unix socket, or `@` and a name for an abstract one; for a descriptor it
@@ -224,7 +223,7 @@ def _family(address: BindAddress) -> socket.AddressFamily:
 
 
 def _without_scheme(settings: Bind) -> list[BindAddress]:
-    return [replace(parse_bind(text), scheme="") for text in settings.addresses]
+    return [parse_bind(text)._replace(scheme="") for text in settings.addresses]
 
 
 def _share_port(sock: socket.socket) -> None:
