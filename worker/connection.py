@@ -309,7 +309,7 @@ class Connection:
         self.recv = sock.recv
         self.send = sock.send
         self.peer = client
-        self.origin = Origin(client, str(client[1]), server, scheme)
+        self.origin = Origin(client, str(client[1]), server, scheme, "", False)
         self.direct = None
         self.encrypted = scheme == "https"
         self.proxy_header = None

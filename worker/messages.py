@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class RequestReceived:
     """
 
     # This and the following are no named tuples, whose fields take three times as long to read.
-    # They are no dataclasses, whose defaults are attributes of the class: that makes `__init__`
-    # slow, and so do slots (CPython 3.13).
+    # They have an `__init__` of their own and no slots: that of a dataclass is slow where defaults
+    # are attributes of the class, and so is every one with slots (CPython 3.13).
     def __init__(
         self,
         method: str,
@@ -174,6 +175,7 @@ class FileBody:
 Body = bytes | list[bytes] | FileBody | Iterable[bytes] | AsyncIterable[bytes]
 
 
+@dataclass(init=False)
 class Response:
     """The answer to a request.
 
@@ -186,6 +188,12 @@ class Response:
     `revise`, if given, returns status and headers again once the first block of a stream has been
     made: a WSGI application may change them until then (PEP 3333).
     """
+
+    status: int | str
+    headers: HeaderList
+    body: Body
+    close: Callable[[], object] | None
+    revise: Callable[[], tuple[int | str, HeaderList]] | None
 
     def __init__(
         self,
@@ -208,7 +216,16 @@ class Response:
     @property
     def code(self) -> int:
         """The status as a number. Raises `ValueError` where there is none."""
-        return self.status if isinstance(self.status, int) else int(self.status[:3])
+        code = _CODES.get(self.status)
+        return int(str(self.status)[:3]) if code is None else code
+
+
+# The codes of common statuses as they are written: parsing takes several times as long.
+_CODES = {
+    written: int(status)
+    for status in HTTPStatus
+    for written in (int(status), f"{int(status)} {status.phrase}")
+}
 
 
 class ResponseStream(Protocol):
@@ -218,7 +235,7 @@ class ResponseStream(Protocol):
         """Send `block`; returns when the kernel has it. Raises `ClientDisconnected`."""
 
 
-@dataclass(slots=True)
+@dataclass(init=False)
 class Origin:
     """The client of a request, and the server that it was sent to. Not changed once it is made.
 
@@ -234,8 +251,24 @@ class Origin:
     client_port: str
     server: Address
     scheme: str
-    prefix: str = ""
-    trusted: bool = False
+    prefix: str
+    trusted: bool
+
+    def __init__(
+        self,
+        client: Address,
+        client_port: str,
+        server: Address,
+        scheme: str,
+        prefix: str = "",
+        trusted: bool = False,
+    ) -> None:
+        self.client = client
+        self.client_port = client_port
+        self.server = server
+        self.scheme = scheme
+        self.prefix = prefix
+        self.trusted = trusted
 
 
 class Channel(Protocol):
@@ -262,12 +295,17 @@ class Channel(Protocol):
     def hijack(self, request: Request) -> HijackedSocket: ...
 
 
+@dataclass(init=False)
 class Request:
     """A request that has arrived in full, as a `SyncApp` gets it.
 
     `body` is `bytes` when it is small, else an open binary file at its start. The file belongs to
     the request: it is gone when the response is. One thread uses a request at a time.
     """
+
+    head: RequestReceived
+    body: bytes | BinaryIO
+    channel: Channel | None
 
     def __init__(
         self, head: RequestReceived, body: bytes | BinaryIO = b"", channel: Channel | None = None

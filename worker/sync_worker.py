@@ -425,10 +425,10 @@ class SyncWorker(ThreadState):
         try:
             data = conn.buffer
             if not data:
-                if conn.head is not None:
-                    return reader.recv_body(self, conn)
-                if conn.head_buffer is not None:
-                    return reader.recv_head(self, conn)
+                if conn.head is not None or conn.head_buffer is not None:
+                    return reader.recv_rest(self, conn)
+                if not conn.requests and reader.waits_for_first(conn):
+                    return None, b""
                 data = conn.recv(RECV_SIZE)
                 if data == conn.repeated:
                     # a client that polls sends the same octets each time

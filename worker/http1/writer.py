@@ -179,10 +179,9 @@ class ResponseWriter:
 
         The head is sent with the first block of the body. Raises `InvalidResponseError`.
         """
-        code = response.code
         lines, allowed, chunked, persistent = self._framed(head, response, persistent)
         return StreamWriter(
-            connection, head, code, lines, allowed, chunked, persistent, self._timeouts
+            connection, head, response, lines, allowed, chunked, persistent, self._timeouts
         )
 
     def _framed(
@@ -297,19 +296,19 @@ class StreamWriter:
         "_head",
         "_is_cut",
         "_request",
+        "_response",
         "_timeouts",
         "_watch",
         "allowed",
         "persistent",
         "sent",
-        "status",
     )
 
     def __init__(
         self,
         connection: Connection,
         request: RequestReceived,
-        status: int,
+        response: Response,
         head: bytes,
         allowed: float,
         chunked: bool,
@@ -325,7 +324,7 @@ class StreamWriter:
         self._chunked = chunked
         self._timeouts = timeouts
         self._watch: HangUpWatch | None = None
-        self.status = status
+        self._response = response
         self.persistent = persistent
         #: Octets of the body sent so far.
         self.sent = 0
@@ -336,6 +335,11 @@ class StreamWriter:
         return not self._head
 
     @property
+    def status(self) -> int:
+        """The status of the response."""
+        return self._response.code
+
+    @property
     def is_close_delimited(self) -> bool:
         """Whether the body is close-delimited: it ends with the connection (RFC 9112, 6.3)."""
         return self.allowed == math.inf and not self._chunked
@@ -344,12 +348,13 @@ class StreamWriter:
         """Send `block`, cut to the declared length. Raises `ClientDisconnected`."""
         if not isinstance(block, bytes):
             raise InvalidBodyError(f"a body is made of bytes, not {type(block).__name__}")
-        if self._chunked and block:  # no length was declared
-            self.sent += len(block)
-            self._send(b"%x\r\n%b\r\n" % (len(block), block))
+        length = len(block)
+        if self._chunked and length:  # none was declared
+            self.sent += length
+            self._send(b"%x\r\n%b\r\n" % (length, block))
             return
-        size = min(len(block), self.allowed)
-        if size < len(block):
+        size = min(length, self.allowed)
+        if size < length:
             self._cut()
             block = block[: int(size)]
         if not size:
@@ -403,7 +408,12 @@ class StreamWriter:
     def _send(self, data: bytes) -> None:
         if self._head:
             data, self._head = self._head + data, b""
-        sent = self._connection.send_from(data)
+        try:
+            sent = self._connection.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise ClientDisconnected(str(error)) from error
         if sent < len(data):
             timeouts = self._timeouts
             grace = len(data) / timeouts.min_rate

@@ -74,7 +74,7 @@ class Listener:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
             return None  # the client's doing: see accept(2) on pending network errors
-        client = ("", 0) if self.is_unix else address_of(peer)
+        client = ("", 0) if self.is_unix else peer[:2]
         sock = socket.socket(*self._kind, fd)
         try:
             return connect(sock, client, self.address, self.ssl_context)

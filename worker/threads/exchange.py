@@ -34,7 +34,7 @@ from ..messages import FileBody, Request, RequestReceived, Response
 from ..polling import fork_guard
 from ..request_id import enter
 from . import finalize
-from .streaming import HTTP1Runner
+from .streaming import HTTP1Runner, release
 
 if TYPE_CHECKING:
     from .thread_state import ThreadState
@@ -148,8 +148,7 @@ def _settle(
         if conn.hijacked is not None:
             HTTP1Runner(worker, conn, request).end_hijack()
     finally:
-        if worker.slot.lent:
-            HTTP1Runner(worker, conn, request).release()
+        release(worker, conn, request)
     if conn.state is not State.SERVING:
         return _ENDED
     return _NEXT if finalize.after_answer(worker, conn) else _ENDED

@@ -17,7 +17,7 @@ from ..errors import ClientDisconnected
 from ..http.error_response import log_limit, refusal
 from ..http1.budgets import RECV_SIZE, RECVS_PER_TURN
 from ..lifecycle import ClientGone, ConnectionClosed, Refused, ResponseCompleted
-from ..system.readiness import has_input
+from ..system.readiness import has_input, has_octets
 
 if TYPE_CHECKING:
     from ..tls.session import TLSSocket
@@ -125,7 +125,7 @@ def finished(worker: ThreadState, conn: Connection) -> bool:
     if conn.record is not None:
         completed(worker, conn, complete=True)
     if not conn.persistent:
-        if conn.linger or conn.buffer or has_input(conn.fd):
+        if conn.linger or conn.buffer or has_octets(conn.fd):
             linger(worker, conn)
         else:
             close(worker, conn, _LAST_ANSWER)

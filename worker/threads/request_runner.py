@@ -116,7 +116,7 @@ class RequestRunner(ABC):
                 if isinstance(body, FileBody):
                     body.count = int(min(body.count, self.stream.allowed))
                 source = source_of(response)
-                self._send_rest(self.stream, self._non_empty(source), source)
+                self._send_rest(self.stream, source)
             finally:
                 _close_file(body)
         elif isinstance(body, (bytes, list, FileBody)):
@@ -135,8 +135,7 @@ class RequestRunner(ABC):
         if not declared:
             self.lend()
         source = source_of(response)
-        blocks = self._non_empty(source)
-        response, first = with_first_block(response, blocks)
+        response, first = with_first_block(response, self._non_empty(source))
         if not first:
             self.answer(Response(response.status, response.headers, b""))
             return
@@ -151,7 +150,7 @@ class RequestRunner(ABC):
         if is_event_stream(response):
             self.mark_unbounded()
         stream.write(first)
-        self._send_rest(stream, blocks, source)
+        self._send_rest(stream, source)
 
     def _non_empty(self, source: Iterator[bytes]) -> Iterator[bytes]:
         """The blocks of `source` that are not empty. An empty one sends nothing, which could fail:
@@ -170,15 +169,21 @@ class RequestRunner(ABC):
                 watch = watch or HangUpWatch()
                 self.check_client(watch)
 
-    def _send_rest(
-        self, stream: PushedResponse, blocks: Iterator[bytes], source: Iterator[bytes]
-    ) -> None:
-        """Send `blocks`, those of `source` that are not empty, and end the response."""
-        if stream.allowed:
-            for block in blocks:
-                stream.write(block)
-                if not stream.allowed:
+    def _send_rest(self, stream: PushedResponse, source: Iterator[bytes]) -> None:
+        """Send the blocks of `source`, and end the response. See `_non_empty` for empty blocks; to
+        take the others through that generator costs each 400 instructions."""
+        watch = None
+        if stream.allowed and not (self.is_unbounded and self.stops):
+            for block in source:
+                if block:
+                    stream.write(block)
+                    if watch is not None:
+                        watch.reset()
+                if not stream.allowed or (self.is_unbounded and self.stops):
                     break
+                if not block:
+                    watch = watch or HangUpWatch()
+                    self.check_client(watch)
         stream.finish()
         if not stream.allowed:
             self._discard_rest(stream, source)
@@ -216,12 +221,8 @@ class RequestRunner(ABC):
 
     def release(self) -> None:
         """End the lending, if the thread is lent: it has its slot again, or has lost it."""
-        worker = self.worker
-        if not worker.slot.lent:
-            return
-        worker.leader_follower.release_slot(worker.slot)
-        if worker.collector is not None:
-            worker.collector.record(StreamClosed(self.request))
+        if self.worker.slot.lent:
+            end_lending(self.worker, self.request)
 
     # ---- Failures --------------------------------------------------------------------------
 
@@ -250,6 +251,13 @@ class RequestRunner(ABC):
             self.answer(error_response(self.request, error, mistake))
         except ClientDisconnected as gone:
             self.client_gone(gone)
+
+
+def end_lending(worker: ThreadState, request: Request) -> None:
+    """Take the slot of a lent thread back, or lose it; tell the collector."""
+    worker.leader_follower.release_slot(worker.slot)
+    if worker.collector is not None:
+        worker.collector.record(StreamClosed(request))
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from ..http1.writer import StreamWriter
 from ..lifecycle import start_record
 from ..polling import fork_guard
 from . import finalize
-from .request_runner import RequestRunner, is_interrupt
+from .request_runner import RequestRunner, end_lending, is_interrupt
 
 if TYPE_CHECKING:
     from ..connection import PushedResponse
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from .thread_state import ThreadState
 
 log = logging.getLogger("threadwell")
+
+
+def release(worker: ThreadState, conn: Connection, request: Request) -> None:
+    """End the lending for `request`, if the thread is lent: it has its slot again, or lost it."""
+    if worker.slot.lent:
+        conn.unbounded = False
+        end_lending(worker, request)
+        if conn.state is State.STREAMING:
+            conn.become(State.SERVING)
 
 
 class HTTP1Runner(RequestRunner):
@@ -182,12 +191,7 @@ class HTTP1Runner(RequestRunner):
         self.conn.become(state)
 
     def release(self) -> None:
-        conn = self.conn
-        if self.worker.slot.lent:
-            conn.unbounded = False
-            super().release()
-            if conn.state is State.STREAMING:
-                conn.become(State.SERVING)
+        release(self.worker, self.conn, self.request)
 
     # ---- Hijacking -------------------------------------------------------------------------
 
