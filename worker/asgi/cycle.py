@@ -62,10 +62,12 @@ class Cycle(Receiving):
         "_status", "_stream", "_trailers", "head", "persistent", "task", "transport",
     )  # fmt: skip
 
-    def __init__(self, transport: CycleTransport[Cycle], head: RequestReceived) -> None:
+    def __init__(
+        self, transport: CycleTransport[Cycle], head: RequestReceived, persistent: bool = True
+    ) -> None:
         self.transport = transport
         self.head = head
-        self.persistent = True
+        self.persistent = persistent
         self.incoming = None
         self.expects = False
         self.answered = False
@@ -242,7 +244,7 @@ class Cycle(Receiving):
         status = message["status"]
         if not isinstance(status, int) or not 200 <= status <= 999:
             raise InvalidResponseError(f"{status!r} is not the status of a final response")
-        self._status = int(status)
+        self._status = status if type(status) is int else int(status)
         self._headers = list(message.get("headers", ()))
         if message.get("trailers"):
             # trailers need the chunked coding, which a Content-Length rules out

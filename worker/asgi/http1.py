@@ -210,13 +210,13 @@ class HTTP1Connection(RefusingConnection):
         self.reader.state = _BUSY  # from READY; see `HTTP1Reader.state`
         if worker.request_ids is not None:
             conn.request_id, head = worker.request_ids.give(head, trusted=conn.is_trusted)
-        self.cycle = cycle = Cycle(self, head)
-        cycle.persistent = worker.persistent
+        self.cycle = cycle = Cycle(self, head, worker.persistent)
         if not head.is_simple and not self._prepare(cycle, head):
             return
         if worker.collector is not None:
             self.record_start(head)
-        worker.begin(cycle, self.scopes.http(head), request_id=conn.request_id)
+        # by position: Python 3.11 calls a function with keywords by a longer way
+        worker.begin(cycle, self.scopes.http(head), None, None, conn.request_id)
 
     def _prepare(self, cycle: Cycle, head: RequestReceived) -> bool:
         """Act on the fields that frame or steer a request; whether it is to be called as HTTP."""
@@ -261,8 +261,8 @@ class HTTP1Connection(RefusingConnection):
         """Begin with a request that a thread has read; the caller starts the call."""
         self.reader.become(_BUSY)
         self.resume_reading()
-        self.cycle = cycle = Cycle(self, request.head)
-        cycle.persistent = self.worker.persistent and what_is_asked(request.head)[0]
+        persistent = self.worker.persistent and what_is_asked(request.head)[0]
+        self.cycle = cycle = Cycle(self, request.head, persistent)
         return cycle
 
     # ---- Its body -------------------------------------------------------------------------
@@ -409,8 +409,7 @@ class HTTP1Connection(RefusingConnection):
         """Answer a request for a WebSocket with HTTP instead."""
         self.session = None
         self.reader.become(_BUSY)
-        self.cycle = cycle = Cycle(self, head)
-        cycle.persistent = False
+        self.cycle = cycle = Cycle(self, head, False)
         return cycle
 
     # ---- Time -----------------------------------------------------------------------------

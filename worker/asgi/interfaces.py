@@ -148,7 +148,6 @@ class LoopContext(Protocol):
         scope: dict[str, Any],
         app: ASGIApp | None = None,
         context: contextvars.Context | None = None,
-        *,
         request_id: str = "",
     ) -> None:
         """Start a call of `app`, or of the worker's application. The state is put into `scope`."""

@@ -348,7 +348,6 @@ class LoopWorker:
         scope: dict[str, Any],
         app: ASGIApp | None = None,
         context: contextvars.Context | None = None,
-        *,
         request_id: str = "",
     ) -> None:
         """Start a call of `app`, or of the worker's application. `scope` gets a shallow copy of the

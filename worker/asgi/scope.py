@@ -75,8 +75,8 @@ class Scopes:
 
     def http(self, template: Scope, head: RequestReceived, headers: Headers) -> Scope:
         """The scope of an HTTP request, without its state. The scope contains `headers` itself."""
-        path = head.path
         scope = template.copy()
+        path = head.path
         scope["asgi"] = HTTP_SPEC.copy()
         scope["method"] = head.method
         scope["path"] = template["root_path"] + (decode_path(path) if "%" in path else path)
