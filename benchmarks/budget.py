@@ -65,7 +65,7 @@ class Server:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self._out}"]
         command += ["--dump-before=getloadavg", sys.executable, "-m", "threadwell"]
         command += [f"budget_apps:{app}", "--bind", "127.0.0.1:0", "--threads", "4"]
-        command += ["--keep-alive", "600"]
+        command += ["--keep-alive", "600", "--loop", "asyncio"]
         command += [option.format(folder=folder) for option in options]
         self._log = pathlib.Path(folder) / "log"
         with self._log.open("w") as log:

@@ -129,4 +129,9 @@ CASES = (
     Case("metrics", "plain", REPEATED, "/", options=("--metrics-bind", "127.0.0.1:0")),
     Case("log-combined", "plain", REPEATED, "/", options=("--access-log", LOG)),
     Case("log-json", "plain", REPEATED, "/", options=(*JSON, "--access-log", LOG)),
+    Case("asgi-hello", "make_asgi()", REPEATED, "/"),
+    Case("asgi-varied", "make_asgi()", VARIED),
+    Case("asgi-post1k", "make_asgi()", POST, "/", size=1024),
+    Case("asgi-stream", "make_asgi()", "", "/stream"),
+    Case("asgi-close", "make_asgi()", "Connection: close\n", "/"),
 )
