@@ -541,3 +541,34 @@ def test_unfinished_sees_a_bare_lf_at_every_split() -> None:
                 parser.unfinished(data, at)
     for at in range(1, len(good)):
         parser.unfinished(good, at)
+
+
+def learned(parser: RequestParser, secret: str) -> RequestReceived:
+    """A head that is not the first of its layout."""
+    head = f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {secret}\r\nAccept: */*".encode()
+    return [parser.parse(head) for _ in range(3)][-1]
+
+
+def test_what_heads_have_in_common_has_no_credential() -> None:
+    parser = FastParser(LIMITS)
+    one, other = learned(parser, "Basic one"), learned(parser, "Basic other")
+    assert one.common is other.common
+    assert one.common.variables == {
+        "HTTP_HOST": "x",
+        "HTTP_AUTHORIZATION": "",
+        "HTTP_ACCEPT": "*/*",
+    }
+    assert one.own == {"HTTP_AUTHORIZATION": "Basic one"}
+    assert one.variables["HTTP_AUTHORIZATION"] == "Basic one"
+    assert list(one.variables) == ["HTTP_HOST", "HTTP_AUTHORIZATION", "HTTP_ACCEPT"]
+    assert other.field("authorization") == "Basic other"
+    assert other.field("accept") == "*/*"
+
+
+def test_a_head_with_other_fields_has_nothing_in_common() -> None:
+    head = learned(FastParser(LIMITS), "Basic one")
+    common = head.common
+    changed = head.with_fields(b"HTTP/1.1\r\nHost: x", {"HTTP_HOST": "x"})
+    assert changed.variables == changed.own == {"HTTP_HOST": "x"}
+    assert changed.common is not common
+    assert changed.is_simple
