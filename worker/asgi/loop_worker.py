@@ -32,6 +32,7 @@ from .event_loop import loop_factory, misses_resets, run_to_its_end, unless_set
 from .forwarded import ForwardedConnection
 from .http1 import HTTP1Connection
 from .lifespan import Lifespan
+from .loop_calls import LoopCalls
 from .opening import OpeningConnection
 from .scope import Scopes
 from .task_start import TaskStart, task_start
@@ -72,6 +73,7 @@ class LoopWorker:
     loop: asyncio.AbstractEventLoop
     _empty: asyncio.Event
     _start_task: TaskStart
+    _other_calls: LoopCalls
 
     def __init__(
         self,
@@ -215,6 +217,7 @@ class LoopWorker:
         self._empty = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self._start_task = task_start(self.loop)
+        self._other_calls = LoopCalls(self.loop, self._context)
         self.tracking.enter_thread()
 
     async def _serve_waiting(
@@ -235,7 +238,7 @@ class LoopWorker:
     def call(self, function: Any, *arguments: Any) -> bool:
         """Run `function` on the loop, soon; False when the loop has ended. Any thread may call."""
         try:
-            self.loop.call_soon_threadsafe(function, *arguments, context=self._context)
+            self._other_calls.add(function, *arguments)
         except (AttributeError, RuntimeError):
             return False
         return True
