@@ -17,8 +17,16 @@ from ..asgi.states import Pushed
 from ..asgi.writer import NO_TRAILERS, as_text
 from ..errors import InvalidResponseError
 from ..http.framing import length_of_body, log_long, log_short
-from ..http.response_head import CONNECTION, DROPPED, encode_header, encode_status
+from ..http.response_head import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    DROPPED,
+    declared_length,
+    encode_header,
+    encode_status,
+)
 from ..http1.writer import ResponseWriter
+from ..lifecycle import CODES_WITH_BODY
 from ..messages import FileBody, HeaderList, Response
 from .interfaces import Rendered
 
@@ -47,6 +55,11 @@ class HTTP2Writer(ResponseWriter):
         super().__init__(config)
         #: The field of each header line that was seen before. Bounded.
         self._fields_of_lines: dict[bytes, tuple[bytes, bytes]] = {}
+        #: The field of each header that was seen before, and is not the server's. Bounded.
+        self._fields_of_headers: dict[Any, tuple[bytes, bytes]] = {}
+        # the server's own fields, and the Date line that is among them
+        self._own_fields: Fields = []
+        self._own_date = b""
 
     def render(
         self, head: RequestReceived | None, response: Response, length: int | None
@@ -55,6 +68,14 @@ class HTTP2Writer(ResponseWriter):
 
         Raises `InvalidResponseError`.
         """
+        if length is not None and head is not None and head.method != "HEAD":
+            try:
+                code = CODES_WITH_BODY.get(response.status, 0)
+                fields = self._common_fields(code, response.headers, length) if code else None
+            except TypeError:  # something cannot be looked up
+                fields = None
+            if fields is not None:
+                return Rendered(code, fields, length, False)
         status, _ = encode_status(response.status)
         lines, declared, _ = self._fields(response.headers)
         line, allowed, short = length_of_body(status, head, length, declared)
@@ -62,6 +83,36 @@ class HTTP2Writer(ResponseWriter):
             lines.append(line)
         fields = [(b":status", b"%d" % status), *map(self._field_of, lines)]
         return Rendered(status, fields, allowed, short)
+
+    def _common_fields(self, code: int, headers: HeaderList, length: int) -> Fields | None:
+        """The fields of a response with a body of `length`; None if `headers` has anything but
+        ordinary fields and that length."""
+        date = self.date_header()
+        if date is not self._own_date:
+            lines = [date, self._own.server, *self._own.others]
+            self._own_date, self._own_fields = date, [_field(line) for line in lines if line]
+        known = self._fields_of_headers
+        fields = [(b":status", b"%d" % code), *self._own_fields]
+        if not isinstance(headers, list):
+            return None
+        for pair in headers:
+            if type(pair) is not tuple:
+                return None
+            field = known.get(pair)
+            if field is None:
+                line, kind = encode_header(*pair)
+                if kind == CONTENT_LENGTH and declared_length(pair[1], -1) == length:
+                    continue
+                if kind:
+                    return None
+                field = _field(line)
+                if len(line) <= _LONGEST_CACHED and field[0] not in _NEVER_CACHED | _SECRET:
+                    if len(known) >= _MOST_CACHED:
+                        known.clear()
+                    known[pair] = field
+            fields.append(field)
+        fields.append((b"content-length", b"%d" % length))
+        return fields
 
     def interim_fields(self, status: int, headers: HeaderList) -> Fields:
         """The head of an interim response. Raises `InvalidResponseError`."""
