@@ -23,7 +23,7 @@ _OVERHEAD = 256
 class SendQueue:
     """Filled by the application, on a thread or on the loop; emptied on the loop.
 
-    `_changed` guards all attributes, so any thread may call.
+    `_lock` guards all attributes, so any thread may call.
     """
 
     __slots__ = (
@@ -32,6 +32,7 @@ class SendQueue:
         "_changed",
         "_file",
         "_is_loop_notified",
+        "_lock",
         "_taken",
         "broken",
         "closed",
@@ -47,7 +48,9 @@ class SendQueue:
         # how much of the first block was taken
         self._taken = 0
         self._file: FileBody | None = None
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        # of `_lock`, made by the first thread that waits for room: few responses need one
+        self._changed: threading.Condition | None = None
         self._is_loop_notified = False
         #: How many octets wait.
         self.size = 0
@@ -65,7 +68,7 @@ class SendQueue:
 
     def put(self, block: bytes) -> bool:
         """Add `block`; whether the caller has to notify the loop. Raises `ClientDisconnected`."""
-        with self._changed:
+        with self._lock:
             if self.closed:
                 raise ClientDisconnected("the client left before it had the whole answer")
             self._blocks.append(memoryview(block))
@@ -80,7 +83,7 @@ class SendQueue:
 
     def put_file(self, file: FileBody) -> None:
         """Add the octets of `file`, whose descriptor belongs to the queue now."""
-        with self._changed:
+        with self._lock:
             if not self.closed:
                 self._file = file
                 self.size += file.count
@@ -89,21 +92,23 @@ class SendQueue:
 
     def wait(self) -> None:
         """Block until there is room. Raises `ClientDisconnected`. Not for a loop's thread."""
-        with self._changed:
+        with self._lock:
             while self.full and not self.closed:
+                if self._changed is None:
+                    self._changed = threading.Condition(self._lock)
                 self._changed.wait()
             if self.closed:
                 raise ClientDisconnected("the client left before it had the whole answer")
 
     def end(self, *, broken: bool = False) -> None:
         """Nothing more will be put in; `broken`: there should have been more."""
-        with self._changed:
+        with self._lock:
             self.ended = True
             self.broken = self.broken or broken
 
     def take(self, limit: int) -> memoryview | bytes:
         """The next octets, at most `limit`. A file that has become shorter breaks the response."""
-        with self._changed:
+        with self._lock:
             self._is_loop_notified = False
             data: memoryview | bytes = b""
             if self._blocks:
@@ -119,7 +124,7 @@ class SendQueue:
             elif self._file is not None:
                 data = self._read(self._file, limit)
             self.size -= len(data)
-            if not self.full:
+            if self._changed is not None and not self.full:
                 self._changed.notify_all()
             return data
 
@@ -138,7 +143,7 @@ class SendQueue:
 
     def close(self) -> None:
         """Drop what waits, for the client has left. Wakes the thread that waits for room."""
-        with self._changed:
+        with self._lock:
             self.closed = True
             self._blocks.clear()
             self.size = self._taken = 0
@@ -146,4 +151,5 @@ class SendQueue:
             if self._file is not None:
                 os.close(self._file.fd)
                 self._file = None
-            self._changed.notify_all()
+            if self._changed is not None:
+                self._changed.notify_all()
