@@ -142,7 +142,7 @@ def _select_command(args: list[str]) -> tuple[str, click.Command, list[str]]:
         command = click.Command("schema", callback=_schema, help=_SCHEMA_HELP)
         return "threadwell config schema", command, args[2:]
     if args[:2] == ["config", "import"]:
-        from . import config_import  # most processes do not need it
+        from .config_import import command as config_import  # most processes do not need it
 
         flags = config_import.Flags(flags_of(_command()), long_flags_of(_command()))
         command = import_command(config_import.importer(flags))

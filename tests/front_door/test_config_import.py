@@ -11,7 +11,7 @@ import pytest
 
 from threadwell import cli
 from threadwell.config_file import read_settings
-from threadwell.gunicorn_file import HOOKS
+from threadwell.config_import.gunicorn_file import HOOKS
 from threadwell.worker import ServerConfig
 
 Run = Callable[..., tuple[int, str, str]]

@@ -8,8 +8,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from .imported import Given, Source
-from .worker import ConfigError
+from ..worker import ConfigError
+from .given import Given, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`threadwell config import FILE`: a `threadwell.toml` from the settings of another server."""
+"""The command, and what it writes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .adapters.detect import INTERFACES
-from .config_file import CONCURRENCY, OWN_FILE, PORT
-from .environment import reason_of, variable_of
-from .foreign_options import ALREADY_DEFAULT, HOST, SERVERS, Foreign
-from .foreign_options import PORT as PORT_HALF
-from .import_sources import expand, read_source, with_app_of_uwsgi
-from .imported import Given, Source
-from .option_hints import DEFAULT_HALVES, split_arguments
-from .process_setup import say
-from .worker import OPTIONS, ConfigError, Option, ServerConfig
-from .worker.assembly import check
-from .worker.system.standard_streams import write_text
+from ..adapters.detect import INTERFACES
+from ..config_file import CONCURRENCY, OWN_FILE, PORT
+from ..environment import reason_of, variable_of
+from ..foreign_options import ALREADY_DEFAULT, HOST, SERVERS, Foreign
+from ..foreign_options import PORT as PORT_HALF
+from ..option_hints import DEFAULT_HALVES, split_arguments
+from ..process_setup import say
+from ..worker import OPTIONS, ConfigError, Option, ServerConfig
+from ..worker.assembly import check
+from ..worker.system.standard_streams import write_text
+from .given import Given, Source
+from .sources import expand, read_source, with_app_of_uwsgi
 
 _OPTIONS = {option.flag: option for option in OPTIONS}
 # Flags of the command that a file may have, and that are not in the option table.

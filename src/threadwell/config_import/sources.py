@@ -12,10 +12,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .foreign_options import SERVERS
+from ..foreign_options import SERVERS
+from ..worker import ConfigError
+from .given import Given, Source
 from .gunicorn_file import read_gunicorn_file
-from .imported import Given, Source
-from .worker import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What `import_sources` and `gunicorn_file` have read, and `config_import` translates."""
+"""What `sources` and `gunicorn_file` have read, and `command` translates."""
 
 from __future__ import annotations
 

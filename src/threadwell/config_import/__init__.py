@@ -1,0 +1,1 @@
+"""`threadwell config import FILE`: a `threadwell.toml` from the settings of another server."""
