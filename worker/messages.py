@@ -104,8 +104,9 @@ class RequestReceived:
 
     def variable(self, name: str, default: str = "") -> str:
         """The variable `name`; `default` if there is none."""
+        common = self.common  # before `own`: see `variables`
         value = self.own.get(name)
-        return self.common.variables.get(name, default) if value is None else value
+        return common.variables.get(name, default) if value is None else value
 
     def field(self, name: str) -> str:
         """The value of the field `name`, repeated ones joined; empty if there is none."""

@@ -173,7 +173,7 @@ def _header(name: str) -> _Field:
         request = event.request
         if request is None:
             return "-"
-        return _escape(request.head.variables.get(variable, "")) or "-"
+        return _escape(request.head.variable(variable)) or "-"
 
     return value
 
@@ -353,17 +353,18 @@ def _apache_format(*, combined: bool) -> QuickLine:
             begins, ends, stamp = clock.second_of(started)
         asked, user, referer, agent = "-", "-", "-", "-"
         if head is not None:
-            variables = head.variables
+            # not `head.variables`, which would merge them; in this order: see `RequestReceived`
+            known, own = head.common.variables, head.own
             asked = f"{head.method} {head.target} HTTP/{head.version}"
             if not (asked.isascii() and (raw := asked.encode()).translate(_CHANGED) == raw):
                 asked = _escape(asked)
-            if "HTTP_AUTHORIZATION" in variables:
-                user = _user(variables["HTTP_AUTHORIZATION"])
+            if "HTTP_AUTHORIZATION" in own:  # it is never among the known ones
+                user = _user(own["HTTP_AUTHORIZATION"])
             if combined:
-                if "HTTP_REFERER" in variables:
-                    referer = get(text := variables["HTTP_REFERER"]) or remember(text)
-                if "HTTP_USER_AGENT" in variables:
-                    agent = get(text := variables["HTTP_USER_AGENT"]) or remember(text)
+                if text := own.get("HTTP_REFERER") or known.get("HTTP_REFERER"):
+                    referer = get(text) or remember(text)
+                if text := own.get("HTTP_USER_AGENT") or known.get("HTTP_USER_AGENT"):
+                    agent = get(text) or remember(text)
         code = numbers[status] if status else "-"
         size = (numbers[sent] if sent < most else str(sent)) if sent else "-"
         if combined:
@@ -398,17 +399,18 @@ def _json_format() -> QuickLine:
             begins, ends, stamp = clock.second_of(started)
         asked, referer, agent = _NOT_ASKED, '""', '""'
         if head is not None:
-            target, variables = head.target, head.variables
+            target = head.target
+            known, own = head.common.variables, head.own  # as above
             if target.isascii() and (raw := target.encode()).translate(_CHANGED) == raw:
                 target = f'"{target}"'
             else:
                 target = _json_string(target)
             method = get(head.method) or remember(head.method)
             asked = f'"method": {method}, "target": {target}, "protocol": "HTTP/{head.version}"'
-            if "HTTP_REFERER" in variables:
-                referer = get(text := variables["HTTP_REFERER"]) or remember(text)
-            if "HTTP_USER_AGENT" in variables:
-                agent = get(text := variables["HTTP_USER_AGENT"]) or remember(text)
+            if text := own.get("HTTP_REFERER") or known.get("HTTP_REFERER"):
+                referer = get(text) or remember(text)
+            if text := own.get("HTTP_USER_AGENT") or known.get("HTTP_USER_AGENT"):
+                agent = get(text) or remember(text)
         from_client = get(client[0]) or remember(client[0])
         from_peer = from_client if peer is client else get(peer[0]) or remember(peer[0])
         whole, micros = "0", int(seconds * 1e6 + 0.5)
