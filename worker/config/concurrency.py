@@ -19,7 +19,7 @@ class Threads:
     count: int = option(
         "threads",
         0,
-        "Number of threads that run requests. 0 chooses 8, or on free-threaded Python twice the"
+        "Number of threads that run requests; 0 chooses 8, or on free-threaded Python twice the"
         " number of cores if that is more.",
         low=0,
         high=_MOST_THREADS,

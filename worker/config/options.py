@@ -27,7 +27,7 @@ class Options(TypedDict, total=False):
     connections. The workers of one server do not need it. (default: False)
     """
     threads: int
-    """Number of threads that run requests. 0 chooses 8, or on free-threaded Python twice the
+    """Number of threads that run requests; 0 chooses 8, or on free-threaded Python twice the
     number of cores if that is more. (default: 0)
     """
     max_streams: int

@@ -323,7 +323,7 @@ def test_help_names_the_options_of_both(project: Project) -> None:
     lines = text.splitlines()
     for line in (
         "threadwell: Limits:",
-        "  --threads NUMBER      Number of threads that run requests. 0 chooses 8, or",
+        "  --threads NUMBER      Number of threads that run requests; 0 chooses 8, or",
         "  --limit-body SIZE     Maximum size of a request body. Beyond it the answer",
         "  --preload, --no-preload",
         "  --poller [auto|epoll|kqueue|queue]",
