@@ -119,7 +119,7 @@ class LoopWriter(ResponseWriter):
         """As `ResponseWriter.stream`. What the kernel does not take is left in
         `connection.send_buffer`."""
         framed = self._framed(head, response, persistent)
-        return LoopStream(connection, head, response.code, *framed, self._timeouts)
+        return LoopStream(connection, head, response, *framed, self._timeouts)
 
     def switching(
         self, fields: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]]

@@ -200,7 +200,7 @@ def _recover_or_leave(
     in_one_send = conn.started and response is not None
     runner = HTTP1Runner(worker, conn, request)
     if in_one_send and conn.record is not None:
-        with contextlib.suppress(ValueError, TypeError):  # the writer has said what is wrong
+        with contextlib.suppress(AttributeError, TypeError, ValueError):  # what is wrong is told
             conn.record.note(request.head, response)  # type: ignore[arg-type]
     return runner.recover_or_leave(error, response)
 

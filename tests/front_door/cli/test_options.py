@@ -63,7 +63,9 @@ def test_help_shows_what_most_users_want(capsys: pytest.CaptureFixture[str]) -> 
         assert text.splitlines()[-1] == f"{program} --help-all shows all {len(every)} options."
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert "  -t, --threads NUMBER    Number of threads that run requests; 0 chooses 8, or\n" in text
+    assert (
+        "  -t, --threads NUMBER    Number of threads that run requests; 0 chooses 8, or\n" in text
+    )
     commands = text.partition("\nCommands:\n")[2]
     assert re.findall(r"^  ([a-z]+(?: [a-z]+)?)", commands, re.MULTILINE) == [
         "check", "config show", "config schema", "config import", "ctl", "top",
