@@ -25,12 +25,12 @@ from .messages import (
     Response,
 )
 
-# The codes of common statuses that have a body, for each spelling: parsing the number takes several
-# times as long.
+# The codes of common final statuses that have a body, for each spelling: parsing the number takes
+# several times as long.
 CODES_WITH_BODY: dict[int | str, int] = {
     written: int(status)
     for status in http.HTTPStatus
-    if status not in STATUSES_WITHOUT_BODY
+    if status >= 200 and status not in STATUSES_WITHOUT_BODY
     for written in (int(status), f"{int(status)} {status.phrase}")
 }
 
@@ -222,11 +222,12 @@ _EVENT_TYPES: frozenset[type] = frozenset(get_args(LifecycleEvent)) - {RequestWa
 
 
 class LifecycleCollector(Protocol):
-    """An object with a `record` method, and optionally `event_types` and `for_thread`.
+    """An object with a `record` method, and optionally `event_types`, `for_thread`, `take_answers`
+    and `take_waits`.
 
     `event_types` are the types of events that it wants. It may still be told of others, which
-    another collector wants. `for_thread` gives a quicker way for the event of every request: see
-    the function of that name.
+    another collector wants. The other methods are quicker ways to take what happens often: see the
+    functions `for_thread` and `take_answers`, and `ThreadState`.
     """
 
     def record(self, event: LifecycleEvent) -> None:

@@ -55,7 +55,7 @@ class RequestReceived:
     Heads are compared, indexed and unpacked as the tuple of the arguments up to `is_simple`.
     """
 
-    # This and the following are no named tuples, whose fields take three times as long to read.
+    # This and the following are not named tuples, whose fields take three times as long to read.
     # They have an `__init__` of their own and no slots: that of a dataclass is slow where defaults
     # are attributes of the class, and so is every one with slots (CPython 3.13).
     def __init__(
@@ -131,8 +131,9 @@ class RequestReceived:
         )
 
     def _replace(self, **changes: Any) -> RequestReceived:
-        """As of a named tuple."""
-        return RequestReceived(**{**dict(zip(_HEAD_FIELDS, self[:], strict=True)), **changes})
+        """The same head with other arguments."""
+        same = dict(zip(_HEAD_FIELDS, self[:], strict=True), stays_open=self.stays_open)
+        return RequestReceived(**{**same, **changes})
 
     def __getitem__(self, index: Any) -> Any:
         return tuple([getattr(self, name) for name in _HEAD_FIELDS])[index]

@@ -7,7 +7,7 @@
             handshake.resume                  a PROXY header, a handshake, the rest of an answer
             _recv_request_fast                recv, RequestParser.parse, HeadBuffer, BodyReceiver
             exchange                          one request, one answer
-              _classify_request               one look at the fields that concern the connection
+              what_is_asked                   the fields that concern the connection, if any
               sync_app(request)               once
               ResponseWriter.answer           one send; the rest waits in the poller
               HTTP1Runner.respond             a body that is being made: the thread is lent

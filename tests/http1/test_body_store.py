@@ -195,3 +195,24 @@ def test_a_body_octet_by_octet_takes_little_more_than_its_size(data: bytes) -> N
     finally:
         tracemalloc.stop()
     body.close()
+
+
+def test_what_is_joined_with_a_held_line_is_counted() -> None:
+    """Each step ends within the line of a chunk, which is joined with the next step."""
+    limits = Limits()
+    store = BodyStore(limits)
+    body = receiver(store, None)
+    size = 16 * KIB
+    framed = b"\r\n%x\r\n" % size + bytes(size)
+    stream = (framed * 60)[2:] + b"\r\n0\r\n\r\n"
+    taken = len(framed)
+    assert not feed(body, stream[: taken + 1], taken + 1)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    assert feed(body, stream[taken + 1 :], taken)
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    counted = limits.memory_bodies - store._free
+    assert held < counted + 64 * KIB
+    body.close()
+    assert store._free == limits.memory_bodies

@@ -60,3 +60,10 @@ def test_headers_that_are_no_list_of_pairs_of_text(headers: Any) -> None:
         return
     with pytest.raises(InvalidResponseError):
         writer.render(GET, Response(200, headers, b""), 0)
+
+
+@pytest.mark.parametrize("status", [100, 101, 103, "103 Early Hints"])
+def test_an_interim_status_is_no_answer(status: int | str) -> None:
+    writer = HTTP2Writer(ServerConfig())
+    with pytest.raises(InvalidResponseError):
+        writer.render(GET, Response(status, [("Link", "x")], b"hello"), 5)

@@ -503,3 +503,23 @@ def test_a_large_body_is_counted_after_its_file_is_closed(
     assert [each.request for each in answers] == [
         each.request for each in recorder.of(RequestStarted)
     ]
+
+
+def test_an_answer_by_way_of_another_request_is_told_of_the_server_s_own(
+    serve: Serve, connect: Connect, recorder: Recorder
+) -> None:
+    def app(request: Request) -> Response | None:
+        head = request.head._replace(path="/inner", target="/inner")
+        inner = request._replace(head=head, body=b"")
+        stream = inner.stream(Response(200, []))
+        stream.write(b"inner")
+        stream.close()
+        return None
+
+    client = connect(serve(app, interface="sync", lifecycle_collector=recorder))
+    client.send(b"POST /outer HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+    assert client.answer().body == b"inner"
+    recorder.until(ResponseCompleted)
+    completed = recorder.of(ResponseCompleted)[0]
+    assert completed.request is recorder.of(RequestStarted)[0].request
+    assert (completed.request.path, completed.received) == ("/outer", 3)

@@ -46,6 +46,11 @@ class ChunkedDecoder:
         self.done = False
         self.rest = b""
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether the beginning of a line is kept, and will be joined with what comes next."""
+        return bool(self._held)
+
     def feed(self, data: bytes | memoryview) -> list[bytes | memoryview]:
         """Return the octets of the body in `data`. Raises `ProtocolError`.
 

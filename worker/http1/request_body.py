@@ -130,7 +130,7 @@ class BodyReceiver:
         if isinstance(data, memoryview) and self._file is None:
             if len(data) < _SMALL:
                 data = bytes(data)
-            else:
+            elif self._chunked is None or not self._chunked.is_holding:
                 in_room = len(data)
         if self._chunked is not None:
             self._keep(_worth_keeping(self._chunked.feed(data), len(data)), in_room)

@@ -39,7 +39,7 @@ _WINDOW_AT_FIRST = 65535
 
 
 class _Stream(h2.stream.H2Stream):
-    """A stream that does not check fields."""
+    """A stream that does not check fields, and makes the frames of heads itself."""
 
     def receive_headers(self, headers: Any, end_stream: bool, header_encoding: Any) -> Any:  # noqa: ARG002
         """Take a head or trailers, also trailers that do not end the stream."""

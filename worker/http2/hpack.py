@@ -43,8 +43,8 @@ _UNREPEATED = frozenset(
 
 
 class FieldDecoder(hpack.Decoder):
-    """Decodes heads, with few size updates each: one octet can be an update, which costs as much as
-    a field, and no limit for fields counts it."""
+    """Decodes heads. A head may have two size updates at most: each is one octet, costs as much as
+    a field, and is counted by no limit for fields."""
 
     def decode(self, data: bytes, raw: bool = True) -> list[tuple[bytes, bytes]]:  # type: ignore[override]  # noqa: ARG002
         """The fields of the block `data`, in octets whatever `raw` says. Raises `HPACKError`."""

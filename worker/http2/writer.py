@@ -42,7 +42,7 @@ _MOST_CACHED = 512
 # Secrets, which are never indexed: an attacker who can add fields to the same connection could
 # guess what the table contains (RFC 7541, 7.1.3).
 _SECRET = frozenset((b"set-cookie",))
-_NEVER_CACHED = frozenset((b"date", b"etag", b"last-modified", b"x-request-id", b"content-length"))
+_NEVER_CACHED = _SECRET | {b"date", b"etag", b"last-modified", b"x-request-id", b"content-length"}
 
 
 class HTTP2Writer(ResponseWriter):
@@ -106,7 +106,7 @@ class HTTP2Writer(ResponseWriter):
                 if kind:
                     return None
                 field = _field(line)
-                if len(line) <= _LONGEST_CACHED and field[0] not in _NEVER_CACHED | _SECRET:
+                if len(line) <= _LONGEST_CACHED and field[0] not in _NEVER_CACHED:
                     if len(known) >= _MOST_CACHED:
                         known.clear()
                     known[pair] = field
@@ -128,7 +128,7 @@ class HTTP2Writer(ResponseWriter):
         pair = known.get(line)
         if pair is None:
             pair = _field(line)
-            if len(line) <= _LONGEST_CACHED and pair[0] not in _NEVER_CACHED | _SECRET:
+            if len(line) <= _LONGEST_CACHED and pair[0] not in _NEVER_CACHED:
                 if len(known) >= _MOST_CACHED:
                     known.clear()
                 known[line] = pair

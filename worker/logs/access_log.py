@@ -143,8 +143,12 @@ class AccessLog:
                 # what `_append` does, where the log thread keeps up
                 if len(line) > longest:
                     otherwise(completed_at(conn, request, response, now))
-                elif self._thread_awake and not self._closing and len(lines) < half:
+                elif not self._closing and len(lines) < half:
                     lines.append(line)
+                    # afterwards: a thread that goes to sleep meanwhile finds the line, or is woken
+                    if not self._thread_awake:
+                        self._thread_awake = True
+                        self._wakeup.set()
                 else:
                     self._append(line)
             except Exception as error:

@@ -297,8 +297,8 @@ def _directive(match: re.Match[str], known: dict[str, _Field]) -> _Field:
     raise ConfigError(f"log_format: {match[0]!r} is not known")
 
 
-# The common formats, optimized: they unpack named tuples in one step, where the directives above
-# read attributes one by one, and need no `ResponseCompleted`.
+# The common formats, optimized: they need no `ResponseCompleted`, and put a line together in one
+# step, where the directives above each make their part.
 
 #: Formats what a `ResponseCompleted` has: client, peer, head of the request, status, octets of the
 #: response's and of the request's body, start, seconds, complete, and the id. Used by one thread.

@@ -78,6 +78,7 @@ def exchange(
             conn.started = _monotonic()
             if worker.served >= worker.watched_from or type(body) is not bytes:
                 request = _watch(worker, conn, request, body)
+            worker.request = request
         response = worker.sync_app(request)
         if worker.poller.draining:
             conn.persistent = persistent = False
@@ -107,6 +108,7 @@ def exchange(
         now = worker.writer.now
         worker.take_answer(conn, request, head, body, response, content, now)  # type: ignore
         conn.started = 0.0
+        worker.request = None
         if persistent:
             return _NEXT
     return _settle(worker, conn, request, response, for_loop=for_loop)
@@ -137,6 +139,7 @@ def _settle(
     """The end of an exchange whose answer was more than one send, or the last."""
     if worker.poller.forked:
         fork_guard.leave(None)
+    worker.request = None
     if conn.started and response is not None:
         # it was to leave in one send, and could not
         conn.record = conn.record or start_record(conn, request)
@@ -239,8 +242,12 @@ def _watch(
         return request
     if worker.announces_requests:
         collector.record(RequestStarted(request))
-    if worker.samples_waits and worker.served % SAMPLED == 1:
-        if worker.watched_from:  # this was for the sample only
+    if worker.watched_from:  # nothing but the sample is to be taken here
+        is_sampled = worker.served >= worker.watched_from
+    else:
+        is_sampled = worker.samples_waits and worker.served % SAMPLED == 1
+    if is_sampled:
+        if worker.watched_from:
             worker.watched_from = worker.served + SAMPLED
         waited = conn.waited()
         if waited is None:

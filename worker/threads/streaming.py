@@ -50,7 +50,8 @@ class HTTP1Runner(RequestRunner):
         self.is_unbounded = conn.unbounded
         conn.response_path = ResponsePath.OTHER
         if conn.started:
-            conn.record = start_record(conn, request)
+            # the application may answer by way of a request of its own
+            conn.record = start_record(conn, worker.request or request)
             conn.started = 0.0
 
     @property

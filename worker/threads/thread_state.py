@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..interfaces import AsyncPool, ServingPool
     from ..lifecycle import LifecycleCollector, TakeAnswer
-    from ..messages import ASGIApp, SyncApp
+    from ..messages import ASGIApp, Request, SyncApp
     from ..proxies.trust import Forwarding
     from .leader_follower import LeaderFollower
 
@@ -98,6 +98,8 @@ class ThreadState(RequestHost):
 
     def _collect(self, collector: LifecycleCollector | None) -> None:
         self.collector = collector
+        #: The request that runs, if something of it is to be noted.
+        self.request: Request | None = None
         #: Something is to be done or noted before the application sees a request.
         self.is_watched = collector is not None or self.request_ids is not None
         event_types = event_types_of(collector)
