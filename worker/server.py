@@ -314,9 +314,7 @@ class Server:
             elif self._thread.ident is None:  # `start` was interrupted before the thread ran
                 self._give_up()
             else:
-                from .control.end_report import EndReport
-
-                with EndReport(self, self.terminal):
+                with self.observers.watch_end(self, self.terminal):
                     self._end(self._thread, patience, until, linger)
         finally:
             try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,3 +162,23 @@ def test_the_command(start: Start, workers: str) -> None:
     assert len(waits) == 1
     assert re.search(f"INFO Waiting for {NAME}\n$", waits[0])
     assert server.said("The remaining requests were cut: GET /wait since") == int(can_see_frames())
+
+
+def test_a_server_ends_when_no_descriptor_is_left_to_import_the_report(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "threadwell.worker.control.end_report"
+
+    class Full:
+        @staticmethod
+        def find_spec(wanted: str, *_path: object) -> None:
+            if wanted == name:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    server = serve(App())
+    assert connect(server).get().status == 200
+    monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Full, *sys.meta_path])
+    server.stop()  # raises nothing
+    with pytest.raises(ConnectionRefusedError):
+        connect(server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,13 @@ from ..lifecycle import Collectors, LifecycleCollector
 from ..net.bind import url_of
 
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from ..config import ServerConfig
     from ..logs.request_log import RequestLog
     from ..metrics.endpoint import Monitor
     from ..metrics.otlp import OTLPExporter
+    from .end_report import Stopping
     from .interfaces import ObservedServer
     from .report import ProcessReport
     from .single import ControlThread
@@ -136,6 +140,16 @@ class Observers:
         snapshots = [pool.snapshot() for pool in self._server.pools]
         left = sum(sum(each.connections.values()) for each in snapshots)
         return left <= len(self.slow_requests.overdue)
+
+    def watch_end(
+        self, server: Stopping, terminal: TextIO | None
+    ) -> contextlib.AbstractContextManager[object]:
+        """Around the end of `server`: tell what it waits for, on `terminal` if there is one."""
+        try:
+            from .end_report import EndReport  # most servers end long after their start
+        except OSError:  # connections have taken all descriptors
+            return contextlib.nullcontext()
+        return EndReport(server, terminal)
 
     def close(self) -> None:
         """Close everything that was opened. The server has ended."""
