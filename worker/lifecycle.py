@@ -246,12 +246,10 @@ class RecordedConnection(Protocol):
     started: float
 
 
-#: Takes the answers of one thread that have left in one send, whose bodies are bytes.
-#: It raises no `Exception`. The arguments: connection, request, its head and body, response, its
-#: body, and the time of the response in the seconds of `time.monotonic`.
-TakeAnswer = Callable[
-    [RecordedConnection, Request, RequestReceived, bytes, Response, bytes, float], None
-]
+#: Takes the answers of one thread that have left in one send; the bodies of request and response
+#: are bytes. It raises no `Exception`. The last argument is the time of the response in the seconds
+#: of `time.monotonic`.
+TakeAnswer = Callable[[RecordedConnection, Request, Response, float], None]
 
 
 def event_types_of(collector: LifecycleCollector | None) -> Collection[type]:
@@ -326,20 +324,12 @@ def take_answers(collector: LifecycleCollector) -> TakeAnswer:
 def _taker(
     takers: Sequence[tuple[TakeAnswer | None, Callable[[ResponseCompleted], None]]],
 ) -> TakeAnswer:
-    def take(
-        conn: RecordedConnection,
-        request: Request,
-        head: RequestReceived,
-        body: bytes,
-        response: Response,
-        content: bytes,
-        now: float,
-    ) -> None:
+    def take(conn: RecordedConnection, request: Request, response: Response, now: float) -> None:
         record = None
         for own, told in takers:
             try:
                 if own is not None:
-                    own(conn, request, head, body, response, content, now)
+                    own(conn, request, response, now)
                 else:
                     record = record or completed_at(conn, request, response, now)
                     told(record)

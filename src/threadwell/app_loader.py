@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import importlib
 import inspect
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .app_expression import parse_expression
 from .worker import MARKER, ConfigError, nearest
 from .worker.app_kind import remember_name
 
@@ -28,8 +28,6 @@ APP_NAMES = ("application", "app")
 FACTORY_NAMES = ("create_app", "make_app")
 
 _FILE = re.compile(r"(.+?\.py)(?::(.*))?", re.DOTALL)
-
-_Arguments = tuple[list[Any], dict[str, Any]]
 
 
 class AppError(Exception):
@@ -307,7 +305,10 @@ def _module_hint(missing: str, home: Path) -> str:
 
 
 def _evaluate(module: ModuleType, expression: str, factory: bool) -> tuple[Any, str]:
-    names, arguments = _parse(expression)
+    try:
+        names, arguments = parse_expression(expression)
+    except ValueError as error:
+        raise AppError(str(error)) from None
     dotted = ".".join(names)
     found: Any = module
     for at, name in enumerate(names):
@@ -318,41 +319,6 @@ def _evaluate(module: ModuleType, expression: str, factory: bool) -> tuple[Any, 
     if factory or _is_factory(found, names[-1]):
         return _call(found, label), f"{label}()"
     return found, label
-
-
-def _parse(expression: str) -> tuple[list[str], _Arguments | None]:
-    """The parts of the dotted name, and the arguments if it is a call. It runs no code."""
-    problem = f"{expression!r} is neither a name nor a call such as create_app(debug=True)"
-    try:
-        node = ast.parse(expression.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
-        raise AppError(problem) from None
-    arguments: _Arguments | None = None
-    if isinstance(node, ast.Call):
-        arguments = _literals(node, expression)
-        node = node.func
-    names: list[str] = []
-    while isinstance(node, ast.Attribute):
-        names.insert(0, node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        raise AppError(problem)
-    return [node.id, *names], arguments
-
-
-def _literals(call: ast.Call, expression: str) -> _Arguments:
-    try:
-        if any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError(expression)
-        return (
-            [ast.literal_eval(value) for value in call.args],
-            {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords},
-        )
-    except (ValueError, TypeError):
-        raise AppError(
-            f"the arguments in {expression!r} must be literals: texts in quotes, numbers, True,"
-            " None, lists and dicts of them"
-        ) from None
 
 
 def _attribute(target: Any, name: str, label: str) -> Any:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ..config.groups import Log
     from ..lifecycle import RecordedConnection, TakeAnswer
-    from ..messages import Request, RequestReceived, Response
+    from ..messages import Request, Response
 
 log = logging.getLogger("threadwell")
 
@@ -122,23 +122,19 @@ class AccessLog:
         lines, longest, half = self._lines, self._longest or math.inf, _MOST_WAITING // 2
 
         def take(
-            conn: RecordedConnection,
-            request: Request,
-            head: RequestReceived,
-            body: bytes,
-            response: Response,
-            content: bytes,
-            now: float,
+            conn: RecordedConnection, request: Request, response: Response, now: float
         ) -> None:
             try:
+                head = request.head
                 status = codes.get(response.status)
                 if status is None or head.method == "HEAD":
                     otherwise(completed_at(conn, request, response, now))
                     return
                 client, started = conn.origin.client, conn.started
+                sent, received = len(response.body), len(request.body)  # type: ignore[arg-type]
                 line = line_of(
-                    client, conn.peer, head, status, len(content), len(body), started,
-                    now - started, True, conn.request_id,
+                    client, conn.peer, head, status, sent, received, started, now - started,
+                    True, conn.request_id,
                 )  # fmt: skip
                 # what `_append` does, where the log thread keeps up
                 if len(line) > longest:

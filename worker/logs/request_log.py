@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..config.groups import Log
     from ..lifecycle import RecordedConnection, TakeAnswer
-    from ..messages import Request, RequestReceived, Response
+    from ..messages import Request, Response
 
 # The lowest status of an error. Errors are never left out: they tell why a probe has failed.
 _ERROR = 400
@@ -97,16 +97,10 @@ class _Selected:
         of_log = take
 
         def take_selected(
-            conn: RecordedConnection,
-            request: Request,
-            head: RequestReceived,
-            body: bytes,
-            response: Response,
-            content: bytes,
-            now: float,
+            conn: RecordedConnection, request: Request, response: Response, now: float
         ) -> None:
-            if response.code >= _ERROR or not self._skips(head.path):
-                of_log(conn, request, head, body, response, content, now)
+            if response.code >= _ERROR or not self._skips(request.head.path):
+                of_log(conn, request, response, now)
 
         return take_selected
 

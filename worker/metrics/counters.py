@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..lifecycle import RecordedConnection, TakeAnswer
-    from ..messages import Request, RequestReceived, Response
+    from ..messages import Request, Response
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other", "none")
 CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
@@ -230,19 +230,13 @@ def _count_answers(
         copy[at] = numbers[at] = copy[at] + 1
 
     def answered(
-        conn: RecordedConnection,
-        request: Request,
-        head: RequestReceived,
-        body: bytes,
-        response: Response,
-        content: bytes,
-        now: float,
+        conn: RecordedConnection, request: Request, response: Response, now: float
     ) -> None:
         # what `completed` does, for the commonest answers
         nonlocal sum_of_durations, sum_of_sent
         seconds = now - conn.started
         try:
-            at = quick[head.method, response.status]
+            at = quick[request.head.method, response.status]
         except (KeyError, TypeError):
             at = 0
         if not at or seconds > longest:
@@ -250,11 +244,12 @@ def _count_answers(
             return
         sum_of_durations += seconds
         sums[at_sum] = sum_of_durations
-        if content:
-            sum_of_sent += len(content)
+        if response.body:
+            sum_of_sent += len(response.body)  # type: ignore[arg-type]
             numbers[at_sent] = sum_of_sent
-        if body:
-            copy[RECEIVED] = numbers[RECEIVED] = copy[RECEIVED] + len(body)
+        if request.body:
+            received = len(request.body)  # type: ignore[arg-type]
+            copy[RECEIVED] = numbers[RECEIVED] = copy[RECEIVED] + received
         copy[at] = numbers[at] = copy[at] + 1
 
     return completed, answered

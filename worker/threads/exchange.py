@@ -105,8 +105,8 @@ def exchange(
     if persistent and conn.response_path is _DIRECT:
         return _NEXT
     if conn.response_path is _RECORDED:
-        now = worker.writer.now
-        worker.take_answer(conn, request, head, body, response, content, now)  # type: ignore
+        assert response is not None
+        worker.take_answer(conn, request, response, worker.writer.now)
         conn.started = 0.0
         worker.request = None
         if persistent:
