@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from threadwell import ConfigError, Request, ThreadedServer
+from threadwell import ConfigError, Request, Response, ThreadedServer
 from threadwell.worker.config.groups import Limits, Log
 from threadwell.worker.http1.parser import RequestParser
 from threadwell.worker.lifecycle import ResponseCompleted
@@ -25,6 +27,7 @@ from threadwell.worker.logs.format import COMBINED, COMMON, compile_format
 from threadwell.worker.logs.target import FileTarget
 
 from ..helpers.recorder import completed
+from ..helpers.waiting import until
 from ..helpers.wire_client import Client
 
 Serve = Callable[..., ThreadedServer]
@@ -338,3 +341,31 @@ def test_the_time_of_a_line_follows_the_second_of_its_request(
         answer.started = started
         found.append(json.loads(line_of(answer))["time"][17:23])
     assert found == ["40.250", "40.750", "40.999", "41.000", "39.250", "40.250"]
+
+
+@pytest.mark.parametrize("way", ["quick", "with an event"])
+def test_a_line_that_comes_while_the_thread_falls_asleep_is_written(
+    tmp_path: Path, way: str
+) -> None:
+    file = tmp_path / "access.log"
+    log = AccessLog.open(Log(access_log=str(file)))
+
+    class Lines(deque[str]):
+        def append(self, line: str) -> None:
+            log.flush()  # the thread's last look, just before
+            super().append(line)
+
+    log._lines = Lines()
+    log._thread_awake = True
+    request = event().request
+    assert request is not None
+    if way == "quick":
+        origin = SimpleNamespace(client=("192.0.2.1", 1))
+        conn = SimpleNamespace(origin=origin, peer=origin.client, request_id="", started=1.0)
+        take = log.take_answers()
+        assert take is not None
+        take(conn, request, Response(200, [], b"hello"), 2.0)  # type: ignore[arg-type]
+    else:
+        log.record(event())
+    until(lambda: file.read_text().endswith('"GET /a?b=c HTTP/1.1" 200 5 "-" "-"\n'))
+    log.close()
