@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -572,3 +575,21 @@ def test_a_head_with_other_fields_has_nothing_in_common() -> None:
     assert changed.variables == changed.own == {"HTTP_HOST": "x"}
     assert changed.common is not common
     assert changed.is_simple
+
+
+def test_a_head_for_h11_is_refused_when_no_descriptor_is_left_to_import_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full:
+        @staticmethod
+        def find_spec(name: str, *_path: object) -> None:
+            if name == "h11":
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.delitem(sys.modules, "h11")
+    monkeypatch.setattr(sys, "meta_path", [Full, *sys.meta_path])
+    parser = RequestParser(Limits())
+    with pytest.raises(ProtocolError, match="no file descriptor") as caught:
+        parser.parse(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked")
+    assert caught.value.status == 503
+    assert parser.parse(b"GET / HTTP/1.1\r\nHost: x").method == "GET"

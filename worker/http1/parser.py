@@ -126,7 +126,10 @@ class RequestParser:
             return self.parse(head[self.skip_empty_lines(head, 0) :])
         self._check_sizes(head)
         _check_octets(head)
-        import h11  # most servers never need it, and it would be a twentieth of their start
+        try:
+            import h11  # many servers never need it, and it would be a twentieth of their start
+        except OSError as error:  # the application holds all descriptors
+            raise ProtocolError(503, "The server has no file descriptor left") from error
 
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 4)
         try:
