@@ -155,6 +155,18 @@ def test_the_last_of_a_burst_are_not_taken_one_by_one(bench: Callable[..., Bench
     assert turns == [4, 4, 4, 4, *[0] * 12]
 
 
+@pytest.mark.parametrize(("processes", "taken"), [(2, [8, 8]), (3, [6, 6, 4]), (4, [4, 4, 4, 4])])
+def test_one_turn_of_each_process_takes_a_small_burst(
+    bench: Callable[..., Bench], processes: int, taken: list[int]
+) -> None:
+    made = bench(processes=processes)
+    made.newcomers(16)
+    for poller in made.pollers:
+        made.ready("ready", poller)
+    turns = [len(made.served(poller, last="ready")) - 1 for poller in made.pollers]
+    assert turns == taken
+
+
 def test_a_turn_ends_where_others_have_taken_the_rest(bench: Callable[..., Bench]) -> None:
     made = bench(processes=2)
     mine, other = made.pollers

@@ -25,6 +25,9 @@ _MOST_A_TURN = 64
 # How many each of several processes may accept in a row. With less, a burst would end one by one,
 # and each of the last ones would wait for another turn.
 _LEAST_SHARE = 4
+# A burst of so many is accepted when each process has had one turn: a later process finds only what
+# the earlier ones have left, and a share of that would leave some for a second turn.
+_SMALL_BURST = 16
 
 # `tcpi_unacked` of `struct tcp_info`, which for a listening socket is the length of its backlog:
 # see tcp_get_info in Linux' net/ipv4/tcp.c. Eight octets and four numbers precede it.
@@ -92,7 +95,7 @@ class Listener:
         if not waiting:
             return 0
         turn = min(1 + waiting, _MOST_A_TURN)
-        share = max(-(-turn // sharers), _LEAST_SHARE)
+        share = max(-(-turn // sharers), -(-_SMALL_BURST // sharers), _LEAST_SHARE)
         return min(share, turn) - 1
 
     def _waiting(self) -> int:
