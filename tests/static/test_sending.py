@@ -17,6 +17,7 @@ import pytest
 from threadwell import Request, Response, ServerConfig, ThreadedServer
 
 from ..helpers.certificates import Authority
+from ..helpers.waiting import until
 from ..helpers.wire_client import Client
 from .applications import CSS, app, asgi_app, head_of
 
@@ -47,6 +48,36 @@ def test_a_file_leaves_by_sendfile(
     assert client.get("/static/large.bin").body == content
     assert calls
     assert client.get("/static/style.css").body == CSS  # and the connection goes on
+
+
+@pytest.mark.parametrize("fields", ["", "Range: bytes=10-19\r\n"])
+def test_a_small_file_leaves_with_its_head(
+    serve: Serve, connect: Connect, folder: Path, monkeypatch: pytest.MonkeyPatch, fields: str
+) -> None:
+    calls = sendfile_calls(monkeypatch)
+    client = connect(serve(app, static=f"/static={folder}"))
+    expected = CSS[10:20] if fields else CSS
+    assert client.get("/static/style.css", headers=fields).body == expected
+    assert not calls
+    assert not open_files(folder)
+
+
+def test_a_small_file_that_becomes_shorter_is_never_sent_as_if_it_was_whole(
+    serve: Serve, connect: Connect, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_read = os.pread
+
+    def cut(fd: int, count: int, offset: int) -> bytes:
+        os.truncate(folder / "style.css", 100)
+        return really_read(fd, count, offset)
+
+    monkeypatch.setattr(os, "pread", cut)
+    client = connect(serve(app, static=f"/static={folder}"))
+    client.send(b"GET /static/style.css HTTP/1.1\r\nHost: x\r\n\r\n")
+    head, _, body = client.rest().partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(CSS)}".encode() in head
+    assert body == CSS[:100]  # and then the connection has ended
+    until(lambda: not open_files(folder))
 
 
 def test_a_large_file_on_a_loop(serve: Serve, connect: Connect, folder: Path) -> None:
@@ -163,16 +194,18 @@ def test_a_cancelled_call_closes_its_file(folder: Path, monkeypatch: pytest.Monk
 def test_a_hybrid_serves_files_by_its_threads(
     serve: Serve, connect: Connect, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    content = os.urandom(70_000)
+    (folder / "large.bin").write_bytes(content)
     calls = sendfile_calls(monkeypatch)
 
     def sync_app(request: Request) -> Response | None:
         return None if request.path == "/async" else app(request)
 
     client = connect(serve(sync_app, asgi_app=asgi_app, static=f"/static={folder}"))
-    assert client.get("/static/style.css").body == CSS
+    assert client.get("/static/large.bin").body == content
     assert client.get("/async").body == b"the application"
-    assert client.get("/static/style.css").body == CSS
-    assert calls == [len(CSS), len(CSS)]
+    assert client.get("/static/large.bin").body == content
+    assert sum(calls) == 2 * len(content)
 
 
 def test_no_application_is_called_for_a_file(serve: Serve, connect: Connect, folder: Path) -> None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ..config.groups import Timeouts
 
 # Up to this size, copying a body after its head is cheaper than a second buffer in the system call.
-_COPIED_BODY = 16 * 1024
+_COPIED_BODY = 64 * 1024
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _CLOSE = b"Connection: close\r\n\r\n"
 _monotonic = time.monotonic

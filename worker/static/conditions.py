@@ -15,6 +15,17 @@ _TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _QUALITY = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.IGNORECASE)
 
+#: The fields on which `precondition` and `wanted_range` depend. If-Range needs a Range.
+CONDITIONAL = frozenset(
+    {
+        "HTTP_IF_MATCH",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_NONE_MATCH",
+        "HTTP_IF_UNMODIFIED_SINCE",
+        "HTTP_RANGE",
+    }
+)
+
 
 def precondition(fields: Mapping[str, str], etag: str, modified: int) -> int:
     """Evaluate the preconditions in the order of RFC 9110, 13.2.2. Returns 304, 412 or 0.

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
+from ..http.response_body import read_some
 from ..http.response_head import TEXT_PLAIN
 from ..messages import FileBody, Request, Response
-from .conditions import accepted_codings, precondition, wanted_range
+from .conditions import CONDITIONAL, accepted_codings, precondition, wanted_range
 from .folders import Folders, Moved, Variant, is_outdated
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ _OPEN_FLAGS = (
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
 )
+
+
+# A body up to this size is read, and sent with its head by one system call. A larger one is left to
+# sendfile, which does not copy it.
+_MOST_READ = 64 * 1024
 
 
 class StaticFiles:
@@ -148,22 +154,34 @@ def _respond_with(
 def _respond_with_file(
     variant: Variant, fd: int, method: str, fields: Mapping[str, str]
 ) -> Response:
-    code = precondition(fields, variant.etag, variant.modified)
-    if code == 304:
-        return Response(304, [pair for pair in variant.headers if pair[0] in _NOT_MODIFIED_FIELDS])
-    if code:
-        return _PRECONDITION_FAILED
     size = variant.size
-    if method == "HEAD":
-        return Response(200, [*variant.headers, ("Content-Length", str(size))])
-    part = wanted_range(fields, size, variant.etag, variant.modified)
+    part = None
+    if not CONDITIONAL.isdisjoint(fields):
+        code = precondition(fields, variant.etag, variant.modified)
+        if code == 304:
+            fields_sent = [pair for pair in variant.headers if pair[0] in _NOT_MODIFIED_FIELDS]
+            return Response(304, fields_sent)
+        if code:
+            return _PRECONDITION_FAILED
+        if method == "GET":
+            part = wanted_range(fields, size, variant.etag, variant.modified)
     if part is None:
         headers = [*variant.headers, ("Content-Length", str(size))]
-        return Response(200, headers, FileBody(fd, 0, size))
+        return Response(200, headers, b"" if method == "HEAD" else _body(fd, 0, size))
     begin, length = part
     if not length:
         unsatisfied = [TEXT_PLAIN, ("Content-Range", f"bytes */{size}")]
         return Response(416, unsatisfied, b"Range Not Satisfiable\n")
     where = ("Content-Range", f"bytes {begin}-{begin + length - 1}/{size}")
     headers = [*variant.headers, where, ("Content-Length", str(length))]
-    return Response(206, headers, FileBody(fd, begin, length))
+    return Response(206, headers, _body(fd, begin, length))
+
+
+def _body(fd: int, begin: int, length: int) -> bytes | FileBody:
+    """The octets of the file; or the file, which the worker reads and closes."""
+    file = FileBody(fd, begin, length)
+    if length <= _MOST_READ:
+        data = read_some(file, length)
+        if len(data) == length:  # else the file has become shorter meanwhile: see `SendBuffer`
+            return data
+    return file
