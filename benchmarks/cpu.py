@@ -9,7 +9,7 @@ from .clients import load
 from .servers import Kind, running
 
 CONNECTIONS = 16
-NAMES = ("hello-browser", "hello-varied", "flask-varied", "django-varied")
+NAMES = ("hello-browser", "hello-varied", "post1k", "stream", "flask-varied", "django-varied")
 
 
 def cpu(kind: Kind, seconds: float = 1.0, rounds: int = 2) -> dict[str, float]:

@@ -63,6 +63,8 @@ COLUMNS: dict[str, Sequence[Column]] = {
     "cpu": (
         ("hello, the same head", _at("hello-browser")),
         ("hello, varied heads", _at("hello-varied")),
+        ("POST of 1 KiB", _at("post1k")),
+        ("ten small blocks", _at("stream")),
         ("Flask, JSON", _at("flask-varied")),
         ("Django, JSON", _at("django-varied")),
     ),

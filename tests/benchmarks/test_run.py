@@ -17,7 +17,7 @@ PROGRAMS = {"instructions": "valgrind", "syscalls": "strace"}
 KEYS = {
     "instructions": {"hello-browser", "hello-varied"},
     "syscalls": {"hello-browser"},
-    "cpu": {"hello-browser", "hello-varied", "flask-varied", "django-varied"},
+    "cpu": {"hello-browser", "hello-varied", "post1k", "stream", "flask-varied", "django-varied"},
     "latency": {"alone", "slow", "streams"},
     "memory": {"20", "40"},
     "reload": {"reloads", "requests", "failed"},
