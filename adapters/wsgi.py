@@ -194,16 +194,19 @@ class Call:
     hardly any application uses it.
     """
 
+    headers: list[tuple[str, str]]
+    # Few calls set these; the others read them from the class.
+    stream: ResponseStream | None = None
+    #: The response is what the application returns: nothing was written, no hijack was refused, and
+    #: it does not answer HEAD.
+    is_simple = True
+    #: The error of a refused hijack. A framework may have turned it into a page of its own.
+    refused: StreamLimitError | None = None
+
     def __init__(self, request: Request) -> None:
         self.request = request
+        #: Empty until `start_response` is called, which sets `headers` too.
         self.status = ""
-        self.headers: list[tuple[str, str]] = []
-        self.stream: ResponseStream | None = None
-        #: The response is what the application returns: nothing was written, no hijack was refused,
-        #: and it does not answer HEAD.
-        self.is_simple = True
-        #: The error of a refused hijack. A framework may have turned it into a page of its own.
-        self.refused: StreamLimitError | None = None
 
     def start_response(
         self,
@@ -317,10 +320,11 @@ class WSGIApp:
         environ["REMOTE_ADDR"] = origin.client[0]
         environ["REMOTE_PORT"] = origin.client_port
         environ["wsgi.early_hints"] = call.early_hints
-        if body:
-            environ["wsgi.input"] = io.BytesIO(body) if isinstance(body, bytes) else body
-        if not head.stays_open or head.method == "HEAD":
-            self._amend(environ, call)
+        if not head.is_simple:
+            if body:
+                environ["wsgi.input"] = io.BytesIO(body) if isinstance(body, bytes) else body
+            if not head.stays_open or head.method == "HEAD":
+                self._amend(environ, call)
         if "HTTP_PROXY" in environ:
             # Many HTTP clients would take it for their proxy setting (httpoxy, CVE-2016-5385).
             del environ["HTTP_PROXY"]
