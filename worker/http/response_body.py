@@ -57,15 +57,13 @@ def declares_length(response: Response) -> bool:
     return "content-length" in [name.lower() for name, _ in response.headers]
 
 
-def with_first_block(response: Response, blocks: Iterator[bytes]) -> tuple[Response, bytes]:
-    """Take the first of `blocks`, of which none is empty, then apply `revise`; returns both. The
-    first is empty if there is none."""
-    first = next(blocks, b"")
+def revised(response: Response) -> Response:
+    """`response` as its `revise` wants it, now that the first block of its body is made."""
     if response.revise is not None:
         status, headers = response.revise()
         if status is not response.status or headers is not response.headers:
-            response = Response(status, headers, response.body)
-    return response, first
+            return Response(status, headers, response.body)
+    return response
 
 
 def close_body(body: bytes | BinaryIO) -> None:

@@ -24,8 +24,8 @@ from ..http.response_body import (
     declares_length,
     has_no_body,
     is_event_stream,
+    revised,
     source_of,
-    with_first_block,
 )
 from ..lifecycle import Refused, StreamClosed, StreamOpened
 from ..messages import FileBody, Request, Response
@@ -135,7 +135,8 @@ class RequestRunner(ABC):
         if not declared:
             self.lend()
         source = source_of(response)
-        response, first = with_first_block(response, self._non_empty(source))
+        first = self._first_block(source)
+        response = revised(response)
         if not first:
             self.answer(Response(response.status, response.headers, b""))
             return
@@ -152,26 +153,24 @@ class RequestRunner(ABC):
         stream.write(first)
         self._send_rest(stream, source)
 
-    def _non_empty(self, source: Iterator[bytes]) -> Iterator[bytes]:
-        """The blocks of `source` that are not empty. An empty one sends nothing, which could fail:
-        it is an occasion to look for the client."""
+    def _first_block(self, source: Iterator[bytes]) -> bytes:
+        """Take the first block of `source` that is not empty; an empty one if there is none.
+
+        An empty block sends nothing, which could fail: it is an occasion to look for the client.
+        """
         watch = None
-        if self.is_unbounded and self.stops:
-            return
-        for block in source:
-            if block:
-                if watch is not None:
-                    watch.reset()
-                yield block
-            if self.is_unbounded and self.stops:
-                return
-            if not block:
+        if not (self.is_unbounded and self.stops):
+            for block in source:
+                if block:
+                    return block
+                if self.is_unbounded and self.stops:
+                    break
                 watch = watch or HangUpWatch()
                 self.check_client(watch)
+        return b""
 
     def _send_rest(self, stream: PushedResponse, source: Iterator[bytes]) -> None:
-        """Send the blocks of `source`, and end the response. See `_non_empty` for empty blocks; to
-        take the others through that generator costs each 400 instructions."""
+        """Send the blocks of `source`, and end the response. See `_first_block` for empty ones."""
         watch = None
         if stream.allowed and not (self.is_unbounded and self.stops):
             for block in source:
