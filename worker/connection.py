@@ -222,6 +222,8 @@ class Connection:
         "head",
         "head_buffer",
         "head_deadline",
+        "known_head",
+        "known_raw_head",
         "repeated",
         "repeated_head",
         # of the answer
@@ -272,6 +274,9 @@ class Connection:
     #: The octets of the last request, if it had no body, and the head that they made.
     repeated: bytes | None
     repeated_head: RequestReceived | None
+    #: The last head behind which more had come, such as a body, and its octets.
+    known_raw_head: bytes
+    known_head: RequestReceived | None
     #: The head whose body is arriving.
     head: RequestReceived | None
     body: PendingBody | None
@@ -325,6 +330,8 @@ class Connection:
         self.buffer = b""
         self.head_buffer = None
         self.head_deadline = 0.0
+        self.known_raw_head = b""
+        self.known_head = None
         self.repeated = None
         self.repeated_head = None
         self.head = None

@@ -441,7 +441,11 @@ class SyncWorker(ThreadState):
                 conn.buffer = b""
                 conn.head_buffer = HeadBuffer(data)
                 return reader.recv_head(self, conn)
-            head = self.parser.parse(raw_head)
+            head = (
+                reader.parse_followed(self, conn, raw_head)
+                if conn.buffer
+                else self.parser.parse(raw_head)
+            )
             if not head.is_simple:
                 return reader.recv_behind(self, conn, head)
             if not conn.buffer and len(data) <= LONGEST_REPEATED_HEAD:

@@ -66,7 +66,14 @@ class RequestParser:
             method = _METHODS[raw_method]
             length = None
             if "CONTENT_LENGTH" in variables:  # which is never in `common`
-                length = _content_length(variables["CONTENT_LENGTH"])
+                declared = variables["CONTENT_LENGTH"]
+                if (
+                    not declared.isdigit()
+                    or not declared.isascii()
+                    or (len(declared) > LONGEST_LENGTH)
+                ):
+                    return self._parse_with_h11(head)
+                length = int(declared)
         except (LookupError, ValueError, SlowPathError):
             return self._parse_with_h11(head)
         is_simple = stays_open and length is None and method != "HEAD"
@@ -157,13 +164,6 @@ class RequestParser:
             raise ProtocolError(431, "A header line is too long", "limit_field_size")
         if len(head) > limits.head:
             raise ProtocolError(431, "The request head is too large", "limit_head")
-
-
-def _content_length(value: str) -> int:
-    """Return the length that `value` declares. Raises `SlowPathError`."""
-    if value.isdigit() and value.isascii() and len(value) <= LONGEST_LENGTH:
-        return int(value)
-    raise SlowPathError
 
 
 def _check_octets(head: bytes) -> None:

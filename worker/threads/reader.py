@@ -11,7 +11,13 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import ProtocolError
-from ..http1.budgets import BODY_RECV_SIZE, OCTETS_PER_TURN, RECV_SIZE, RECVS_PER_TURN
+from ..http1.budgets import (
+    BODY_RECV_SIZE,
+    LONGEST_REPEATED_HEAD,
+    OCTETS_PER_TURN,
+    RECV_SIZE,
+    RECVS_PER_TURN,
+)
 from ..http1.head_buffer import HeadBuffer
 from ..http1.request_body import BodyReceiver
 from ..request_id import named
@@ -56,6 +62,20 @@ def recv_head(worker: ThreadState, conn: Connection) -> Received:
     conn.head_buffer = None
     conn.head_deadline = 0.0
     return recv_behind(worker, conn, worker.parser.parse(raw_head))
+
+
+def parse_followed(worker: ThreadState, conn: Connection, raw_head: bytes) -> RequestReceived:
+    """Parse `raw_head`, behind which more has come, usually a body.
+
+    A client that sends small bodies to one address often sends the same head each time.
+    """
+    head = conn.known_head
+    if head is None or raw_head != conn.known_raw_head:
+        head = worker.parser.parse(raw_head)
+        if len(raw_head) <= LONGEST_REPEATED_HEAD:
+            conn.known_raw_head = raw_head
+            conn.known_head = head
+    return head
 
 
 def recv_behind(worker: ThreadState, conn: Connection, head: RequestReceived) -> Received:

@@ -30,6 +30,29 @@ def test_a_hundred_pipelined_in_order(
     assert app.targets() == targets
 
 
+def test_a_head_with_a_body_that_is_sent_again(
+    serve: Callable[..., ThreadedServer], connect: Callable[..., Client]
+) -> None:
+    def app(request: Request) -> Response:
+        said = f"{request.method} {request.header('authorization')} ".encode()
+        return Response(200, (), said + request.read())
+
+    client = connect(serve(app))
+    start = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nAuthorization: "
+    head, other = start + b"one\r\n\r\n", start + b"two\r\n\r\n"
+    client.send(head + b"first")
+    assert client.answer().body == b"POST one first"
+    client.send(head + b"again")
+    assert client.answer().body == b"POST one again"
+    client.send(head[:-4])  # no head without its end, as often as its octets came before
+    client.send(b"\r\n\r\n")
+    client.send(b"later")
+    assert client.answer().body == b"POST one later"
+    client.send(head + b"1" * 5 + FIRST + head + b"2" * 5 + other + b"3" * 5)
+    answers = [client.answer().body for _ in range(4)]
+    assert answers == [b"POST one 11111", b"GET  ", b"POST one 22222", b"POST two 33333"]
+
+
 def test_half_closed_after_the_request(
     open_client: Callable[[], tuple[Client, Recorder]],
 ) -> None:
