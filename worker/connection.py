@@ -72,6 +72,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
 }
 
+_CLOSED = State.CLOSED
+
 # The notes of a connection that no thread has served yet.
 _NO_NOTES: dict[Any, Any] = {}
 
@@ -314,7 +316,8 @@ class Connection:
         self.recv = sock.recv
         self.send = sock.send
         self.peer = client
-        self.origin = Origin(client, str(client[1]), server, scheme, "", False)
+        # quicker than `str`
+        self.origin = Origin(client, f"{client[1]}", server, scheme, "", False)
         self.direct = None
         self.encrypted = scheme == "https"
         self.proxy_header = None
@@ -366,7 +369,9 @@ class Connection:
 
     def close(self) -> None:
         """End the connection and free what belongs to it. The owner calls it, once."""
-        self.become(State.CLOSED)
+        if self.state is _CLOSED:
+            raise IllegalTransition("closed -> closed")
+        self.state = _CLOSED  # any other may end so
         self.buffer = b""
         if self.body is not None:
             self.body.close()

@@ -35,6 +35,7 @@ from .http1.head_buffer import HeadBuffer
 from .lifecycle import guarded
 from .net.bind import address_of
 from .polling.task import ThreadTask
+from .system.readiness import has_octets
 from .system.stacks import can_see_frames
 from .threads import finalize, handshake, reader
 from .threads.exchange import Outcome, exchange, exchange_forwarded
@@ -70,7 +71,7 @@ _RequestMeta, _classify_request = RequestMeta, classify_request
 _new_context = contextvars.Context
 
 _SERVING, _IDLE, _CLOSED = State.SERVING, State.IDLE, State.CLOSED
-_NEXT = Outcome.NEXT
+_NEXT, _ENDED = Outcome.NEXT, Outcome.ENDED
 
 
 class SyncWorker(ThreadState):
@@ -381,7 +382,7 @@ class SyncWorker(ThreadState):
             # a context of its own, so that nothing a request sets is there for the next
             outcome = _new_context().run(self._exchange, self, conn, head, body)
             if outcome is not _NEXT:
-                return self._leave(outcome, runner)
+                return outcome is not _ENDED and self._leave(outcome, runner)
             if not conn.buffer:
                 if conn.blocking:
                     continue
@@ -427,8 +428,11 @@ class SyncWorker(ThreadState):
             if not data:
                 if conn.head is not None or conn.head_buffer is not None:
                     return reader.recv_rest(self, conn)
-                if not conn.requests and reader.waits_for_first(conn):
-                    return None, b""
+                if not (conn.requests or conn.registered or conn.encrypted or conn.blocking) and (
+                    # of a new connection; with TLS they may have come along with the handshake
+                    not has_octets(conn.fd)
+                ):
+                    return None, b""  # a `recv` that fails would take longer
                 data = conn.recv(RECV_SIZE)
                 if data == conn.repeated:
                     # a client that polls sends the same octets each time

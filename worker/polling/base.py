@@ -129,8 +129,10 @@ class Poller(ABC):
     def forget(self, connection: Connection) -> None:
         """Free the place of `connection`, which is closed or has left for good."""
         self.connections.discard(connection)
-        self._parting.discard(connection)
-        self._look_whether_drained()
+        if self._parting:
+            self._parting.discard(connection)
+        if self.draining:
+            self._look_whether_drained()
         if self._paused and not self.draining and not self._is_full():
             self._resume()
 
@@ -303,7 +305,8 @@ class Poller(ABC):
     # ---- Accepting ------------------------------------------------------------------------
 
     def _accept(self, listener: Listener) -> Connection | None:
-        if self._is_full():
+        # the plain count first, which is never too low
+        if len(self.connections) + len(self._adopted) >= self.limit and self._is_full():
             with self._evicting:
                 if self._is_full():
                     return self._evict_for(listener)
@@ -317,7 +320,8 @@ class Poller(ABC):
             return self._make_room(str(error))
         finally:
             self._passing.discard(thread)
-            self._look_whether_drained()
+            if self.draining:
+                self._look_whether_drained()
         if connection is not None and self.takes_turns:
             self._stand_back(listener.fileno())
         return connection
@@ -330,7 +334,9 @@ class Poller(ABC):
         """
         connection = self._accept(listener)
         if connection is not None and listener not in self._ahead:
-            self._ahead.extend([listener] * listener.rest_of_turn(self.sharers))
+            more = listener.rest_of_turn(self.sharers)
+            if more:
+                self._ahead.extend([listener] * more)
         return connection
 
     def _accept_ahead(self, listener: Listener) -> Connection | None:

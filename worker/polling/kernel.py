@@ -37,16 +37,12 @@ class KernelPoller(Poller):
     def fileno(self) -> int:
         """Readable when `wait` has something to give."""
 
-    def _ready(self, fd: int) -> Connection | AnyTask | None:
-        """What the event on `fd` gives the calling thread."""
-        connection = self._parked.pop(fd, None)
-        if connection is None:
-            listener = self.listeners.get(fd)
-            if listener is not None:
-                return self._begin_turn(listener)
-            if fd == self._task_fd:
-                return self._take_task()
-        return connection
+    def _other(self, fd: int) -> Connection | AnyTask | None:
+        """What the event on `fd`, which is of no parked connection, gives the calling thread."""
+        listener = self.listeners.get(fd)
+        if listener is not None:
+            return self._begin_turn(listener)
+        return self._take_task() if fd == self._task_fd else None
 
     def expect_tasks(self) -> None:
         self._task_wakeup = socket.socketpair()
@@ -124,7 +120,7 @@ class EpollPoller(KernelPoller):
             return ahead
         for fd, _ in self._poll(seconds, 1):
             connection = self._parked.pop(fd, None)
-            return self._ready(fd) if connection is None else connection
+            return self._other(fd) if connection is None else connection
         return self._nothing_ready()
 
     def park(self, connection: Connection, now: float) -> None:
@@ -186,7 +182,8 @@ class KqueuePoller(KernelPoller):
         if self._ahead and (ahead := self._take_ahead()) is not None:
             return ahead
         for event in self._kqueue.control(None, 1, seconds):
-            return self._ready(event.ident)
+            connection = self._parked.pop(event.ident, None)
+            return self._other(event.ident) if connection is None else connection
         return self._nothing_ready()
 
     def park(self, connection: Connection, now: float) -> None:

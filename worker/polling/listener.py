@@ -32,7 +32,8 @@ _SMALL_BURST = 16
 # `tcpi_unacked` of `struct tcp_info`, which for a listening socket is the length of its backlog:
 # see tcp_get_info in Linux' net/ipv4/tcp.c. Eight octets and four numbers precede it.
 _TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
-_BACKLOG = struct.Struct("24xI")
+_TCP, _BACKLOG_SIZE = socket.IPPROTO_TCP, 28
+_backlog_of = struct.Struct("24xI").unpack
 
 
 class Listener:
@@ -51,7 +52,7 @@ class Listener:
         self.shared = isinstance(sock, SharedSocket)
         #: What a new connection waits for first, and how many seconds it may take.
         self.first_state, self.first_timeout = first_wait(config, encrypted=ssl_context is not None)
-        self._kind = int(sock.family), int(sock.type), sock.proto
+        self._family, self._type, self._proto = int(sock.family), int(sock.type), sock.proto
         self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)
         sock.setblocking(False)
         if not self.is_unix:
@@ -78,8 +79,11 @@ class Listener:
                 raise
             return None  # the client's doing: see accept(2) on pending network errors
         client = ("", 0) if self.is_unix else peer[:2]
-        sock = socket.socket(*self._kind, fd)
+        sock = socket.socket(self._family, self._type, self._proto, fd)
         try:
+            if self.ssl_context is None:
+                sock.setblocking(False)
+                return Connection(sock, client, self.address)
             return connect(sock, client, self.address, self.ssl_context)
         except OSError:  # TLS on a connection that was reset meanwhile
             sock.close()
@@ -102,8 +106,9 @@ class Listener:
         """The length of the backlog; `_MOST_A_TURN` if the system only says that it has some."""
         try:
             if _TCP_INFO is not None and not self.is_unix:
-                info = self.sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BACKLOG.size)
-                return int(_BACKLOG.unpack(info)[0])
+                info = self.sock.getsockopt(_TCP, _TCP_INFO, _BACKLOG_SIZE)
+                backlog: int = _backlog_of(info)[0]
+                return backlog
             return _MOST_A_TURN if has_input(self.fileno()) else 0
         except (OSError, ValueError):  # closed meanwhile
             return 0

@@ -12,8 +12,9 @@ except ImportError:  # on Windows
     _FIONREAD = 0
 else:
     _FIONREAD = termios.FIONREAD
+    _ioctl = fcntl.ioctl
 
-_NO_OCTETS = bytes(4)  # an int of C
+_NO_OCTETS = bytearray(4)  # an int of C; not changed
 
 
 def has_input(fd: int, seconds: float | None = 0) -> bool:
@@ -33,9 +34,10 @@ def has_octets(fd: int) -> bool:
     """
     if not _FIONREAD:
         return has_input(fd)
-    count = bytearray(_NO_OCTETS)  # `ioctl` is slow with bytes: it refuses them first
+    # `ioctl` is slow with bytes: it refuses them first; so is making a bytearray of bytes
+    count = _NO_OCTETS.copy()
     try:
-        fcntl.ioctl(fd, termios.FIONREAD, count)
+        _ioctl(fd, _FIONREAD, count)
     except OSError:  # what is wrong with it shows when it is read
         return True
     return count != _NO_OCTETS

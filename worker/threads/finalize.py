@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..tls.session import TLSSocket
     from .thread_state import ThreadState
 
+_IDLE = State.IDLE
+_monotonic = time.monotonic
 _LAST_ANSWER = EXPIRIES[State.LINGERING].reason
 
 
@@ -39,7 +41,7 @@ def park(worker: ThreadState, conn: Connection, state: State, seconds: float) ->
 
 def park_unfinished(worker: ThreadState, conn: Connection) -> None:
     """Wait for the rest of a request that is not whole, unless its time is up."""
-    now = time.monotonic()
+    now = _monotonic()
     if conn.head is not None:
         state = State.BODY
         assert conn.body is not None
@@ -50,9 +52,11 @@ def park_unfinished(worker: ThreadState, conn: Connection) -> None:
             conn.head_deadline = now + worker.config.timeouts.head
         conn.deadline = conn.head_deadline
     else:
-        state = State.IDLE
-    if state is State.IDLE:
-        if _close_overdue_idle(worker, conn, now):
+        state = _IDLE
+    if state is _IDLE:
+        if (worker.poller.draining or now >= conn.deadline) and _close_overdue_idle(
+            worker, conn, now
+        ):
             return
     elif is_overdue(conn, now):
         expiry = EXPIRIES[state]
@@ -60,7 +64,7 @@ def park_unfinished(worker: ThreadState, conn: Connection) -> None:
         return
     if conn.encrypted:
         conn.wants_write = cast("TLSSocket", conn.sock).wants_write
-    conn.become(state)
+    conn.state = state  # from SERVING: the call of `become` can be saved
     worker.poller.park(conn, now)
 
 

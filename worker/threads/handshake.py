@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ..connection import Connection, State
-from ..deadlines import first_wait, is_overdue
+from ..deadlines import is_overdue
 from ..errors import CleartextRequest
 from ..lifecycle import ConnectionOpened
 from ..system.readiness import has_input
@@ -24,15 +24,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("threadwell")
 
+# Global names are found more quickly than members of an Enum, or of a module.
+_SERVING, _IDLE = State.SERVING, State.IDLE
+_monotonic = time.monotonic
+
 
 def resume(worker: ThreadState, conn: Connection, before: State) -> bool:
     """Go on where `conn`, which is SERVING now, waited; whether its input is to be read now.
 
     Raises `ClientDisconnected`.
     """
-    if before is State.SERVING:
-        first = _open(worker, conn)
-        return first is State.IDLE or resume(worker, conn, first)
+    if before is _SERVING:
+        first, seconds = worker.first_waits[conn.encrypted]
+        conn.deadline = _monotonic() + seconds
+        if worker.collector is not None:
+            worker.collector.record(ConnectionOpened(conn.peer))
+        return first is _IDLE or resume(worker, conn, first)
     if before is State.PROXY_HEADER:
         return _read_proxy_header(worker, conn)
     if before is State.HANDSHAKE:
@@ -49,15 +56,6 @@ def resume(worker: ThreadState, conn: Connection, before: State) -> bool:
         drain_input(worker, conn)
         return False
     return True
-
-
-def _open(worker: ThreadState, conn: Connection) -> State:
-    """Begin with a new connection; what it waits for first."""
-    state, seconds = first_wait(worker.config, encrypted=conn.encrypted)
-    conn.deadline = time.monotonic() + seconds
-    if worker.collector is not None:
-        worker.collector.record(ConnectionOpened(conn.peer))
-    return state
 
 
 def _wait(worker: ThreadState, conn: Connection, state: State) -> None:

@@ -21,7 +21,6 @@ from ..http1.budgets import (
 from ..http1.head_buffer import HeadBuffer
 from ..http1.request_body import BodyReceiver
 from ..request_id import named
-from ..system.readiness import has_octets
 from . import finalize
 
 if TYPE_CHECKING:
@@ -33,14 +32,6 @@ log = logging.getLogger("threadwell")
 
 #: A request and its body. The request is None when it is not whole, or the connection has ended.
 Received = tuple["RequestReceived | None", "bytes | BinaryIO"]
-
-
-def waits_for_first(conn: Connection) -> bool:
-    """Whether nothing of the first request of `conn` has come, so that a `recv` would fail.
-
-    That would take longer. With TLS the octets may have come along with the handshake.
-    """
-    return not (conn.registered or conn.encrypted or conn.blocking or has_octets(conn.fd))
 
 
 def recv_rest(worker: ThreadState, conn: Connection) -> Received:

@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ..connection import RequestHost
+from ..deadlines import first_wait
 from ..http1.parser import RequestParser
 from ..http1.writer import RequestIdWriter, ResponseWriter
 from ..lifecycle import (
@@ -63,6 +64,8 @@ class ThreadState(RequestHost):
         self.async_pool = async_pool
         #: Whether a connection may stay open at all.
         self.persistent = config.timeouts.keep_alive > 0
+        #: What a new connection waits for first, and for how long: without TLS, and with it.
+        self.first_waits = [first_wait(config, encrypted=encrypted) for encrypted in (False, True)]
         #: A body up to this size that has arrived with its head needs no `BodyReceiver`.
         self.largest_direct_body = min(config.limits.memory_body, config.limits.body)
 
