@@ -346,7 +346,10 @@ def _apache_format(*, combined: bool) -> QuickLine:
         sent: int,
         received: int,  # noqa: ARG001
         started: float,
-        *others: object,  # noqa: ARG001
+        # named, because a tuple of the others would be made for each line
+        seconds: float,  # noqa: ARG001
+        complete: bool,  # noqa: ARG001
+        request_id: str,  # noqa: ARG001
     ) -> str:
         nonlocal begins, ends, stamp
         if not begins <= started < ends:

@@ -91,10 +91,10 @@ _MOST_BLOCKS = 256
 _ROWS = {method: row * len(CLASSES) for row, method in enumerate(METHODS)}
 _OTHER, _NONE = _ROWS["other"], _ROWS["none"]
 # Where quick requests are counted, by method and status, if the response has a body.
+# A dict in a dict is quicker than a tuple as the key.
 _QUICK_ROWS = {
-    (method, status): _QUICK + row + code // 100
+    method: {status: _QUICK + row + code // 100 for status, code in CODES_WITH_BODY.items()}
     for method, row in _ROWS.items()
-    for status, code in CODES_WITH_BODY.items()
     if method != "HEAD"
 }
 _DURATIONS_SUM = DURATIONS + len(BUCKETS) + 1
@@ -236,7 +236,7 @@ def _count_answers(
         nonlocal sum_of_durations, sum_of_sent
         seconds = now - conn.started
         try:
-            at = quick[request.head.method, response.status]
+            at = quick[request.head.method][response.status]
         except (KeyError, TypeError):
             at = 0
         if not at or seconds > longest:
@@ -244,9 +244,8 @@ def _count_answers(
             return
         sum_of_durations += seconds
         sums[at_sum] = sum_of_durations
-        if response.body:
-            sum_of_sent += len(response.body)  # type: ignore[arg-type]
-            numbers[at_sent] = sum_of_sent
+        sum_of_sent += len(response.body)  # type: ignore[arg-type]
+        numbers[at_sent] = sum_of_sent
         if request.body:
             received = len(request.body)  # type: ignore[arg-type]
             copy[RECEIVED] = numbers[RECEIVED] = copy[RECEIVED] + received
