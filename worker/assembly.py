@@ -16,7 +16,7 @@ from .request_id import check as check_request_ids
 from .system.resources import connection_limit
 from .threads.pool import ThreadPool
 from .tls.context import check as check_tls
-from .tls.context import require_h2
+from .tls.context import require_hpack
 
 if TYPE_CHECKING:
     import ssl
@@ -64,10 +64,10 @@ def check(config: ServerConfig) -> None:
 
 
 def alpn_table(config: ServerConfig) -> ALPNTable:
-    """The protocols that loops serve beside HTTP/1.1. Raises `ConfigError` where h2 is missing."""
+    """The protocols that loops serve beside HTTP/1.1. Raises `ConfigError` without hpack."""
     if not config.http2.on:
         return {}
-    require_h2()
+    require_hpack()
     from .http2.connection import connection_factory
     from .http2.send_budget import ProcessBudget
 

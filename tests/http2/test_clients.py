@@ -192,12 +192,14 @@ def test_it_needs_tls() -> None:
         ThreadedServer(lambda request: Response(200), http2=True, bind="127.0.0.1:0").start()
 
 
-def test_it_needs_h2(monkeypatch: pytest.MonkeyPatch, certificate_of_http2: dict[str, str]) -> None:
-    monkeypatch.setitem(sys.modules, "h2.connection", None)
+def test_it_needs_hpack(
+    monkeypatch: pytest.MonkeyPatch, certificate_of_http2: dict[str, str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "hpack", None)
     server = ThreadedServer(
         lambda request: Response(200), http2=True, bind="127.0.0.1:0", **certificate_of_http2
     )
-    with pytest.raises(ConfigError, match=r"h2 is not installed; pip install h2"):
+    with pytest.raises(ConfigError, match=r"hpack is not installed; pip install hpack"):
         server.start()
 
 

@@ -117,6 +117,15 @@ def test_the_groups_are_the_extras() -> None:
 def test_what_classes_are_derived_from_is_bounded() -> None:
     extras = PROJECT["optional-dependencies"]
     lines = [*PROJECT["dependencies"], *(line for name in extras for line in extras[name])]
-    for package in ("click", "django", "gunicorn", "h2", "textual", "whitenoise", "wsproto"):
+    for package in (
+        "click",
+        "django",
+        "gunicorn",
+        "h2",
+        "hpack",
+        "textual",
+        "whitenoise",
+        "wsproto",
+    ):
         (line,) = (line for line in lines if re.match(rf"{package}\b[^-\[]*>=", line))
         assert re.search(r",<\d+$", line), line

@@ -93,11 +93,11 @@ class Http2:
     """Whether HTTP/2 is offered, and what its connections may take."""
 
     # hypercorn and granian offer it by default. Here it adds event loops to the process, and that
-    # must not depend on whether some other package has installed h2.
+    # must not depend on whether some other package has installed hpack.
     on: bool = option(
         "http2",
         False,
-        "Offer HTTP/2 in the TLS handshake (ALPN). Needs TLS and the h2 library.",
+        "Offer HTTP/2 in the TLS handshake (ALPN). Needs TLS and the hpack library.",
     )
     # The recommended minimum (RFC 9113, 6.5.2), which clients also assume before SETTINGS.
     streams: int = option(

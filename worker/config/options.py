@@ -197,7 +197,9 @@ class Options(TypedDict, total=False):
     (default: False)
     """
     http2: bool
-    """Offer HTTP/2 in the TLS handshake (ALPN). Needs TLS and the h2 library. (default: False)"""
+    """Offer HTTP/2 in the TLS handshake (ALPN). Needs TLS and the hpack library. (default:
+    False)
+    """
     http2_streams: int
     """Maximum number of concurrent requests on an HTTP/2 connection. Further ones are refused
     before they run. (default: 100)

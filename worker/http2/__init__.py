@@ -1,5 +1,4 @@
 """HTTP/2 by ALPN: framing on an event loop, sync applications on the server's threads.
 
-Imported where the option `http2` is on. Only `h2_adapter.py`, `connection.py` and `sender.py`
-import h2.
+Imported where the option `http2` is on. Only `hpack.py`, `framing.py` and `writer.py` import hpack.
 """

@@ -1,7 +1,7 @@
-"""An HTTP/2 connection on an event loop. Beside `sender` and `h2_adapter` nothing uses h2.
+"""An HTTP/2 connection on an event loop.
 
-    HTTP2Connection.on_readable     FloodGuard.admit, h2, then a handler for each event
-      _request_received             HeadReader.read; a Stream, its body to come or not
+    HTTP2Connection.on_readable     FrameReader.frames, then Framing.receive for each frame
+      request_received              HeadReader.read; a Stream, its body to come or not
         submit                      a SyncApp: an HTTP2ThreadTask for the threads
         Stream.call                 an ASGI application: a Cycle on this loop
     HTTP2Sender.flush               the send queues, as far as windows and kernel have room
@@ -15,10 +15,6 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import h2.events
-import h2.exceptions
-from hyperframe.frame import GoAwayFrame
-
 from ..connection import State
 from ..deadlines import EXPIRIES, idle_reason
 from ..errors import ClientDisconnected, ProtocolError
@@ -28,10 +24,17 @@ from ..lifecycle import ClientGone, Refused
 from .call_queue import CallQueue
 from .fair_queue import FairQueue
 from .flood_guard import TooMuchError
-from .h2_adapter import WINDOW
+from .frames import (
+    INTERNAL_ERROR,
+    LAST_STREAM,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    HTTP2ConnectionError,
+)
 from .request_head import HeadReader, MalformedError, check_trailers
 from .sender import HTTP2Sender
-from .stream import INTERNAL_ERROR, NO_ERROR, Stream
+from .stream import Stream
 from .thread_task import HTTP2ThreadTask
 from .writer import HTTP2Writer
 
@@ -43,13 +46,11 @@ if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..connection import Connection, RequestSource
     from ..interfaces import OriginPool
+    from .interfaces import Fields
     from .send_budget import ProcessBudget
 
 log = logging.getLogger("threadwell")
 
-# RFC 9113, 7.
-_PROTOCOL_ERROR, _REFUSED_STREAM = 0x1, 0x7
-_LAST_STREAM = 2**31 - 1
 _GOAWAY_PING = b"farewell"
 
 # Seconds for the client to acknowledge the ping that follows the first GOAWAY.
@@ -86,7 +87,7 @@ class HTTP2Connection(HTTP2Sender):
 
     __slots__ = (
         "_calls", "_final_goaway_at", "_frame_deadline", "_frames_seen", "_head_reader", "_leaving",
-        "_lingering", "_max_streams", "_unread", "fair_queue", "origin_pool", "template", "writer",
+        "_lingering", "_max_streams", "fair_queue", "origin_pool", "template", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -109,7 +110,6 @@ class HTTP2Connection(HTTP2Sender):
         self._max_streams = worker.config.http2.streams
         self._frames_seen = -1
         self._frame_deadline = 0.0
-        self._unread = 0
         #: The server stops: see `drain`.
         self._leaving = False
         self._final_goaway_at = 0.0
@@ -156,12 +156,11 @@ class HTTP2Connection(HTTP2Sender):
             self.record_refusal("flood")
             self._terminate(error.code, str(error))
             return
-        except h2.exceptions.ProtocolError as error:
-            # h2 has prepared the GOAWAY frame
-            self._terminate(None, f"broke HTTP/2: {error}")
+        except HTTP2ConnectionError as error:
+            self._terminate(error.code, f"broke HTTP/2: {error}")
             return
         except Exception:
-            # a bug of threadwell or of h2 ends this connection, and not the loop
+            # a bug of threadwell ends this connection, and not the loop
             log.exception("A connection was dropped because of an internal error")
             self._terminate(INTERNAL_ERROR, "internal error")
             return
@@ -170,40 +169,39 @@ class HTTP2Connection(HTTP2Sender):
         self.flush()
 
     def _handle_frames(self, data: bytes, now: float) -> None:
-        for event in self._h2.receive_data(self._flood_guard.admit(data, now)):
+        framing = self._framing
+        for frame in framing.frames(data, now):
             if self.closed or self._lingering:
-                # a handler may find that the client has left. What would be opened now, `close`
+                # a frame may show that the client has left. What would be opened now, `close`
                 # has not seen, so that nothing would ever end it
                 return
-            handle = _HANDLERS.get(type(event))
-            if handle is not None:
-                handle(self, event)
+            framing.receive(frame, self)
         self._check_frame(now)
 
     def _check_frame(self, now: float) -> None:
         """Give a frame that is not complete the time that a head has."""
-        guard = self._flood_guard
-        if not guard.unfinished:
+        reader = self._framing.reader
+        if not reader.unfinished:
             self._frame_deadline = 0.0
-        elif not self._frame_deadline or guard.seen != self._frames_seen:
+        elif not self._frame_deadline or reader.seen != self._frames_seen:
             self._frame_deadline = now + self.worker.config.timeouts.head
-        self._frames_seen = guard.seen
+        self._frames_seen = reader.seen
 
-    def _request_received(self, event: h2.events.RequestReceived) -> None:
-        number = event.stream_id
+    # ---- What a `Framing` tells: see `FrameListener` ----------------------------------------
+
+    def request_received(self, number: int, fields: Fields, *, ended: bool) -> None:
         if len(self.streams) >= self._max_streams or (self._leaving and not self._final_goaway_at):
             # not processed at all: the client may retry it (RFC 9113, 8.7)
-            self.reset(number, _REFUSED_STREAM)
-            self._flood_guard.reset(time.monotonic())
+            self.reset(number, REFUSED_STREAM)
+            self._framing.flood_guard.reset(time.monotonic())
             return
-        ended = event.stream_ended is not None
         stream = Stream(self, number, None)
         stream.received = ended
         self.streams[number] = stream
         self.conn.unbounded = False
         self.conn.requests += 1
         try:
-            stream.head = self._head_reader.read(event.headers, ended=ended)
+            stream.head = self._head_reader.read(fields, ended=ended)
             stream.head = stream.origin.prepare(self.worker, stream.head)
             if not ended:
                 stream.expect_body(streamed=self.origin_pool is None)
@@ -225,42 +223,33 @@ class HTTP2Connection(HTTP2Sender):
 
         Raises `TooMuchError` if the client does it too often.
         """
-        self._flood_guard.reset(time.monotonic())
+        self._framing.flood_guard.reset(time.monotonic())
         if self.worker.collector is not None:
             self.worker.collector.record(Refused(stream.origin.client, "400"))
-        stream.reset(_PROTOCOL_ERROR, f"malformed: {error}")
+        stream.reset(PROTOCOL_ERROR, f"malformed: {error}")
 
-    def _data_received(self, event: h2.events.DataReceived) -> None:
-        size = event.flow_controlled_length
-        if size and not event.data:
-            self._flood_guard.wasted(time.monotonic())
-        self._unread += size
-        if self._unread >= WINDOW // 2:
-            self.open_window(self._unread)
-            self._unread = 0
-        stream = self.streams.get(event.stream_id)
+    def data_received(self, number: int, data: bytes, size: int) -> None:
+        stream = self.streams.get(number)
         if stream is not None and not stream.closed:
-            stream.receive_data(event.data, size)
+            stream.receive_data(data, size)
 
-    def _stream_ended(self, event: h2.events.StreamEnded) -> None:
-        stream = self.streams.get(event.stream_id)
+    def stream_ended(self, number: int) -> None:
+        stream = self.streams.get(number)
         if stream is not None and not stream.received:
             stream.receive_end()
 
-    def _trailers_received(self, event: h2.events.TrailersReceived) -> None:
-        stream = self.streams.get(event.stream_id)
+    def trailers_received(self, number: int, fields: Fields, *, ended: bool) -> None:
+        stream = self.streams.get(number)
         try:
-            check_trailers(event.headers, ended=event.stream_ended is not None)
+            check_trailers(fields, ended=ended)
         except MalformedError as error:
             if stream is not None:
                 self.reset_malformed(stream, error)
 
-    def _stream_reset(self, event: h2.events.StreamReset) -> None:
-        stream = self.streams.get(event.stream_id)
+    def stream_reset(self, number: int) -> None:
+        stream = self.streams.get(number)
         if stream is not None and not stream.closed:
             self._forget(stream)
-            if not event.remote_reset:
-                self._flood_guard.reset(time.monotonic())
             if not stream.finished and stream.record is not None:
                 self._record_client_gone(stream)
             stream.cut("reset by the client")
@@ -271,9 +260,7 @@ class HTTP2Connection(HTTP2Sender):
             if request is not None:
                 self.worker.collector.record(ClientGone(request))
 
-    def _window_updated(self, event: Any) -> None:
-        """The client has opened a window, or changed the initial size of all."""
-        number = getattr(event, "stream_id", 0)
+    def window_opened(self, number: int) -> None:
         if number:
             stream = self._blocked.pop(number, None)
             if stream is not None:
@@ -282,8 +269,8 @@ class HTTP2Connection(HTTP2Sender):
             self._ready.update(self._blocked)
             self._blocked.clear()
 
-    def _ping_acknowledged(self, event: h2.events.PingAckReceived) -> None:
-        if event.ping_data == _GOAWAY_PING and self._final_goaway_at:
+    def ping_acknowledged(self, data: bytes) -> None:
+        if data == _GOAWAY_PING and self._final_goaway_at:
             self._send_final_goaway()
 
     # ---- To the application ---------------------------------------------------------------
@@ -407,8 +394,8 @@ class HTTP2Connection(HTTP2Sender):
         linger = idle_until > now
         if linger:
             self._final_goaway_at = min(idle_until, now + _GOAWAY_WAIT)
-            self._send_goaway(_LAST_STREAM, NO_ERROR)
-            self._h2.ping(_GOAWAY_PING)
+            self._send_goaway(LAST_STREAM, NO_ERROR)
+            self._framing.ping(_GOAWAY_PING)
         for stream in list(self.streams.values()):
             if stream.cycle is not None:
                 stream.cycle.drain()
@@ -425,36 +412,25 @@ class HTTP2Connection(HTTP2Sender):
     def _send_final_goaway(self) -> None:
         """Serve the streams that the client has opened until now, and no others."""
         self._final_goaway_at = 0.0
-        self._send_goaway(self._h2.highest_inbound_stream_id, NO_ERROR)
+        self._send_goaway(self._framing.last_stream, NO_ERROR)
         self.flush()
 
     def _send_goaway(self, last: int, code: int) -> None:
-        """Send GOAWAY without h2, which would send nothing after it."""
-        data = self._h2.data_to_send()
-        frame = GoAwayFrame(0, last_stream_id=last, error_code=code)
+        """Send GOAWAY at once, after all frames that wait."""
+        self._framing.goaway(last, code)
         try:
-            self.write(data + frame.serialize())
+            self.write(self._framing.data_to_send())
         except ClientDisconnected as error:
             self.lost(str(error))
 
-    def _terminate(self, code: int | None, why: str) -> None:
-        """End the connection, whatever is under way. `code` is for GOAWAY; None if h2 has prepared
-        the frame."""
+    def _terminate(self, code: int, why: str) -> None:
+        """End the connection, whatever is under way. `code` is for GOAWAY."""
         if self.closed:
             return
         log.debug("The HTTP/2 connection of %s ends: %s", self.conn.client[0], why)
         self._cut_streams(why)
-        if code is not None:
-            self._send_goaway(self._h2.highest_inbound_stream_id, code)
-        else:
-            self._send_rest()
+        self._send_goaway(self._framing.last_stream, code)
         self._finish(why)
-
-    def _send_rest(self) -> None:
-        try:
-            self.write(self._h2.data_to_send())
-        except ClientDisconnected as error:
-            self.lost(str(error))
 
     def _finish(self, why: str = "answered the last request") -> None:
         """Close the connection, after lingering; everything is sent."""
@@ -484,15 +460,3 @@ class HTTP2Connection(HTTP2Sender):
             self.fair_queue.drop()
         if self.origin_pool is not None:
             self.origin_pool.poller.forget(self.conn)
-
-
-_HANDLERS: dict[type, Any] = {
-    h2.events.RequestReceived: HTTP2Connection._request_received,
-    h2.events.DataReceived: HTTP2Connection._data_received,
-    h2.events.StreamEnded: HTTP2Connection._stream_ended,
-    h2.events.TrailersReceived: HTTP2Connection._trailers_received,
-    h2.events.StreamReset: HTTP2Connection._stream_reset,
-    h2.events.WindowUpdated: HTTP2Connection._window_updated,
-    h2.events.RemoteSettingsChanged: HTTP2Connection._window_updated,
-    h2.events.PingAckReceived: HTTP2Connection._ping_acknowledged,
-}

@@ -1,8 +1,8 @@
 """HPACK (RFC 7541) for heads of many repeated fields, with limits for what a client may choose.
 
-The classes have the interface of the library hpack, which h2 uses; its tables and its Huffman codes
-are used here. hpack itself takes ten times as long for an indexed field, and searches the whole
-dynamic table for each field that it encodes.
+The classes have the interface of the library hpack, whose tables and Huffman codes are used here.
+hpack itself takes ten times as long for an indexed field, and searches the whole dynamic table for
+each field that it encodes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the parts of HTTP/2 need of each other: protocols, and the types that pass between them.
 
-    HTTP2Connection     satisfies StreamCarrier
+    HTTP2Connection     satisfies StreamCarrier, and FrameListener
       Stream            satisfies AnswerSink, and `asgi.interfaces.CycleTransport`
     HTTP2Writer         satisfies ResponseRenderer
 
@@ -55,7 +55,7 @@ class StreamCarrier(Protocol[StreamT]):
 
     #: How much a client may send on a stream without a WINDOW_UPDATE.
     window: int
-    #: Streams whose last octet is with h2, and not yet with the kernel.
+    #: Streams whose last octet is in a frame, and not yet with the kernel.
     finishing: list[StreamT]
     #: What waits for the client, in all streams.
     budget: SendBudget
@@ -95,14 +95,14 @@ class StreamCarrier(Protocol[StreamT]):
     def reset_malformed(self, stream: StreamT, error: MalformedError) -> None:
         """Reset `stream`, whose request is malformed (RFC 9113, 8.1.1)."""
 
-    def open_window(self, size: int, number: int | None = None) -> None:
-        """Let the client send `size` octets more, on a stream or on the connection."""
+    def open_window(self, size: int, number: int) -> None:
+        """Let the client send `size` octets more on a stream."""
 
     def send_fields(self, stream: StreamT, fields: Fields, *, end: bool) -> None:
-        """Give a head or trailers to h2."""
+        """Frame a head or trailers."""
 
     def send_body(self, stream: StreamT, data: bytes | memoryview, *, end: bool) -> None:
-        """Give a DATA frame to h2."""
+        """Frame a part of a body."""
 
     def capacity(self, number: int) -> int:
         """How large the next DATA frame of a stream may be."""
@@ -121,6 +121,31 @@ class StreamCarrier(Protocol[StreamT]):
 
     def flush(self) -> None:
         """Send what there is, as far as the windows and the kernel have room."""
+
+
+class FrameListener(Protocol):
+    """What a `Framing` tells of the frames that it receives."""
+
+    def request_received(self, number: int, fields: Fields, *, ended: bool) -> None:
+        """A client has opened a stream; `ended`: it sends nothing more on it."""
+
+    def data_received(self, number: int, data: bytes, size: int) -> None:
+        """A part of a body; `size` is what it uses of the windows, with padding."""
+
+    def trailers_received(self, number: int, fields: Fields, *, ended: bool) -> None:
+        """A second field block. It is malformed unless the stream `ended` with it."""
+
+    def stream_ended(self, number: int) -> None:
+        """The client has ended its side of a stream, after the request's head."""
+
+    def stream_reset(self, number: int) -> None:
+        """A stream was reset, by its client or for an error of its client."""
+
+    def window_opened(self, number: int) -> None:
+        """More may be sent on a stream; on all of them if `number` is 0."""
+
+    def ping_acknowledged(self, data: bytes) -> None:
+        """The client has answered a ping with these octets."""
 
 
 class AnswerSink(Protocol):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
-
-import h2.exceptions
+from typing import TYPE_CHECKING
 
 from ..asgi.connection import LoopConnection
 from ..errors import ClientDisconnected
-from .flood_guard import LARGEST_FRAME, FloodGuard
-from .h2_adapter import STREAM_WINDOW, Framing, largest_list
+from .frames import ENHANCE_YOUR_CALM, LARGEST_FRAME, NO_ERROR
+from .framing import Framing
 from .send_budget import SendBudget
-from .stream import NO_ERROR, Stream
+from .settings import STREAM_WINDOW
+from .stream import Stream
 
 if TYPE_CHECKING:
     from ..asgi.interfaces import LoopContext
@@ -33,15 +32,13 @@ _GATHERING = 0.001
 # How many octets of replies to pings, settings and the like may wait for a client. Beyond that the
 # connection is not read until the client reads.
 _MOST_UNREAD_REPLIES = 256 * 1024
-# RFC 9113, 7.
-_ENHANCE_YOUR_CALM = 0xB
 
 
 class HTTP2Sender(LoopConnection):
     """The sending half of an `HTTP2Connection`. Belongs to its loop."""
 
     __slots__ = (
-        "_flood_guard", "_flushing", "_batch_until", "_h2", "_unread_replies", "_blocked", "_ready",
+        "_flushing", "_batch_until", "_framing", "_unread_replies", "_blocked", "_ready",
         "budget", "finishing", "streams", "window",
     )  # fmt: skip
 
@@ -52,16 +49,15 @@ class HTTP2Sender(LoopConnection):
         self.window = STREAM_WINDOW
         #: The streams of which something is still to come; see `Stream.is_done`.
         self.streams: dict[int, Stream] = {}
-        #: Streams whose last octet is with h2, and not yet with the kernel.
+        #: Streams whose last octet is in a frame, and not yet with the kernel.
         self.finishing: list[Stream] = []
         # streams with something to send, in their order; and those whose window is exhausted
         self._ready: dict[int, Stream] = {}
         self._blocked: dict[int, Stream] = {}
-        self._flood_guard = FloodGuard(largest_list(worker.config))
         self._flushing = False
         self._batch_until = 0.0
         self._unread_replies = 0
-        self._h2 = Framing(worker.config)
+        self._framing = Framing(worker.config)
 
     @abstractmethod
     def forget_if_done(self, stream: Stream) -> None:
@@ -78,43 +74,29 @@ class HTTP2Sender(LoopConnection):
     # ---- Out ------------------------------------------------------------------------------
 
     def send_fields(self, stream: Stream, fields: Fields, *, end: bool) -> None:
-        """Give a head or trailers to h2."""
-        self._try(stream, self._h2.send_headers, stream.number, fields, end)
+        """Frame a head or trailers."""
+        if not self._framing.send_head(stream.number, fields, end=end):
+            stream.cut("it was over")
 
     def send_body(self, stream: Stream, data: bytes | memoryview, *, end: bool) -> None:
-        """Give a DATA frame to h2."""
-        self._try(stream, self._h2.send_data, stream.number, data, end)
-        self._flood_guard.sent(len(data))
+        """Frame a part of a body, in the octets of one DATA frame."""
+        if not self._framing.send_data(stream.number, data, end=end):
+            stream.cut("it was over")
+            return
+        self._framing.flood_guard.sent(len(data))
         self.budget.taken += len(data)
-
-    def _try(self, stream: Stream, function: Any, *arguments: Any) -> None:
-        try:
-            function(*arguments)
-        except h2.exceptions.ProtocolError as error:
-            # h2 has reset the stream, by an event that is not handled yet
-            stream.cut(str(error))
 
     def capacity(self, number: int) -> int:
         """How large the next DATA frame of a stream may be."""
-        try:
-            window = self._h2.local_flow_control_window(number)
-        except h2.exceptions.ProtocolError:
-            return 0
-        return min(window, self._h2.max_outbound_frame_size)
+        return min(self._framing.capacity(number), LARGEST_FRAME)
 
-    def open_window(self, size: int, number: int | None = None) -> None:
-        """Let the client send `size` octets more, on a stream or on the connection."""
-        try:
-            self._h2.increment_flow_control_window(size, number)
-        except (h2.exceptions.ProtocolError, KeyError):
-            log.debug("A window of a stream that is over was not opened")
+    def open_window(self, size: int, number: int) -> None:
+        """Let the client send `size` octets more on a stream."""
+        self._framing.open_window(number, size)
 
     def reset(self, number: int, code: int) -> None:
         """Send RST_STREAM."""
-        try:
-            self._h2.reset_stream(number, code)
-        except h2.exceptions.ProtocolError:
-            log.debug("A stream that is over was not reset")
+        self._framing.reset(number, code)
 
     def schedule(self, stream: Stream) -> None:
         """`stream` has something to send."""
@@ -139,7 +121,7 @@ class HTTP2Sender(LoopConnection):
         try:
             for _ in range(_FLUSHES_A_TURN):
                 self._fill()
-                data = self._h2.data_to_send()
+                data = self._framing.data_to_send()
                 if not data:
                     break
                 self.write(data)
@@ -159,7 +141,7 @@ class HTTP2Sender(LoopConnection):
             self.worker.call(self.resume_held)  # not in the context of one of the calls
 
     def _fill(self) -> None:
-        """Give h2 what the windows allow, a frame of each stream in turn."""
+        """Frame what the windows allow, a frame of each stream in turn."""
         wanting = self._ready
         left = _A_TURN
         while wanting and left > 0 and self.conn.send_buffer is None:
@@ -233,7 +215,7 @@ class HTTP2Sender(LoopConnection):
             stream.origin.client[0] or "a unix socket",
             limit,
         )
-        stream.lost("the client does not take its response", _ENHANCE_YOUR_CALM)
+        stream.lost("the client does not take its response", ENHANCE_YOUR_CALM)
 
     def _forget(self, stream: Stream) -> None:
         self._ready.pop(stream.number, None)

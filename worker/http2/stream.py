@@ -23,6 +23,7 @@ from ..http.error_response import log_limit
 from ..http.response_head import TEXT_PLAIN
 from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
 from ..messages import Address, FileBody, Request, RequestReceived, Response
+from .frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from .request_body import SpooledBody, StreamedBody
 from .request_head import MalformedError
 from .send_queue import SendQueue
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from .interfaces import Fields, Rendered, ResponseRenderer, StreamCarrier
 
 log = logging.getLogger("threadwell")
-
-# RFC 9113, 7.
-NO_ERROR, INTERNAL_ERROR, CANCEL = 0x0, 0x2, 0x8
 
 
 class Stream:
@@ -73,7 +71,7 @@ class Stream:
         self.received = False
         #: The head of the response was sent.
         self.headers_sent = False
-        #: The whole response was given to h2.
+        #: The whole response is in frames.
         self.finished = False
         #: The whole response was given to the kernel.
         self.delivered = False
@@ -344,7 +342,7 @@ class Stream:
         self.connection.flush()
 
     def send(self, most: int) -> bool:
-        """Give the next frame to h2; False if the windows are exhausted or nothing is queued."""
+        """Frame the next octets; False if the windows are exhausted or nothing is queued."""
         send_queue = self.send_queue
         if send_queue.size:
             most = min(most, self.connection.capacity(self.number))
@@ -380,7 +378,7 @@ class Stream:
         return False
 
     def finish(self) -> None:
-        """The whole response was given to h2; the next flush gives it to the kernel."""
+        """The whole response is in frames; the next flush gives it to the kernel."""
         self.finished = True
         self.connection.finishing.append(self)
 

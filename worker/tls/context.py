@@ -49,7 +49,7 @@ def make_context(
     """
     check(tls)
     if http2:
-        require_h2()
+        require_hpack()
     if not tls.on:
         if http2:
             raise ConfigError("http2: clients negotiate it in TLS; give certfile, or adhoc as cert")
@@ -84,12 +84,12 @@ def make_context(
     return context
 
 
-def require_h2() -> None:
-    """Raise `ConfigError` if the h2 library is not installed."""
+def require_hpack() -> None:
+    """Raise `ConfigError` if hpack, which HTTP/2 needs, is not installed."""
     try:
-        import h2.connection  # noqa: F401
+        import hpack  # noqa: F401
     except ImportError:
-        raise ConfigError("http2: h2 is not installed; pip install h2") from None
+        raise ConfigError("http2: hpack is not installed; pip install hpack") from None
 
 
 def check(tls: Tls) -> None:
