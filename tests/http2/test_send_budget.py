@@ -474,3 +474,18 @@ def test_the_deadline_of_a_body_does_not_run_while_its_request_waits() -> None:
     calls.resume()
     assert started == [None, body]
     assert body.deadline < math.inf
+
+
+def test_a_small_response_waits_for_a_window(serve_http2: Serve, http2: Connect) -> None:
+    """It goes past the send queue only where its window is open."""
+    client = http2(serve_http2(lambda request: Response(200, [], b"Hello")), read=False)
+    client.conn.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 4})
+    client.flush()
+    client.settle()
+    number = client.get()
+    client.until(lambda: client.answers[number].octets)
+    client.settle()
+    assert (client.answers[number].body, client.answers[number].ended) == (b"Hell", False)
+    client.conn.increment_flow_control_window(1, number)
+    client.flush()
+    assert client.answer(number).body == b"Hello"

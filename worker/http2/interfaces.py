@@ -107,6 +107,9 @@ class StreamCarrier(Protocol[StreamT]):
     def capacity(self, number: int) -> int:
         """How large the next DATA frame of a stream may be."""
 
+    def send_small(self, stream: StreamT, rendered: Rendered, body: bytes | FileBody) -> bool:
+        """Send a whole response whose body is small; False if it has to go by the send queue."""
+
     def shed(self) -> None:
         """Give up responses, if more waits than this connection and the process may have."""
 

@@ -18,7 +18,8 @@ from .stream import Stream
 if TYPE_CHECKING:
     from ..asgi.interfaces import LoopContext
     from ..connection import Connection
-    from .interfaces import Fields
+    from ..messages import FileBody
+    from .interfaces import Fields, Rendered
     from .send_budget import ProcessBudget
 
 log = logging.getLogger("threadwell")
@@ -29,6 +30,8 @@ _FLUSHES_A_TURN = 4
 # The responses to requests that were received at once are sent together, if they are made within
 # so many seconds: a system call costs more than all else about a small response.
 _GATHERING = 0.001
+# A body up to this size needs no turn with those of other streams.
+_SMALL_BODY = 2048
 # How many octets of replies to pings, settings and the like may wait for a client. Beyond that the
 # connection is not read until the client reads.
 _MOST_UNREAD_REPLIES = 256 * 1024
@@ -89,6 +92,31 @@ class HTTP2Sender(LoopConnection):
     def capacity(self, number: int) -> int:
         """How large the next DATA frame of a stream may be."""
         return min(self._framing.capacity(number), LARGEST_FRAME)
+
+    def send_small(self, stream: Stream, rendered: Rendered, body: bytes | FileBody) -> bool:
+        """Send a whole response whose body is small; False if it has to go by the send queue.
+
+        It needs no turn with other streams, and nothing of it waits in memory: the windows and the
+        kernel have room for all of it.
+        """
+        size = rendered.allowed
+        if type(body) is not bytes or len(body) != size or not 0 < size <= _SMALL_BODY:
+            return False
+        if (
+            rendered.short
+            or stream.headers_sent
+            or stream.closed
+            or self.conn.send_buffer is not None
+        ):
+            return False
+        if self._framing.capacity(stream.number) < size:
+            return False
+        stream.begin(rendered)
+        self.send_body(stream, body, end=True)
+        stream.sent += len(body)
+        stream.finish()
+        self.flush()
+        return True
 
     def open_window(self, size: int, number: int) -> None:
         """Let the client send `size` octets more on a stream."""

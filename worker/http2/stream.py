@@ -311,6 +311,8 @@ class Stream:
 
     def answer(self, rendered: Rendered, blocks: list[bytes | FileBody]) -> None:
         """Send a complete response: bytes, or a file whose descriptor belongs to the stream now."""
+        if len(blocks) == 1 and self.connection.send_small(self, rendered, blocks[0]):
+            return
         allowed = int(rendered.allowed)
         try:
             self.begin(rendered)
