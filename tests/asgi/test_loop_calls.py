@@ -115,3 +115,25 @@ def test_a_loop_that_has_ended_takes_no_call(before: int) -> None:
     loop.close()
     with pytest.raises(RuntimeError):
         calls.add(int)
+
+
+def test_what_runs_after_the_calls_runs_once() -> None:
+    found: list[str] = []
+
+    async def test(calls: LoopCalls) -> None:
+        done = asyncio.Event()
+
+        def last() -> None:
+            found.append("after")
+            done.set()
+
+        for name in ("one", "two", "three"):
+            calls.add(found.append, name)
+            calls.add(calls.after, last)
+        await done.wait()
+        done.clear()
+        calls.add(calls.after, last)
+        await done.wait()
+
+    run(test)
+    assert found == ["one", "two", "three", "after", "after"]

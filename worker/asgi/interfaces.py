@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..request_id import RequestIds
     from ..system.throttled_log import ThrottledLog
     from ..tls.wrong_port import WrongPort
+    from .loop_calls import LoopCalls
     from .scope import ConnectionScopes, Scopes
     from .states import Pushed
     from .writer import LoopWriter
@@ -118,6 +119,8 @@ class LoopContext(Protocol):
     """What a connection needs of its LoopWorker."""
 
     loop: asyncio.AbstractEventLoop
+    #: The functions that other threads give the loop to run.
+    thread_calls: LoopCalls
     config: ServerConfig
     collector: LifecycleCollector | None
     #: Whether the collector wants `RequestStarted`, and samples of `RequestWaited`.

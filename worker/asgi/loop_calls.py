@@ -21,6 +21,8 @@ class LoopCalls:
         self._loop = loop
         self._context = context
         self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        # what runs after the functions that wait, once each
+        self._after: dict[Callable[[], object], None] = {}
         #: The loop will look at what waits.
         self._is_woken = False
 
@@ -32,6 +34,10 @@ class LoopCalls:
         elif self._loop.is_closed():
             raise RuntimeError("the event loop has ended")
 
+    def after(self, function: Callable[[], object]) -> None:
+        """Run `function` once, after the functions that run now. Called by one of them."""
+        self._after[function] = None
+
     def _wake(self) -> None:
         self._is_woken = True
         self._loop.call_soon_threadsafe(self._run, context=self._context)
@@ -41,12 +47,18 @@ class LoopCalls:
         self._is_woken = False
         # no more than wait now: other handles of the loop have their turn
         for _ in range(len(self._waiting)):
-            function, arguments = self._waiting.popleft()
-            try:
-                function(*arguments)
-            except (SystemExit, KeyboardInterrupt):
-                self._wake()  # for the others
-                raise
-            except BaseException as error:  # as a handle of asyncio does it
-                message = f"Exception in {function!r}"
-                self._loop.call_exception_handler({"message": message, "exception": error})
+            self._call(*self._waiting.popleft())
+        if self._after:
+            after, self._after = self._after, {}
+            for function in after:
+                self._call(function, ())
+
+    def _call(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        try:
+            function(*arguments)
+        except (SystemExit, KeyboardInterrupt):
+            self._wake()  # for the others
+            raise
+        except BaseException as error:  # as a handle of asyncio does it
+            message = f"Exception in {function!r}"
+            self._loop.call_exception_handler({"message": message, "exception": error})

@@ -73,7 +73,7 @@ class LoopWorker:
     loop: asyncio.AbstractEventLoop
     _empty: asyncio.Event
     _start_task: TaskStart
-    _other_calls: LoopCalls
+    thread_calls: LoopCalls
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class LoopWorker:
         self._empty = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self._start_task = task_start(self.loop)
-        self._other_calls = LoopCalls(self.loop, self._context)
+        self.thread_calls = LoopCalls(self.loop, self._context)
         self.tracking.enter_thread()
 
     async def _serve_waiting(
@@ -238,7 +238,7 @@ class LoopWorker:
     def call(self, function: Any, *arguments: Any) -> bool:
         """Run `function` on the loop, soon; False when the loop has ended. Any thread may call."""
         try:
-            self._other_calls.add(function, *arguments)
+            self.thread_calls.add(function, *arguments)
         except (AttributeError, RuntimeError):
             return False
         return True

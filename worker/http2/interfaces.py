@@ -119,6 +119,9 @@ class StreamCarrier(Protocol[StreamT]):
     def reset(self, number: int, code: int) -> None:
         """Send RST_STREAM."""
 
+    def gather(self) -> None:
+        """Let `flush` wait for other answers that threads have given to the loop."""
+
     def end_batch(self) -> None:
         """Let the next `flush` send what has waited for more."""
 

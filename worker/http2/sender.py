@@ -135,6 +135,17 @@ class HTTP2Sender(LoopConnection):
         """Let `flush` do nothing until `end_batch`, or for a millisecond: more may come to send."""
         self._batch_until = now + _GATHERING
 
+    def gather(self) -> None:
+        """Let `flush` wait for the answers that other threads have given to the loop as well, for a
+        millisecond at most. For a function that `LoopWorker.call` runs."""
+        if not self._batch_until:
+            self.begin_batch(time.monotonic())
+            self.worker.thread_calls.after(self._end_gathering)
+
+    def _end_gathering(self) -> None:
+        self.end_batch()
+        self.flush()
+
     def end_batch(self) -> None:
         """Let the next `flush` send what has waited for more."""
         self._batch_until = 0.0

@@ -174,7 +174,9 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
     def _answer_on_loop(
         self, rendered: Rendered, blocks: list[bytes | FileBody], size: int
     ) -> None:
-        self.h2_stream.connection.budget.count(-size)
+        connection = self.h2_stream.connection
+        connection.budget.count(-size)
+        connection.gather()
         self.h2_stream.answer(rendered, blocks)
         self.h2_stream.over()
 
