@@ -322,7 +322,7 @@ class WSGIApp:
         environ["wsgi.early_hints"] = call.early_hints
         if not head.is_simple:
             if body:
-                environ["wsgi.input"] = io.BytesIO(body) if isinstance(body, bytes) else body
+                environ["wsgi.input"] = io.BytesIO(body) if type(body) is bytes else body
             if not head.stays_open or head.method == "HEAD":
                 self._amend(environ, call)
         if "HTTP_PROXY" in environ:

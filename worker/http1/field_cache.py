@@ -1,7 +1,6 @@
 """Field lines that were checked before: each distinct line is checked once.
 
-    FieldCache.parse           the field lines of a head
-      _Layout.match            a head that is known except for the values that change
+    FieldCache.parse           a head that is known except for the values that change
       FieldCache._parse_lines  any other head, line by line
 
 A client sends the same field lines in the same order with each request. Only some values are
@@ -50,21 +49,6 @@ class _Layout:
     version: str
     stays_open: bool
 
-    def match(self, rest: str) -> dict[str, str] | None:
-        """Return the variables that change of a head that goes on with `rest` after `start`; None
-        if it has another layout."""
-        variables = {}
-        for variable, following in self.changing:
-            if following:
-                value, found, rest = rest.partition(following)
-            else:
-                value, found, rest = rest, "\r\n", ""
-            # without CR and LF, what was found before `following` is the value of one line
-            if not found or not (value.isprintable() or _is_valid(value)):
-                return None
-            variables[variable] = value.strip(" \t")
-        return None if rest else variables
-
 
 def _is_valid(value: str) -> bool:
     """Whether a field value has no forbidden octet. `isprintable` is stricter, and faster."""
@@ -89,12 +73,23 @@ class FieldCache:
         Raises `SlowPathError`, and `KeyError` for an unknown version.
         """
         for layout in self._layouts:
-            rest = block.removeprefix(layout.start)
-            if rest is block:
+            octets = block.removeprefix(layout.start)
+            if octets is block:
                 continue
-            variables = layout.match(str(rest, "latin-1"))
-            if variables is not None:
-                return variables, layout.common, layout.version, layout.stays_open
+            rest = str(octets, "latin-1")
+            variables = {}
+            for variable, following in layout.changing:
+                if following:
+                    value, found, rest = rest.partition(following)
+                else:
+                    value, found, rest = rest, "\r\n", ""
+                # without CR and LF, what was found before `following` is the value of one line
+                if not found or not (value.isprintable() or _is_valid(value)):
+                    break  # another layout
+                variables[variable] = value.strip(" \t")
+            else:
+                if not rest:
+                    return variables, layout.common, layout.version, layout.stays_open
         return self._parse_lines(block)
 
     def _parse_lines(self, block: bytes) -> Fields:

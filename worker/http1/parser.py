@@ -67,12 +67,9 @@ class RequestParser:
             length = None
             if "CONTENT_LENGTH" in variables:  # which is never in `common`
                 declared = variables["CONTENT_LENGTH"]
-                if (
-                    not declared.isdigit()
-                    or not declared.isascii()
-                    or (len(declared) > LONGEST_LENGTH)
-                ):
-                    return self._parse_with_h11(head)
+                # in Latin-1 only the digits of ASCII are decimal
+                if len(declared) > LONGEST_LENGTH or not declared.isdecimal():
+                    raise SlowPathError
                 length = int(declared)
         except (LookupError, ValueError, SlowPathError):
             return self._parse_with_h11(head)

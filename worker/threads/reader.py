@@ -72,14 +72,15 @@ def parse_followed(worker: ThreadState, conn: Connection, raw_head: bytes) -> Re
 def recv_behind(worker: ThreadState, conn: Connection, head: RequestReceived) -> Received:
     """Receive the body behind `head`, if there is one."""
     length = head.content_length
-    if length and length <= worker.largest_direct_body and length <= len(conn.buffer):
+    if length:
         data = conn.buffer
-        if length == len(data):  # the usual case, without copies
-            conn.buffer = b""
-            return head, data
-        conn.buffer = data[length:]
-        return head, data[:length]
-    if not length and not head.chunked:
+        if length <= len(data) and length <= worker.largest_direct_body:
+            if length == len(data):  # the usual case, without copies
+                conn.buffer = b""
+                return head, data
+            conn.buffer = data[length:]
+            return head, data[:length]
+    elif not head.chunked:
         return head, b""
     conn.head = head
     return recv_body(worker, conn)
