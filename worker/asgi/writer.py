@@ -161,8 +161,6 @@ class LoopStream(StreamWriter):
     without a break are sent together. A single block is sent at once.
     """
 
-    __slots__ = ("_held", "_held_size", "_longest", "_sends", "_sent_at")
-
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         # chunks that wait for others, in pieces; their size; and when the last ones were sent

@@ -337,16 +337,7 @@ class StreamWriter:
         length = len(block)
         if self._chunked and length:  # none was declared
             self.sent += length
-            data = b"%x\r\n%b\r\n" % (length, block)
-            if self._head:
-                data, self._head = self._head + data, b""
-            # as in `_send`, without a call for each block
-            try:
-                sent = self._connection.send(data)
-            except OSError as error:
-                sent = _nothing_sent(error)
-            if sent < len(data):
-                self._send_rest(data, sent)
+            self._send(b"%x\r\n%b\r\n" % (length, block))
             return
         size = min(length, self.allowed)
         if size < length:
@@ -405,23 +396,14 @@ class StreamWriter:
             data, self._head = self._head + data, b""
         try:
             sent = self._connection.send(data)
+        except BlockingIOError:
+            sent = 0
         except OSError as error:
-            sent = _nothing_sent(error)
+            raise ClientDisconnected(str(error)) from error
         if sent < len(data):
-            self._send_rest(data, sent)
-
-    def _send_rest(self, data: bytes, sent: int) -> None:
-        """Send what follows the first `sent` octets of `data`, and wait for the client."""
-        timeouts = self._timeouts
-        grace = len(data) / timeouts.min_rate
-        send_all(self._connection, data[sent:], time.monotonic() + timeouts.write + grace)
-
-
-def _nothing_sent(error: OSError) -> int:
-    """Return 0 if the kernel has no room. Raises `ClientDisconnected` for any other error."""
-    if isinstance(error, BlockingIOError):
-        return 0
-    raise ClientDisconnected(str(error)) from error
+            timeouts = self._timeouts
+            grace = len(data) / timeouts.min_rate
+            send_all(self._connection, data[sent:], time.monotonic() + timeouts.write + grace)
 
 
 def send_all(connection: Connection, data: bytes, deadline: float) -> None:
