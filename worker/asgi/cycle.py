@@ -59,7 +59,7 @@ class Cycle(Receiving):
 
     __slots__ = (
         "_drained", "_empty", "_flushing", "_headers", "_push", "_sends", "_sent", "_state",
-        "_status", "_stream", "_trailers", "head", "persistent", "task", "transport",
+        "_status", "_stream", "_trailers", "head", "persistent", "starting", "task", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -73,11 +73,14 @@ class Cycle(Receiving):
         self.answered = False
         self.disconnected = False
         self.task: asyncio.Task[None] | None = None
+        #: The first step of the call runs, and `first_step_over` will be called.
+        self.starting = False
         #: Changed by `_become`; and directly, to save the look-up that every request would pay for,
         #: in `_start`, `_answer`, `_open` and `_send_block`, which know the state before.
         self._state: ResponseState = _NEW
         self._stream: ResponseStream | None = None
-        #: The fast way for a block that follows another; None while `_send_block` must be called.
+        #: The fast way for a block that follows another; None while `_send_block` must be called,
+        #: or no block can be sent.
         self._push: Callable[[bytes], Pushed] | None = None
         self._body_given = False
         self._receivers = None
@@ -202,34 +205,43 @@ class Cycle(Receiving):
         application does not learn it from `receive`.
         """
         kind = message["type"]
+        if kind != "http.response.body":
+            self._send_other(kind, message)
+            return
+        body = message.get("body", b"")
+        if type(body) is not bytes:
+            body = as_bytes(body)
+        more = message.get("more_body")
+        push = self._push
+        if push is not None and more and body:
+            try:
+                pushed = push(body)
+            except ClientDisconnected as error:
+                self.transport.lost(str(error))
+                pushed = Pushed.REFUSED
+            if pushed is not _PUSHED:
+                await self._follow(body, pushed)
+            return
         state = self._state
-        if kind == "http.response.body" and (state is _STREAMING or state is _STARTED):
-            get = message.get
-            body = get("body", b"")
-            if type(body) is not bytes:
-                body = as_bytes(body)
-            if get("more_body"):
-                push = self._push if body else None
-                if push is None:
-                    await self._send_block(body, True)
-                else:
-                    try:
-                        pushed = push(body)
-                    except ClientDisconnected as error:
-                        self.transport.lost(str(error))
-                        pushed = Pushed.REFUSED
-                    if pushed is not _PUSHED:
-                        await self._follow(body, pushed)
-            elif (
-                state is _STARTED
-                and self._trailers is None
-                # nothing after HEAD does not say how long the answer to GET is (RFC 9110, 8.6)
-                and (body or self.head.method != "HEAD")
-            ):
-                self._answer(body)
-            else:
-                await self._send_block(body, False)
-        elif kind == "http.response.start" and state is _NEW:
+        if (
+            state is _STARTED
+            and not more
+            and self._trailers is None
+            # nothing after HEAD does not say how long the answer to GET is (RFC 9110, 8.6)
+            and (body or self.head.method != "HEAD")
+        ):
+            self._answer(body)
+        elif state is _STREAMING or state is _STARTED:
+            sent = self._send_block(body, bool(more))
+            if sent is not _PUSHED:
+                await self._follow_block(sent, bool(more))
+        else:
+            self._send_other(kind, message)
+
+    def _send_other(self, kind: str, message: Message) -> None:
+        """`send` for what is no block of a body, or comes in a wrong order."""
+        state = self._state
+        if kind == "http.response.start" and state is _NEW:
             self._start(message)
         elif kind == "http.response.pathsend" and state is _STARTED and self._trailers is None:
             self._answer(file_body(message["path"]))
@@ -293,11 +305,12 @@ class Cycle(Receiving):
             conn.record.note(self.head, response)
         transport.answered(self)
 
-    async def _send_block(self, body: bytes, more: bool) -> None:
+    def _send_block(self, body: bytes, more: bool) -> Pushed:
+        """Send a block. `_follow_block` must follow where the result is not DONE: nothing was sent
+        (REFUSED), the client should read (FULL), or others should have a turn (TURN_OVER)."""
         transport = self.transport
         if transport.closed or self.answered or self._is_endless(body, more):
-            await self._discard_block(more)
-            return
+            return Pushed.REFUSED
         try:
             stream = self._stream or self._open()
             bodiless = self.head.method == "HEAD" or self._status in STATUSES_WITHOUT_BODY
@@ -305,41 +318,56 @@ class Cycle(Receiving):
                 stream.finish_with_last(body)
                 self._state = _DONE  # from STREAMING: `_open` was called
                 self._complete(stream)
-                return
+                return _PUSHED
             if body:
                 stream.write(body)
             if more or bodiless:
                 stream.open()
         except ClientDisconnected as error:
             transport.lost(str(error))
-            await self._discard_block(more)
-            return
+            return Pushed.REFUSED
         if bodiless:
             self._complete(stream)  # the connection may have another owner after this
-            await self._discard_block(more)
-            return
+            return Pushed.REFUSED
         if more:
             self._push = stream.push
         else:
+            self._push = None
             self._become(ResponseState.TRAILERS)
-        if transport.conn.send_buffer is not None:
-            await self._wait_for_client(more)
         self._sends += 1
+        if transport.conn.send_buffer is not None:
+            return Pushed.FULL
+        return Pushed.TURN_OVER if self._sends % _SENDS_A_TURN == 0 else _PUSHED
+
+    async def _follow_block(self, sent: Pushed, more: bool) -> None:
+        """Do what is left to do after `_send_block`."""
+        if sent is Pushed.REFUSED:
+            await self._discard_block(more)
+            return
+        if sent is Pushed.FULL:
+            await self._wait_for_client(more)
         if self._sends % _SENDS_A_TURN == 0:
             await asyncio.sleep(0)
 
     async def _follow(self, body: bytes, pushed: Pushed) -> None:
         """Do what is left to do with a block that was pushed."""
         if pushed is Pushed.HELD:
-            if not self._flushing:
+            if not self.starting and not self._flushing:
                 self._flushing = True
                 self.transport.worker.loop.call_soon(self._flush)
         elif pushed is Pushed.FULL:
             await self._wait_for_client(True)
         else:
-            await self._send_block(body, True)
+            sent = self._send_block(body, True)
+            if sent is not _PUSHED:
+                await self._follow_block(sent, True)
             if pushed is Pushed.TURN_OVER:
                 await asyncio.sleep(0)
+
+    def first_step_over(self) -> None:
+        """The call waits, or has ended: send what the stream holds of its first step."""
+        self.starting = False
+        self._flush()
 
     def _flush(self) -> None:
         """Send what the stream holds: the application has sent all that it had at once."""
@@ -392,6 +420,7 @@ class Cycle(Receiving):
 
     def _complete(self, stream: ResponseStream) -> None:
         self.answered = True
+        self._push = None
         self._sends = 0
         if self._receivers:
             self.wake_receivers()
@@ -428,6 +457,7 @@ class Cycle(Receiving):
         `ClientDisconnected`: at once, or, behind the head of a response to HEAD, a 204, 205 or 304,
         after many blocks.
         """
+        self._push = None
         if not more:
             self._become(_DONE if self._trailers is None else ResponseState.TRAILERS)
             return

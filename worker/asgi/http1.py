@@ -215,8 +215,11 @@ class HTTP1Connection(RefusingConnection):
             return
         if worker.collector is not None:
             self.record_start(head)
+        cycle.starting = True
         # by position: Python 3.11 calls a function with keywords by a longer way
         worker.begin(cycle, self.scopes.http(head), None, None, conn.request_id)
+        if not cycle.answered:
+            cycle.first_step_over()
 
     def _prepare(self, cycle: Cycle, head: RequestReceived) -> bool:
         """Act on the fields that frame or steer a request; whether it is to be called as HTTP."""

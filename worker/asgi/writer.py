@@ -118,8 +118,10 @@ class LoopWriter(ResponseWriter):
     ) -> LoopStream:
         """As `ResponseWriter.stream`. What the kernel does not take is left in
         `connection.send_buffer`."""
-        framed = self._framed(head, response, persistent)
-        return LoopStream(connection, head, response, *framed, self._timeouts)
+        lines, allowed, chunked, persistent = self._framed(head, response, persistent)
+        return LoopStream(
+            connection, head, response, lines, allowed, chunked, persistent, self._timeouts
+        )
 
     def switching(
         self, fields: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]]
@@ -161,13 +163,25 @@ class LoopStream(StreamWriter):
     without a break are sent together. A single block is sent at once.
     """
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        # chunks that wait for others, in pieces; their size; and when the last ones were sent
+    def __init__(
+        self,
+        connection: Connection,
+        request: RequestReceived,
+        response: Response,
+        head: bytes,
+        allowed: float,
+        chunked: bool,
+        persistent: bool,
+        timeouts: Timeouts,
+    ) -> None:
+        super().__init__(
+            connection, request, response, head, allowed, chunked, persistent, timeouts
+        )
+        # chunks that wait for others, in pieces; how many more octets may wait; and until when
         self._held: list[bytes] = []
-        self._held_size = 0
-        self._sent_at = 0.0
-        # how long a block may be that is pushed; none is until the head is sent
+        self._room = _MOST_HELD
+        self._burst_ends = 0.0
+        # how long the first block may be that waits; none does until the head is sent
         self._longest = -1
         # how often pushed blocks were sent since others had a turn
         self._sends = 0
@@ -187,17 +201,25 @@ class LoopStream(StreamWriter):
 
         Raises `ClientDisconnected`.
         """
+        held = self._held
+        if held:  # so the client had room, and nothing was sent since
+            size = len(block)
+            room = self._room - size
+            if room > 0 and _monotonic() < self._burst_ends:
+                held += (_size_lines[size], block, b"\r\n")
+                self._room = room
+                return _PUSHED
+        return self._push_first(block)
+
+    def _push_first(self, block: bytes) -> Pushed:
+        """`push` for a block that waits for those after it, or that none waits with."""
         size = len(block)
         if size > self._longest or self._connection.send_buffer is not None:
             return Pushed.REFUSED
-        held_size = self._held_size
-        if held_size > _MOST_HELD or _monotonic() - self._sent_at >= _BURST:
-            return self._push_now(block)
-        self._held += (_size_lines[size], block, b"\r\n")
-        self._held_size = held_size + size
-        return _PUSHED if held_size else Pushed.HELD
-
-    def _push_now(self, block: bytes) -> Pushed:
+        if not self._held and _monotonic() < self._burst_ends:
+            self._held += (_size_lines[size], block, b"\r\n")
+            self._room -= size
+            return Pushed.HELD
         self._sends += 1
         if self._sends >= _SENDS_A_TURN:
             self._sends = 0
@@ -242,13 +264,13 @@ class LoopStream(StreamWriter):
         if self._held:
             data = b"".join((*self._held, data))
             self._held.clear()
-            self.sent += self._held_size
-            self._held_size = 0
+            self.sent += _MOST_HELD - self._room
+            self._room = _MOST_HELD
         elif self._head:
             data, self._head = self._head + data, b""
             if self._chunked:
                 self._longest = _LARGE
-        self._sent_at = _monotonic()
+        self._burst_ends = _monotonic() + _BURST
         send_or_keep(self._connection, data, self._timeouts)
 
 
