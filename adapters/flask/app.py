@@ -44,14 +44,21 @@ class FlaskApp(WSGIApp):
     """
 
     def __init__(self, app: Flask, **options: Any) -> None:
-        super().__init__(_DirectCall(app), **options)
+        # Python calls a bound method with less effort than an instance.
+        super().__init__(_DirectCall(app).call, **options)
+        self._flask = app
+
+    @property
+    def threadwell_wrapped(self) -> Flask:
+        return self._flask
 
 
 class _DirectCall:
-    """A WSGI application that does what `app` does, in fewer steps. Any thread may call it."""
+    """`call` is a WSGI application that does what `app` does, in fewer steps. Any thread may call
+    it."""
 
     def __init__(self, app: Flask) -> None:
-        self._app = self.threadwell_wrapped = app
+        self._app = app
         cls = type(app)
         # Flask's own functions. If the class has others by now, they are called instead.
         self._wsgi_app: Any = None
@@ -66,7 +73,7 @@ class _DirectCall:
         # remembered: flask-sock makes one for each request, which holds all of that request.
         self._unchanged_kind: type | None = None
 
-    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def call(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         app = self._app
         cls = type(app)
         if (
@@ -88,18 +95,24 @@ class _DirectCall:
             except:
                 error = sys.exc_info()[1]
                 raise
-            body = self._whole_body(response, environ)
+            # Some views replace the headers by a dict.
+            headers = response.headers
+            fields = list(iter(headers)) if type(headers) is Headers else None
+            body = None if fields is None else self._whole_body(response, environ, fields)
             if body is None:
                 return response(environ, start_response)
-            start_response(response.status, response.headers.to_wsgi_list())
+            start_response(response.status, fields)
             return [body]
         finally:
             if error is not None and app.should_ignore_error(error):
                 error = None
             context.pop(error)
 
-    def _whole_body(self, response: Response, environ: Environ) -> bytes | None:
-        """The body, if the response is complete and needs no further treatment; else None."""
+    def _whole_body(
+        self, response: Response, environ: Environ, fields: list[tuple[str, str]]
+    ) -> bytes | None:
+        """The body, if the response with these header fields is complete and needs no further
+        treatment; else None."""
         kind = type(response)
         status = response.status_code
         if (
@@ -112,10 +125,9 @@ class _DirectCall:
         ):
             return None
         blocks = response.response
-        # Some views replace the headers by a dict.
-        if type(blocks) is not list or type(response.headers) is not Headers:
+        if type(blocks) is not list:
             return None
-        for name, _ in response.headers:
+        for name, _ in fields:
             if len(name) in _LOCATION_LENGTHS and name.lower().endswith("location"):
                 return None
         if len(blocks) == 1 and type(blocks[0]) is bytes:
