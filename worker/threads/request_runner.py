@@ -172,15 +172,18 @@ class RequestRunner(ABC):
     def _send_rest(self, stream: PushedResponse, source: Iterator[bytes]) -> None:
         """Send the blocks of `source`, and end the response. See `_first_block` for empty ones."""
         watch = None
+        write = stream.write
         if stream.allowed and not (self.is_unbounded and self.stops):
             for block in source:
                 if block:
-                    stream.write(block)
+                    write(block)
                     if watch is not None:
                         watch.reset()
-                if not stream.allowed or (self.is_unbounded and self.stops):
+                    if not stream.allowed or (self.is_unbounded and self.stops):
+                        break
+                elif self.is_unbounded and self.stops:
                     break
-                if not block:
+                else:
                     watch = watch or HangUpWatch()
                     self.check_client(watch)
         stream.finish()
