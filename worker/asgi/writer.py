@@ -196,6 +196,15 @@ class LoopStream(StreamWriter):
         if self._head:
             self._send(b"")
 
+    def write(self, block: bytes) -> None:
+        """Send `block`, cut to the declared length. Raises `ClientDisconnected`."""
+        if self._chunked and block:
+            # not as threads do it, who wait for the client
+            self.sent += len(block)
+            self._send(b"%x\r\n%b\r\n" % (len(block), block))
+        else:
+            super().write(block)
+
     def push(self, block: bytes) -> Pushed:
         """The fast way of `write`, for a small block of a chunked body while nothing waits.
 
