@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
+from threadwell.worker import Limits
 from threadwell.worker.asgi.scope_headers import HeaderLists, Headers
+from threadwell.worker.http1.parser import RequestParser
 
 SECRET = ("Cookie", "Authorization", "If-None-Match", "Referer", "Content-Length")
 OTHER = ("Host", "Accept", "User-Agent", "X_Underscore", "cookie2", "Set-Cookie")
@@ -84,3 +86,33 @@ def test_what_is_kept_is_bounded() -> None:
             lists.of(block_of([f"X-{number}: {number}", "Cookie: a"]))
     assert len(lists._lines) <= 1024
     assert len(lists._layouts) <= 16
+
+
+def test_the_headers_of_heads_that_a_parser_knows() -> None:
+    lists, parser = HeaderLists(), RequestParser(Limits())
+    forms = (
+        ["Host: x", "Cookie: {}", "Accept: b", "If-None-Match:  {} "],
+        ["host: x", "authorization: {}", "Content-Length: 1{}"],
+        ["Host: x", "Sec-WebSocket-Key: a", "Referer: {}"],
+        ["Host: x"],
+        ["Host: x", "Accept: a", "Accept: {}"],  # for h11
+    )
+    for value in range(100):
+        for form in forms:
+            lines = [line.format(f"{value}\xe9" if "Cookie" in line else value) for line in form]
+            head = parser.parse(b"GET / " + block_of(lines))
+            headers = lists.of_head(head)
+            assert headers == as_specified(head.block)
+            headers.clear()
+            assert head.variables  # made, for a log or a proxy
+            assert lists.of_head(head) == as_specified(head.block)
+
+
+def test_no_secret_of_such_heads_is_kept_and_what_is_kept_is_bounded() -> None:
+    lists, parser = HeaderLists(), RequestParser(Limits())
+    for number in range(300):
+        for _ in range(3):
+            lines = ["Host: x", f"X-A: {number}", "Cookie: secret", "Authorization: secret"]
+            lists.of_head(parser.parse(b"GET / " + block_of(lines)))
+    assert "secret" not in repr(vars(lists))
+    assert 0 < len(lists._known) <= 128

@@ -223,7 +223,7 @@ class HTTP1Connection(RefusingConnection):
 
     def _prepare(self, cycle: Cycle, head: RequestReceived) -> bool:
         """Act on the fields that frame or steer a request; whether it is to be called as HTTP."""
-        persistent, websocket = what_is_asked(head)
+        persistent, websocket = (True, False) if head.stays_open else what_is_asked(head)
         if not persistent:
             cycle.persistent = False
         if websocket:

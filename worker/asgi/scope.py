@@ -38,8 +38,9 @@ class Scopes:
         # the template of the last server: see `Origin.server`
         self._server: Address | None = None
         self._template: Scope = {}
-        #: Makes the `headers` of scopes.
-        self.headers = HeaderLists().of
+        lists = HeaderLists()
+        #: Makes the `headers` of scopes, from field lines and from heads.
+        self.headers, self.headers_of = lists.of, lists.of_head
 
     def template(self, conn: RequestSource) -> Scope:
         """What the scopes of all HTTP requests from `conn` have in common."""
@@ -126,15 +127,15 @@ class ConnectionScopes:
         scopes = self._scopes
         if head is not self._last_head:
             self._last_head, self._headers = head, None
-            return scopes.http(self._template, head, scopes.headers(head.block))
+            return scopes.http(self._template, head, scopes.headers_of(head))
         if self._headers is None:
-            self._headers = scopes.headers(head.block)
+            self._headers = scopes.headers_of(head)
         # a copy, for the application may change it
         return scopes.http(self._template, head, self._headers.copy())
 
     def websocket(self, head: RequestReceived) -> Scope:
         """The scope of a request for a WebSocket, without its state."""
-        return self._scopes.websocket(self._template, head, self._scopes.headers(head.block))
+        return self._scopes.websocket(self._template, head, self._scopes.headers_of(head))
 
 
 def _among(template: Scope, *names: str) -> Scope:

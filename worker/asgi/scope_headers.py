@@ -1,8 +1,9 @@
 """The headers of scopes: names in lower case, and values, in the order received.
 
-    HeaderLists.of          the field lines of a head
-      _Layout.match         a head that is known except for the values that change
-      HeaderLists._split    any other head, line by line
+    HeaderLists.of_head     a head whose fields are known except for the values that change
+      HeaderLists.of        the field lines of any other head
+        _Layout.match       one that is known except for these values
+        HeaderLists._split  one that is not, line by line
 
 As in `http1.field_cache`, whose layouts make the variables of the same heads: what is kept are
 lines that come again, and the names of the others. The values that are secret, or rarely repeated
@@ -11,9 +12,13 @@ lines that come again, and the names of the others. The values that are secret, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..http.grammar import NEVER_CACHED
+from ..messages import NOTHING_COMMON, CommonFields, cgi_name
+
+if TYPE_CHECKING:
+    from ..messages import RequestReceived
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -31,6 +36,8 @@ _LONGEST_CACHED_LINE = 256
 _MOST_CACHED_LINES = 1024
 # The layouts are tried one after the other. Browsers have one for documents, one for images, ...
 _MOST_LAYOUTS = 16
+# Each parser that heads come from has as many; in a hybrid, each thread has a parser.
+_MOST_KNOWN = 8 * _MOST_LAYOUTS
 
 
 class _Layout(NamedTuple):
@@ -68,6 +75,37 @@ class HeaderLists:
         #: How many lines were not in `_lines`, except those that never are.
         self._new_lines = 0
         self._layouts: list[_Layout] = []
+        # by what heads have in common: all headers, without the values that change; and for each of
+        # these its place, its name and its variable
+        self._known: dict[CommonFields, tuple[Headers, list[tuple[int, bytes, str]]]] = {}
+
+    def of_head(self, head: RequestReceived) -> Headers:
+        """The headers of `head`, a list of the caller's own."""
+        common = head.common  # before `own`: see `RequestReceived.variables`
+        if common is NOTHING_COMMON:
+            return self.of(head.block)
+        own = head.own
+        kept, changing = self._known.get(common) or self._know(head, common)
+        headers = kept.copy()
+        for index, name, variable in changing:
+            headers[index] = name, own[variable].encode("latin-1")
+        return headers
+
+    def _know(
+        self, head: RequestReceived, common: CommonFields
+    ) -> tuple[Headers, list[tuple[int, bytes, str]]]:
+        """Keep the headers that `head` has in `common` with others."""
+        headers = self._split(head.block)
+        changing: list[tuple[int, bytes, str]] = []
+        for index, (name, _) in enumerate(headers):
+            variable = cgi_name(name.decode("ascii"))
+            if variable in head.own:
+                headers[index] = name, b""
+                changing.append((index, name, variable))
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[common] = known = headers, changing
+        return known
 
     def of(self, block: bytes) -> Headers:
         """The headers in `block`, a list of the caller's own; see `RequestReceived.block`."""
