@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -137,3 +138,17 @@ def test_what_runs_after_the_calls_runs_once() -> None:
 
     run(test)
     assert found == ["one", "two", "three", "after", "after"]
+
+
+def test_what_runs_after_the_calls_runs_also_if_another_ends_the_loop() -> None:
+    loop = asyncio.new_event_loop()
+    calls = LoopCalls(loop, contextvars.Context())
+    found: list[int] = []
+    calls.add(calls.after, sys.exit)
+    calls.add(calls.after, lambda: found.append(1))
+    with pytest.raises(SystemExit):
+        loop.run_forever()
+    calls.add(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert found == [1]

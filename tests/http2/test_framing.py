@@ -248,6 +248,23 @@ def test_frames_on_closed_streams_are_counted() -> None:
     ours = opened()
     ours.framing.reset(1, 8)
     assert ours.receive(frame(HEADERS, 0x4, 1, HEAD) * 1001) == ENHANCE_YOUR_CALM
+    ours = opened()
+    ours.framing.reset(1, 8)
+    assert ours.receive(frame(DATA, 0, 1, b"x") * 1001) == ENHANCE_YOUR_CALM
+    ours = opened()
+    ours.framing.reset(1, 8)
+    assert ours.receive(frame(DATA, 0, 1, bytes(512)) * 1001) is None  # sent before it knew
+
+
+@pytest.mark.parametrize("last", [frame(DATA, 0x1, 1), frame(HEADERS, 0x5, 1, HEAD)])
+def test_nothing_follows_the_end_on_a_stream_that_the_server_has_reset(last: bytes) -> None:
+    ours = opened()
+    ours.framing.reset(1, 8)
+    ours.sent()
+    assert ours.receive(last) is None
+    assert not ours.sent()
+    assert ours.receive(frame(DATA, 0x1, 1)) is None
+    assert ours.sent() == [reset(1, STREAM_CLOSED)]
 
 
 def test_few_closed_streams_are_remembered() -> None:
@@ -257,7 +274,7 @@ def test_few_closed_streams_are_remembered() -> None:
     known = [number for number in range(1, 20_001, 2) if states.closed_by(number)]
     assert 512 <= len(known) <= 1024
     assert known[-1] == 19_999
-    assert not [*states]
+    assert all(states.get(number) is None for number in known)
 
 
 # ---- Windows and settings --------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import socket
 import struct
 import threading
@@ -28,8 +27,7 @@ from hyperframe.frame import (
 from threadwell import Request, Response, ThreadedServer
 from threadwell.worker.config.groups import Limits
 from threadwell.worker.errors import ProtocolError
-from threadwell.worker.http2.flood_guard import FloodGuard, TooMuchError
-from threadwell.worker.http2.frame_reader import FrameReader
+from threadwell.worker.http2.frames import PREFACE
 from threadwell.worker.http2.request_head import HeadReader, MalformedError, check_trailers
 from threadwell.worker.lifecycle import Refused
 
@@ -464,63 +462,13 @@ def test_more_streams_than_may_be(serve_http2: Serve, http2: Connect) -> None:
     assert [client.answer(number).body for number in numbers[:2]] == [b"x", b"x"]
 
 
-# ---- The meter -------------------------------------------------------------------------------
+# ---- Frames that are rare ---------------------------------------------------------------------
 
 
 def frame(kind: int, payload: bytes = b"", flags: int = 0, number: int = 0) -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(
         ">I", number
     ) + payload  # fmt: skip
-
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-
-def metered(data: bytes = b"") -> FrameReader:
-    """A reader that has read the preface, settings and `data`."""
-    reader = FrameReader(FloodGuard(), 65536)
-    assert len([*reader.frames(PREFACE + frame(4) + data, 0.0)]) == 1
-    return reader
-
-
-def test_the_meter_passes_all_frames_in_whatever_pieces() -> None:
-    chosen = random.Random(7)
-    sizes = {3: 4, 6: 8, 8: 4}
-    expected = [
-        (kind, 0, int(kind not in (6, 7)), bytes(size), size)
-        for kind in [4, *chosen.choices([0, 3, 6, 7, 8], k=99)]
-        for size in [0 if kind == 4 else sizes.get(kind, chosen.randrange(8, 40))]
-    ]
-    expected[0] = (4, 0, 0, b"", 0)
-    stream = PREFACE + b"".join(
-        frame(kind, payload, flags, number) for kind, flags, number, payload, _ in expected
-    )
-    for size in (1, 2, 3, 8, 9, 10, 31, len(stream)):
-        meter = FrameReader(FloodGuard(), 65536)
-        parts = [stream[at : at + size] for at in range(0, len(stream), size)]
-        assert [each for part in parts for each in meter.frames(part, 0.0)] == expected
-        assert (meter.seen, meter.unfinished) == (100, False)
-
-
-def test_the_meter_forgives_with_time() -> None:
-    meter = metered()
-    for second in range(100):
-        assert len([*meter.frames(frame(6, bytes(8)) * 100, float(second))]) == 100
-    with pytest.raises(TooMuchError):
-        for _ in meter.frames(frame(6, bytes(8)) * 1200, 100.0):
-            pass
-
-
-def test_the_meter_knows_what_is_not_whole() -> None:
-    assert FrameReader(FloodGuard(), 65536).unfinished
-    meter = metered()
-    assert not meter.unfinished
-    assert not [*meter.frames(frame(1, b"xx", 0x5, 1)[:-1], 0.0)]
-    assert meter.unfinished
-    assert len([*meter.frames(b"x", 0.0)]) == 1
-    assert not meter.unfinished
-    assert not [*meter.frames(frame(0, b"xx", 0, 1)[:-1], 0.0)]
-    assert not meter.unfinished  # a body has a deadline of its own
 
 
 def test_nothing_is_logged_of_what_clients_do(

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 from threadwell import Request, Response, ServerConfig, ThreadedServer
+from threadwell.worker.config.groups import Static
+from threadwell.worker.messages import FileBody, RequestReceived
+from threadwell.worker.static import StaticApp, StaticFiles
 
 from ..helpers.certificates import Authority
 from ..helpers.waiting import until
@@ -230,3 +233,27 @@ def test_over_tls(serve: Serve, folder: Path, tmp_path: Path) -> None:
     url = f"https://127.0.0.1:{server.port}/static/large.bin"
     with urllib.request.urlopen(url, context=authority.trusting(), timeout=20) as response:
         assert response.read() == content
+
+
+@pytest.mark.parametrize(
+    ("version", "size", "is_read"),
+    [
+        ("1.1", 65_536, True),
+        ("1.1", 65_537, False),
+        ("2", 2048, True),
+        ("2", 2049, False),
+    ],
+)
+def test_what_may_wait_for_a_window_waits_as_a_file(
+    folder: Path, version: str, size: int, is_read: bool
+) -> None:
+    (folder / "some.bin").write_bytes(bytes(size))
+    files = StaticApp(app, StaticFiles(Static(mounts=(f"/static={folder}",))))
+    head = RequestReceived(
+        "GET", "/static/some.bin", "/static/some.bin", "", version, b"", {}, None
+    )
+    response = files(Request(head, b"", None))
+    assert response is not None
+    assert isinstance(response.body, bytes) is is_read
+    if isinstance(response.body, FileBody):
+        os.close(response.body.fd)

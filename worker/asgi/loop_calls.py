@@ -49,8 +49,8 @@ class LoopCalls:
         for _ in range(len(self._waiting)):
             self._call(*self._waiting.popleft())
         if self._after:
-            after, self._after = self._after, {}
-            for function in after:
+            for function in [*self._after]:
+                del self._after[function]  # one by one: the others stay if this one ends the turn
                 self._call(function, ())
 
     def _call(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:

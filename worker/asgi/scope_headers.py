@@ -18,6 +18,8 @@ from ..http.grammar import NEVER_CACHED
 from ..messages import NOTHING_COMMON, CommonFields, cgi_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..messages import RequestReceived
 
 Headers = list[tuple[bytes, bytes]]
@@ -85,21 +87,22 @@ class HeaderLists:
         if common is NOTHING_COMMON:
             return self.of(head.block)
         own = head.own
-        kept, changing = self._known.get(common) or self._know(head, common)
+        kept, changing = self._known.get(common) or self._know(head.block, common, own)
         headers = kept.copy()
         for index, name, variable in changing:
             headers[index] = name, own[variable].encode("latin-1")
         return headers
 
     def _know(
-        self, head: RequestReceived, common: CommonFields
+        self, block: bytes, common: CommonFields, own: Mapping[str, str]
     ) -> tuple[Headers, list[tuple[int, bytes, str]]]:
-        """Keep the headers that `head` has in `common` with others."""
-        headers = self._split(head.block)
+        """Keep the headers of `block` that it has in `common` with others; `own` are those that it
+        has not."""
+        headers = self._split(block)
         changing: list[tuple[int, bytes, str]] = []
         for index, (name, _) in enumerate(headers):
             variable = cgi_name(name.decode("ascii"))
-            if variable in head.own:
+            if variable in own:
                 headers[index] = name, b""
                 changing.append((index, name, variable))
         if len(self._known) >= _MOST_KNOWN:

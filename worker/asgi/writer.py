@@ -25,8 +25,8 @@ _monotonic = time.monotonic
 
 # A block that follows another within so many seconds waits for the blocks after it.
 _BURST = 0.001
-# How many octets may wait like that; and how large a block may be to wait: a larger one is sent
-# without a copy.
+# How many octets may wait like that; and how large a block may be that waits first: a larger one is
+# sent without a copy.
 _MOST_HELD = 65536
 _LARGE = 16384
 # Up to which size the line before a chunk is kept.

@@ -7,7 +7,7 @@ octets, before anything else is done for them.
 
 from __future__ import annotations
 
-from .frames import DATA, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, RST_STREAM, HTTP2ConnectionError
+from .frames import DATA, END_STREAM, ENHANCE_YOUR_CALM, RST_STREAM, HTTP2ConnectionError
 
 # The size of a burst, and how many are forgiven per second. Resets: as Netty, 200 in 10 seconds. A
 # browser that leaves a page resets all requests under way, and does so again on the next page.
@@ -39,8 +39,10 @@ class _Bucket:
         self._updated = 0.0
 
     def add(self, now: float) -> None:
-        self._level = max(self._level - (now - self._updated) * self._leak, 0.0) + 1
-        self._updated = now
+        # `now` may be a little behind: frames count from the moment at which they were received
+        elapsed = max(now - self._updated, 0.0)
+        self._level = max(self._level - elapsed * self._leak, 0.0) + 1
+        self._updated += elapsed
         if self._level > self._size:
             raise TooMuchError(self._message)
 
@@ -59,9 +61,10 @@ class FloodGuard:
         self._frames = _Bucket("too many frames that ask for nothing", _FRAMES, _FRAMES_FORGIVEN)
 
     def count(self, kind: int, flags: int, length: int, now: float) -> None:
-        """Count a frame by its header, if it requests nothing. Raises `TooMuchError`."""
-        if kind == HEADERS:
-            return
+        """Count a frame other than HEADERS by its header, if it asks for nothing.
+
+        Raises `TooMuchError`.
+        """
         if kind == DATA:
             if not length and not flags & END_STREAM:
                 self._frames.add(now)

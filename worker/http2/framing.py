@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from .interfaces import Fields, FrameListener
 
 _SETTINGS_ACK = frame(SETTINGS, ACK, 0)
+# A smaller DATA frame on a stream that the server has reset costs more to discard than to send. A
+# client that does not know of the reset yet sends few of them.
+_SMALL_DATA = 512
 
 
 class Framing:
@@ -135,7 +138,7 @@ class Framing:
         state = self._streams.get(number)
         if state is None:
             if number <= self._streams.last:
-                self._refuse_headers(number)
+                self._refuse_headers(number, ended=ended)
                 return
             if not number & 1:
                 raise HTTP2ConnectionError("a client opens a stream with an even number")
@@ -163,11 +166,13 @@ class Framing:
         except hpack.HPACKError as error:
             raise HTTP2ConnectionError(str(error), COMPRESSION_ERROR) from error
 
-    def _refuse_headers(self, number: int) -> None:
+    def _refuse_headers(self, number: int, *, ended: bool) -> None:
         """A head on a stream that is closed."""
         how = self._streams.closed_by(number)
         if how is Closed.ABANDONED:
             self.flood_guard.wasted(self._now)
+            if ended:
+                self._streams.end_abandoned(number)
         elif how is Closed.RESET:
             self._reset_again(number)
         elif how is Closed.ENDED:
@@ -197,8 +202,7 @@ class Framing:
         if size and not data:
             self.flood_guard.wasted(self._now)
         if state is None:
-            if self._streams.closed_by(number) is not Closed.ABANDONED:
-                self._reset_again(number)
+            self._discard_data(number, flags, size)
             return
         if state.received:
             self._reset_on_error(state, STREAM_CLOSED, listener)
@@ -212,6 +216,16 @@ class Framing:
         listener.data_received(number, data, size)
         if ended:
             listener.stream_ended(number)
+
+    def _discard_data(self, number: int, flags: int, size: int) -> None:
+        """DATA on a stream that is closed."""
+        if self._streams.closed_by(number) is not Closed.ABANDONED:
+            self._reset_again(number)
+            return
+        if size < _SMALL_DATA:
+            self.flood_guard.wasted(self._now)
+        if flags & END_STREAM:
+            self._streams.end_abandoned(number)
 
     def _receive_window_update(self, number: int, payload: bytes, listener: FrameListener) -> None:
         increment = int.from_bytes(payload, "big") & LARGEST_WINDOW  # the first bit is reserved

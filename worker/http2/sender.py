@@ -159,13 +159,15 @@ class HTTP2Sender(LoopConnection):
         self._flushing = True
         try:
             for _ in range(_FLUSHES_A_TURN):
+                was_full = self.conn.send_buffer is not None  # then `_fill` adds no response
                 self._fill()
                 data = self._framing.data_to_send()
                 if not data:
                     break
                 self.write(data)
                 if self.conn.send_buffer is not None:
-                    self._limit_replies(len(data))
+                    if was_full:
+                        self._limit_replies(len(data))
                     break
             else:
                 self.worker.loop.call_soon(self.flush)
@@ -196,7 +198,7 @@ class HTTP2Sender(LoopConnection):
             left -= stream.sent - before
 
     def _limit_replies(self, size: int) -> None:
-        """The kernel is full: stop reading a client that causes replies and reads none."""
+        """The kernel was full before: stop reading a client that causes replies and reads none."""
         self._unread_replies += size
         if self._unread_replies > _MOST_UNREAD_REPLIES:
             self.pause_reading()

@@ -34,7 +34,8 @@ def own_settings(config: ServerConfig) -> list[tuple[int, int]]:
 
 
 def read_settings(payload: bytes) -> dict[int, list[int]]:
-    """The valid settings of a SETTINGS frame: the smallest and the last value of each identifier.
+    """What a SETTINGS frame has of INITIAL_WINDOW_SIZE and HEADER_TABLE_SIZE, the smallest and the
+    last value of each. The others are checked, and mean nothing to a server.
 
     A frame may repeat an identifier 2730 times. Only the last value counts, except that the
     encoder has to know the smallest size of its table (RFC 7541, 4.2). Raises
@@ -48,10 +49,9 @@ def read_settings(payload: bytes) -> dict[int, list[int]]:
         elif identifier == MAX_FRAME_SIZE:
             if not LARGEST_FRAME <= value < _BEYOND_FRAMES:
                 raise HTTP2ConnectionError("a size of frames is not valid")
-        elif identifier in (ENABLE_PUSH, ENABLE_CONNECT_PROTOCOL):
-            if value > 1:
-                raise HTTP2ConnectionError("a setting is neither 0 nor 1")
-        elif identifier != HEADER_TABLE_SIZE:
+        elif identifier in (ENABLE_PUSH, ENABLE_CONNECT_PROTOCOL) and value > 1:
+            raise HTTP2ConnectionError("a setting is neither 0 nor 1")
+        if identifier not in (INITIAL_WINDOW_SIZE, HEADER_TABLE_SIZE):
             continue
         values = settings.setdefault(identifier, [value, value])
         values[:] = min(values[0], value), value

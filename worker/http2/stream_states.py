@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
 
 from .frames import LARGEST_WINDOW
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # How many closed streams are remembered, in two parts: the older one is dropped when the newer one
 # is full, so that no entry has to be searched for.
@@ -65,9 +61,6 @@ class StreamStates:
         """Stream `number`, if it is not idle and not closed."""
         return self._open.get(number)
 
-    def __iter__(self) -> Iterator[StreamState]:
-        return iter(self._open.values())
-
     def is_idle(self, number: int) -> bool:
         """Whether stream `number` was never used, nor any higher one."""
         return number > self.last or not number & 1
@@ -88,6 +81,13 @@ class StreamStates:
     def closed_by(self, number: int) -> Closed | None:
         """How stream `number` was closed; None if it was never used, or long ago."""
         return self._newer.get(number) or self._older.get(number)
+
+    def end_abandoned(self, number: int) -> None:
+        """The client has ended its side of a stream that the server had reset before."""
+        for known in (self._newer, self._older):
+            if number in known:
+                known[number] = Closed.RESET
+                return
 
     def change_windows(self, change: int) -> bool:
         """Change the send windows of all streams; False if one exceeds the largest window."""

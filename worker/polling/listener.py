@@ -81,9 +81,6 @@ class Listener:
         client = ("", 0) if self.is_unix else peer[:2]
         sock = socket.socket(self._family, self._type, self._proto, fd)
         try:
-            if self.ssl_context is None:
-                sock.setblocking(False)
-                return Connection(sock, client, self.address)
             return connect(sock, client, self.address, self.ssl_context)
         except OSError:  # TLS on a connection that was reset meanwhile
             sock.close()

@@ -41,8 +41,9 @@ _OPEN_FLAGS = (
 
 
 # A body up to this size is read, and sent with its head by one system call. A larger one is left to
-# sendfile, which does not copy it.
-_MOST_READ = 64 * 1024
+# sendfile, which does not copy it. Over HTTP/2 it may have to wait for the client's windows, which
+# takes memory for octets, and none for a file.
+_MOST_READ, _MOST_READ_HTTP2 = 64 * 1024, 2 * 1024
 
 
 class StaticFiles:
@@ -60,11 +61,13 @@ class StaticFiles:
         """Whether `path`, as sent, may name a file. Does not block."""
         return self._serves_root or self._is_below(_decoded(path))
 
-    def respond(self, method: str, path: str, fields: Mapping[str, str]) -> Response | None:
+    def respond(
+        self, method: str, path: str, fields: Mapping[str, str], *, most_read: int = _MOST_READ
+    ) -> Response | None:
         """Return the response to a request for `path`, as sent; None leaves it to the application.
 
-        `fields` are the header fields by their CGI names. May block on the disk. The caller closes
-        the descriptor of a `FileBody`.
+        `fields` are the header fields by their CGI names. A body of up to `most_read` octets is
+        read here. May block on the disk. The caller closes the descriptor of a `FileBody`.
         """
         url = _decoded(path)
         below = self._is_below(url)
@@ -79,7 +82,7 @@ class StaticFiles:
         original = next(each for each in found if not each.coding)
         for variant in _acceptable_variants(found, fields):
             try:
-                return _respond_with(variant, original, method, fields)
+                return _respond_with(variant, original, method, fields, most_read)
             except OSError:  # deleted or made unreadable since the folder was read
                 continue
         return missing
@@ -100,7 +103,10 @@ class StaticApp:
     def __call__(self, request: Request) -> Response | None:
         head = request.head
         if self._files.may_serve(head.path):
-            response = self._files.respond(head.method, head.path, head.variables)
+            most_read = _MOST_READ_HTTP2 if head.version == "2" else _MOST_READ
+            response = self._files.respond(
+                head.method, head.path, head.variables, most_read=most_read
+            )
             if response is not None:
                 return response
         return self._app(request)
@@ -126,7 +132,11 @@ def _acceptable_variants(
 
 
 def _respond_with(
-    variant: Variant, original: Variant, method: str, fields: Mapping[str, str]
+    variant: Variant,
+    original: Variant,
+    method: str,
+    fields: Mapping[str, str],
+    most_read: int,
 ) -> Response:
     """Open `variant` and return its response.
 
@@ -142,7 +152,7 @@ def _respond_with(
             raise FileNotFoundError(variant.path)
         # the file may have been replaced since the folder was read, and the headers must match
         variant = variant.with_status(status)
-        response = _respond_with_file(variant, fd, method, fields)
+        response = _respond_with_file(variant, fd, method, fields, most_read)
     except BaseException:
         os.close(fd)
         raise
@@ -152,7 +162,7 @@ def _respond_with(
 
 
 def _respond_with_file(
-    variant: Variant, fd: int, method: str, fields: Mapping[str, str]
+    variant: Variant, fd: int, method: str, fields: Mapping[str, str], most_read: int
 ) -> Response:
     size = variant.size
     part = None
@@ -167,20 +177,20 @@ def _respond_with_file(
             part = wanted_range(fields, size, variant.etag, variant.modified)
     if part is None:
         headers = [*variant.headers, ("Content-Length", str(size))]
-        return Response(200, headers, b"" if method == "HEAD" else _body(fd, 0, size))
+        return Response(200, headers, b"" if method == "HEAD" else _body(fd, 0, size, most_read))
     begin, length = part
     if not length:
         unsatisfied = [TEXT_PLAIN, ("Content-Range", f"bytes */{size}")]
         return Response(416, unsatisfied, b"Range Not Satisfiable\n")
     where = ("Content-Range", f"bytes {begin}-{begin + length - 1}/{size}")
     headers = [*variant.headers, where, ("Content-Length", str(length))]
-    return Response(206, headers, _body(fd, begin, length))
+    return Response(206, headers, _body(fd, begin, length, most_read))
 
 
-def _body(fd: int, begin: int, length: int) -> bytes | FileBody:
+def _body(fd: int, begin: int, length: int, most_read: int) -> bytes | FileBody:
     """The octets of the file; or the file, which the worker reads and closes."""
     file = FileBody(fd, begin, length)
-    if length <= _MOST_READ:
+    if length <= most_read:
         data = read_some(file, length)
         if len(data) == length:  # else the file has become shorter meanwhile: see `SendBuffer`
             return data
