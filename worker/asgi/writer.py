@@ -163,20 +163,8 @@ class LoopStream(StreamWriter):
     without a break are sent together. A single block is sent at once.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        request: RequestReceived,
-        response: Response,
-        head: bytes,
-        allowed: float,
-        chunked: bool,
-        persistent: bool,
-        timeouts: Timeouts,
-    ) -> None:
-        super().__init__(
-            connection, request, response, head, allowed, chunked, persistent, timeouts
-        )
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         # chunks that wait for others, in pieces; how many more octets may wait; and until when
         self._held: list[bytes] = []
         self._room = _MOST_HELD
