@@ -68,18 +68,18 @@ class Server:
     def counts(self) -> Counts:
         return dict(json.loads(self.fetch("/state")))
 
-    def counts_once_below(self, start: Counts) -> Counts:
-        """The counts once nothing is left of what has come since `start`."""
+    def counts_once_below(self, limits: Counts) -> Counts:
+        """The counts once those in `limits` are not above it. Garbage is collected meanwhile."""
         counts: Counts = {}
 
         def is_below() -> bool:
             counts.update(self.counts())
-            return all(counts[name] <= start[name] for name in start if name != "memory")
+            return all(counts[name] <= limits[name] for name in limits)
 
         try:
             until(is_below)
         except AssertionError:
-            pytest.fail(f"{start} became {counts}")
+            pytest.fail(f"{limits} became {counts}")
         return counts
 
 
