@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -89,7 +88,8 @@ def test_one_that_raises_costs_no_other_its_turn() -> None:
     assert [type(context["exception"]) for context in failed] == [IndexError]
 
 
-def test_one_that_ends_the_process_leaves_the_others() -> None:
+@pytest.mark.parametrize("after", [False, True])
+def test_one_that_ends_the_process_leaves_the_others(after: bool) -> None:
     loop = asyncio.new_event_loop()
     calls = LoopCalls(loop, contextvars.Context())
     found: list[int] = []
@@ -97,8 +97,11 @@ def test_one_that_ends_the_process_leaves_the_others() -> None:
     def leave() -> None:
         raise SystemExit(3)
 
-    calls.add(leave)
-    calls.add(found.append, 1)
+    for function in (leave, lambda: found.append(1)):
+        if after:
+            calls.add(calls.after, function)
+        else:
+            calls.add(function)
     with pytest.raises(SystemExit):
         loop.run_forever()
     calls.add(loop.stop)
@@ -138,17 +141,3 @@ def test_what_runs_after_the_calls_runs_once() -> None:
 
     run(test)
     assert found == ["one", "two", "three", "after", "after"]
-
-
-def test_what_runs_after_the_calls_runs_also_if_another_ends_the_loop() -> None:
-    loop = asyncio.new_event_loop()
-    calls = LoopCalls(loop, contextvars.Context())
-    found: list[int] = []
-    calls.add(calls.after, sys.exit)
-    calls.add(calls.after, lambda: found.append(1))
-    with pytest.raises(SystemExit):
-        loop.run_forever()
-    calls.add(loop.stop)
-    loop.run_forever()
-    loop.close()
-    assert found == [1]
