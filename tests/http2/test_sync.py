@@ -413,6 +413,23 @@ def test_a_client_that_leaves(serve_http2: Serve, http2: Connect) -> None:
     assert not recorder.of(ResponseCompleted)[0].complete
 
 
+def test_a_client_that_does_not_read_is_read_on(serve_http2: Serve, http2: Connect) -> None:
+    """What waits for it is a response, and not replies to its frames."""
+    recorder = Recorder()
+    server = serve_http2(
+        lambda request: Response(200, [], bytes(14_000_000 if request.path == "/large" else 1)),
+        lifecycle_collector=recorder,
+    )
+    client = http2(server)
+    client.conn.update_settings({4: 2**30})
+    client.conn.increment_flow_control_window(2**30)
+    client.settle()
+    client.get("/large")
+    until(lambda: any(each.send_buffer for each in list(server.pools[0].poller.connections)))
+    client.get("/")
+    recorder.until(RequestStarted, 2)
+
+
 def test_a_client_that_leaves_without_reading(serve_http2: Serve, http2: Connect) -> None:
     """Each request has its end, the one too of whose answer only the last octets were missing."""
     recorder = Recorder()
