@@ -129,6 +129,39 @@ def test_a_worker_that_is_stopped_holds_up_nobody(start: Start, path: Path) -> N
     assert victim in pids(path), "its late answers are no reason to kill it"
 
 
+# What the application has registered with `atexit` ends when "stay" has no writer any more.
+ENDS_LATE = """
+import atexit, pathlib
+
+@atexit.register
+def stay():
+    if pathlib.Path("stay").exists():
+        print("stays", flush=True)
+        pathlib.Path("stay").read_bytes()
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"hello"]
+"""
+
+
+def test_a_worker_that_is_about_to_exit_is_not_asked(tmp_path: Path, path: Path) -> None:
+    os.mkfifo(tmp_path / "stay")
+    with starting(tmp_path, ENDS_LATE) as start, (tmp_path / "stay").open("r+b", 0):
+        server = start("app:app", "--control", f"unix:{path}")
+        before = pids(path)
+        ask(path, "recycle", str(before[0]))
+        server.await_line("stays")
+        rows = {each["pid"]: each for each in ask(path, "status")["workers"]}
+        assert rows[before[0]]["note"].startswith("it is about to exit")
+        with pytest.raises(ControlError, match="no request 'nonsense' is under way"):
+            ask(path, "stack", "nonsense")
+        with pytest.raises(ControlError, match=f"stack: {before[0]} is not a worker"):
+            ask(path, "stack", str(before[0]))
+        assert ask(path, "stack")["silent"] == []
+        (tmp_path / "stay").unlink()
+
+
 def test_the_application_may_fork_and_the_file_stays(start: Start, path: Path) -> None:
     """A worker has no copy of the control socket: its end does not remove the file."""
     server = start("app:app", "--control", f"unix:{path}")

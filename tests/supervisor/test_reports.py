@@ -37,6 +37,7 @@ HONEST: list[dict[str, Any]] = [
     READY,
     {"starting": True},
     {"heartbeat": 0.5},
+    {"exiting": True},
     {"replace": "it has served 10 requests", "cause": "max_requests"},
     {"failed": "there is no such module", "trace": "Traceback\n  File\n"},
     {"loaded": True},

@@ -88,7 +88,7 @@ class SupervisorControl:
         self.endpoint.poll()
         now = time.monotonic()
         for gather in self._gathers.copy():
-            gather.left.intersection_update(self._workers())
+            gather.left.intersection_update(self._answering())
             if not gather.left or now >= gather.deadline:
                 self._gathers.remove(gather)
                 gather.finish()
@@ -102,6 +102,10 @@ class SupervisorControl:
     def _workers(self) -> list[Worker]:
         return [each for each in self._supervisor.children() if isinstance(each, Worker)]
 
+    def _answering(self) -> list[Worker]:
+        """The workers that can answer: not those that are about to exit."""
+        return [each for each in self._workers() if not (each.closed_at or each.exiting)]
+
     def _ask(
         self,
         what: str,
@@ -114,7 +118,7 @@ class SupervisorControl:
         self._number += 1
         gather = _Gather(reply, merge, _STACK_TIMEOUT if what == "stack" else _TIMEOUT)
         for worker in workers:
-            if len(worker.questions) < _MOST_QUESTIONS and not worker.closed_at:
+            if len(worker.questions) < _MOST_QUESTIONS:
                 worker.ask(self._number, Question(what, time.monotonic()))
                 worker.pipe.send({"ask": self._number, "what": what, "wanted": wanted})
                 gather.left.add(worker)
@@ -144,7 +148,7 @@ class SupervisorControl:
         """Carry out `command`. Raises `CommandError`."""
         verb, argument = command.verb, command.argument
         if verb == "status":
-            serving = [each for each in self._workers() if each.ready_at]
+            serving = [each for each in self._answering() if each.ready_at]
             self._ask("status", serving, reply, self._status)
         elif verb == "requests":
             self._ask("requests", self._ready(), reply, _merged_requests)
@@ -184,13 +188,14 @@ class SupervisorControl:
         return said(f"process {command.number} is replaced; its successor starts first")
 
     def _find(self, pid: int, verb: str) -> Worker:
-        for worker in self._workers():
+        for worker in self._answering():
             if worker.pid == pid:
                 return worker
         raise CommandError(f"{verb}: {pid} is not a worker of this server; `status` lists them")
 
     def _ready(self) -> list[Worker]:
-        return [each for each in self._workers() if each.phase in (Phase.SERVING, Phase.DRAINING)]
+        phases = (Phase.SERVING, Phase.DRAINING)
+        return [each for each in self._answering() if each.phase in phases]
 
     # ---- Results --------------------------------------------------------------------------
 
@@ -220,7 +225,7 @@ class SupervisorControl:
                 for worker, answer in found.items()
                 for row in identified(answer["stacks"], worker.pid or 0)
             ]
-            left = self._workers()
+            left = self._answering()
             silent = [each.pid for each in asked if each not in found and each in left]
             if argument and not rows and not silent:
                 raise CommandError(no_such_request(argument))
@@ -258,7 +263,8 @@ class _Gather:
 def _row(worker: Worker, answer: dict[str, Any] | None, now: float) -> dict[str, Any]:
     note = worker.replace_reason
     if answer is None and worker.ready_at:
-        note = "it does not answer" + (f"; {note}" if note else "")
+        why = "it is about to exit" if worker.exiting else "it does not answer"
+        note = why + (f"; {note}" if note else "")
     return {
         **(answer or _UNKNOWN),
         "pid": worker.pid or 0,

@@ -123,6 +123,9 @@ class Worker(Child):
         #: Why it is to be replaced; empty if it is not.
         self.replace_reason = ""
         self.hangs = False
+        #: It has served its last request, and reads no questions any more. The threads and the
+        #: `atexit` functions of the application may keep it from exiting.
+        self.exiting = False
         #: What it was asked and has not answered, by numbers that grow.
         self.questions: dict[int, Question] = {}
         self.last_question = 0

@@ -66,6 +66,7 @@ _OF_WORKERS: Final[list[_Fields]] = [
     *_OF_BOTH,
     {"ready": _true, "name": _text, "kind": _text, "gil": _flag},
     {"heartbeat": _number},
+    {"exiting": _true},
     {"replace": _text, "cause": _cause},
     {"answer": _ordinal, "part": _part, "last": _flag},
 ]

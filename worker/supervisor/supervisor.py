@@ -291,6 +291,8 @@ class Supervisor(Phased):
                 self._ready_message = self._ready_message or message
         elif "heartbeat" in message:
             worker.heartbeat_at, worker.idle_for = now, message["heartbeat"]
+        elif "exiting" in message:
+            worker.exiting = True
         elif "answer" in message:
             return self._control is not None and self._control.on_answer(worker, message)
         elif "replace" in message:

@@ -106,11 +106,13 @@ class WorkerProcess(Phased):
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat += _HEARTBEAT
                 self._report()
-            if self._server.failed:
-                return 1
-            if self._stopper is not None and not self._stopper.is_alive():
+            if self._server.failed or self._has_drained():
                 self.become(Phase.STOPPED)
-        return 0
+        self._pipe.send({"exiting": True})
+        return 1 if self._server.failed else 0
+
+    def _has_drained(self) -> bool:
+        return self._stopper is not None and not self._stopper.is_alive()
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGTERM:
