@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import re
 import signal
@@ -82,12 +83,16 @@ class Command:
 @contextlib.contextmanager
 def command(words: Sequence[str | Path], folder: Path, **options: Any) -> Iterator[Command]:
     """`python words...`, run in `folder`; killed after the block if it runs still."""
+    # Bytecode is told from its source by the second and the size: a test may write a module twice
+    # within one, with as many characters.
+    env = {**(options.pop("env", None) or os.environ), "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen(
         [sys.executable, *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=env,
         **options,
     ) as process:
         running = Command(process)
