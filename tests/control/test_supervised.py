@@ -103,6 +103,7 @@ def test_commands_to_the_supervisor(start: Start, path: Path, extra: tuple[str, 
     with pytest.raises(ControlError, match="no request 'nonsense' is under way"):
         ask(path, "stack", "nonsense")
     assert ask(path, "config")["settings"]["workers"] == 2
+    server.await_line("ended with code 0", 4)
     debug = server.said(" DEBUG ")
     ask(path, "log-level", "warning")
     ask(path, "recycle", str(pids(path)[0]))
