@@ -13,9 +13,16 @@ def main() -> int:
     gc.disable()
     from .cli import main as run
 
-    gc.freeze()
+    # Without a GIL, CPython 3.13 makes functions, code and types immortal when the first thread is
+    # started, but not the frozen ones: all threads would count references to them, in turn.
+    if getattr(sys, "_is_gil_enabled", _always)():
+        gc.freeze()
     gc.enable()
     return run()
+
+
+def _always() -> bool:
+    return True
 
 
 if __name__ == "__main__":

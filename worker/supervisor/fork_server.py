@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 
+from ..config import gil_enabled
 from ..control.single import set_log_level
 from ..messages import Loaded
 from ..system.process_title import set_process_title
@@ -42,9 +43,13 @@ def run(spec: ServerSpec, sock: socket.socket) -> int:
             "The application has started threads while it was imported; they do not exist in the"
             " workers. Start them with the first request, or leave out --preload"
         )
-    # a collection in a worker would write to the objects of the import, and so copy shared memory
+    # A collection in a worker would write to the objects of the import, and so copy shared memory.
+    # Without a GIL, CPython 3.13 writes to them anyway: it makes functions, code and types immortal
+    # when the first thread is started. It leaves out the frozen ones, whose references all threads
+    # would then count in turn.
     gc.collect()
-    gc.freeze()
+    if gil_enabled():
+        gc.freeze()
     set_process_title("fork server", loaded.name)
     pipe.send({"loaded": True})
     # SIGTERM may be for the whole process group; the end of the pipe is what ends this process
