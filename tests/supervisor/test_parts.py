@@ -91,7 +91,7 @@ def test_descriptors_go_along(pipes: tuple[Pipe, Pipe]) -> None:
     other = Pipe(pipes[1]._sock, descriptors=True)
     ends = [os.pipe() for _ in range(3)]
     for number, (_, write) in enumerate(ends):
-        one.send({"number": number}, write)
+        one.send({"number": number}, [write])
         os.close(write)
     assert [message["number"] for message in other.receive()] == [0, 1, 2]
     for read, _ in ends:

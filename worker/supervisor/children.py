@@ -5,6 +5,7 @@ What is to become of a process is decided in `supervisor` alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -12,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 from ..control.endpoint import Endpoint
 from ..system.processes import reap_orphans
@@ -21,6 +23,7 @@ from .forking import ServerSpec, fork
 from .generation import Child, ForkServer, Generation, Worker
 from .phase import Phase
 from .pipe import Message, Pipe, pair
+from .start_trace import StartTrace
 from .statistics import Statistics
 
 # Seconds between the end of a process's pipe and its being reaped.
@@ -98,32 +101,34 @@ class Children:
         """Start a worker; the fork server forks it if there is one. Raises `OSError`."""
         self._worker_number += 1
         number = self._worker_number
-        ours, theirs = pair()
-        page = self._statistics.worker_started()
-        with theirs:
+        with _connect() as ends:
+            page = self._statistics.worker_started()
             if generation.fork_server is not None:
-                generation.fork_server.pipe.send({"fork": number, "page": page}, theirs.fileno())
+                message = {"fork": number, "page": page}
+                generation.fork_server.pipe.send(message, (ends.theirs.fileno(), ends.copy))
                 pid = None
             else:
                 try:
-                    pid = self._fork(ours, theirs, partial(worker_process.run, page=page))
+                    pid = self._fork(ends, partial(worker_process.run, page=page))
                 except OSError:
                     self._statistics.fork_failed(page)
                     raise
-        worker = Worker(Pipe(ours), pid, number, generation, page)
+            worker = Worker(Pipe(ends.ours), pid, number, generation, page)
+        worker.start_trace = ends.trace
         worker.deadline = self._start_deadline()
         self._selector.register(worker.pipe, selectors.EVENT_READ, worker)
         generation.workers.add(worker)
 
     def start_fork_server(self, generation: Generation) -> ForkServer:
         """Start the fork server of `generation`. Raises `OSError`."""
-        ours, theirs = pair()
-        with theirs:
-            pid = self._fork(ours, theirs, fork_server.run)
-        generation.fork_server = made = ForkServer(Pipe(ours), pid, generation)
-        made.deadline = self._start_deadline()
-        self._selector.register(made.pipe, selectors.EVENT_READ, made)
-        return made
+        with _connect() as ends:
+            pid = self._fork(ends, fork_server.run)
+            child = ForkServer(Pipe(ends.ours), pid, generation)
+        child.start_trace = ends.trace
+        child.deadline = self._start_deadline()
+        self._selector.register(child.pipe, selectors.EVENT_READ, child)
+        generation.fork_server = child
+        return child
 
     def restart_deadline(self, child: Child) -> None:
         """Count the start of `child` from now, where its code runs: a busy machine may be late."""
@@ -135,25 +140,16 @@ class Children:
         seconds = self._start_timeout
         return time.monotonic() + seconds + _TRACEBACK_TIME if seconds else 0.0
 
-    def _fork(
-        self,
-        ours: socket.socket,
-        theirs: socket.socket,
-        run: Callable[[ServerSpec, socket.socket], int],
-    ) -> int:
+    def _fork(self, ends: _Ends, run: Callable[[ServerSpec, socket.socket, int], int]) -> int:
         def main() -> int:
-            ours.close()
+            ends.ours.close()
             self._signals.close()
             self._statistics.close_copy()
             for each in self._watched:
                 each.close_copy()
-            return run(self._spec, theirs)
+            return run(self._spec, ends.theirs, ends.copy)
 
-        try:
-            return fork(main)
-        except OSError:
-            ours.close()
-            raise
+        return fork(main)
 
     # ---- Ends -----------------------------------------------------------------------------
 
@@ -193,6 +189,8 @@ class Children:
                 f"{child} was not ready within {self._start_timeout:g} seconds;"
                 " give more with start_timeout, if it needs that"
             )
+            if child.start_trace is not None:
+                child.trace = child.trace or child.start_trace.read()
         child.deadline = now + _LAST_MOMENT
         child.kill()
         if child.pid is None:  # nor will it be known: the end of its pipe ends it
@@ -285,3 +283,32 @@ class Children:
 
     def _reap_orphans(self) -> None:
         reap_orphans({child.pid for child in self.children()} | self._detached.keys())
+
+
+class _Ends(NamedTuple):
+    """What connects a process that starts: both ends of a pipe, and a `StartTrace`."""
+
+    ours: socket.socket
+    theirs: socket.socket
+    trace: StartTrace
+    #: The descriptor of the process for `trace`.
+    copy: int
+
+
+@contextlib.contextmanager
+def _connect() -> Iterator[_Ends]:
+    """For the block in which a process is started. Raises `OSError` without descriptors.
+
+    At its end, what belongs to the process is closed here; if it has failed, all is.
+    """
+    ours, theirs = pair()
+    with contextlib.ExitStack() as unless_started, theirs:
+        unless_started.callback(ours.close)
+        trace = StartTrace()
+        unless_started.callback(trace.close)
+        copy = trace.copy()
+        try:
+            yield _Ends(ours, theirs, trace, copy)
+        finally:
+            os.close(copy)
+        unless_started.pop_all()

@@ -26,14 +26,14 @@ from .pipe import LONGEST_TEXT, Pipe
 log = logging.getLogger("threadwell")
 
 
-def run(spec: ServerSpec, sock: socket.socket) -> int:
+def run(spec: ServerSpec, sock: socket.socket, trace: int) -> int:
     """Import the application, then fork a worker at each request; return the exit code.
 
-    `sock` is the end of a pipe to the supervisor.
+    `sock` is the end of a pipe to the supervisor, and `trace` is for `start_timeout`.
     """
     pipe = Pipe(sock, descriptors=True)
     try:
-        with start_timeout(spec.config, pipe):
+        with start_timeout(spec.config, pipe, trace):
             loaded = spec.load()
     except BaseException as error:
         pipe.send(failure_message(error))
@@ -85,18 +85,21 @@ class ForkServerProcess:
 
     def _fork(self, number: int, page: int) -> None:
         sock = socket.socket(fileno=self._pipe.next_descriptor())
+        trace = self._pipe.next_descriptor()
         with sock:
             try:
-                pid = fork(lambda: self._become_worker(sock, page))
+                pid = fork(lambda: self._become_worker(sock, trace, page))
             except OSError as error:
                 self._pipe.send({"fork_failed": number, "why": str(error)[:LONGEST_TEXT]})
                 return
+            finally:
+                os.close(trace)
         self._children.add(pid)
         self._pipe.send({"forked": number, "pid": pid})
 
-    def _become_worker(self, sock: socket.socket, page: int) -> int:
+    def _become_worker(self, sock: socket.socket, trace: int, page: int) -> int:
         self._signals.close()
-        return worker_process.run(self._spec, sock, self._loaded, page=page)
+        return worker_process.run(self._spec, sock, trace, page, self._loaded)
 
     def _reap(self) -> None:
         for pid in self._children.copy():

@@ -34,8 +34,6 @@ log = logging.getLogger("threadwell")
 
 # The exit code after an internal error of threadwell: EX_SOFTWARE of sysexits.h.
 _INTERNAL_ERROR = 70
-# Not `sys.stderr`: the application may have replaced it by an object without a descriptor.
-_STDERR = 2
 # Seconds for threads that are no daemons to end, before they are named.
 _THREADS_EXIT = 1.0
 
@@ -173,16 +171,17 @@ def _name_threads_left() -> None:
 
 
 @contextlib.contextmanager
-def start_timeout(config: ServerConfig, pipe: Pipe) -> Iterator[None]:
-    """Around the start of a process: after `start_timeout` seconds it prints where it hangs.
+def start_timeout(config: ServerConfig, pipe: Pipe, trace: int) -> Iterator[None]:
+    """Around the start of a process: after `start_timeout` seconds it writes where it hangs.
 
-    The supervisor counts from the message that is sent here, and kills the process soon after.
-    faulthandler prints from a thread of its own, so this works even if code keeps the GIL.
+    It writes to `trace`, a copy of a `StartTrace`, which is closed at the end. The supervisor
+    counts from the message that is sent here, and kills the process soon after. faulthandler writes
+    from a thread of its own, so this works even if code keeps the GIL.
     """
     seconds = config.processes.start_timeout
     if seconds:
         with contextlib.suppress(RuntimeError):  # no thread: then the start fails for that, too
-            faulthandler.dump_traceback_later(seconds, file=_STDERR)
+            faulthandler.dump_traceback_later(seconds, file=trace)
         pipe.send({"starting": True})
     try:
         with _exit_with_supervisor(pipe):
@@ -190,6 +189,7 @@ def start_timeout(config: ServerConfig, pipe: Pipe) -> Iterator[None]:
     finally:
         if seconds:
             faulthandler.cancel_dump_traceback_later()
+        os.close(trace)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from .answers import Question
 from .phase import Phase, Phased
 from .pipe import Message, Pipe
 from .reports import Reports
+from .start_trace import StartTrace
 
 # A worker that exits later than so many seconds after it became ready is replaced at once. One
 # that exits earlier counts as a failed start.
@@ -49,6 +50,8 @@ class Child(Phased):
         #: The error and the traceback that it has sent, if the application could not be loaded.
         self.failed = ""
         self.trace = ""
+        #: Where faulthandler writes until it is ready; None if there is nothing.
+        self.start_trace: StartTrace | None = None
         #: It was told to end before it was ready.
         self.dismissed = False
 
@@ -60,6 +63,12 @@ class Child(Phased):
         """It has become ready in time. A deadline for another reason stays."""
         if not self.dismissed:
             self.deadline = 0.0
+        self._close_start_trace()
+
+    def _close_start_trace(self) -> None:
+        if self.start_trace is not None:
+            self.start_trace.close()
+            self.start_trace = None
 
     def kill(self, number: int | None = None) -> None:
         """Send a signal, SIGKILL by default. Nothing happens once it is known to have exited."""
@@ -94,7 +103,8 @@ class Child(Phased):
         return True
 
     def release(self) -> None:
-        """Close the descriptor of the process."""
+        """Close the descriptors of the process."""
+        self._close_start_trace()
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1

@@ -14,6 +14,7 @@ import os
 import socket
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from ..system.readiness import has_room
@@ -60,17 +61,19 @@ class Pipe:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def send(self, message: Message, descriptor: int | None = None) -> None:
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send `message`, or drop it if the other end is closed or its buffer is full.
+
+        The other end must take the `descriptors`; they stay open here, too.
 
         Does not wait. A small message is sent completely or not at all, see unix(7).
         """
         line = json.dumps(message).encode() + b"\n"
         try:
-            if descriptor is None:
-                self._sock.send(line)
+            if descriptors:
+                socket.send_fds(self._sock, [line], descriptors)
             else:
-                socket.send_fds(self._sock, [line], [descriptor])
+                self._sock.send(line)
         except OSError:
             pass  # the other process hangs or has ended: heartbeats and the end of input show that
 

@@ -94,7 +94,7 @@ class Reports:
         if fields is None or not all(check(message[name]) for name, check in fields.items()):
             return None
         return {
-            name: _printable(value) if isinstance(value, str) else value
+            name: printable(value) if isinstance(value, str) else value
             for name, value in message.items()
         }
 
@@ -106,7 +106,7 @@ class Reports:
         return self._count > _MOST_A_SECOND
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` without what could act on a terminal; a traceback keeps its lines."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text

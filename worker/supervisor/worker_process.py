@@ -38,18 +38,19 @@ _HEARTBEAT = 1.0
 
 
 def run(
-    spec: ServerSpec, sock: socket.socket, loaded: Loaded | None = None, *, page: int = -1
+    spec: ServerSpec, sock: socket.socket, trace: int, page: int, loaded: Loaded | None = None
 ) -> int:
     """Serve until the supervisor says otherwise, or is gone; return the exit code.
 
-    `sock` is the end of a pipe to the supervisor. `loaded` is the application if the fork server
-    has imported it. `page` is the number of this worker's page of metrics; negative for none.
+    `sock` is the end of a pipe to the supervisor, and `trace` is for `start_timeout`. `page` is the
+    number of this worker's page of metrics; negative for none. `loaded` is the application if the
+    fork server has imported it.
     """
     pipe = Pipe(sock)
     sockets = spec.take_sockets()
     with contextlib.ExitStack() as stack:
         try:
-            with start_timeout(spec.config, pipe):
+            with start_timeout(spec.config, pipe, trace):
                 if loaded is None:
                     loaded = spec.load()
                 server = spec.build(loaded.app, sockets)
