@@ -39,6 +39,7 @@ class LoopConnection(ABC):
 
     __slots__ = (
         "_waiters",
+        "_watches_later",
         "_writing",
         "closed",
         "conn",
@@ -53,8 +54,9 @@ class LoopConnection(ABC):
         self.closed = False
         #: When the wait for the client ends, in the seconds of `time.monotonic`.
         self.deadline = 0.0
-        #: The loop watches the descriptor for input.
+        #: The loop watches the descriptor for input, or will after `read_first`.
         self.reading = False
+        self._watches_later = False
         #: The loop watches the descriptor for room to write.
         self._writing = False
         #: Calls of the application that wait until everything is written.
@@ -102,15 +104,26 @@ class LoopConnection(ABC):
 
     # ---- In -------------------------------------------------------------------------------
 
+    def read_first(self) -> None:
+        """As `resume_reading`, but receive first, without the loop: a connection that is answered
+        and closed at once is never watched, which would be a tenth of its cost."""
+        self.reading = self._watches_later = True
+        self.on_readable()
+        self._watches_later = False
+        if self.reading:
+            self.worker.loop.add_reader(self.conn.fd, self.on_readable)
+
     def resume_reading(self) -> None:
         if not self.reading and not self.closed:
             self.reading = True
-            self.worker.loop.add_reader(self.conn.fd, self.on_readable)
+            if not self._watches_later:
+                self.worker.loop.add_reader(self.conn.fd, self.on_readable)
 
     def pause_reading(self) -> None:
         if self.reading:
             self.reading = False
-            self.worker.loop.remove_reader(self.conn.fd)
+            if not self._watches_later:
+                self.worker.loop.remove_reader(self.conn.fd)
 
     def watches_input(self) -> bool:
         """Whether the loop calls `on_readable` when there is input."""
@@ -185,8 +198,6 @@ class LoopConnection(ABC):
         self.on_flushed()
 
     def _wake_waiters(self) -> None:
-        if not self._waiters:
-            return
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -211,7 +222,8 @@ class LoopConnection(ABC):
             self.complete_record(complete=False)
         self._release()
         self.conn.close()
-        self._wake_waiters()
+        if self._waiters:
+            self._wake_waiters()
         collector = self.worker.collector
         if collector is not None:
             collector.record(ConnectionClosed(self.conn.peer, reason, self.conn.requests))

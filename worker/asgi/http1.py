@@ -69,11 +69,12 @@ class HTTP1Connection(RefusingConnection):
         self._advancing = False
 
     def start(self) -> None:
-        """Wait for the first request, which may have come with the end of a TLS handshake."""
+        """Wait for the first request, which may have come already."""
         self.deadline = time.monotonic() + self.worker.config.timeouts.head
-        self.resume_reading()
-        if self.conn.encrypted:
-            self.on_readable()
+        if self.conn.encrypted or has_octets(self.conn.fd):
+            self.read_first()
+        else:
+            self.resume_reading()
 
     # ---- What other threads may ask -----------------------------------------------------------
 

@@ -280,6 +280,8 @@ class EventLoopPool:
 
     def has_no_room(self) -> bool:
         """Whether as many connections are open as the limit allows."""
+        if self.is_alone:
+            return self.workers[0].load() >= self.poller.limit
         return sum(worker.load() for worker in self.workers) >= self.poller.limit
 
     def least_busy(self, candidate: LoopWorker) -> LoopWorker:
