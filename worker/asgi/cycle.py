@@ -286,12 +286,12 @@ class Cycle(Receiving):
             self.answered = True
             return
         conn = transport.conn
-        worker = transport.worker
-        response = Response(self._status, self._headers, body, None, None)
-        if self.incoming is not None or worker.draining:
+        if self.incoming is not None or transport.worker.draining:
             self.persistent = self._persists()
         try:
-            self.persistent = transport.writer.answer(conn, self.head, response, self.persistent)
+            self.persistent = transport.writer.answer(
+                conn, self.head, self._status, self._headers, body, self.persistent
+            )
         except ClientDisconnected as error:
             self._state = _DONE
             self.answered = True
@@ -302,7 +302,7 @@ class Cycle(Receiving):
         if self._receivers:
             self.wake_receivers()
         if conn.record is not None:
-            conn.record.note(self.head, response)
+            conn.record.note(self.head, Response(self._status, self._headers, body))
         transport.answered(self)
 
     def _send_block(self, body: bytes, more: bool) -> Pushed:

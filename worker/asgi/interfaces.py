@@ -287,7 +287,14 @@ class ASGIWriter(Protocol):
     only the transport knows the class of. All raise `ClientDisconnected`."""
 
     def answer(
-        self, target: Any, head: RequestReceived | None, response: Response, persistent: bool, /
+        self,
+        target: Any,
+        head: RequestReceived | None,
+        status: int | str,
+        headers: Any,
+        body: Any,
+        persistent: bool,
+        /,
     ) -> bool:
         """Send a complete response; whether the connection persists."""
 

@@ -39,7 +39,9 @@ class RefusingConnection(LoopConnection):
         """Send `response`, the last one, and linger."""
         conn = self.conn
         try:
-            self.worker.writer.answer(conn, None, response, False)
+            self.worker.writer.answer(
+                conn, None, response.status, response.headers, response.body, False
+            )
         except ClientDisconnected as error:
             self.lost(str(error))
             return

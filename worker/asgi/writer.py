@@ -76,12 +76,13 @@ def as_text(pair: Any) -> tuple[str, str]:
 class _LineCache(FieldLineCache):
     """A `FieldLineCache` for headers that are pairs of bytes."""
 
-    def __missing__(self, pair: Any) -> bytes:
+    def __missing__(self, pair: Any) -> bytes | None:
         text = as_text(pair)
         line = super().__missing__(text)
-        kept = self.pop(text, None)  # None where `FieldLineCache` does not cache the line
-        if kept is not None:
-            self[pair] = line
+        if text in self:  # `FieldLineCache` has cached the line
+            self[pair] = self.pop(text)
+            if line is None:
+                self.lengths[pair] = self.lengths.pop(text)
         return line
 
 

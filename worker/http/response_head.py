@@ -57,26 +57,31 @@ class SlowPathError(Exception):
     """The fast path of `ResponseWriter.answer` cannot handle this header or status."""
 
 
-class FieldLineCache(dict[tuple[str, str], bytes]):
+class FieldLineCache(dict[tuple[str, str], "bytes | None"]):
     """Maps headers to checked and encoded field lines. Bounded; used by one thread.
 
-    It has only fields that do not concern the framing, and Content-Length in that capitalization.
-    Raises `SlowPathError` for other fields.
+    It has only fields that do not concern the framing, and None for a Content-Length, whose number
+    is in `lengths`. Raises `SlowPathError` for other fields.
     """
 
-    def __missing__(self, pair: tuple[str, str]) -> bytes:
+    def __init__(self) -> None:
+        super().__init__()
+        self.lengths: dict[tuple[str, str], int] = {}
+
+    def __missing__(self, pair: tuple[str, str]) -> bytes | None:
         name, value = pair
-        if name == "Content-Length" and type(value) is str:  # often another one
-            line = b"Content-Length: %d\r\n" % declared_length(value, -1)
-        else:
+        line, kind = None, CONTENT_LENGTH
+        if name != "Content-Length" or type(value) is not str:  # which is often another one
             line, kind = encode_header(name, value)
-            if kind == CONTENT_LENGTH:
-                line = b"Content-Length: %d\r\n" % declared_length(value, -1)
-            elif kind:
-                raise SlowPathError
+        if kind and kind != CONTENT_LENGTH:
+            raise SlowPathError
+        length = declared_length(value, -1) if kind else 0
         if len(value) <= _LONGEST_CACHED_VALUE and name.lower() not in _NEVER_CACHED:
             if len(self) >= _MOST_CACHED_LINES:
                 self.clear()
+                self.lengths.clear()
+            if kind:
+                line, self.lengths[pair] = None, length  # the number is short, and so always cached
             self[pair] = line
         return line
 

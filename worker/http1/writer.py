@@ -36,7 +36,7 @@ from ..http.response_head import (
     encode_status,
     imf_fixdate,
 )
-from ..messages import FileBody, HeaderList, RequestReceived, Response
+from ..messages import Body, FileBody, HeaderList, RequestReceived, Response
 from ..system.hang_up import HangUpWatch
 from ..system.readiness import has_room
 from .send_buffer import SendBuffer
@@ -81,7 +81,9 @@ class ResponseWriter:
         self,
         connection: Connection,
         head: RequestReceived | None,
-        response: Response,
+        status: int | str,
+        headers: HeaderList,
+        body: Body,
         persistent: bool,
     ) -> bool:
         """Send a response with a complete body; returns whether the connection persists.
@@ -89,33 +91,37 @@ class ResponseWriter:
         What the kernel does not accept is left in `connection.send_buffer`. Raises
         `InvalidResponseError`, before anything is sent, and `ClientDisconnected`.
         """
-        status, headers, body = response.status, response.headers, response.body
         if type(body) is not bytes or len(body) > _COPIED_BODY:
             connection.response_path = ResponsePath.OTHER
+            response = Response(status, headers, body)
             return self._answer_large(connection, head, response, persistent)
         self.now = now = _monotonic()
         if now >= self._date_ends:
             self.date_header()
-        data = b""
+        parts = None
         if head is not None and head.version == "1.1" and head.method != "HEAD":
             # the fast path; whatever it cannot handle is left to `_render`
             try:
-                status_line = self._status_lines[status]
-                known = self._lines
-                lines = [known[pair] for pair in headers]
+                lines = self._lines
                 length_line = self._length_lines[len(body)]
-                if length_line not in lines:
-                    lines.append(length_line)
-                block = b"".join(lines)
-                if block.count(b"Content-Length") == 1:  # ours
-                    end = b"\r\n" if persistent else _CLOSE
-                    data = b"".join((status_line, self._stamp, block, end, body))
+                parts, is_declared = [self._status_lines[status], self._stamp], False
+                for pair in headers:  # a comprehension would be a call on Python 3.11
+                    line = lines[pair]
+                    if line is None:
+                        if is_declared or lines.lengths[pair] != len(body):
+                            raise SlowPathError
+                        line, is_declared = length_line, True
+                    parts.append(line)
+                if not is_declared:
+                    parts.append(length_line)
+                parts += (b"\r\n" if persistent else _CLOSE, body)
             except (SlowPathError, TypeError):
-                pass
-        if not data:
+                parts = None
+        if parts is None:
+            response = Response(status, headers, body)
             parts, allowed, persistent = self._render(head, response, len(body), persistent)
             parts.append(body[:allowed])
-            data = b"".join(parts)
+        data = b"".join(parts)
         try:
             sent = connection.send(data)
         except BlockingIOError:
@@ -197,12 +203,12 @@ class ResponseWriter:
         ):
             # the fast path; whatever it cannot handle is left to `_render`
             try:
-                status_line = self._status_lines[response.status]
-                block = b"".join([self._lines[pair] for pair in response.headers])
-                if block.find(b"Content-Length") < 0:  # `in` costs three times as much for bytes
+                status_line, known = self._status_lines[response.status], self._lines
+                lines: list[Any] = [known[pair] for pair in response.headers]
+                if None not in lines:  # no Content-Length
                     self.date_header()
-                    parts = [status_line, self._stamp, block, _CHUNKED, b"\r\n"]
-                    return b"".join(parts), math.inf, True, True
+                    lines = [status_line, self._stamp, *lines, _CHUNKED, b"\r\n"]
+                    return b"".join(lines), math.inf, True, True
             except (SlowPathError, TypeError):
                 pass
         parts, allowed, persistent = self._render(head, response, None, persistent)
@@ -459,12 +465,14 @@ class RequestIdWriter(ResponseWriter):
         self,
         connection: Connection,
         head: RequestReceived | None,
-        response: Response,
+        status: int | str,
+        headers: HeaderList,
+        body: Body,
         persistent: bool,
     ) -> bool:
         if head is not None:
-            response = self._with_id(connection, response)
-        return super().answer(connection, head, response, persistent)
+            headers = self._with_id(connection, headers)
+        return super().answer(connection, head, status, headers, body, persistent)
 
     def stream(
         self,
@@ -473,14 +481,14 @@ class RequestIdWriter(ResponseWriter):
         response: Response,
         persistent: bool,
     ) -> StreamWriter:
-        return super().stream(connection, head, self._with_id(connection, response), persistent)
+        response = response._replace(headers=self._with_id(connection, response.headers))
+        return super().stream(connection, head, response, persistent)
 
-    def _with_id(self, connection: Connection, response: Response) -> Response:
+    def _with_id(self, connection: Connection, headers: HeaderList) -> HeaderList:
         name = self._header.lower()
-        headers: HeaderList = response.headers
         if any(_text(each[0]).lower() == name for each in headers):
-            return response
-        return response._replace(headers=[*headers, (self._header, connection.request_id)])
+            return headers
+        return [*headers, (self._header, connection.request_id)]
 
 
 def _text(name: str | bytes) -> str:

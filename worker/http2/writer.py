@@ -137,12 +137,17 @@ class HTTP2Writer(ResponseWriter):
     # ---- On the loop, for `asgi.cycle` ----------------------------------------------------
 
     def answer(  # type: ignore[override]
-        self, stream: AnswerSink, head: RequestReceived | None, response: Response, persistent: bool
+        self,
+        stream: AnswerSink,
+        head: RequestReceived | None,
+        status: int | str,
+        headers: HeaderList,
+        body: Any,
+        persistent: bool,
     ) -> bool:
         """Send a complete response, bytes or a file. Raises `InvalidResponseError`."""
-        body: Any = response.body
         try:
-            response = response._replace(headers=[as_text(pair) for pair in response.headers])
+            response = Response(status, [as_text(pair) for pair in headers], body)
             length = body.count if isinstance(body, FileBody) else len(body)
             rendered = self.render(head, response, length)
         except BaseException:

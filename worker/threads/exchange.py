@@ -88,7 +88,7 @@ def exchange(
             content, close = response.body, response.close
             if type(content) is bytes and conn.response_path is not _OTHER:
                 conn.persistent = persistent = worker.writer.answer(
-                    conn, head, response, persistent
+                    conn, head, response.status, response.headers, content, persistent
                 )
             else:
                 close = close or getattr(content, "close", None)

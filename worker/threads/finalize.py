@@ -180,7 +180,9 @@ def answer_refusal(
     conn.head_buffer = None
     conn.linger = True
     try:
-        conn.persistent = worker.writer.answer(conn, None, response, False)
+        conn.persistent = worker.writer.answer(
+            conn, None, response.status, response.headers, response.body, False
+        )
         if conn.record is not None:
             conn.record.note(None, response)
     except ClientDisconnected as error:

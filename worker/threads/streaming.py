@@ -81,7 +81,12 @@ class HTTP1Runner(RequestRunner):
             with contextlib.suppress(ValueError, TypeError):  # the writer says what is wrong
                 conn.record.note(self.request.head, response)
         conn.persistent = self.worker.writer.answer(
-            conn, self.request.head, response, conn.persistent
+            conn,
+            self.request.head,
+            response.status,
+            response.headers,
+            response.body,
+            conn.persistent,
         )
 
     def answer_without_body(self, response: Response) -> None:
