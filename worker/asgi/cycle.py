@@ -206,7 +206,10 @@ class Cycle(Receiving):
         """
         kind = message["type"]
         if kind != "http.response.body":
-            self._send_other(kind, message)
+            if kind == "http.response.start" and self._state is _NEW:
+                self._start(message)
+            else:
+                self._send_other(kind, message)
             return
         body = message.get("body", b"")
         if type(body) is not bytes:
@@ -241,9 +244,7 @@ class Cycle(Receiving):
     def _send_other(self, kind: str, message: Message) -> None:
         """`send` for what is no block of a body, or comes in a wrong order."""
         state = self._state
-        if kind == "http.response.start" and state is _NEW:
-            self._start(message)
-        elif kind == "http.response.pathsend" and state is _STARTED and self._trailers is None:
+        if kind == "http.response.pathsend" and state is _STARTED and self._trailers is None:
             self._answer(file_body(message["path"]))
         elif kind == "http.response.trailers" and state is ResponseState.TRAILERS:
             self._send_trailers(message)

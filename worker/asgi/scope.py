@@ -81,8 +81,9 @@ class Scopes:
         scope["asgi"] = HTTP_SPEC.copy()
         scope["method"] = head.method
         scope["path"] = template["root_path"] + (decode_path(path) if "%" in path else path)
-        scope["raw_path"] = path.encode("latin-1")
-        scope["query_string"] = head.query.encode("latin-1")
+        # a target is ASCII, and other codecs than that of UTF-8 must be looked up
+        scope["raw_path"] = path.encode()
+        scope["query_string"] = head.query.encode()
         scope["headers"] = headers
         if head.version == "1.0":
             scope["http_version"] = "1.0"
@@ -107,31 +108,37 @@ class Scopes:
 class ConnectionScopes:
     """Makes the scopes of the requests of one connection. Belongs to its loop."""
 
-    __slots__ = ("_conn", "_headers", "_last_head", "_scopes", "_template")
+    __slots__ = ("_conn", "_last_head", "_last_scope", "_scopes", "_template")
 
     def __init__(self, scopes: Scopes, conn: RequestSource) -> None:
         self._scopes = scopes
         self._conn = conn
         self._template = scopes.template(conn)
-        # the last head, and its headers if it came twice: a client that polls sends the same head
+        # the last head, and its scope if it came twice: a client that polls sends the same head
         # each time
         self._last_head: RequestReceived | None = None
-        self._headers: Headers | None = None
+        self._last_scope: Scope | None = None
 
     def refresh(self) -> None:
         """Take note of a change of the connection: a trusted proxy named another client."""
         self._template = self._scopes.template(self._conn)
+        self._last_scope = None
 
     def http(self, head: RequestReceived) -> Scope:
         """The scope of an HTTP request, without its state."""
         scopes = self._scopes
         if head is not self._last_head:
-            self._last_head, self._headers = head, None
+            self._last_head, self._last_scope = head, None
             return scopes.http(self._template, head, scopes.headers_of(head))
-        if self._headers is None:
-            self._headers = scopes.headers_of(head)
-        # a copy, for the application may change it
-        return scopes.http(self._template, head, self._headers.copy())
+        last = self._last_scope
+        if last is None:
+            self._last_scope = last = scopes.http(self._template, head, scopes.headers_of(head))
+        # the application may change what it gets
+        scope = last.copy()
+        scope["asgi"] = HTTP_SPEC.copy()
+        scope["extensions"] = last["extensions"].copy()
+        scope["headers"] = last["headers"].copy()
+        return scope
 
     def websocket(self, head: RequestReceived) -> Scope:
         """The scope of a request for a WebSocket, without its state."""

@@ -90,7 +90,9 @@ class HeaderLists:
         kept, changing = self._known.get(common) or self._know(head.block, common, own)
         headers = kept.copy()
         for index, name, variable in changing:
-            headers[index] = name, own[variable].encode("latin-1")
+            value = own[variable]
+            # the codec of UTF-8, which ASCII is, too, needs not be looked up
+            headers[index] = name, value.encode() if value.isascii() else value.encode("latin-1")
         return headers
 
     def _know(

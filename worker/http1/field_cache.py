@@ -76,7 +76,8 @@ class FieldCache:
             octets = block.removeprefix(layout.start)
             if octets is block:
                 continue
-            rest = str(octets, "latin-1")
+            # the codec of UTF-8, which ASCII is, too, needs not be looked up
+            rest = octets.decode() if octets.isascii() else octets.decode("latin-1")
             variables = {}
             for variable, following in layout.changing:
                 if following:
