@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ClientDisconnected, InvalidBodyError, InvalidResponseError
 from ..http.response_head import FieldLineCache, encode_header
+from ..http1.request_id_writer import RequestIdWriter
 from ..http1.send_buffer import SendBuffer
-from ..http1.writer import RequestIdWriter, ResponseWriter, StreamWriter
+from ..http1.writer import ResponseWriter, StreamWriter
 from ..messages import FileBody
 from .states import Pushed
 

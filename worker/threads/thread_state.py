@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..connection import RequestHost
 from ..deadlines import first_wait
 from ..http1.parser import RequestParser
-from ..http1.writer import RequestIdWriter, ResponseWriter
+from ..http1.request_id_writer import RequestIdWriter
+from ..http1.writer import ResponseWriter
 from ..lifecycle import (
     RequestStarted,
     RequestWaited,
