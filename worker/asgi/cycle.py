@@ -38,7 +38,7 @@ _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 _NEW, _STARTED = ResponseState.NEW, ResponseState.STARTED
 _STREAMING, _DONE = ResponseState.STREAMING, ResponseState.DONE
-_PUSHED = Pushed.DONE
+_PUSHED, _HELD = Pushed.DONE, Pushed.HELD
 
 
 class Cycle(Receiving):
@@ -222,7 +222,7 @@ class Cycle(Receiving):
             except ClientDisconnected as error:
                 self.transport.lost(str(error))
                 pushed = Pushed.REFUSED
-            if pushed is not _PUSHED:
+            if pushed is not _PUSHED and not (pushed is _HELD and self.starting):
                 await self._follow(body, pushed)
             return
         state = self._state
@@ -310,7 +310,9 @@ class Cycle(Receiving):
         """Send a block. `_follow_block` must follow where the result is not DONE: nothing was sent
         (REFUSED), the client should read (FULL), or others should have a turn (TURN_OVER)."""
         transport = self.transport
-        if transport.closed or self.answered or self._is_endless(body, more):
+        if transport.closed or self.answered:
+            return Pushed.REFUSED
+        if self.disconnected and more and not body and self._is_endless():
             return Pushed.REFUSED
         try:
             stream = self._stream or self._open()
@@ -353,7 +355,7 @@ class Cycle(Receiving):
     async def _follow(self, body: bytes, pushed: Pushed) -> None:
         """Do what is left to do with a block that was pushed."""
         if pushed is Pushed.HELD:
-            if not self.starting and not self._flushing:
+            if not self._flushing:
                 self._flushing = True
                 self.transport.worker.loop.call_soon(self._flush)
         elif pushed is Pushed.FULL:
@@ -392,9 +394,11 @@ class Cycle(Receiving):
 
     def _open(self) -> ResponseStream:
         transport = self.transport
-        self.persistent = self._persists()
-        response = Response(self._status, self._headers)
-        self._stream = transport.writer.stream(transport.conn, self.head, response, self.persistent)
+        if self.incoming is not None or transport.worker.draining:
+            self.persistent = self._persists()
+        self._stream = transport.writer.stream(
+            transport.conn, self.head, self._status, self._headers, self.persistent
+        )
         self._flushing = False
         self._state = _STREAMING  # from STARTED: `send` has checked it, and the client is there
         if (record := transport.conn.record) is not None:
@@ -440,11 +444,9 @@ class Cycle(Receiving):
         else:
             self._finish()
 
-    def _is_endless(self, body: bytes, more: bool) -> bool:
-        """Whether the client has left and the application goes on with empty blocks, none of which
-        sends anything that could fail."""
-        if body or not more or not self.disconnected:
-            return False
+    def _is_endless(self) -> bool:
+        """Whether the application goes on with empty blocks after the client has left, none of
+        which sends anything that could fail. Called for each of them."""
         sent = 0 if self._stream is None else self._stream.sent
         if sent != self._sent:
             self._sent, self._empty = sent, 0

@@ -299,7 +299,13 @@ class ASGIWriter(Protocol):
         """Send a complete response; whether the connection persists."""
 
     def stream(
-        self, target: Any, head: RequestReceived, response: Response, persistent: bool, /
+        self,
+        target: Any,
+        head: RequestReceived,
+        status: int | str,
+        headers: Any,
+        persistent: bool,
+        /,
     ) -> ResponseStream:
         """Begin a response whose body is still being made."""
 

@@ -9,7 +9,7 @@ from .writer import ResponseWriter, StreamWriter
 if TYPE_CHECKING:
     from ..config import ServerConfig
     from ..connection import Connection
-    from ..messages import Body, HeaderList, RequestReceived, Response
+    from ..messages import Body, HeaderList, RequestReceived
 
 
 class RequestIdWriter(ResponseWriter):
@@ -36,11 +36,12 @@ class RequestIdWriter(ResponseWriter):
         self,
         connection: Connection,
         head: RequestReceived,
-        response: Response,
+        status: int | str,
+        headers: HeaderList,
         persistent: bool,
     ) -> StreamWriter:
-        response = response._replace(headers=self._with_id(connection, response.headers))
-        return super().stream(connection, head, response, persistent)
+        headers = self._with_id(connection, headers)
+        return super().stream(connection, head, status, headers, persistent)
 
     def _with_id(self, connection: Connection, headers: HeaderList) -> HeaderList:
         name = self._header.lower()

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 # Up to this size, copying a body after its head is cheaper than a second buffer in the system call.
 _COPIED_BODY = 64 * 1024
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
+_CHUNKED_END = _CHUNKED + b"\r\n"
 _CLOSE = b"Connection: close\r\n\r\n"
 _monotonic = time.monotonic
 
@@ -93,8 +94,7 @@ class ResponseWriter:
         """
         if type(body) is not bytes or len(body) > _COPIED_BODY:
             connection.response_path = ResponsePath.OTHER
-            response = Response(status, headers, body)
-            return self._answer_large(connection, head, response, persistent)
+            return self._answer_large(connection, head, status, headers, body, persistent)
         self.now = now = _monotonic()
         if now >= self._date_ends:
             self.date_header()
@@ -118,8 +118,7 @@ class ResponseWriter:
             except (SlowPathError, TypeError):
                 parts = None
         if parts is None:
-            response = Response(status, headers, body)
-            parts, allowed, persistent = self._render(head, response, len(body), persistent)
+            parts, allowed, persistent = self._render(head, status, headers, len(body), persistent)
             parts.append(body[:allowed])
         data = b"".join(parts)
         try:
@@ -138,10 +137,11 @@ class ResponseWriter:
         self,
         connection: Connection,
         head: RequestReceived | None,
-        response: Response,
+        status: int | str,
+        headers: HeaderList,
+        body: Body,
         persistent: bool,
     ) -> bool:
-        body = response.body
         if isinstance(body, FileBody):
             length = body.count
         elif isinstance(body, bytes):
@@ -151,7 +151,7 @@ class ResponseWriter:
         else:
             raise TypeError(f"{type(body).__name__} is not a complete body")
         try:
-            parts, allowed, persistent = self._render(head, response, length, persistent)
+            parts, allowed, persistent = self._render(head, status, headers, length, persistent)
         except BaseException:
             if isinstance(body, FileBody):
                 os.close(body.fd)
@@ -178,40 +178,42 @@ class ResponseWriter:
         self,
         connection: Connection,
         head: RequestReceived,
-        response: Response,
+        status: int | str,
+        headers: HeaderList,
         persistent: bool,
     ) -> StreamWriter:
         """Begin a response whose body is still being produced.
 
         The head is sent with the first block of the body. Raises `InvalidResponseError`.
         """
-        lines, allowed, chunked, persistent = self._framed(head, response, persistent)
+        lines, allowed, chunked, persistent = self._framed(head, status, headers, persistent)
         return StreamWriter(
-            connection, head, response, lines, allowed, chunked, persistent, self._timeouts
+            connection, head, status, lines, allowed, chunked, persistent, self._timeouts
         )
 
     def _framed(
-        self, head: RequestReceived, response: Response, persistent: bool
+        self, head: RequestReceived, status: int | str, headers: HeaderList, persistent: bool
     ) -> tuple[bytes, float, bool, bool]:
         """Return the head of a stream, how much body may follow, whether that is chunked, and
         whether the connection persists."""
-        if (
-            persistent
-            and type(response.headers) is list
-            and head.version == "1.1"
-            and head.method != "HEAD"
-        ):
+        if persistent and type(headers) is list and head.version == "1.1" and head.method != "HEAD":
             # the fast path; whatever it cannot handle is left to `_render`
             try:
-                status_line, known = self._status_lines[response.status], self._lines
-                lines: list[Any] = [known[pair] for pair in response.headers]
-                if None not in lines:  # no Content-Length
+                self.now = now = _monotonic()
+                if now >= self._date_ends:
                     self.date_header()
-                    lines = [status_line, self._stamp, *lines, _CHUNKED, b"\r\n"]
-                    return b"".join(lines), math.inf, True, True
+                known, parts = self._lines, [self._status_lines[status], self._stamp]
+                for pair in headers:
+                    line = known[pair]
+                    if line is None:  # a Content-Length
+                        break
+                    parts.append(line)
+                else:
+                    parts.append(_CHUNKED_END)
+                    return b"".join(parts), math.inf, True, True
             except (SlowPathError, TypeError):
                 pass
-        parts, allowed, persistent = self._render(head, response, None, persistent)
+        parts, allowed, persistent = self._render(head, status, headers, None, persistent)
         chunked = allowed == math.inf and _understands_chunks(head)
         return b"".join(parts), allowed, chunked, persistent
 
@@ -230,7 +232,8 @@ class ResponseWriter:
     def _render(
         self,
         head: RequestReceived | None,
-        response: Response,
+        status: int | str,
+        headers: HeaderList,
         length: int | None,
         persistent: bool,
     ) -> tuple[list[bytes], Any, bool]:
@@ -239,10 +242,10 @@ class ResponseWriter:
 
         `length` is that of the body, None for a stream.
         """
-        status, line = encode_status(response.status)
-        fields, declared, closes = self._fields(response.headers)
+        code, line = encode_status(status)
+        fields, declared, closes = self._fields(headers)
         persistent = persistent and not closes
-        framing, allowed, short = length_of_body(status, head, length, declared)
+        framing, allowed, short = length_of_body(code, head, length, declared)
         persistent = persistent and not short
         if allowed == math.inf:
             if _understands_chunks(head):
@@ -300,7 +303,7 @@ class StreamWriter:
         self,
         connection: Connection,
         request: RequestReceived,
-        response: Response,
+        status: int | str,
         head: bytes,
         allowed: float,
         chunked: bool,
@@ -316,7 +319,7 @@ class StreamWriter:
         self._chunked = chunked
         self._timeouts = timeouts
         self._watch: HangUpWatch | None = None
-        self._response = response
+        self._status = status
         self.persistent = persistent
         #: Octets of the body sent so far.
         self.sent = 0
@@ -329,7 +332,7 @@ class StreamWriter:
     @property
     def status(self) -> int:
         """The status of the response."""
-        return self._response.code
+        return Response(self._status).code
 
     @property
     def is_close_delimited(self) -> bool:

@@ -158,11 +158,16 @@ class HTTP2Writer(ResponseWriter):
         return persistent
 
     def stream(  # type: ignore[override]
-        self, stream: AnswerSink, head: RequestReceived, response: Response, persistent: bool
+        self,
+        stream: AnswerSink,
+        head: RequestReceived,
+        status: int | str,
+        headers: HeaderList,
+        persistent: bool,
     ) -> AnswerStream:
         """Begin a response whose body is still being made. Raises `InvalidResponseError`."""
         del persistent
-        response = response._replace(headers=[as_text(pair) for pair in response.headers])
+        response = Response(status, [as_text(pair) for pair in headers])
         return AnswerStream(stream, head, self.render(head, response, None))
 
     def interim(self, stream: AnswerSink, status: int, headers: HeaderList) -> None:  # type: ignore[override]

@@ -96,7 +96,9 @@ class HTTP1Runner(RequestRunner):
         conn = self.conn
         if conn.record is not None:
             conn.record.headers = response.headers
-        return self.worker.writer.stream(conn, self.request.head, response, conn.persistent)
+        return self.worker.writer.stream(
+            conn, self.request.head, response.status, response.headers, conn.persistent
+        )
 
     def finish_with(self, stream: PushedResponse, block: bytes) -> None:
         assert isinstance(stream, StreamWriter)
