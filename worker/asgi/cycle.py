@@ -211,7 +211,10 @@ class Cycle(Receiving):
             else:
                 self._send_other(kind, message)
             return
-        body = message.get("body", b"")
+        try:
+            body = message["body"]
+        except KeyError:  # which is rare, and `get` would cost each block more
+            body = b""
         if type(body) is not bytes:
             body = as_bytes(body)
         more = message.get("more_body")

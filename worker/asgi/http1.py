@@ -1,9 +1,9 @@
 """HTTP/1.1 on an event loop: the same parser, body rules and writer as on the threads.
 
-HTTP1Connection.on_readable       receives; a repeated request needs no parser
-  advance                         HTTP1Reader.next_head, then a request each
-    _begin_request                a Cycle, whose application is called on this loop
-      _prepare                    a body to come, or a WebSocket
+HTTP1Connection.on_readable       HTTP1Reader.head_of; a repeated request needs no parser
+  _begin_request                  a Cycle, whose application is called on this loop
+    _prepare                      a body to come, or a WebSocket
+  advance                         HTTP1Reader.next_head, for heads in pieces and pipelined requests
   _receive_body                   HTTP1Reader.feed; the Cycle's application is woken
 answered                          the next request, the way back to the threads, or the end
 """
@@ -109,27 +109,29 @@ class HTTP1Connection(RefusingConnection):
         try:
             if state is not _READY:
                 self._receive_later(data)
-            elif (
-                data == conn.repeated
-                and conn.repeated_head is not None
-                and not conn.buffer
-                and conn.head_buffer is None
-            ):
-                # a client that polls sends the same octets each time
-                self._advancing = True
-                self._begin_request(conn.repeated_head)
-                self._advancing = False
+            elif conn.buffer or conn.head_buffer is not None or not data:
+                self._receive_more(data)
+            else:
+                head = self.reader.head_of(data)
+                if head is not None:
+                    self._advancing = True
+                    self._begin_request(head)
+                    self._advancing = False
                 if conn.buffer and not self.closed:
                     self.advance()
-            elif data:
-                conn.buffer = conn.buffer + data if conn.buffer else data
-                self.advance()
-            else:
-                self.reader.eof = True
-                self.pause_reading()
-                self.advance()
+        except ProtocolError as error:
+            self.refuse(error.status, error.message, error.limit)
         except Exception as error:
             self.fail(error)
+
+    def _receive_more(self, data: bytes) -> None:
+        """Take `data`, which continues the next request, or is the end of input."""
+        if data:
+            self.conn.buffer += data
+        else:
+            self.reader.eof = True
+            self.pause_reading()
+        self.advance()
 
     def _receive_later(self, data: bytes) -> None:
         """Take `data`, which is not the beginning of the next request."""
@@ -332,7 +334,7 @@ class HTTP1Connection(RefusingConnection):
         if conn.record is not None:
             self.complete_record(complete=True)
         incoming = cycle.incoming
-        if isinstance(incoming, BodyStream) and not incoming.done:
+        if incoming is not None and isinstance(incoming, BodyStream) and not incoming.done:
             if not cycle.persistent or incoming.missing == math.inf or cycle.expects:
                 self.linger()
             else:

@@ -55,23 +55,38 @@ class HTTP1Reader:
             return "head" if self._conn.buffer or self._conn.head_buffer else "idle"
         return READ_STATE_NAMES[state]
 
+    def head_of(self, data: bytes) -> RequestReceived | None:
+        """The head that `data` begins with, where nothing has come before; what follows it is then
+        the buffer. None, and all of it is the buffer, if `next_head` must see more.
+
+        Raises `ProtocolError`.
+        """
+        conn = self._conn
+        if data == conn.repeated and conn.repeated_head is not None:
+            # a client that polls sends the same octets each time
+            conn.buffer = b""
+            return conn.repeated_head
+        raw_head, end, rest = data.partition(b"\r\n\r\n")
+        if not end or not raw_head:
+            conn.buffer = data
+            return None
+        head = self._parser.parse(raw_head)
+        conn.buffer = rest
+        conn.head_deadline = 0.0
+        if head.is_simple and not rest and len(data) <= LONGEST_REPEATED_HEAD:
+            conn.repeated = data
+            conn.repeated_head = head
+        return head
+
     def next_head(self) -> RequestReceived | None:
         """Take the head that the buffer begins with; None while it is not complete.
 
         Raises `ProtocolError`.
         """
         conn = self._conn
-        parser = self._parser
         if conn.head_buffer is None:
-            data = conn.buffer
-            raw_head, end, rest = data.partition(b"\r\n\r\n")
-            if end and raw_head:
-                head = parser.parse(raw_head)
-                conn.buffer = rest
-                conn.head_deadline = 0.0
-                if head.is_simple and not rest and len(data) <= LONGEST_REPEATED_HEAD:
-                    conn.repeated = data
-                    conn.repeated_head = head
+            head = self.head_of(conn.buffer)
+            if head is not None:
                 return head
         return self._next_head_in_pieces()
 
