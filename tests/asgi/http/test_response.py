@@ -242,6 +242,42 @@ def test_a_declared_length_is_held_to(
     assert len(got.body) == sent
 
 
+@pytest.mark.parametrize(
+    ("lengths", "status"),
+    [([b"2"], 200), ([b"2", b"2"], 200), ([b"2", b"02"], 200), ([b"2", b"3"], 500)],
+)
+def test_lengths_that_are_declared(
+    serve: Serve, connect: Connect, loop: str, lengths: list[bytes], status: int
+) -> None:
+    """Equal ones are sent as one, and a client must not choose between others."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        names = (b"content-length", b"Content-Length")
+        await answer(send, b"ab", 200, *zip(names, lengths, strict=False))
+
+    client = connect(serve(app, loop=loop))
+    for _ in range(3):  # the field lines are cached
+        got = client.get()
+        assert got.status == status
+        assert got.body == (b"ab" if status == 200 else b"Internal Server Error\n")
+
+
+@pytest.mark.parametrize(("length", "is_short"), [(1, False), (3, True)])
+def test_a_length_that_is_wrong(
+    serve: Serve, connect: Connect, loop: str, length: int, is_short: bool
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await answer(send, b"ab", 200, (b"content-length", b"%d" % length))
+
+    server = serve(app, loop=loop)
+    for _ in range(2):
+        got = connect(server).get()
+        assert got.body == (b"ab" if is_short else b"a")
+        assert got.complete is not is_short
+
+
 def test_backpressure(serve: Serve, connect: Connect, loop: str) -> None:
     """A client that does not read stops the application, and not the others."""
     sent = 0
