@@ -307,7 +307,7 @@ class HTTP1Connection(RefusingConnection):
         if self.conn.send_buffer is not None:
             return  # the client may read the response only once it has sent its request
         if incoming.done:
-            self._next_request(cycle)
+            self.answered(cycle)
         elif self.reader.has_discarded_enough():
             self.linger()
 
@@ -325,12 +325,15 @@ class HTTP1Connection(RefusingConnection):
     # ---- After a response -----------------------------------------------------------------
 
     def answered(self, cycle: Cycle) -> None:
-        """The response of `cycle` was given to the kernel, or the rest of it waits."""
-        if self.conn.send_buffer is not None:
+        """The response of `cycle` was given to the kernel, or the rest of it waits.
+
+        Where nothing waits, and the request is complete, the next one follows, or the end.
+        """
+        conn, worker, reader = self.conn, self.worker, self.reader
+        if conn.send_buffer is not None:
             self.wait_for_room()
             self.body_wanted()
             return
-        conn = self.conn
         if conn.record is not None:
             self.complete_record(complete=True)
         incoming = cycle.incoming
@@ -341,16 +344,6 @@ class HTTP1Connection(RefusingConnection):
                 self.body_wanted()
                 self._discard(cycle, incoming)
             return
-        self._next_request(cycle)
-
-    def on_flushed(self) -> None:
-        if self.session is not None:
-            self.session.flushed()
-        elif self.cycle is not None and self.cycle.answered:
-            self.answered(self.cycle)
-
-    def _next_request(self, cycle: Cycle) -> None:
-        conn, worker, reader = self.conn, self.worker, self.reader
         self.cycle = None
         now = time.monotonic()
         ended = reader.eof and not conn.buffer
@@ -370,6 +363,12 @@ class HTTP1Connection(RefusingConnection):
             self.resume_reading()
         if conn.buffer and not self._advancing:
             self.soon(self.advance)
+
+    def on_flushed(self) -> None:
+        if self.session is not None:
+            self.session.flushed()
+        elif self.cycle is not None and self.cycle.answered:
+            self.answered(self.cycle)
 
     def _close_or_linger(self, reason: str) -> None:
         """Close, or linger while the client sends: a close would reset what it has not read."""
