@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import http
 import re
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from threadwell import Request, ServerConfig
+from threadwell import Request, Response, ServerConfig
+from threadwell.worker.config.groups import Limits
+from threadwell.worker.http1.parser import RequestParser
 from threadwell.worker.lifecycle import ConnectionOpened, Refused, RequestWaited
 from threadwell.worker.metrics import counters
-from threadwell.worker.metrics.counters import BLOCK, MetricsCollector
+from threadwell.worker.metrics.counters import BLOCK, MetricsCollector, gauges_of, private_page
 from threadwell.worker.metrics.prometheus import counter_metrics, render
-from threadwell.worker.metrics.shared_pages import SharedPages
+from threadwell.worker.metrics.shared_pages import SharedPages, read_page
 
 from ..helpers.recorder import completed
 
@@ -113,6 +117,52 @@ def test_what_a_process_has_counted_is_kept_when_it_ends() -> None:
     assert shared_pages.take() == -1
     shared_pages.retire(-1)
     assert len(shared_pages.page(0)) == 3 * BLOCK
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_quick_way_counts_what_the_event_would(*, shared: bool) -> None:
+    """Whatever objects the application's statuses are, on either kind of page."""
+    page: counters.Page = SharedPages(1, 4).page(0) if shared else private_page(4)
+    collector = MetricsCollector(page)
+    answered = collector.take_answers()
+    assert answered is not None
+    conn: Any = SimpleNamespace(
+        started=5.0, origin=SimpleNamespace(client=("", 0)), peer=("", 0), request_id=""
+    )
+    equal = (200, http.HTTPStatus.OK, "200 OK", "".join(["200", " ", "OK"]))
+    bodies = {"GET": b"", "POST": b"abc", "HEAD": b""}
+    for method, body in bodies.items():
+        raw = f"{method} / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+        request = Request(RequestParser(Limits()).parse(raw.encode()), body)
+        for status in (*equal, "200 Fine", 404, 204):
+            for seconds in (0.0005, 0.02):
+                response = Response(status, [], b"ten octets")
+                answered(conn, request, response, conn.started + seconds)
+    totals, _ = read_page(page)
+    for method in bodies:
+        row = counters.REQUESTS + counters.METHODS.index(method) * len(counters.CLASSES)
+        assert totals[row : row + len(counters.CLASSES)] == [0, 0, 12, 0, 2, 0]
+    assert totals[counters.DURATIONS] == 21
+    assert sum(totals[counters.DURATIONS : counters.WAITS - 1]) == 42
+    assert totals[counters.WAITS - 1] == pytest.approx(21 * 20_500_000, abs=100)
+    assert totals[counters.SENT] == 2 * 2 * 6 * 10
+    assert totals[counters.RECEIVED] == 14 * 3
+
+
+def test_a_private_page_has_the_gauges_and_the_waits() -> None:
+    page = private_page(4)
+    collector = MetricsCollector(page)
+    take_wait = collector.take_waits()
+    assert take_wait is not None
+    for seconds in (0.0, 0.001, 0.25, 20.0):
+        take_wait(seconds)
+    gauges_of(page)[counters.LOST] = 7
+    totals, gauges = read_page(page)
+    waits = totals[counters.WAITS : counters.WAITS + len(counters.BUCKETS) + 2]
+    assert (waits[0], waits[7], waits[-2], sum(waits[:-1])) == (2, 1, 1, 4)
+    assert waits[-1] == pytest.approx(20.251e9, abs=100)
+    assert totals[counters.LOST] == gauges[counters.LOST] == 7
+    assert gauges[counters.USED] == 3
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..logs.request_log import RequestLog
+    from ..metrics.counters import Page
     from ..metrics.endpoint import Monitor
     from ..metrics.otlp import OTLPExporter
     from .end_report import Stopping
@@ -31,7 +32,7 @@ class Observers:
         self._config = config
         self._access_log: RequestLog | None = None
         # Where metrics are counted: a page of the supervisor's, or else of this server's monitor.
-        self._page: memoryview[int] | None = None
+        self._page: Page | None = None
         self._monitor: Monitor | None = None
         self._exporter: OTLPExporter | None = None
         # The monitor, the exporter and the main thread of a worker all write the gauges.
@@ -80,15 +81,16 @@ class Observers:
         return Collectors(*collectors) if len(collectors) > 1 else next(iter(collectors), None)
 
     def _open_exporter(self) -> None:
-        from ..metrics.counters import blocks_for
+        from ..metrics.counters import blocks_for, private_page
         from ..metrics.otlp import OTLPExporter
         from ..metrics.prometheus import Metric, counter_metrics, gauge_metrics
-        from ..metrics.shared_pages import SharedPages, read_page
+        from ..metrics.shared_pages import read_page
 
         if self._page is None:
-            pages = SharedPages(1, blocks_for(self._config))
-            self._page = pages.page(pages.take())
-        page = memoryview(self._page)  # which only the exporter takes slices of
+            self._page = private_page(blocks_for(self._config))
+        page = self._page
+        if isinstance(page, memoryview):
+            page = memoryview(page)  # which only the exporter takes slices of
 
         def gather() -> list[Metric]:
             self.write_gauges()
@@ -174,13 +176,14 @@ class Observers:
     def write_gauges(self) -> None:
         """Bring the gauges of the page up to date, if there is one."""
         if self._page is not None:
+            from ..metrics.counters import gauges_of
             from ..metrics.gauges import write_gauges
 
             with self._gauges_lock:
                 snapshots = [pool.snapshot() for pool in self._server.pools]
                 slow = self.slow_requests
                 counted = (0, 0) if slow is None else (slow.slow, slow.timed_out)
-                write_gauges(self._page, snapshots, self.lost_lines, *counted)
+                write_gauges(gauges_of(self._page), snapshots, self.lost_lines, *counted)
 
     @property
     def lost_lines(self) -> int:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _json_string
 
 from ..errors import ConfigError
-from ..http.response_head import MONTHS
 from ..lifecycle import ResponseCompleted
 from ..messages import Address, Request, RequestReceived, cgi_name
+from .clock import Clock, apache_time, iso_second
 
 COMMON = '%h %l %u %t "%r" %>s %b'
 COMBINED = COMMON + ' "%{Referer}i" "%{User-Agent}i"'
@@ -83,44 +83,7 @@ def _cached(render: Callable[[str], str]) -> tuple[_Known, Callable[[str], str]]
     return known.get, remember
 
 
-# ---- Times ---------------------------------------------------------------------------------
-
-
-class _Clock:
-    """Formats seconds since the epoch with `render`, once a second."""
-
-    def __init__(self, render: Callable[[int], str]) -> None:
-        self._render = render
-        self._last = (-1, "")
-
-    def __call__(self, seconds: float) -> str:
-        second = int(seconds)
-        known, text = self._last
-        if known != second:
-            text = self._render(second)
-            self._last = (second, text)
-        return text
-
-    def second_of(self, moment: float) -> tuple[float, float, str]:
-        """The second of the day in which `moment` of `time.monotonic` lies: when it begins and ends
-        on that clock, and its text."""
-        offset = time.time() - time.monotonic()
-        second = int(moment + offset)
-        return second - offset, second - offset + 1, self(second)
-
-
-def _apache_time(second: int) -> str:
-    now = time.localtime(second)
-    hours, minutes = divmod(abs(now.tm_gmtoff) // 60, 60)
-    zone = f"{'-' if now.tm_gmtoff < 0 else '+'}{hours:02}{minutes:02}"
-    return (
-        f"[{now.tm_mday:02}/{MONTHS[now.tm_mon - 1]}/{now.tm_year:04}:{now.tm_hour:02}"
-        f":{now.tm_min:02}:{now.tm_sec:02} {zone}]"
-    )
-
-
-def _iso_second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+# ---- Fields --------------------------------------------------------------------------------
 
 
 def received_at(event: ResponseCompleted) -> float:
@@ -145,7 +108,7 @@ def _time_field(text: str) -> _Field:
             return lambda event: str(int(at(event) * scale))
         if scale > 1:
             return lambda event: f"{int(at(event) % 1 * scale):0{len(str(scale)) - 1}}"
-    clock = _Clock(lambda second: _escape(time.strftime(text, time.localtime(second))))
+    clock = Clock(lambda second: _escape(time.strftime(text, time.localtime(second))))
     return lambda event: clock(at(event))
 
 
@@ -153,9 +116,6 @@ def _answered_at(event: ResponseCompleted) -> float:
     """The current time: log lines are formatted when the response is sent."""
     del event
     return time.time()
-
-
-# ---- Fields --------------------------------------------------------------------------------
 
 
 def _request_line(event: ResponseCompleted) -> str:
@@ -228,7 +188,7 @@ def _duration(scale: float) -> _Field:
 
 def _fields() -> dict[str, _Field]:
     """Return the directives by letter, as in Apache's mod_log_config."""
-    stamp = _Clock(_apache_time)
+    stamp = Clock(apache_time)
     return {
         "h": lambda event: event.client[0] or "-",
         "a": lambda event: event.client[0] or "-",
@@ -333,10 +293,13 @@ def _of_event(line: QuickLine) -> LineOf:
 
 
 def _apache_format(*, combined: bool) -> QuickLine:
-    clock = _Clock(_apache_time)
-    get, remember = _cached(lambda text: _escape(text) or "-")
-    numbers, most = _NUMBERS, len(_NUMBERS)
-    begins, ends, stamp = 0.0, 0.0, ""
+    clock = Clock(apache_time)
+    # each with what precedes it in a line, for a line of fewer parts is made in less time
+    field, remember_field = _cached(lambda text: f' "{_escape(text) or "-"}"')
+    method, remember_method = _cached(lambda text: f"{_escape(text)} ")
+    codes, numbers, most = _CODES, _NUMBERS, len(_NUMBERS)
+    none = ' "-"' if combined else ""
+    begins, ends, stamp, lead = 0.0, 0.0, "", ""
 
     def line(
         client: Address,
@@ -351,37 +314,49 @@ def _apache_format(*, combined: bool) -> QuickLine:
         complete: bool,  # noqa: ARG001
         request_id: str,  # noqa: ARG001
     ) -> str:
-        nonlocal begins, ends, stamp
+        nonlocal begins, ends, stamp, lead
         if not begins <= started < ends:
             begins, ends, stamp = clock.second_of(started)
-        asked, user, referer, agent = "-", "-", "-", "-"
-        if head is not None:
+            lead = f' - - {stamp} "'
+        before, referer, agent = lead, none, none
+        size = (numbers[sent] if sent < most else str(sent)) if sent else "-"
+        if head is None:
+            return f"{client[0] or '-'}{lead}-{codes[status]}{size}{none}{none}"
+        target, own = head.target, head.own
+        if not (target.isascii() and (raw := target.encode()).translate(_CHANGED) == raw):
+            target = _escape(target)
+        if "HTTP_AUTHORIZATION" in own:  # it is never among the known ones
+            before = f' - {_user(own["HTTP_AUTHORIZATION"])} {stamp} "'
+        if combined:
             # not `head.variables`, which would merge them; in this order: see `RequestReceived`
             known, own = head.common.variables, head.own
-            asked = f"{head.method} {head.target} HTTP/{head.version}"
-            if not (asked.isascii() and (raw := asked.encode()).translate(_CHANGED) == raw):
-                asked = _escape(asked)
-            if "HTTP_AUTHORIZATION" in own:  # it is never among the known ones
-                user = _user(own["HTTP_AUTHORIZATION"])
-            if combined:
-                if text := own.get("HTTP_REFERER") or known.get("HTTP_REFERER"):
-                    referer = get(text) or remember(text)
-                if text := own.get("HTTP_USER_AGENT") or known.get("HTTP_USER_AGENT"):
-                    agent = get(text) or remember(text)
-        code = numbers[status] if status else "-"
-        size = (numbers[sent] if sent < most else str(sent)) if sent else "-"
-        if combined:
-            return (
-                f'{client[0] or "-"} - {user} {stamp} "{asked}" {code} {size} "{referer}" "{agent}"'
-            )
-        return f'{client[0] or "-"} - {user} {stamp} "{asked}" {code} {size}'
+            if text := own.get("HTTP_REFERER") or known.get("HTTP_REFERER"):
+                referer = field(text) or remember_field(text)
+            if text := own.get("HTTP_USER_AGENT") or known.get("HTTP_USER_AGENT"):
+                agent = field(text) or remember_field(text)
+        asked = method(head.method) or remember_method(head.method)
+        return (
+            f"{client[0] or '-'}{before}{asked}{target} HTTP/{head.version}"
+            f"{codes[status]}{size}{referer}{agent}"
+        )
 
     return line
 
 
+# The end of the request line and the status; "-" where there is none.
+_CODES = ('" - ', *(f'" {number} ' for number in range(1, 1000)))
+
+
+# What is remembered has its name with it, for the same reason as in `_apache_format`; besides, a
+# line of more than 30 parts would be put together through a list.
 def _json_format() -> QuickLine:
-    clock = _Clock(_iso_second)
-    get, remember = _cached(_json_string)
+    clock = Clock(iso_second)
+    clients, remember_client = _cached(lambda host: f'+00:00", "client": {_json_string(host)}')
+    peers, remember_peer = _cached(lambda host: f', "peer": {_json_string(host)}')
+    both, remember_both = _cached(lambda host: remember_client(host) + remember_peer(host))
+    method, remember_method = _cached(lambda text: f', "method": {_json_string(text)}, "target": ')
+    referers, remember_referer = _cached(lambda text: f', "referer": {_json_string(text)}')
+    agents, remember_agent = _cached(lambda text: f', "user_agent": {_json_string(text)}')
     numbers, padded, most = _NUMBERS, _PADDED, len(_NUMBERS)
     begins, ends, stamp = 0.0, 0.0, ""
 
@@ -400,7 +375,8 @@ def _json_format() -> QuickLine:
         nonlocal begins, ends, stamp
         if not begins <= started < ends:
             begins, ends, stamp = clock.second_of(started)
-        asked, referer, agent = _NOT_ASKED, '""', '""'
+            stamp = f'{{"time": "{stamp}.'
+        asked, target, protocol, referer, agent = _NO_HEAD
         if head is not None:
             target = head.target
             known, own = head.common.variables, head.own  # as above
@@ -408,32 +384,35 @@ def _json_format() -> QuickLine:
                 target = f'"{target}"'
             else:
                 target = _json_string(target)
-            method = get(head.method) or remember(head.method)
-            asked = f'"method": {method}, "target": {target}, "protocol": "HTTP/{head.version}"'
+            asked = method(head.method) or remember_method(head.method)
+            protocol = _PROTOCOLS[head.version]
             if text := own.get("HTTP_REFERER") or known.get("HTTP_REFERER"):
-                referer = get(text) or remember(text)
+                referer = referers(text) or remember_referer(text)
             if text := own.get("HTTP_USER_AGENT") or known.get("HTTP_USER_AGENT"):
-                agent = get(text) or remember(text)
-        from_client = get(client[0]) or remember(client[0])
-        from_peer = from_client if peer is client else get(peer[0]) or remember(peer[0])
+                agent = agents(text) or remember_agent(text)
+        if peer is client:
+            addresses = both(client[0]) or remember_both(client[0])
+        else:
+            addresses = clients(client[0]) or remember_client(client[0])
+            addresses += peers(peer[0]) or remember_peer(peer[0])
         whole, micros = "0", int(seconds * 1e6 + 0.5)
         if micros >= 1000000:
             whole, micros = str(micros // 1000000), micros % 1000000
         return (
-            f'{{"time": "{stamp}.{padded[int((started - begins) * 1000)]}+00:00"'
-            f', "client": {from_client}, "peer": {from_peer}, {asked}, "status": {numbers[status]}'
+            f"{stamp}{padded[int((started - begins) * 1000)]}{addresses}{asked}{target}"
+            f', "protocol": {protocol}, "status": {numbers[status]}'
             f', "bytes": {numbers[sent] if sent < most else str(sent)}'
             f', "received": {received or "0"}'
             f', "seconds": {whole}.{padded[micros // 1000]}{padded[micros % 1000]}'
-            f', "complete": {"true" if complete else "false"}, "referer": {referer}'
-            f', "user_agent": {agent}'
+            f', "complete": {"true" if complete else "false"}{referer}{agent}'
             f', "request_id": {_json_string(request_id) if request_id else _EMPTY}}}'
         )
 
     return line
 
 
-_NOT_ASKED = '"method": null, "target": null, "protocol": null'
+_NO_HEAD = (', "method": null, "target": ', "null", "null", ', "referer": ""', ', "user_agent": ""')
+_PROTOCOLS = {version: f'"HTTP/{version}"' for version in ("1.0", "1.1", "2")}
 _EMPTY = '""'
 
 

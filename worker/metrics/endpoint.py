@@ -22,7 +22,7 @@ from ..polling.kernel import KernelPoller
 from ..sync_worker import SyncWorker
 from ..system.threads import start_thread
 from .backlog import backlog_metrics
-from .counters import blocks_for
+from .counters import Page, blocks_for, private_page
 from .prometheus import (
     OPENMETRICS,
     PLAIN,
@@ -32,7 +32,7 @@ from .prometheus import (
     gauge_metrics,
     render,
 )
-from .shared_pages import SharedPages
+from .shared_pages import read_page
 from .status_page import CONTENT_SECURITY_POLICY, StatusPage
 
 if TYPE_CHECKING:
@@ -180,22 +180,21 @@ def start_monitor(
     write_gauges: Callable[[], None],
     unready_reason: Callable[[], str],
     listening: Sequence[socket.socket] = (),
-) -> tuple[Monitor, memoryview[int]]:
+) -> tuple[Monitor, Page]:
     """Start a monitor on a thread; return it, and the page for its server to count on.
 
     `listening` are the sockets of the server. `write_gauges` brings the gauges of that page up to
     date; for `unready_reason` see `Endpoint`. Both are called on the thread of the monitor. Raises
     `ConfigError` for an address that cannot be bound.
     """
-    shared_pages = SharedPages(1, blocks_for(config))
-    page = shared_pages.page(shared_pages.take())
+    page = private_page(blocks_for(config))
 
     def gather() -> list[Metric]:
         write_gauges()
         ready = gauge("threadwell_ready", "Whether /readyz says so.", int(not unready_reason()))
-        counters, gauges = shared_pages.totals(), shared_pages.gauges()
+        counters, gauges = read_page(page)
         backlogs = backlog_metrics(listening)
-        return [ready, *counter_metrics(counters), *gauge_metrics(gauges), *backlogs]
+        return [ready, *counter_metrics(counters), *gauge_metrics({0: gauges}), *backlogs]
 
     monitor = Monitor(open_metrics(config), Endpoint(gather, unready_reason))
     monitor.start()

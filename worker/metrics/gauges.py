@@ -43,13 +43,13 @@ _OTHER = _OFFSETS["other"]
 
 
 def write_gauges(
-    numbers: memoryview[int],
+    numbers: memoryview[int] | list[int],
     snapshots: Iterable[PoolSnapshot],
     lost_lines: int,
     slow: int = 0,
     timed_out: int = 0,
 ) -> None:
-    """Write the sum of `snapshots`, and the memory of this process, into a page.
+    """Write the sum of `snapshots`, and the memory of this process, into the first block of a page.
 
     `lost_lines` counts lines of the access log, `slow` and `timed_out` requests. One thread of a
     process at a time may call it.

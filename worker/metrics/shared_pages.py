@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections import deque
 
-from .counters import BLOCK, LOST, MOST, SLOW, TIMED_OUT, USED, totals_of
+from .counters import BLOCK, LOST, MOST, SLOW, TIMED_OUT, USED, Page, gauges_of, totals_of
 
 _OCTETS = 8
 
@@ -62,14 +62,15 @@ class SharedPages:
         return {number: _gauges(page) for number, page in pages.items()}
 
 
-def read_page(page: memoryview[int]) -> tuple[list[int], list[int]]:
+def read_page(page: Page) -> tuple[list[int], list[int]]:
     """The counters and the gauges on `page`, of which no other thread takes slices."""
     return _totals(page), _gauges(page)
 
 
-def _totals(page: memoryview[int]) -> list[int]:
+def _totals(page: Page) -> list[int]:
     # the process that writes the page may have been taken over: it says nothing about its size
-    used = min(max(page[USED], 2), len(page) // BLOCK)
+    most = len(page) // BLOCK if isinstance(page, memoryview) else len(page)
+    used = min(max(gauges_of(page)[USED], 2), most)
     totals = totals_of([_block(page, at) for at in range(1, used)])
     of_process = _gauges(page)
     for at in (LOST, SLOW, TIMED_OUT):
@@ -77,12 +78,14 @@ def _totals(page: memoryview[int]) -> list[int]:
     return totals
 
 
-def _gauges(page: memoryview[int]) -> list[int]:
+def _gauges(page: Page) -> list[int]:
     """The numbers of the first block, with 0 for one that cannot be true."""
     return [number if number < MOST else 0 for number in _block(page, 0)]
 
 
-def _block(page: memoryview[int], block: int) -> list[int]:
+def _block(page: Page, block: int) -> list[int]:
+    if not isinstance(page, memoryview):
+        return page[block].copy()
     return page[block * BLOCK : block * BLOCK + BLOCK].tolist()
 
 

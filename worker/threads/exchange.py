@@ -102,9 +102,10 @@ def exchange(
             close_response(close, head)
         if type(body) is not bytes and not for_loop:
             close_body(body)
-    if persistent and conn.response_path is _DIRECT:
+    path = conn.response_path
+    if persistent and path is _DIRECT:
         return _NEXT
-    if conn.response_path is _RECORDED:
+    if path is _RECORDED:
         assert response is not None
         worker.take_answer(conn, request, response, worker.writer.now)
         conn.started = 0.0
