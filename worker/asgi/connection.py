@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, cast
 from ..connection import State
 from ..errors import ClientDisconnected
 from ..http1.budgets import RECV_SIZE, RECVS_PER_TURN
-from ..lifecycle import ClientGone, ConnectionClosed, Refused
+from ..lifecycle import ClientGone, ConnectionClosed, Refused, start_record
+from ..messages import Request
 from .writer import send_or_keep
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..connection import Connection
-    from ..messages import Address
+    from ..messages import Address, RequestReceived
     from ..tls.session import TLSSocket
     from .interfaces import LoopContext
 
@@ -45,6 +46,7 @@ class LoopConnection(ABC):
         "conn",
         "deadline",
         "reading",
+        "unrecorded",
         "worker",
     )
 
@@ -52,6 +54,8 @@ class LoopConnection(ABC):
         self.worker = worker
         self.conn = conn
         self.closed = False
+        #: The request under way, while no `ResponseCompleted` is needed to tell the collector.
+        self.unrecorded: RequestReceived | None = None
         #: When the wait for the client ends, in the seconds of `time.monotonic`.
         self.deadline = 0.0
         #: The loop watches the descriptor for input, or will after `read_first`.
@@ -209,6 +213,7 @@ class LoopConnection(ABC):
         """End the connection: the client left before it had its response."""
         if self.closed:
             return
+        self.make_record()
         record, collector = self.conn.record, self.worker.collector
         if collector is not None and record is not None and record.request is not None:
             collector.record(ClientGone(record.request))
@@ -218,6 +223,7 @@ class LoopConnection(ABC):
         """End the connection; `reason` is for the collector."""
         if self.closed:
             return
+        self.make_record()
         if self.conn.record is not None:
             self.complete_record(complete=False)
         self._release()
@@ -243,9 +249,17 @@ class LoopConnection(ABC):
     def complete_record(self, *, complete: bool) -> None:
         """Report the response under way to the collector, as sent or as given up."""
         record, self.conn.record = self.conn.record, None
-        if record is not None and self.worker.collector is not None:
+        if record is not None and self.worker.reporter is not None:
             conn = self.conn
-            self.worker.collector.record(record.end(conn.client, conn.peer, complete))
+            self.worker.reporter.completed(record.end(conn.client, conn.peer, complete))
+
+    def make_record(self) -> None:
+        """Make the `ResponseCompleted` of the request under way, if there is to be one."""
+        head = self.unrecorded
+        if head is not None:
+            conn, self.unrecorded = self.conn, None
+            conn.record = start_record(conn, Request(head, b"", conn))
+            conn.started = 0.0
 
     def record_refusal(self, cause: str) -> None:
         """Report a refusal to the collector; see `lifecycle.Refused`."""

@@ -305,8 +305,8 @@ class Cycle(Receiving):
         self.answered = True
         if self._receivers:
             self.wake_receivers()
-        if conn.record is not None:
-            conn.record.note(self.head, Response(self._status, self._headers, body))
+        if transport.worker.collector is not None:
+            transport.note(self, Response(self._status, self._headers, body))
         transport.answered(self)
 
     def _send_block(self, body: bytes, more: bool) -> Pushed:
@@ -404,6 +404,8 @@ class Cycle(Receiving):
         )
         self._flushing = False
         self._state = _STREAMING  # from STARTED: `send` has checked it, and the client is there
+        if transport.worker.collector is not None:
+            transport.make_record()
         if (record := transport.conn.record) is not None:
             record.status, record.headers = self._status, self._headers
         if transport.worker.draining and is_event_stream(self._headers):

@@ -233,6 +233,7 @@ class HTTP1Connection(RefusingConnection):
             self.cycle = None
             if self.worker.collector is not None:
                 self.record_start(head)
+                self.make_record()
             self._upgrade(head)
             return False
         if not head.content_length and not head.chunked:

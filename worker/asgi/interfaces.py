@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..system.throttled_log import ThrottledLog
     from ..tls.wrong_port import WrongPort
     from .loop_calls import LoopCalls
+    from .reporter import Reporter
     from .scope import ConnectionScopes, Scopes
     from .states import Pushed
     from .writer import LoopWriter
@@ -123,9 +124,8 @@ class LoopContext(Protocol):
     thread_calls: LoopCalls
     config: ServerConfig
     collector: LifecycleCollector | None
-    #: Whether the collector wants `RequestStarted`, and samples of `RequestWaited`.
-    announcing: bool
-    sampling: bool
+    #: What tells the collector, if there is one.
+    reporter: Reporter | None
     throttled_log: ThrottledLog
     wrong_port: WrongPort
     parser: RequestParser
@@ -332,6 +332,13 @@ class CycleTransport(Protocol[CycleT_contra]):
     def source(self) -> tuple[Address, str, float]:
         """The client of the request; its id, if requests have ids; and for how many seconds it
         has run at least. Any thread may call."""
+
+    def note(self, cycle: CycleT_contra, response: Response, /) -> None:
+        """The whole `response` of `cycle` was given to the kernel, or the rest of it waits. Called
+        before `answered` if there is a collector."""
+
+    def make_record(self) -> None:
+        """A `ResponseCompleted` is needed for the request under way, if there is a collector."""
 
     def answered(self, cycle: CycleT_contra, /) -> None:
         """The response of `cycle` was given to the kernel, or the rest of it waits."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from ..errors import ClientDisconnected, ProtocolError
 from ..http.error_response import log_limit, refusal
-from ..lifecycle import SAMPLED, RequestStarted, RequestWaited, ResponseCompleted
+from ..lifecycle import ResponseCompleted
 from ..messages import Request, RequestReceived, Response
 from .connection import LoopConnection
+
+if TYPE_CHECKING:
+    from .cycle import Cycle
+
+_monotonic = time.monotonic
 
 
 class RefusingConnection(LoopConnection):
@@ -23,6 +29,7 @@ class RefusingConnection(LoopConnection):
         """
         conn = self.conn
         log_limit(self.worker.throttled_log, conn.client, status, limit)
+        self.make_record()
         conn.reset_origin()
         self.record_refusal(str(status))
         if conn.record is None and self.worker.collector is not None:
@@ -60,16 +67,35 @@ class RefusingConnection(LoopConnection):
             self.discard_input()
 
     def record_start(self, head: RequestReceived) -> None:
-        """Report a request to the collector, which there is."""
-        worker, conn = self.worker, self.conn
-        assert worker.collector is not None
-        request = Request(head, b"", conn)
-        conn.record = record = ResponseCompleted(request, time.monotonic())
-        if conn.request_id:
-            record.request_id = conn.request_id
-        if worker.announcing:
-            worker.collector.record(RequestStarted(request))
-        if worker.sampling and worker.served % SAMPLED == 1:
-            waited = conn.waited()
-            if waited is not None:
-                worker.collector.record(RequestWaited(request, waited))
+        """A request has come, and there is a collector."""
+        conn, reporter = self.conn, self.worker.reporter
+        assert reporter is not None
+        conn.started = _monotonic()
+        self.unrecorded = head
+        if reporter.announces:
+            self.make_record()
+            assert conn.record is not None
+            assert conn.record.request is not None
+            reporter.start(conn.record.request)
+        if reporter.next_sample is not None and self.worker.served >= reporter.next_sample:
+            reporter.sample(conn, Request(head, b"", conn))
+
+    def note(self, cycle: Cycle, response: Response) -> None:
+        """See `CycleTransport.note`."""
+        conn, incoming, head = self.conn, cycle.incoming, self.unrecorded
+        if (
+            head is not None
+            and conn.send_buffer is None
+            and (incoming is None or type(incoming) is bytes)
+            and type(response.body) is bytes
+        ):
+            self.unrecorded = None
+            reporter = self.worker.reporter
+            assert reporter is not None
+            request = Request(head, incoming or b"", conn)
+            reporter.take_answer(conn, request, response, self.worker.writer.now)
+            conn.started = 0.0
+            return
+        self.make_record()
+        if conn.record is not None:
+            conn.record.note(cycle.head, response)

@@ -15,13 +15,7 @@ from ..config import ServerConfig
 from ..connection import Connection, State
 from ..errors import StartupError
 from ..http1.parser import RequestParser
-from ..lifecycle import (
-    ConnectionOpened,
-    LifecycleCollector,
-    RequestStarted,
-    RequestWaited,
-    event_types_of,
-)
+from ..lifecycle import ConnectionOpened, LifecycleCollector
 from ..net.bound_socket import refuse_connections
 from ..proxies.trust import Forwarding
 from ..request_id import request_ids, within
@@ -34,6 +28,7 @@ from .http1 import HTTP1Connection
 from .lifespan import Lifespan
 from .loop_calls import LoopCalls
 from .opening import OpeningConnection
+from .reporter import Reporter
 from .scope import Scopes
 from .task_start import TaskStart, task_start
 from .tracking import LoopTracking
@@ -89,8 +84,7 @@ class LoopWorker:
         self.app = app
         self.config = config
         self.collector = collector
-        self.announcing = RequestStarted in event_types_of(collector)
-        self.sampling = RequestWaited in event_types_of(collector)
+        self.reporter = None if collector is None else Reporter(collector)
         #: How many requests were begun, and how often all deadlines were checked.
         self.served = 0
         self.sweeps = 0
@@ -219,6 +213,8 @@ class LoopWorker:
         self._start_task = task_start(self.loop)
         self.thread_calls = LoopCalls(self.loop, self._context)
         self.tracking.enter_thread()
+        if self.reporter is not None:
+            self.reporter.enter_thread()
 
     async def _serve_waiting(
         self, adopted: list[tuple[Connection, Request, dict[str, Any]]]

@@ -21,7 +21,7 @@ from ..deadlines import EXPIRIES
 from ..errors import ClientDisconnected, ProtocolError
 from ..http.error_response import log_limit
 from ..http.response_head import TEXT_PLAIN
-from ..lifecycle import ClientGone, Refused, RequestStarted, ResponseCompleted
+from ..lifecycle import ClientGone, Refused, ResponseCompleted
 from ..messages import Address, FileBody, Request, RequestReceived, Response
 from .frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from .request_body import SpooledBody, StreamedBody
@@ -29,6 +29,7 @@ from .request_head import MalformedError
 from .send_queue import SendQueue
 from .stream_call import StreamCall
 from .stream_origin import StreamOrigin
+from .stream_record import RecordedStream
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,14 +40,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("threadwell")
 
 
-class Stream:
+class Stream(RecordedStream):
     """A stream. Belongs to the loop's thread; only its `send_queue` is also used by others."""
 
     __slots__ = (
-        "_received", "_unread", "_waiters", "_written_at", "_written_from", "closed",
-        "conn", "connection", "cycle", "delivered", "finished", "head", "headers_sent",
-        "incoming", "number", "origin", "received", "record", "running", "send_queue", "sent",
-        "trailers", "unbounded", "worker", "writer",
+        "_unread", "_waiters", "_written_at", "_written_from", "closed", "conn", "connection",
+        "cycle", "delivered", "finished", "head", "headers_sent", "incoming", "number",
+        "received", "running", "send_queue", "trailers", "unbounded", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -61,7 +61,7 @@ class Stream:
         self.writer: ResponseRenderer = connection.writer
         self.conn = self
         self.origin = StreamOrigin(connection.conn)
-        self.record: ResponseCompleted | None = None
+        self.record = None
         self.cycle: Cycle | None = None
         #: The request's body on its way; None once it is complete, or passed on.
         self.incoming: SpooledBody | StreamedBody | None = None
@@ -81,7 +81,6 @@ class Stream:
         self.running = False
         #: The response is an event stream, which a server that stops cannot wait for.
         self.unbounded = False
-        #: How many octets of the response's body were sent.
         self.sent = 0
         # since when something waits for the client's windows, and how much was sent by then. A
         # thread may fill the queue before the loop learns that the response begins: hence infinity
@@ -139,15 +138,6 @@ class Stream:
         if self.closed:  # while a thread had the request: `cut` found no cycle to tell
             cycle.disconnect()
         return cycle
-
-    def started(self, request: Request, since: float) -> None:
-        """Report the request to the collector. It was complete at `since`. Any thread may call."""
-        collector = self.worker.collector
-        assert collector is not None
-        self.record = record = ResponseCompleted(request, since)
-        record.request_id = self.origin.request_id
-        if self.worker.announcing:
-            collector.record(RequestStarted(request))
 
     def _expects_continue(self) -> bool:
         """Whether the client waits for 100 (Continue) before its body (RFC 9110, 10.1.1)."""
@@ -479,15 +469,6 @@ class Stream:
             self.cycle.disconnect()
         self._wake()
         self.connection.forget_if_done(self)
-
-    def completed(self, *, complete: bool) -> None:
-        """Report the response to the collector, as sent or as given up."""
-        record, self.record = self.record, None
-        collector = self.worker.collector
-        if record is not None and collector is not None:
-            record.body_bytes = self.sent
-            record.received = self._received
-            collector.record(record.end(self.origin.client, self.origin.peer, complete))
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
