@@ -51,7 +51,7 @@ class DjangoApp(WSGIApp):
         handler = self.app
         sender = handler.__class__
         # The context of the request is new, and its prefix is "/".
-        if environ["SCRIPT_NAME"] or settings.FORCE_SCRIPT_NAME:
+        if environ["SCRIPT_NAME"] or _forced_script_name():
             set_script_prefix(get_script_name(environ))
         request_started.send(sender=sender, environ=environ)
         django_request: Any = None
@@ -82,6 +82,20 @@ class DjangoApp(WSGIApp):
         except BaseException:
             response.close()  # The server does not have the response yet.
             raise
+
+
+# Where Django keeps the settings that were read, until they change. `LazyObject` has a
+# `__getattribute__` in Python, which takes 3,500 instructions.
+_known_settings = object.__getattribute__(settings, "__dict__")
+
+
+def _forced_script_name() -> str | None:
+    """`settings.FORCE_SCRIPT_NAME`."""
+    try:
+        name: str | None = _known_settings["FORCE_SCRIPT_NAME"]
+    except KeyError:  # The first look after a change.
+        name = settings.FORCE_SCRIPT_NAME
+    return name
 
 
 class _WSGIWithDjango(WSGIApp):

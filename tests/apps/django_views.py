@@ -477,6 +477,8 @@ def _control(servers: dict[str, ThreadedServer]) -> Callable[..., list[bytes]]:
             RELEASE.set()
         elif word == "/hold":
             RELEASE.clear()
+        elif word == "/force":
+            settings.FORCE_SCRIPT_NAME = environ["QUERY_STRING"]
         elif word == "/stop":
             for server in servers.values():
                 server.stop()

@@ -73,6 +73,20 @@ def test_forced_script_name(forced: str, dial: Open) -> None:
         site.finish()
 
 
+def test_the_forced_script_name_may_change(dial: Open) -> None:
+    def prefix() -> str:
+        answer = whole(dial(site), head("GET", "/below/a"))
+        return str(json.loads(answer.partition(b"\r\n\r\n")[2])["prefix"])
+
+    with site_with(FORCE_SCRIPT_NAME="/first") as site:
+        assert prefix() == prefix() == "/first/"
+        site.ask("force?/second")
+        assert prefix() == "/second/"
+        site.ask("force?")
+        assert prefix() == "/"
+        site.finish()
+
+
 def test_without_the_middleware_that_counts(dial: Open) -> None:
     """The length is known all the same, and nothing else differs."""
     with site_with(MIDDLEWARE=[]) as site:
