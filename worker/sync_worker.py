@@ -31,7 +31,7 @@ from .connection import Connection, State
 from .errors import ClientDisconnected, ProtocolError
 from .http.request_meta import RequestMeta, classify_request
 from .http1.budgets import LONGEST_REPEATED_HEAD, RECV_SIZE, REQUESTS_PER_TURN
-from .http1.head_buffer import HeadBuffer
+from .http1.parser import EmptyLineError
 from .lifecycle import guarded
 from .net.bind import address_of
 from .polling.task import ThreadTask
@@ -424,35 +424,31 @@ class SyncWorker(ThreadState):
         if type(conn) is not Connection:
             conn = self._introduce(conn, ("", 0))
         try:
-            data = conn.buffer
-            if not data:
-                if conn.head is not None or conn.head_buffer is not None:
-                    return reader.recv_rest(self, conn)
-                if not (conn.requests or conn.registered or conn.encrypted or conn.blocking) and (
-                    # of a new connection; with TLS they may have come along with the handshake
-                    not has_octets(conn.fd)
-                ):
-                    return None, b""  # a `recv` that fails would take longer
-                data = conn.recv(RECV_SIZE)
-                if data == conn.repeated:
-                    # a client that polls sends the same octets each time
-                    return conn.repeated_head, b""
-                if not data:
-                    finalize.close(self, conn, "closed by the client")
-                    return None, b""
-            raw_head, end, conn.buffer = data.partition(b"\r\n\r\n")
-            if not end or not raw_head:
-                conn.buffer = b""
-                conn.head_buffer = HeadBuffer(data)
-                return reader.recv_head(self, conn)
-            head = (
-                reader.parse_followed(self, conn, raw_head)
-                if conn.buffer
-                else self.parser.parse(raw_head)
-            )
+            if conn.buffer:
+                data, conn.buffer = conn.buffer, b""
+                return reader.split(self, conn, data)
+            if conn.head is not None or conn.head_buffer is not None:
+                return reader.recv_rest(self, conn)
+            if not (conn.requests or conn.registered or conn.encrypted or conn.blocking) and (
+                # of a new connection; with TLS they may have come along with the handshake
+                not has_octets(conn.fd)
+            ):
+                return None, b""  # a `recv` that fails would take longer
+            data = conn.recv(RECV_SIZE)
+            if data == conn.repeated:
+                # a client that polls sends the same octets each time
+                return conn.repeated_head, b""
+            # one head, as a rule: its parser finds out with less effort than a search for its end
+            raw_head = data.removesuffix(b"\r\n\r\n")
+            if raw_head is data:
+                return reader.split(self, conn, data)
+            try:
+                head = self.parser.parse(raw_head)
+            except EmptyLineError:
+                return reader.split(self, conn, data)
             if not head.is_simple:
                 return reader.recv_behind(self, conn, head)
-            if not conn.buffer and len(data) <= LONGEST_REPEATED_HEAD:
+            if len(data) <= LONGEST_REPEATED_HEAD:
                 conn.repeated = data
                 conn.repeated_head = head
             return head, b""

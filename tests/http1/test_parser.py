@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threadwell.worker import Limits, ProtocolError, RequestReceived
-from threadwell.worker.http1.parser import RequestParser
+from threadwell.worker.http1.parser import EmptyLineError, RequestParser
 
 from ..end_to_end.wire.bench import Bench, final_answer
 
@@ -389,6 +389,23 @@ def test_known_heads_do_not_pass_what_lines_do_not(form: bytes) -> None:
                 parser.parse(head)
             other = head[:at] + octet + head[at:]
             assert parsed(parser, other) == parsed(RequestParser(LIMITS), other), other
+
+
+@pytest.mark.parametrize("form", _CHANGING)
+def test_more_than_a_head_is_no_head(form: bytes) -> None:
+    """Whatever follows the empty line, and nothing of that is remembered."""
+    head = form % (1, 2, 3, 4)
+    parser = RequestParser(LIMITS)
+    for _ in range(2):
+        parser.parse(head)
+    known = _text_of(parser)
+    for more in (head, form % (4, 3, 2, 1), b"", b"X-Secret: 1\r\nX-Other: 2"):
+        with pytest.raises(EmptyLineError):
+            parser.parse(head + b"\r\n\r\n" + more)
+    assert _text_of(parser) == known
+    for empty in (b"", b"\r\n"):
+        with pytest.raises(EmptyLineError):
+            parser.parse(empty)
 
 
 def test_as_many_layouts_as_ever_are_bounded() -> None:

@@ -36,6 +36,13 @@ _ABSOLUTE_FORM = re.compile(r"https?://([^/?]+)(/[^?]*)?(?:\?(.*))?", re.IGNOREC
 _MOST_EMPTY_LINES = 8
 
 
+class EmptyLineError(ProtocolError):
+    """There is an empty line in what was to be one head, or nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "There is an empty line in the request head")
+
+
 class RequestParser:
     """Parses request heads. Used by one thread, because of its caches.
 
@@ -49,7 +56,11 @@ class RequestParser:
         self._longest_fast_head = min(limits.field_size, limits.request_line, limits.head)
 
     def parse(self, head: bytes) -> RequestReceived:
-        """Return the request of `head`, which is without the empty line at its end."""
+        """Return the request of `head`, which is without the empty line at its end.
+
+        Raises `EmptyLineError`, a `ProtocolError`, if it is more than that: no octet of what the
+        fast path accepts can be part of an empty line.
+        """
         try:
             raw_method, raw_target, block = head.split(b" ", 2)
             if (
@@ -128,6 +139,8 @@ class RequestParser:
     def _parse_with_h11(self, head: bytes) -> RequestReceived:
         if head.startswith(b"\r\n"):
             return self.parse(head[self.skip_empty_lines(head, 0) :])
+        if not head or head.find(b"\r\n\r\n") >= 0:
+            raise EmptyLineError
         self._check_sizes(head)
         _check_octets(head)
         try:

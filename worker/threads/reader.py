@@ -55,18 +55,28 @@ def recv_head(worker: ThreadState, conn: Connection) -> Received:
     return recv_behind(worker, conn, worker.parser.parse(raw_head))
 
 
-def parse_followed(worker: ThreadState, conn: Connection, raw_head: bytes) -> RequestReceived:
-    """Parse `raw_head`, behind which more has come, usually a body.
+def split(worker: ThreadState, conn: Connection, data: bytes) -> Received:
+    """Begin with `data`, which is not one whole head and nothing else.
 
     A client that sends small bodies to one address often sends the same head each time.
     """
+    if not data:
+        finalize.close(worker, conn, "closed by the client")
+        return None, b""
+    raw_head, end, conn.buffer = data.partition(b"\r\n\r\n")
+    if not end or not raw_head:
+        conn.buffer = b""
+        conn.head_buffer = HeadBuffer(data)
+        return recv_head(worker, conn)
     head = conn.known_head
     if head is None or raw_head != conn.known_raw_head:
         head = worker.parser.parse(raw_head)
         if len(raw_head) <= LONGEST_REPEATED_HEAD:
             conn.known_raw_head = raw_head
             conn.known_head = head
-    return head
+    if head.is_simple:
+        return head, b""
+    return recv_behind(worker, conn, head)
 
 
 def recv_behind(worker: ThreadState, conn: Connection, head: RequestReceived) -> Received:
