@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,14 @@ import flask.app
 import werkzeug.wrappers.response as werkzeug_response
 from flask import Flask
 from werkzeug.datastructures import Headers
-from werkzeug.wrappers import Response
+from werkzeug.wrappers import Response as FlaskResponse
 
-from threadwell.adapters.wsgi import WSGIApp
+from threadwell.adapters.wsgi import Call, WSGIApp
+from threadwell.worker import Response
 
 if TYPE_CHECKING:
     from threadwell.adapters.wsgi import Environ
+    from threadwell.worker import Request
 
 # The methods behind `Response.__call__`. A class that overrides one of them is called through WSGI.
 _RESPONSE_METHODS = (
@@ -34,31 +35,19 @@ _RESPONSE_METHODS = (
     "close",
 )
 # The lengths of `Location` and `Content-Location`, whose values Werkzeug turns into URIs.
-_LOCATION_LENGTHS = (8, 16)
+_LOCATION_LENGTHS = frozenset((8, 16))
 
 
 class FlaskApp(WSGIApp):
-    """A `SyncApp` that calls a Flask application; the arguments are those of `WSGIApp`.
+    """A `SyncApp` that does what a Flask application does, in fewer steps.
 
-    `app` may still be changed afterwards: its hooks, its configuration, its `wsgi_app`.
+    `app` may still be changed afterwards: its hooks, its configuration, its `wsgi_app`. `options`
+    are those of `WSGIApp`. Any thread may call the instance.
     """
 
     def __init__(self, app: Flask, **options: Any) -> None:
-        # Python calls a bound method with less effort than an instance.
-        super().__init__(_DirectCall(app).call, **options)
+        super().__init__(app, **options)
         self._flask = app
-
-    @property
-    def threadwell_wrapped(self) -> Flask:
-        return self._flask
-
-
-class _DirectCall:
-    """`call` is a WSGI application that does what `app` does, in fewer steps. Any thread may call
-    it."""
-
-    def __init__(self, app: Flask) -> None:
-        self._app = app
         cls = type(app)
         # Flask's own functions. If the class has others by now, they are called instead.
         self._wsgi_app: Any = None
@@ -73,16 +62,17 @@ class _DirectCall:
         # remembered: flask-sock makes one for each request, which holds all of that request.
         self._unchanged_kind: type | None = None
 
-    def call(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        app = self._app
+    def __call__(self, request: Request) -> Response:
+        app = self._flask
         cls = type(app)
         if (
             cls.wsgi_app is not self._wsgi_app
             or cls.__call__ is not self._call
             or "wsgi_app" in app.__dict__
-            or "werkzeug.debug.preserve_context" in environ
         ):
-            return app(environ, start_response)
+            return super().__call__(request)
+        call = Call(request)
+        environ = self.environ(request, call)
         context = app.request_context(environ)
         error: BaseException | None = None
         try:
@@ -99,17 +89,18 @@ class _DirectCall:
             headers = response.headers
             fields = list(iter(headers)) if type(headers) is Headers else None
             body = None if fields is None else self._whole_body(response, environ, fields)
-            if body is None:
-                return response(environ, start_response)
-            start_response(response.status, fields)
-            return [body]
+            if fields is not None and body is not None and call.is_simple:
+                return Response(response.status, fields, body, None, None)
+            start_response: Any = call.start_response
+            blocks = response(environ, start_response)
         finally:
             if error is not None and app.should_ignore_error(error):
                 error = None
             context.pop(error)
+        return self.response(call, blocks)
 
     def _whole_body(
-        self, response: Response, environ: Environ, fields: list[tuple[str, str]]
+        self, response: FlaskResponse, environ: Environ, fields: list[tuple[str, str]]
     ) -> bytes | None:
         """The body, if the response with these header fields is complete and needs no further
         treatment; else None."""
@@ -118,7 +109,7 @@ class _DirectCall:
         if (
             (kind is not self._unchanged_kind and not self._is_unchanged(kind))
             or status < 200
-            or status in (204, 304)
+            or status in {204, 304}
             or environ["REQUEST_METHOD"] == "HEAD"
             or getattr(response, "_on_close", True)
             or response.direct_passthrough
@@ -134,9 +125,9 @@ class _DirectCall:
             return blocks[0]
         return b"".join(response.iter_encoded())
 
-    def _is_unchanged(self, kind: type[Response]) -> bool:
+    def _is_unchanged(self, kind: type[FlaskResponse]) -> bool:
         unchanged = all(_is_original(getattr(kind, name), name) for name in _RESPONSE_METHODS)
-        if unchanged and kind is self._app.response_class:
+        if unchanged and kind is self._flask.response_class:
             self._unchanged_kind = kind
         return unchanged
 
