@@ -6,7 +6,8 @@
       HTTP1Runner.respond                   a body that is being made, or follows what was pushed
       HTTP1Runner.recover_or_leave          whatever is raised
       _hand_off                             the request is for a loop
-      finalize.after_answer                 where the answer was more than one send
+      finalize.finished                     where the answer was one send, and the last
+      finalize.after_answer                 where it was more than one send, or is recorded
 
 These functions run on the thread that owns the connection.
 """
@@ -103,8 +104,8 @@ def exchange(
         if type(body) is not bytes and not for_loop:
             close_body(body)
     path = conn.response_path
-    if persistent and path is _DIRECT:
-        return _NEXT
+    if path is _DIRECT:
+        return _NEXT if persistent or finalize.finished(worker, conn) else _ENDED
     if path is _RECORDED:
         assert response is not None
         worker.take_answer(conn, request, response, worker.writer.now)
@@ -137,7 +138,7 @@ def _settle(
     *,
     for_loop: bool,
 ) -> Outcome:
-    """The end of an exchange whose answer was more than one send, or the last."""
+    """The end of an exchange whose answer was more than one send, or the last and recorded."""
     if worker.poller.forked:
         fork_guard.leave(None)
     worker.request = None
