@@ -35,7 +35,6 @@ from .http1.parser import EmptyLineError
 from .lifecycle import guarded
 from .net.bind import address_of
 from .polling.task import ThreadTask
-from .system.readiness import has_octets
 from .system.stacks import can_see_frames
 from .threads import finalize, handshake, reader
 from .threads.exchange import Outcome, exchange, exchange_forwarded
@@ -429,11 +428,6 @@ class SyncWorker(ThreadState):
                 return reader.split(self, conn, data)
             if conn.head is not None or conn.head_buffer is not None:
                 return reader.recv_rest(self, conn)
-            if not (conn.requests or conn.registered or conn.encrypted or conn.blocking) and (
-                # of a new connection; with TLS they may have come along with the handshake
-                not has_octets(conn.fd)
-            ):
-                return None, b""  # a `recv` that fails would take longer
             data = conn.recv(RECV_SIZE)
             if data == conn.repeated:
                 # a client that polls sends the same octets each time
@@ -446,7 +440,7 @@ class SyncWorker(ThreadState):
                 head = self.parser.parse(raw_head)
             except EmptyLineError:
                 return reader.split(self, conn, data)
-            if not head.is_simple:
+            if head.content_length or head.chunked:
                 return reader.recv_behind(self, conn, head)
             if len(data) <= LONGEST_REPEATED_HEAD:
                 conn.repeated = data

@@ -144,6 +144,8 @@ class LoopContext(Protocol):
     draining: bool
     #: While draining: when idle connections close, in the seconds of `time.monotonic`.
     idle_until: float
+    #: For `has_octets`.
+    octets: memoryview
 
     def begin(
         self,

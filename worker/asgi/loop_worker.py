@@ -19,7 +19,7 @@ from ..lifecycle import ConnectionOpened, LifecycleCollector
 from ..net.bound_socket import refuse_connections
 from ..proxies.trust import Forwarding
 from ..request_id import request_ids, within
-from ..system.readiness import has_input, in_error
+from ..system.readiness import has_input, in_error, octet_count
 from .acceptor import Acceptor
 from .async_body import Streamed
 from .event_loop import loop_factory, misses_resets, run_to_its_end, unless_set
@@ -89,6 +89,7 @@ class LoopWorker:
         self.served = 0
         self.sweeps = 0
         self.persistent = config.timeouts.keep_alive > 0
+        self.octets = octet_count()
         self.parser = RequestParser(config.limits)
         self.request_ids = request_ids(config)
         self.writer = _make_writer(config)

@@ -129,7 +129,7 @@ def finished(worker: ThreadState, conn: Connection) -> bool:
     if conn.record is not None:
         completed(worker, conn, complete=True)
     if not conn.persistent:
-        if conn.linger or conn.buffer or has_octets(conn.fd):
+        if conn.linger or conn.buffer or has_octets(conn.fd, worker.octets):
             linger(worker, conn)
         else:
             close(worker, conn, _LAST_ANSWER)

@@ -14,9 +14,19 @@ from ..connection import Connection, State
 from ..deadlines import is_overdue
 from ..errors import CleartextRequest
 from ..lifecycle import ConnectionOpened
-from ..system.readiness import has_input
+from ..system.readiness import has_input, has_octets
 from ..tls.wrong_port import WITHOUT_TLS
-from .finalize import close, drain_input, expire, finished, linger, park_writing, refuse, refused
+from .finalize import (
+    close,
+    drain_input,
+    expire,
+    finished,
+    linger,
+    park_unfinished,
+    park_writing,
+    refuse,
+    refused,
+)
 
 if TYPE_CHECKING:
     from ..tls.session import TLSSocket
@@ -39,7 +49,7 @@ def resume(worker: ThreadState, conn: Connection, before: State) -> bool:
         conn.deadline = _monotonic() + seconds
         if worker.collector is not None:
             worker.collector.record(ConnectionOpened(conn.peer))
-        return first is _IDLE or resume(worker, conn, first)
+        return _has_come(worker, conn) if first is _IDLE else resume(worker, conn, first)
     if before is State.PROXY_HEADER:
         return _read_proxy_header(worker, conn)
     if before is State.HANDSHAKE:
@@ -91,7 +101,18 @@ def _read_proxy_header(worker: ThreadState, conn: Connection) -> bool:
         conn.deadline = time.monotonic() + timeouts.handshake
         return _advance_handshake(worker, conn)
     conn.deadline = time.monotonic() + timeouts.head
-    return True
+    return bool(conn.buffer) or _has_come(worker, conn)
+
+
+def _has_come(worker: ThreadState, conn: Connection) -> bool:
+    """Whether octets of the first request have come; else the connection is parked.
+
+    A `recv` that fails would take longer.
+    """
+    if conn.blocking or has_octets(conn.fd, worker.octets):
+        return True
+    park_unfinished(worker, conn)
+    return False
 
 
 def _advance_handshake(worker: ThreadState, conn: Connection) -> bool:

@@ -25,6 +25,7 @@ from ..lifecycle import (
 )
 from ..request_id import request_ids
 from ..system.durations import Durations
+from ..system.readiness import octet_count
 from .leader_follower import Slot
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class ThreadState(RequestHost):
             self.forwarding = Forwarding(config.proxies, self.throttled_log)
         #: For what adapters want to remember: see `messages.Channel`.
         self.notes: dict[Any, Any] = {}
+        #: For `has_octets`.
+        self.octets = octet_count()
         #: How many requests this thread has given to the application.
         self.served = 0
         #: The thread: its id and its name, for those who look from outside.
