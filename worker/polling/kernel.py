@@ -110,6 +110,7 @@ class EpollPoller(KernelPoller):
         super().__init__(limit)
         self._poll = self._epoll.poll
         self._modify = self._epoll.modify
+        self._register = self._epoll.register
         self._epoll.register(self._woken, select.EPOLLIN)
         self._for_input = select.EPOLLIN | select.EPOLLONESHOT
         self._for_output = select.EPOLLOUT | select.EPOLLONESHOT
@@ -141,7 +142,7 @@ class EpollPoller(KernelPoller):
             if registered:
                 self._modify(fd, events)
             else:
-                self._epoll.register(fd, events)
+                self._register(fd, events)
         except OSError:
             if self._take_back(connection):
                 raise

@@ -33,6 +33,7 @@ _SMALL_BURST = 16
 # see tcp_get_info in Linux' net/ipv4/tcp.c. Eight octets and four numbers precede it.
 _TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _TCP, _BACKLOG_SIZE = socket.IPPROTO_TCP, 28
+_NO_BACKLOG = bytes(4)
 _backlog_of = struct.Struct("24xI").unpack
 
 
@@ -53,6 +54,7 @@ class Listener:
         #: What a new connection waits for first, and how many seconds it may take.
         self.first_state, self.first_timeout = first_wait(config, encrypted=ssl_context is not None)
         self._family, self._type, self._proto = int(sock.family), int(sock.type), sock.proto
+        self._is_ipv4 = sock.family == socket.AF_INET
         self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)
         sock.setblocking(False)
         if not self.is_unix:
@@ -78,9 +80,12 @@ class Listener:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
             return None  # the client's doing: see accept(2) on pending network errors
-        client = ("", 0) if self.is_unix else peer[:2]
         sock = socket.socket(self._family, self._type, self._proto, fd)
+        client = peer if self._is_ipv4 else ("", 0) if self.is_unix else peer[:2]
         try:
+            if self.ssl_context is None:
+                sock.setblocking(False)  # as `connect`, whose call can be saved
+                return Connection(sock, client, self.address)
             return connect(sock, client, self.address, self.ssl_context)
         except OSError:  # TLS on a connection that was reset meanwhile
             sock.close()
@@ -92,23 +97,21 @@ class Listener:
         That is what waits in the backlog, up to a bound. A process accepts its share of it where
         `sharers` processes have this socket.
         """
-        waiting = self._waiting()
-        if not waiting:
+        try:
+            if _TCP_INFO is not None and not self.is_unix:
+                info = self.sock.getsockopt(_TCP, _TCP_INFO, _BACKLOG_SIZE)
+                if info.endswith(_NO_BACKLOG):  # as a rule: `unpack` takes three times as long
+                    return 0
+                waiting: int = _backlog_of(info)[0]
+            elif has_input(self.fileno()):
+                waiting = _MOST_A_TURN  # the system only says that it has some
+            else:
+                return 0
+        except (OSError, ValueError):  # closed meanwhile
             return 0
         turn = min(1 + waiting, _MOST_A_TURN)
         share = max(-(-turn // sharers), -(-_SMALL_BURST // sharers), _LEAST_SHARE)
         return min(share, turn) - 1
-
-    def _waiting(self) -> int:
-        """The length of the backlog; `_MOST_A_TURN` if the system only says that it has some."""
-        try:
-            if _TCP_INFO is not None and not self.is_unix:
-                info = self.sock.getsockopt(_TCP, _TCP_INFO, _BACKLOG_SIZE)
-                backlog: int = _backlog_of(info)[0]
-                return backlog
-            return _MOST_A_TURN if has_input(self.fileno()) else 0
-        except (OSError, ValueError):  # closed meanwhile
-            return 0
 
     def detach(self) -> int:
         """The descriptor, which the caller now owns; the file of a unix socket stays."""
