@@ -28,8 +28,10 @@ def what_is_asked(request: RequestReceived) -> tuple[bool, bool]:
     if request.version == "1.1":
         # what nearly all clients send, if they send anything
         option = request.variable("HTTP_CONNECTION", "keep-alive")
-        if option in ("keep-alive", "close"):
-            return option == "keep-alive", False
+        if option == "close":
+            return False, False
+        if option == "keep-alive":
+            return True, False
     meta = classify_request(request)
     return not meta.close, meta.websocket
 
