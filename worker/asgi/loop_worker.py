@@ -86,8 +86,7 @@ class LoopWorker:
         self.collector = collector
         self.reporter = None if collector is None else Reporter(collector)
         #: How many requests were begun, and how often all deadlines were checked.
-        self.served = 0
-        self.sweeps = 0
+        self.served = self.sweeps = 0
         self.persistent = config.timeouts.keep_alive > 0
         self.octets = octet_count()
         self.parser = RequestParser(config.limits)

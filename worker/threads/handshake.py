@@ -16,17 +16,8 @@ from ..errors import CleartextRequest
 from ..lifecycle import ConnectionOpened
 from ..system.readiness import has_input, has_octets
 from ..tls.wrong_port import WITHOUT_TLS
-from .finalize import (
-    close,
-    drain_input,
-    expire,
-    finished,
-    linger,
-    park_unfinished,
-    park_writing,
-    refuse,
-    refused,
-)
+from . import finalize
+from .finalize import close, drain_input, expire, finished, linger, park_writing, refuse, refused
 
 if TYPE_CHECKING:
     from ..tls.session import TLSSocket
@@ -111,7 +102,7 @@ def _has_come(worker: ThreadState, conn: Connection) -> bool:
     """
     if conn.blocking or has_octets(conn.fd, worker.octets):
         return True
-    park_unfinished(worker, conn)
+    finalize.park_unfinished(worker, conn)
     return False
 
 

@@ -52,6 +52,7 @@ def test_a_worker_that_was_driven_by_hand_closes_what_is_left(
 def test_what_an_interrupted_thread_had_is_closed(drive: Callable[..., Driven]) -> None:
     """As Ctrl-C does it in the main thread, between two steps of a connection."""
     driven = drive()
+    driven.client.send(GET)
 
     def interrupted(conn: Connection) -> Any:
         raise KeyboardInterrupt
