@@ -71,7 +71,7 @@ class HTTP1Connection(RefusingConnection):
     def start(self) -> None:
         """Wait for the first request, which may have come already."""
         self.deadline = time.monotonic() + self.worker.config.timeouts.head
-        if self.conn.encrypted or has_octets(self.conn.fd):
+        if self.conn.encrypted or has_octets(self.conn.fd, self.worker.octets):
             self.read_first()
         else:
             self.resume_reading()
