@@ -79,6 +79,9 @@ class HTTP2Pool(AsyncPool, Protocol):
     Any thread may call it. In a hybrid these are the loops of the ASGI application.
     """
 
+    #: The memory for large request bodies. The threads give it theirs.
+    body_store: BodyStore
+
     def start(self, name: str) -> None:
         """Run every loop on a thread whose name begins with `name`. Raises `StartupError`."""
 

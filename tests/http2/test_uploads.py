@@ -7,11 +7,17 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, cast
 
 import pytest
 
-from threadwell import Request, Response, ThreadedServer
+from threadwell import Request, Response, ServerConfig, ThreadedServer
+from threadwell.worker.config.groups import Limits
+from threadwell.worker.http1.body_store import BodyStore
+from threadwell.worker.http1.request_body import SpooledBody
+from threadwell.worker.http2.request_body import SpoolingReceiver
+from threadwell.worker.messages import RequestReceived
 
 from ..helpers.http2_client import Http2Client
 from ..helpers.waiting import until
@@ -88,6 +94,146 @@ def test_trailers_of_a_request_are_dropped(serve_http2: Serve, http2: Connect) -
     answer = client.answer(number)
     assert answer.status == 200
     assert b"smuggled" not in answer.body
+
+
+# ---- Memory ---------------------------------------------------------------------------------
+
+
+class Held:
+    """Answers with the kind of the body, and where it is kept; `/held` only when it may go on."""
+
+    threadwell_interface = "sync"
+
+    def __init__(self) -> None:
+        self.inside = threading.Semaphore(0)
+        self.gate = threading.Event()
+
+    def __call__(self, request: Request) -> Response:
+        body = request.body
+        kind = "bytes" if isinstance(body, bytes) else type(body.raw).__name__  # type: ignore[attr-defined]
+        digest = hashlib.sha256(request.read()).hexdigest()
+        if request.path == "/held":
+            self.inside.release()
+            assert self.gate.wait(20)
+        return Response(200, [("X-Kept", kind)], digest.encode())
+
+
+def store_of(server: ThreadedServer) -> BodyStore:
+    """The memory for bodies of both protocols."""
+    pool: Any = server._worker.pool
+    assert pool.http2.body_store is pool.body_store
+    return cast("BodyStore", pool.body_store)
+
+
+def has_all_room(store: BodyStore, room: int) -> bool:
+    """Whether no body has any of the `room` of `store`."""
+    if not store.take(room):
+        return False
+    store.give_back(room, [])
+    return True
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_large_bodies_are_in_memory_while_there_is_room(
+    serve_http2: Serve, http2: Connect, declared: bool
+) -> None:
+    app, room = Held(), 3 * MIB
+    server = serve_http2(app, memory_body=2 * MIB, memory_bodies=room)
+    store, client = store_of(server), http2(server)
+
+    def upload(size: int, path: str = "/") -> tuple[int, str]:
+        body = bytes(range(256)) * (size // 256)
+        more = [("content-length", str(size))] if declared else []
+        number = client.request(path, more, method="POST", body=body)
+        return number, hashlib.sha256(body).hexdigest()
+
+    def kept(upload: tuple[int, str]) -> str:
+        answer = client.answer(upload[0])
+        assert answer.body.decode() == upload[1]
+        return answer.headers["x-kept"]
+
+    assert kept(upload(256 * 1024)) == "bytes"
+    assert kept(upload(2 * MIB)) == "MemoryFile"
+    assert kept(upload(2 * MIB + 256)) == "FileIO"
+    until(lambda: has_all_room(store, room))
+    first = upload(2 * MIB, "/held")
+    assert app.inside.acquire(timeout=20)
+    assert not has_all_room(store, room)
+    assert kept(upload(2 * MIB)) == "FileIO"  # there is room for a half of it
+    assert kept(upload(MIB)) == "MemoryFile"
+    app.gate.set()
+    assert kept(first) == "MemoryFile"
+    until(lambda: has_all_room(store, room))
+
+
+def test_a_reset_upload_gives_its_memory_back(serve_http2: Serve, http2: Connect) -> None:
+    room = 3 * MIB
+    server = serve_http2(echo, memory_body=2 * MIB, memory_bodies=room)
+    store, client = store_of(server), http2(server)
+    for leaves in (False, True):
+        number = client.request("/", method="POST", body=bytes(MIB), ended=False)
+        client.settle()  # all of it has been read
+        assert not has_all_room(store, room)
+        if leaves:
+            client.close()
+        else:
+            client.conn.reset_stream(number)
+            client.settle()
+        until(lambda: has_all_room(store, room))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_goes_to_a_file_is_counted_until_it_is_there(*, closed: bool) -> None:
+    """And all that follows goes there, whether there is room again or not."""
+    loop = Loop()
+    store = BodyStore(Limits(memory_bodies=MIB))
+    assert store.take(MIB // 2)  # by another body
+    head = RequestReceived("POST", "/", "/", "", "2", b"", {})
+    receiver = SpoolingReceiver(head, ServerConfig(), 0.0, store)
+    blocks = [bytes([number]) * 100_000 for number in range(8)]
+    for block in blocks[:6]:
+        receiver.feed(block)
+    assert receiver.is_spooling
+    assert not has_all_room(store, MIB // 2)
+    done: list[BaseException | None] = []
+    receiver.spool(loop, done.append)  # type: ignore[arg-type]
+    store.give_back(MIB // 2, [])
+    assert not has_all_room(store, MIB)
+    if closed:
+        receiver.close()
+        loop.run()
+        assert has_all_room(store, MIB)
+        assert done == []
+        return
+    loop.run()
+    assert has_all_room(store, MIB)
+    for block in blocks[6:]:
+        receiver.feed(block)
+        receiver.spool(loop, done.append)  # type: ignore[arg-type]
+        loop.run()
+    assert done == [None] * 3
+    with cast("SpooledBody", receiver.finish()) as body:
+        assert type(body.raw).__name__ == "FileIO"
+        assert body.read() == b"".join(blocks)
+    assert has_all_room(store, MIB)
+
+
+class Loop:
+    """An event loop whose executor runs when the test says so."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Future[None], Any, tuple[Any, ...]]] = []
+
+    def run_in_executor(self, _: None, function: Any, *arguments: Any) -> Future[None]:
+        future: Future[None] = Future()
+        self._calls.append((future, function, arguments))
+        return future
+
+    def run(self) -> None:
+        calls, self._calls = self._calls, []
+        for future, function, arguments in calls:
+            function(*arguments)
+            future.set_result(None)
 
 
 # ---- Disks ----------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..config import ServerConfig
     from ..connection import Connection
+    from ..http1.body_store import BodyStore
     from ..http1.parser import RequestParser
     from ..interfaces import OriginPool
     from ..lifecycle import LifecycleCollector, ResponseCompleted
@@ -81,6 +82,8 @@ class LoopPoolView(Protocol[WorkerT]):
 
     throttled_log: ThrottledLog
     wrong_port: WrongPort
+    #: The memory for large request bodies: that of the threads, where there are some.
+    body_store: BodyStore
     #: The state that the threads share with every request.
     lifespan_state: dict[str, Any]
     #: The pool accepts no more connections.
@@ -146,6 +149,10 @@ class LoopContext(Protocol):
     idle_until: float
     #: For `has_octets`.
     octets: memoryview
+
+    @property
+    def body_store(self) -> BodyStore:
+        """The memory for large request bodies. Any thread may call."""
 
     def begin(
         self,

@@ -35,6 +35,7 @@ from .tracking import LoopTracking
 from .writer import EchoingLoopWriter, LoopWriter
 
 if TYPE_CHECKING:
+    from ..http1.body_store import BodyStore
     from ..interfaces import OriginPool, ReturnsConnections
     from ..messages import ASGIApp, Request, Response
     from ..polling.listener import Listener
@@ -426,6 +427,11 @@ class LoopWorker:
     def looked(self) -> float:
         """How often the deadlines were checked: never while the application blocks the loop."""
         return self.sweeps
+
+    @property
+    def body_store(self) -> BodyStore:
+        """The memory for large request bodies of HTTP/2. Any thread may call."""
+        return self.pool.body_store
 
     def activity(self) -> object:
         """A number that changes with each request."""

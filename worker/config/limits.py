@@ -71,7 +71,7 @@ class Limits:
         "memory_body",
         4 * MIB,
         "Maximum size of a request body that is kept in memory. A larger one goes to a temporary"
-        " file, over HTTP/2 one of more than 256 KiB.",
+        " file.",
         unit="bytes",
         low=0,
     )

@@ -291,7 +291,7 @@ class Options(TypedDict, total=False):
     """Maximum size of a request body. Beyond it the answer is 413. (bytes, default: 268435456)"""
     memory_body: int | str
     """Maximum size of a request body that is kept in memory. A larger one goes to a temporary
-    file, over HTTP/2 one of more than 256 KiB. (bytes, default: 4194304)
+    file. (bytes, default: 4194304)
     """
     memory_bodies: int | str
     """Maximum size of all request bodies in memory that are larger than 256 KiB, for each

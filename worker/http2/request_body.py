@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config import ServerConfig
+    from ..http1.body_store import BodyStore
     from ..http1.request_body import Piece
     from ..messages import RequestReceived
 
@@ -40,15 +41,18 @@ def _append(blocks: list[bytes], block: bytes) -> bool:
     return True
 
 
-class SpooledBody(BodyReceiver):
-    """A `BodyReceiver` whose end the stream knows. A thread writes what exceeds the memory limit to
+class SpoolingReceiver(BodyReceiver):
+    """A `BodyReceiver` whose end the stream knows. A thread writes what is not kept in memory to
     disk, because a loop must not wait for a disk."""
 
-    __slots__ = ("_closed", "_head", "_waiting", "_writing")
+    __slots__ = ("_closed", "_for_file", "_head", "_waiting", "_writing")
 
-    def __init__(self, head: RequestReceived, config: ServerConfig, now: float) -> None:
-        super().__init__(head, config, now)
+    def __init__(
+        self, head: RequestReceived, config: ServerConfig, now: float, store: BodyStore
+    ) -> None:
+        super().__init__(head, config, now, store)
         self._head = head
+        self._for_file = False
         self._waiting: list[Piece] = []
         self._writing = False
         self._closed = False
@@ -63,9 +67,11 @@ class SpooledBody(BodyReceiver):
         self.size += len(data)
         if self.size > self._limit:
             raise too_large()
-        if self.size <= self._memory:
+        self._remaining = max(self._remaining - len(data), 0)
+        if not self._for_file and self._fits([data], 0):
             self._append(data)
         else:
+            self._for_file = True
             self._waiting += [*self._pieces, data]
             self._pieces.clear()
         return False
@@ -81,6 +87,8 @@ class SpooledBody(BodyReceiver):
 
     def _spooled(self, done: Callable[[BaseException | None], None], future: Future[None]) -> None:
         self._writing = False
+        if not self._waiting:
+            self._empty()  # what the store has counted for this body is in the file
         failure = None if future.cancelled() else future.exception()
         if failure is not None:
             log.error("The body of %s could not be stored", named(self._head), exc_info=failure)

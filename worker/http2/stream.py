@@ -24,7 +24,7 @@ from ..http.response_head import TEXT_PLAIN
 from ..lifecycle import ClientGone, Refused, ResponseCompleted
 from ..messages import Address, FileBody, Request, RequestReceived, Response
 from .frames import CANCEL, INTERNAL_ERROR, NO_ERROR
-from .request_body import SpooledBody, StreamedBody
+from .request_body import SpoolingReceiver, StreamedBody
 from .request_head import MalformedError
 from .send_queue import SendQueue
 from .stream_call import StreamCall
@@ -64,7 +64,7 @@ class Stream(RecordedStream):
         self.record = None
         self.cycle: Cycle | None = None
         #: The request's body on its way; None once it is complete, or passed on.
-        self.incoming: SpooledBody | StreamedBody | None = None
+        self.incoming: SpoolingReceiver | StreamedBody | None = None
         self.send_queue = SendQueue(connection.budget)
         self.trailers: Fields | None = None
         #: The client has ended its side of the stream.
@@ -103,7 +103,9 @@ class Stream(RecordedStream):
         if streamed:
             self.incoming = StreamedBody(self.head, config)
         else:
-            self.incoming = SpooledBody(self.head, config, time.monotonic())
+            self.incoming = SpoolingReceiver(
+                self.head, config, time.monotonic(), self.worker.body_store
+            )
 
     def call(self, app: Any, body: Any) -> None:
         """Run the ASGI application `app`; `body` is a `StreamedBody`, or complete."""
@@ -169,7 +171,7 @@ class Stream(RecordedStream):
             self.refuse(error.status, error.message, error.limit)
             return
         self._unread += size
-        if isinstance(incoming, SpooledBody) and incoming.is_spooling:
+        if isinstance(incoming, SpoolingReceiver) and incoming.is_spooling:
             incoming.spool(self.worker.loop, self._spooled)
             return
         if not isinstance(incoming, StreamedBody) or self.finished:
@@ -184,7 +186,7 @@ class Stream(RecordedStream):
     def _spooled(self, failure: BaseException | None) -> None:
         """A thread has written a part of the body to disk: the client may send more."""
         incoming = self.incoming
-        assert isinstance(incoming, SpooledBody)
+        assert isinstance(incoming, SpoolingReceiver)
         if failure is not None:
             self.reset(INTERNAL_ERROR, "its body could not be stored")
             return
@@ -194,7 +196,7 @@ class Stream(RecordedStream):
             self._submit(incoming)
         self.connection.flush()
 
-    def _submit(self, incoming: SpooledBody) -> None:
+    def _submit(self, incoming: SpoolingReceiver) -> None:
         self.incoming = None
         body = incoming.finish()
         incoming.close()
@@ -387,7 +389,7 @@ class Stream(RecordedStream):
             self.worker.collector.record(Refused(self.origin.client, str(status)))
             if self.record is None:
                 self.record = ResponseCompleted(None, time.monotonic())
-        if isinstance(self.incoming, SpooledBody):
+        if isinstance(self.incoming, SpoolingReceiver):
             self.incoming.close()
             self.incoming = None
         if self.cycle is not None:
@@ -461,7 +463,7 @@ class Stream(RecordedStream):
         log.debug("A stream of %s ended: %s", self.connection.conn.client[0], why)
         self.closed = True
         self.send_queue.close()
-        if isinstance(self.incoming, SpooledBody):
+        if isinstance(self.incoming, SpoolingReceiver):
             self.incoming.close()
             self.incoming = None
         self.completed(complete=self.finished and self.connection.conn.send_buffer is None)

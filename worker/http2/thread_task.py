@@ -49,6 +49,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("threadwell")
 
 
+def _size_of(body: bytes | BinaryIO) -> int:
+    """The length of `body`, which is at its start if it is a file."""
+    if isinstance(body, bytes):
+        return len(body)
+    size = body.seek(0, os.SEEK_END)
+    body.seek(0)
+    return size
+
+
 class HTTP2ThreadTask(ThreadTask[ThreadState]):
     """One request, and the `messages.Channel` of it. Made on the loop; `run` is a thread's."""
 
@@ -56,8 +65,7 @@ class HTTP2ThreadTask(ThreadTask[ThreadState]):
         self.h2_stream = stream
         self.body = body
         if head.content_length is None and body:
-            size = len(body) if isinstance(body, bytes) else os.fstat(body.fileno()).st_size
-            head = with_length(head, size)
+            head = with_length(head, _size_of(body))
         self.head = head
         self._since = time.monotonic()
         assert stream.connection.fair_queue is not None

@@ -182,6 +182,7 @@ class ThreadPool:
         An `owned` pool starts and ends with this one. Called before `run`.
         """
         self.http2, self._owns_http2 = pool, owned
+        pool.body_store = self.body_store  # one bound for the bodies of both protocols
         self.poller.expect_tasks()
         self.poller.when_full = pool.make_room
 
