@@ -8,6 +8,7 @@ The first block of a page is different: it has gauges, see `gauges`.
 
 from __future__ import annotations
 
+import mmap
 import struct
 import threading
 from bisect import bisect_left
@@ -110,16 +111,20 @@ def blocks_for(config: ServerConfig) -> int:
     return 2 + min(threads, _MOST_BLOCKS)
 
 
-#: The numbers of all blocks, one after the other in shared memory, or a list for each block.
-Page = Union["memoryview[int]", list[list[int]]]
+#: The numbers of all blocks, one after the other in shared memory, or each block for itself.
+Page = Union["memoryview[int]", list["memoryview[int] | list[int]"]]
 
 # The index of a block, its numbers, and the same memory as floats, if it is shared.
 Block = tuple[int, Union["memoryview[int]", list[int]], "memoryview[float] | None"]
 
 
-def private_page(blocks: int) -> list[list[int]]:
-    """A page of `blocks` blocks, which only this process can read."""
-    return [[0] * BLOCK for _ in range(blocks)]
+def private_page(blocks: int) -> Page:
+    """A page of `blocks` blocks, which only this process can read. Raises `OSError`.
+
+    The gauges are in the same kind of memory as on a shared page, which refuses impossible ones.
+    """
+    gauges = memoryview(mmap.mmap(-1, BLOCK * 8)).cast("Q")
+    return [gauges, *([0] * BLOCK for _ in range(1, blocks))]
 
 
 def gauges_of(page: Page) -> memoryview[int] | list[int]:

@@ -85,7 +85,7 @@ def _gauges(page: Page) -> list[int]:
 
 def _block(page: Page, block: int) -> list[int]:
     if not isinstance(page, memoryview):
-        return page[block].copy()
+        return list(page[block])
     return page[block * BLOCK : block * BLOCK + BLOCK].tolist()
 
 
