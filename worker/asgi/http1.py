@@ -373,9 +373,8 @@ class HTTP1Connection(RefusingConnection):
 
     def _close_or_linger(self, reason: str) -> None:
         """Close, or linger while the client sends: a close would reset what it has not read."""
-        if self.conn.buffer or (
-            not self.reader.eof and has_octets(self.conn.fd, self.worker.octets)
-        ):
+        conn = self.conn
+        if conn.buffer or (not self.reader.eof and has_octets(conn.fd, self.worker.octets)):
             self.linger()
         else:
             self.close(reason)
