@@ -399,9 +399,13 @@ def test_more_than_a_head_is_no_head(form: bytes) -> None:
     for _ in range(2):
         parser.parse(head)
     known = _text_of(parser)
-    for more in (head, form % (4, 3, 2, 1), b"", b"X-Secret: 1\r\nX-Other: 2"):
-        with pytest.raises(EmptyLineError):
-            parser.parse(head + b"\r\n\r\n" + more)
+    for more in (head, form % (4, 3, 2, 1), b"", b"X-Secret: 1\r\nX-Other: 2", b"\r\n", b"\r\nx"):
+        for each in (parser, RequestParser(LIMITS)):
+            with pytest.raises(EmptyLineError):
+                each.parse(head + b"\r\n\r\n" + more)
+    for each in (parser, RequestParser(LIMITS)):
+        with pytest.raises(EmptyLineError):  # and the octets of an empty line, which belong to it
+            each.parse(head + b"\r\n")
     assert _text_of(parser) == known
     for empty in (b"", b"\r\n"):
         with pytest.raises(EmptyLineError):

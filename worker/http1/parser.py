@@ -139,7 +139,8 @@ class RequestParser:
     def _parse_with_h11(self, head: bytes) -> RequestReceived:
         if head.startswith(b"\r\n"):
             return self.parse(head[self.skip_empty_lines(head, 0) :])
-        if not head or head.find(b"\r\n\r\n") >= 0:
+        # with the empty line that was behind it, a line break at its end is one, too
+        if not head or head.endswith(b"\r\n") or head.find(b"\r\n\r\n") >= 0:
             raise EmptyLineError
         self._check_sizes(head)
         _check_octets(head)
@@ -161,6 +162,8 @@ class RequestParser:
             raise ProtocolError(status, str(error).partition(":")[0].capitalize()) from error
         if not isinstance(event, h11.Request):
             raise ProtocolError(400, "This is not a request")
+        if connection.trailing_data[0]:
+            raise EmptyLineError
         return _from_h11(event)
 
     def _check_sizes(self, head: bytes) -> None:

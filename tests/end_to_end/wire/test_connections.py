@@ -53,6 +53,25 @@ def test_a_head_with_a_body_that_is_sent_again(
     assert answers == [b"POST one 11111", b"GET  ", b"POST one 22222", b"POST two 33333"]
 
 
+def test_a_body_that_begins_with_a_line_break(
+    open_client: Callable[[], tuple[Client, Recorder]],
+) -> None:
+    """What comes with the head, and ends as an empty line does, is the body."""
+    client, app = open_client()
+    post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+    bodies = [b"\r\n", b"\n\n", b"\r\r"]
+    for body in bodies:
+        client.send(post + body)
+        assert client.answer().body == b"POST /"
+        client.send(FIRST)
+        assert client.answer().body == b"GET /first"
+    assert [body for _, body in app.seen] == [each for body in bodies for each in (body, b"")]
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\r\n")
+    client.send(b"3\r\nabc\r\n0\r\n\r\n")
+    assert client.answer().status == 400
+    assert client.closed()
+
+
 def test_half_closed_after_the_request(
     open_client: Callable[[], tuple[Client, Recorder]],
 ) -> None:
