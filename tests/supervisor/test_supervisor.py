@@ -280,6 +280,19 @@ def test_preload_imports_once_and_freezes(start: Start, tmp_path: Path) -> None:
         assert int(server.get()) > 1000
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux tells what is open")
+def test_no_worker_has_what_was_sent_for_another(start: Start) -> None:
+    """The fork server may receive the descriptors for several workers before it forks one."""
+    server = start("--preload", "--workers", "4")
+    workers = server.ready_workers()
+    assert len(workers) == 4
+
+    def descriptors() -> list[int]:
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in workers]
+
+    until(lambda: len(set(descriptors())) == 1)
+
+
 @pytest.mark.skipif(gil_enabled(), reason="with a GIL it saves more than it costs")
 @pytest.mark.parametrize("options", [("--workers", "1"), ("--workers", "2"), ("--preload",)])
 def test_nothing_is_frozen_without_a_gil(

@@ -132,9 +132,11 @@ class Pipe:
         return self._descriptors.popleft()
 
     def close(self) -> None:
-        """Close this end."""
+        """Close this end, and the descriptors that were received and not taken."""
         _open_pipes.discard(self)
         self._sock.close()
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
