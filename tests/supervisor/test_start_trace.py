@@ -6,6 +6,7 @@ import faulthandler
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +41,23 @@ def test_the_process_may_write_anything(trace: StartTrace) -> None:
     text = trace.read()
     assert text.startswith("\\x1b]0;title\\x07 \N{REPLACEMENT CHARACTER}\n\ttext\nxxx")
     assert len(text) < 1 << 19
+
+
+def test_without_memory_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy of the system may be against them: the start goes on."""
+
+    def refuse(*_arguments: object, **_options: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "memfd_create", refuse, raising=False)
+    for text in ("a file of a folder", ""):
+        trace = StartTrace()
+        copy = trace.copy()
+        os.write(copy, b"a file of a folder")
+        os.close(copy)
+        assert trace.read() == text
+        trace.close()
+        monkeypatch.setattr(tempfile, "mkstemp", refuse)
 
 
 FORKS = """

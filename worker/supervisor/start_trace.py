@@ -43,11 +43,16 @@ class StartTrace:
 
 
 def _make_file() -> int:
-    if hasattr(os, "memfd_create"):
+    try:
         return os.memfd_create("threadwell-start")
+    except (AttributeError, OSError):  # not Linux, or a policy of the system is against it
+        pass
     import tempfile
 
-    fd, path = tempfile.mkstemp(prefix="threadwell-start-")
+    try:
+        fd, path = tempfile.mkstemp(prefix="threadwell-start-")
+    except OSError:  # no folder can be written to: then it will not be known where a start hangs
+        return os.open(os.devnull, os.O_RDWR)
     os.unlink(path)
     return fd
 
