@@ -45,7 +45,7 @@ def routes(**handlers: Any) -> Any:
 def test_bodies(serve: Serve, connect: Connect, loop: str) -> None:
     client = connect(serve(echo, loop=loop))
     assert client.get().body == b""
-    for body in (b"", b"x", os.urandom(300_000)):
+    for body in (b"", b"x", b"\r\n", b"\r\n\r\n", os.urandom(300_000)):
         client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         assert client.answer().body == body
         chunks = b"".join(
