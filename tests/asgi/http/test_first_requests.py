@@ -65,7 +65,7 @@ class Blocking:
 
 def test_one_that_closes_is_never_watched(serve: Serve, connect: Connect, loop: str) -> None:
     app = Blocking()
-    server = serve(app, loop=loop)
+    server = serve(app, loop=loop, loops=1)
     with app.blocked(connect(server)):
         client = connect(server)
         client.send(LINE + b"Connection: close\r\n\r\n")
@@ -87,7 +87,7 @@ def test_one_that_goes_on_is_watched(
     serve: Serve, connect: Connect, loop: str, first: bytes, then: bytes
 ) -> None:
     app = Blocking()
-    server = serve(app, loop=loop)
+    server = serve(app, loop=loop, loops=1)
     with app.blocked(connect(server)):
         client = connect(server)
         client.send(first)
@@ -100,7 +100,7 @@ def test_one_that_goes_on_is_watched(
 
 def test_several_requests_and_the_end_of_input(serve: Serve, connect: Connect, loop: str) -> None:
     app = Blocking()
-    server = serve(app, loop=loop)
+    server = serve(app, loop=loop, loops=1)
     with app.blocked(connect(server)):
         client = connect(server)
         client.send((LINE + b"\r\n") * 100)
@@ -112,7 +112,7 @@ def test_several_requests_and_the_end_of_input(serve: Serve, connect: Connect, l
 
 def test_a_head_that_is_refused(serve: Serve, connect: Connect, loop: str) -> None:
     app = Blocking()
-    server = serve(app, loop=loop)
+    server = serve(app, loop=loop, loops=1)
     with app.blocked(connect(server)):
         client = connect(server)
         client.send(b"GET / HTTP/1.1\r\n\r\n")
