@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ Serve = Callable[..., ThreadedServer]
 Connect = Callable[..., Client]
 
 LARGE = bytes(32 * 1024 * 1024)
+#: The kernel has taken what it can of `LARGE`, and the rest waits.
+SOME_SENT = threading.Event()
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -41,6 +45,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         more = message["more_body"]
     if path == "/fail":
         raise ValueError("fail")
+    if path == "/large":
+        asyncio.get_running_loop().call_soon(SOME_SENT.set)
     status = 204 if path == "/204" else 201
     await send({"type": "http.response.start", "status": status, "headers": [(b"a", b"b")]})
     if path == "/stream":
@@ -100,6 +106,8 @@ def collected(
     client = connect(server)
     client.send(octets)
     if leaves:
+        assert SOME_SENT.wait(10)
+        SOME_SENT.clear()
         client.sock.close()
     elif b"Expect" in octets:
         assert client.sock.recv(65536).startswith(b"HTTP/1.1 100 ")

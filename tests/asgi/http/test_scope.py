@@ -120,10 +120,12 @@ def test_a_unix_socket(serve: Serve, tmp_path: Path, loop: str) -> None:
 def test_a_scope_belongs_to_its_request(serve: Serve, connect: Connect, loop: str) -> None:
     """What one request does to its scope is not there for the next of the connection."""
     seen = Seen()
+    extensions: list[list[str]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         seen.add((sorted(scope), len(scope["headers"]), dict(scope["asgi"]), dict(scope["state"])))
+        extensions.append(sorted(scope["extensions"]))
         scope["headers"].append((b"x", b"y"))
         scope["asgi"]["version"] = "9"
         scope["extensions"].clear()
@@ -134,6 +136,8 @@ def test_a_scope_belongs_to_its_request(serve: Serve, connect: Connect, loop: st
     for _ in range(3):
         client.get("/", headers="X-A: b\r\n")
     assert len({str(value) for value in seen.values}) == 1
+    assert extensions[0]
+    assert extensions == [extensions[0]] * 3
 
 
 def test_context_variables_do_not_leak(serve: Serve, connect: Connect, loop: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import subprocess
 import sys
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flask
@@ -252,3 +254,40 @@ def test_a_response_class_of_one_request_is_forgotten(serve: Serve, connect: Con
     client.get("/nowhere")  # the last request of a connection is still there
     gc.collect()
     assert [reference() for reference in made] == [None] * 3
+
+
+def test_a_hijack_that_is_refused_is_no_page_of_flask(serve: Serve, connect: Connect) -> None:
+    """Flask, or the view, may make a page of the error. It is the server that has no room."""
+    app = flask.Flask(__name__)
+    go_on = threading.Event()
+
+    @app.get("/blocks")
+    def blocks() -> Response:
+        def wait() -> Iterator[bytes]:
+            yield b"one "
+            assert go_on.wait(10)
+            yield b"two"
+
+        return Response(wait())
+
+    @app.get("/raw")
+    def raw() -> str:
+        flask.request.environ["werkzeug.socket"].sendall(b"raw")
+        return "never"
+
+    @app.get("/caught")
+    def caught() -> str:
+        with contextlib.suppress(OSError, RuntimeError):
+            raw()
+        return "caught"
+
+    server = serve(app, max_streams=1, threads=2)
+    first, second = connect(server), connect(server)
+    first.send(b"GET /blocks HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert first.sock.recv(1)  # so it has begun
+    for path in ("/raw", "/caught"):
+        assert ask(second, "GET", path, "Connection: Upgrade\r\nUpgrade: x\r\n").status == 503
+    go_on.set()
+    received = b""
+    while not received.endswith(b"0\r\n\r\n"):
+        received += first.sock.recv(4096)
