@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ..connection import RequestHost
 from ..deadlines import first_wait
 from ..http1.parser import RequestParser
-from ..http1.request_id_writer import RequestIdWriter
 from ..http1.writer import ResponseWriter
 from ..lifecycle import (
     RequestStarted,
@@ -81,8 +80,7 @@ class ThreadState(RequestHost):
         self.worker_id = worker_id
         self.slot = Slot()
         self.parser = RequestParser(config.limits)
-        make_writer = RequestIdWriter if config.log.request_id_echo else ResponseWriter
-        self.writer = make_writer(config)
+        self.writer = _make_writer(config)
         self.request_ids = request_ids(config)
         #: What trusted proxies say; None where none is trusted.
         self.forwarding: Forwarding | None = None
@@ -141,3 +139,11 @@ class ThreadState(RequestHost):
         if self.collector is not None:
             self.take_answer = take_answers(self.collector)
             self.take_wait = take_waits(self.collector)
+
+
+def _make_writer(config: ServerConfig) -> ResponseWriter:
+    if not config.log.request_id_echo:
+        return ResponseWriter(config)
+    from ..http1.request_id_writer import RequestIdWriter
+
+    return RequestIdWriter(config)
