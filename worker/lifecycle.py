@@ -351,6 +351,24 @@ def take_waits(collector: LifecycleCollector) -> Callable[[float], None] | None:
     return None if own is None else own()
 
 
+def tell_wait(
+    collector: LifecycleCollector,
+    take_wait: Callable[[float], None] | None,
+    request: Request,
+    waited: float | None,
+) -> None:
+    """Tell `collector` how many seconds `request` has `waited`; None if that is not known.
+
+    `take_wait` is what `take_waits` has returned to the calling thread.
+    """
+    if waited is None:
+        return
+    if take_wait is not None:
+        take_wait(waited)
+    else:
+        collector.record(RequestWaited(request, waited))
+
+
 def _parts_of(collector: LifecycleCollector) -> tuple[LifecycleCollector, ...]:
     """The collectors of which `collector` is made."""
     if isinstance(collector, _Guarded):

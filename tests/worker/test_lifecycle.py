@@ -328,7 +328,7 @@ def test_what_nobody_looks_at_is_not_made(
         raise AssertionError(arguments)
 
     monkeypatch.setattr(exchange, "RequestStarted", never)
-    monkeypatch.setattr(exchange, "RequestWaited", never)
+    monkeypatch.setattr(exchange, "tell_wait", never)
     recorder, other = Recorder(), Recorder()
     recorder.event_types = other.event_types = (ResponseCompleted,)  # type: ignore[attr-defined]
     client = connect(serve(App(), lifecycle_collector=Collectors(recorder, other)))

@@ -13,6 +13,7 @@ from ..lifecycle import (
     for_thread,
     take_answers,
     take_waits,
+    tell_wait,
 )
 
 if TYPE_CHECKING:
@@ -53,10 +54,4 @@ class Reporter:
         """Tell how long `request` has waited. The next one is that after `SAMPLED` others."""
         assert self.next_sample is not None
         self.next_sample += SAMPLED
-        waited = conn.waited()
-        if waited is None:
-            return
-        if self._take_wait is not None:
-            self._take_wait(waited)
-        else:
-            self._collector.record(RequestWaited(request, waited))
+        tell_wait(self._collector, self._take_wait, request, conn.waited())

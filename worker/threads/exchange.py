@@ -28,8 +28,8 @@ from ..http.response_body import close_body, close_response
 from ..lifecycle import (
     SAMPLED,
     RequestStarted,
-    RequestWaited,
     start_record,
+    tell_wait,
 )
 from ..messages import FileBody, Request, RequestReceived, Response
 from ..polling import fork_guard
@@ -251,13 +251,7 @@ def _watch(
     if is_sampled:
         if worker.watched_from:
             worker.watched_from = worker.served + SAMPLED
-        waited = conn.waited()
-        if waited is None:
-            pass
-        elif worker.take_wait is not None:
-            worker.take_wait(waited)
-        else:
-            collector.record(RequestWaited(request, waited))
+        tell_wait(collector, worker.take_wait, request, conn.waited())
     if not isinstance(body, bytes):
         # while its size can be told: the application may close the file
         conn.response_path = _OTHER
